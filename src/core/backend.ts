@@ -1,0 +1,42 @@
+/**
+ * What answers a model: the local engine today, a remote node or an upstream later.
+ */
+import type { GenerateRequest, GenerationEvent } from "./generate.ts";
+import type { ModelInfo } from "./model.ts";
+
+/** `stalled`: work waits and no step has completed for too long. Only `ready` answers /health with 200. */
+export type BackendState = "starting" | "ready" | "stalled" | "restarting" | "stopped";
+
+/** Totals since the backend started, and gauges of now. Token counts in tokens, times in seconds. */
+export interface BackendStats {
+  readonly running: number;
+  readonly waiting: number;
+  /** Share of KV cells in use, 0…1. */
+  readonly kvUsage: number;
+  readonly steps: number;
+  readonly promptTokens: number;
+  readonly generationTokens: number;
+  readonly preemptions: number;
+  readonly restarts: number;
+}
+
+/** Times of one finished sequence, for the histograms. Seconds; queue + prefill + decode = inference + queue. */
+export interface SequenceTimings {
+  readonly queue: number;
+  readonly prefill: number;
+  readonly decode: number;
+}
+
+export interface Backend {
+  readonly model: ModelInfo;
+  /**
+   * Runs one request. The iterable is pulled: when the consumer is slow the sequences pause, nothing piles up.
+   * Aborting the signal frees the sequences within one step and ends the iterable.
+   * @throws Fault overloaded | engine_unavailable | engine_failed | draining
+   */
+  generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
+  state(): BackendState;
+  stats(): BackendStats;
+  /** Ends the backend; running sequences fail with `draining`. Idempotent. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,59 @@
+/**
+ * The token level: what a backend is asked for and what it answers. No text, no HTTP, no tenants.
+ *
+ * One GenerateRequest makes `samples` sequences over the same prompt. Events of different samples interleave;
+ * events of one sample come in order: `prompt` (once for the request, before any token) · `tokens`* · `finish`.
+ */
+import type { SamplingParams } from "./sampling.ts";
+
+export interface GenerateRequest {
+  /** Made by the server, never by the client: it keys engine state. */
+  readonly id: string;
+  /** Shape [prompt length], ids in [0, vocabulary), at least one. */
+  readonly prompt: Int32Array;
+  readonly sampling: SamplingParams;
+  /** Sequences to draw, ≥ 1. Sample i uses `seed + i` when a seed is given. */
+  readonly samples: number;
+  /** Lower runs first under priority scheduling. */
+  readonly priority: number;
+  /** Tenant's salt for the root of the prefix cache; two salts never share a block. */
+  readonly cacheSalt?: string;
+}
+
+/** One token's logprob and its rank among the whole vocabulary (1 = likeliest). Natural logarithm. */
+export interface TokenLogprob {
+  readonly token: number;
+  readonly logprob: number;
+  readonly rank: number;
+}
+
+/** The drawn (or given) token first, then the likeliest in falling order; the drawn one may stand there again. */
+export interface PositionLogprobs {
+  readonly chosen: TokenLogprob;
+  readonly top: readonly TokenLogprob[];
+}
+
+export type FinishReason = "stop" | "length" | "abort" | "error" | "repetition";
+
+export type GenerationEvent =
+  | {
+      readonly type: "prompt";
+      /** Prompt tokens whose work was found in the cache. */
+      readonly cachedTokens: number;
+      /** One entry a prompt position; the first is null. Present when asked for. */
+      readonly logprobs?: readonly (PositionLogprobs | null)[];
+    }
+  | {
+      readonly type: "tokens";
+      readonly sample: number;
+      readonly tokens: readonly number[];
+      /** Same length as `tokens`, when asked for. */
+      readonly logprobs?: readonly PositionLogprobs[];
+    }
+  | {
+      readonly type: "finish";
+      readonly sample: number;
+      readonly reason: FinishReason;
+      /** The stop or end-of-turn token that ended it; it is the last of the sequence's `tokens`. */
+      readonly stopToken?: number;
+    };

@@ -1,0 +1,55 @@
+/**
+ * A model as the rest of the server sees it: facts read from the GGUF header and its vocabulary.
+ */
+export interface ModelInfo {
+  /** general.architecture, e.g. "llama". */
+  readonly architecture: string;
+  /** general.name, for humans; may be absent. */
+  readonly title?: string;
+  /** Tokens a sequence may hold, prompt and output together (max_model_len). */
+  readonly contextLength: number;
+  /** What the model was trained for. */
+  readonly trainedContext: number;
+  readonly vocabularySize: number;
+  /** Jinja source from tokenizer.chat_template. */
+  readonly chatTemplate?: string;
+  /** Parameters, for humans. */
+  readonly parameters: number;
+  /** Unix seconds: when the server began to serve it. */
+  readonly createdAt: number;
+}
+
+/** A literal that the vocabulary treats as one token: control tokens and user-defined ones. */
+export interface SpecialToken {
+  readonly id: number;
+  readonly text: string;
+  /** Control tokens are dropped from output under skip_special_tokens; user-defined ones are kept. */
+  readonly control: boolean;
+}
+
+/**
+ * Text to token ids and back, by the model's own vocabulary.
+ *
+ * Wall: `encodeText` never yields a special token, whatever the text spells; only `encodeTemplate`, whose
+ * input is the template's own text, does.
+ */
+export interface Tokenizer {
+  readonly vocabularySize: number;
+  readonly bos: number | undefined;
+  readonly eos: number | undefined;
+  /** Whether the model wants `bos` in front of every prompt (tokenizer.ggml.add_bos_token). */
+  readonly addsBos: boolean;
+  /** Every token that ends a turn. */
+  readonly endOfTurn: ReadonlySet<number>;
+  readonly specials: readonly SpecialToken[];
+  /** Bytes of the longest piece; text longer than this times the window cannot fit. */
+  readonly maxPieceBytes: number;
+  /** Plain text: no special token can come out. @throws Fault invalid_request (lone surrogate, too long) */
+  encodeText(text: string): Promise<Int32Array>;
+  /** Trusted text: special literals become their tokens. Never give it text from a client. */
+  encodeTemplate(text: string): Promise<Int32Array>;
+  /** The bytes that the token stands for; empty for control tokens unless `withControl`. */
+  piece(token: number, withControl: boolean): Uint8Array;
+  /** The vocabulary's own spelling (`Ġthe`), for /tokenize. */
+  spelling(token: number): string;
+}

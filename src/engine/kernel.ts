@@ -1,0 +1,69 @@
+/**
+ * The kernel: the one narrow surface between scheduling and numbers. Implementations: native/ (libllama) and
+ * fake.ts (tests); contract.test.ts runs over both.
+ *
+ * Words: a slot is the kernel's dense sequence id, 0 … maxSequences-1; a row is the logits of one output token.
+ * One thread, one caller (the engine process's step loop); no call overlaps another.
+ */
+
+/** Facts and bounds, fixed once the kernel is open. Token counts in tokens. */
+export interface KernelLimits {
+  readonly vocabularySize: number;
+  /** Tokens that one slot can hold. */
+  readonly contextPerSlot: number;
+  readonly maxSequences: number;
+  /** Tokens that one forward can take. */
+  readonly maxBatchTokens: number;
+  readonly endOfTurn: readonly number[];
+}
+
+/**
+ * The arrays of one forward. Reused between steps: only the first `count` entries count.
+ * Invariants: slots ascend; within a slot positions are consecutive and go on where the slot ends; every token
+ * lies in [0, vocabularySize). The kernel checks them all before any native call (GGML_ASSERT kills the process).
+ */
+export interface Batch {
+  count: number;
+  readonly tokens: Int32Array;
+  readonly positions: Int32Array;
+  readonly slots: Int32Array;
+  /** 1 where logits are wanted. */
+  readonly outputs: Uint8Array;
+}
+
+export function createBatch(capacity: number): Batch {
+  return {
+    count: 0,
+    tokens: new Int32Array(capacity),
+    positions: new Int32Array(capacity),
+    slots: new Int32Array(capacity),
+    outputs: new Uint8Array(capacity),
+  };
+}
+
+/** Why a forward did not happen. `full`: no cells left (evict and try again). `invalid`: the batch breaks an invariant. */
+export type KernelErrorCode = "full" | "invalid" | "failed";
+
+export class KernelError extends Error {
+  readonly code: KernelErrorCode;
+  constructor(code: KernelErrorCode, message: string) {
+    super(message);
+    this.name = "KernelError";
+    this.code = code;
+  }
+}
+
+export interface Kernel {
+  readonly limits: KernelLimits;
+  /**
+   * Runs the batch and returns one row per output, in batch order. Shape of a row: [vocabularySize], raw logits.
+   * The rows are views of kernel memory: writable scratch for the caller, valid until the next call.
+   * @throws KernelError; after `full` or `invalid` nothing has changed.
+   */
+  forward(batch: Batch): readonly Float32Array[];
+  /** Forgets all tokens of a slot. Free for an empty slot. */
+  clear(slot: number): void;
+  /** Tokens the slot holds. */
+  length(slot: number): number;
+  close(): void;
+}
