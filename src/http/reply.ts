@@ -1,0 +1,28 @@
+/**
+ * What a handler answers: data, not calls on a response object.
+ */
+export type Reply =
+  | { readonly kind: "json"; readonly body: unknown; readonly status?: number; readonly headers?: Readonly<Record<string, string>> }
+  | { readonly kind: "text"; readonly body: string; readonly contentType: string; readonly status?: number }
+  | { readonly kind: "empty"; readonly status?: number }
+  /**
+   * Server-sent events: complete frames (`data: …\n\n`). The pipeline pulls the first frame before it writes the
+   * head, so a failure until then still has its real status; later ones become `dialect.streamFault`.
+   */
+  | { readonly kind: "events"; readonly frames: AsyncIterable<string> };
+
+export function json(body: unknown, status = 200): Reply {
+  return { kind: "json", body, status };
+}
+
+export function text(body: string, contentType = "text/plain; charset=utf-8"): Reply {
+  return { kind: "text", body, contentType };
+}
+
+export function empty(status = 200): Reply {
+  return { kind: "empty", status };
+}
+
+export function events(frames: AsyncIterable<string>): Reply {
+  return { kind: "events", frames };
+}

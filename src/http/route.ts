@@ -1,0 +1,81 @@
+/**
+ * A route is one value: everything that the server, the docs and the tests need to know about it.
+ *
+ * From it come the router entry, limits, validation, OpenAPI, the docs page, metric labels, the audit class and
+ * the 401 matrix. Nothing else registers a route (http/registrar.ts refuses what did not come from here).
+ */
+import type { ZodType } from "zod";
+import type { Dialect } from "#core/dialect.ts";
+import type { Access, CallerOf } from "./access.ts";
+import type { Reply } from "./reply.ts";
+
+export type Method = "GET" | "POST" | "DELETE" | "PUT";
+
+/** `public`: inference. `ops`: the operations listener only; 404 on the public one. `both`: on each. */
+export type Plane = "public" | "ops" | "both";
+
+export interface RouteLimits {
+  /** Bytes of the body at most; the server's setting may lower it. Absent: the route reads no body. */
+  readonly bodyBytes?: number;
+  /** Until the answer is complete. */
+  readonly timeoutMs: number;
+}
+
+/** What an answer may look like, for OpenAPI and for the tests that replay replies against it. */
+export interface ReplyDeclaration {
+  readonly status: number;
+  readonly contentType: "application/json" | "text/event-stream" | "text/plain" | null;
+  readonly schema?: ZodType;
+  readonly doc: string;
+}
+
+/** What a handler gets. */
+export interface Call<S, A extends Access, B, Q> {
+  readonly caller: CallerOf<A>;
+  readonly body: B;
+  readonly query: Q;
+  /** Made by the server, or the client's X-Request-Id for tracing; never keys shared state. */
+  readonly requestId: string;
+  /** Aborted when the client goes away, the time is over or the server ends. */
+  readonly signal: AbortSignal;
+  readonly services: S;
+}
+
+export interface RouteSpec<S, A extends Access, B, Q> {
+  readonly method: Method;
+  readonly path: `/${string}`;
+  readonly dialect: Dialect;
+  readonly access: A;
+  readonly plane: Plane;
+  readonly limits: RouteLimits;
+  /** Absent: the route takes no body. */
+  readonly body?: ZodType<B>;
+  readonly query?: ZodType<Q>;
+  readonly reply: readonly ReplyDeclaration[];
+  /** What the audit log keeps of a call. */
+  readonly audit: "none" | "metadata";
+  readonly doc: string;
+  readonly handler: (call: Call<S, A, B, Q>) => Promise<Reply> | Reply;
+}
+
+const made = new WeakSet<object>();
+
+/** A declared route with its types forgotten: what registrars, docs and tests iterate over. */
+export type AnyRoute<S> = RouteSpec<S, Access, unknown, unknown>;
+
+/**
+ * Declares a route. Curried over the services type so that the other types are inferred:
+ * `const route = defineRoute<Services>(); export const health = route({ … });`
+ */
+export function defineRoute<S>() {
+  return <A extends Access, B = undefined, Q = undefined>(spec: RouteSpec<S, A, B, Q>): AnyRoute<S> => {
+    const value = Object.freeze({ ...spec }) as unknown as AnyRoute<S>;
+    made.add(value);
+    return value;
+  };
+}
+
+/** Whether the value came from `defineRoute`: the registrar's check. */
+export function isRoute(value: object): boolean {
+  return made.has(value);
+}
