@@ -1,0 +1,174 @@
+/**
+ * Reads the header of a GGUF file (v2, v3) and decides whether it is a model that this server can serve, before
+ * anything native is called or anything large is allocated.
+ *
+ * Every count and length in the file is untrusted: each is bounded before it is used. Source: docs/gguf.md of ggml.
+ */
+import { closeSync, fstatSync, openSync } from "node:fs";
+import { ARCHITECTURES } from "./architectures.ts";
+import { GgufError } from "./errors.ts";
+import { FileReader } from "./_reader.ts";
+import { TENSOR_TYPES } from "./_tensor-types.ts";
+
+export type GgufScalar = number | boolean | string;
+
+export interface GgufHeader {
+  readonly version: number;
+  readonly architecture: string;
+  /** Scalar metadata; arrays are only counted (`arrayLengths`). */
+  readonly metadata: ReadonlyMap<string, GgufScalar>;
+  readonly arrayLengths: ReadonlyMap<string, number>;
+  readonly tensorCount: number;
+  /** Elements of all tensors. */
+  readonly parameters: number;
+  readonly fileBytes: number;
+}
+
+const MAX_METADATA = 65_536;
+const MAX_TENSORS = 1_000_000;
+const MAX_KEY_BYTES = 65_535;
+const MAX_TEXT_BYTES = 16 << 20;
+const MAX_ARRAY = 16_000_000;
+const MAX_DIMENSIONS = 4;
+const MAGIC = 0x46554747; // "GGUF", little-endian
+const STRING = 8;
+const ARRAY = 9;
+const FIXED_BYTES: Readonly<Record<number, number>> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
+
+/** @throws GgufError | Error (ENOENT and kin) */
+export function readGgufHeader(path: string): GgufHeader {
+  const fd = openSync(path, "r");
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw new GgufError("not-gguf", "this is not a file");
+    return parse(new FileReader(fd, stat.size));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function parse(reader: FileReader): GgufHeader {
+  const version = readPreamble(reader);
+  const tensorCount = bounded(reader.u64(), MAX_TENSORS, "tensors");
+  const metadataCount = bounded(reader.u64(), MAX_METADATA, "metadata keys");
+  const metadata = new Map<string, GgufScalar>();
+  const arrayLengths = new Map<string, number>();
+  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, arrayLengths);
+  const architecture = judge(metadata);
+  const { end, parameters } = readTensors(reader, tensorCount);
+  const alignment = metadata.get("general.alignment") ?? 32;
+  if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20) throw new GgufError("malformed", "general.alignment is absurd");
+  const dataStart = Math.ceil(reader.offset / alignment) * alignment;
+  if (dataStart + end > reader.size) {
+    throw new GgufError("truncated", `the file is truncated: its tensors need ${dataStart + end} bytes and it has ${reader.size}`);
+  }
+  return { version, architecture, metadata, arrayLengths, tensorCount, parameters, fileBytes: reader.size };
+}
+
+function readPreamble(reader: FileReader): number {
+  if (reader.size < 4 || reader.u32() !== MAGIC) throw new GgufError("not-gguf", "this is not a GGUF file");
+  const version = reader.u32();
+  if ((version & 0xffff) === 0) throw new GgufError("unsupported", "big-endian GGUF files are not supported");
+  if (version !== 2 && version !== 3) throw new GgufError("unsupported", `GGUF version ${version} is not supported`);
+  return version;
+}
+
+function bounded(value: number, limit: number, what: string): number {
+  if (value > limit) throw new GgufError("malformed", `the header promises ${value} ${what}; at most ${limit} are believed`);
+  return value;
+}
+
+function readEntry(reader: FileReader, metadata: Map<string, GgufScalar>, arrays: Map<string, number>): void {
+  const key = reader.text(MAX_KEY_BYTES);
+  if (metadata.has(key) || arrays.has(key)) throw new GgufError("malformed", "a metadata key stands twice");
+  const type = reader.u32();
+  if (type === ARRAY) arrays.set(key, skipArray(reader));
+  else metadata.set(key, readScalar(reader, type));
+}
+
+function readScalar(reader: FileReader, type: number): GgufScalar {
+  switch (type) {
+    case 0:
+      return reader.u8();
+    case 1:
+      return reader.number(1, (b, at) => b.readInt8(at));
+    case 2:
+      return reader.number(2, (b, at) => b.readUInt16LE(at));
+    case 3:
+      return reader.number(2, (b, at) => b.readInt16LE(at));
+    case 4:
+      return reader.u32();
+    case 5:
+      return reader.number(4, (b, at) => b.readInt32LE(at));
+    case 6:
+      return reader.number(4, (b, at) => b.readFloatLE(at));
+    case 7:
+      return reader.u8() !== 0;
+    case STRING:
+      return reader.text(MAX_TEXT_BYTES);
+    case 10:
+      return reader.number(8, (b, at) => Number(b.readBigUInt64LE(at)));
+    case 11:
+      return reader.number(8, (b, at) => Number(b.readBigInt64LE(at)));
+    case 12:
+      return reader.number(8, (b, at) => b.readDoubleLE(at));
+    default:
+      throw new GgufError("malformed", `metadata of unknown type ${type}`);
+  }
+}
+
+/** Arrays (the vocabulary, mostly) are walked over: libllama reads them itself. Nested arrays do not occur in models. */
+function skipArray(reader: FileReader): number {
+  const type = reader.u32();
+  const count = bounded(reader.u64(), MAX_ARRAY, "array items");
+  if (type === STRING) for (let i = 0; i < count; i++) reader.skipText(MAX_TEXT_BYTES);
+  else {
+    const size = FIXED_BYTES[type];
+    if (size === undefined) throw new GgufError("malformed", `an array of type ${type} is not supported`);
+    reader.skip(size * count);
+  }
+  return count;
+}
+
+function judge(metadata: ReadonlyMap<string, GgufScalar>): string {
+  const architecture = metadata.get("general.architecture");
+  if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
+  if (!ARCHITECTURES.has(architecture)) throw new GgufError("unsupported", `the architecture '${printable(architecture)}' is not supported`);
+  const parts = metadata.get("split.count");
+  if (typeof parts === "number" && parts > 1) throw new GgufError("unsupported", `the model is split into ${parts} files; merge them first`);
+  return architecture;
+}
+
+function printable(name: string): string {
+  return name.replace(/[^\x20-\x7e]/g, "?").slice(0, 64);
+}
+
+/** @returns the end of the last tensor, relative to the data section, and the number of elements */
+function readTensors(reader: FileReader, count: number): { end: number; parameters: number } {
+  let end = 0;
+  let parameters = 0;
+  for (let i = 0; i < count; i++) {
+    reader.skipText(MAX_KEY_BYTES);
+    const elements = readShape(reader);
+    const type = reader.u32();
+    const block = TENSOR_TYPES[type];
+    if (block === undefined) throw new GgufError("unsupported", `tensor type ${type} is not supported`);
+    const offset = reader.u64();
+    if (elements % block[0] !== 0) throw new GgufError("malformed", "a tensor's size does not fit its type");
+    end = Math.max(end, offset + (elements / block[0]) * block[1]);
+    parameters += elements;
+    if (!Number.isSafeInteger(end)) throw new GgufError("malformed", "a tensor lies beyond any file");
+  }
+  return { end, parameters };
+}
+
+function readShape(reader: FileReader): number {
+  const dimensions = reader.u32();
+  if (dimensions > MAX_DIMENSIONS) throw new GgufError("malformed", `a tensor has ${dimensions} dimensions`);
+  let elements = 1;
+  for (let d = 0; d < dimensions; d++) {
+    elements *= reader.u64();
+    if (elements === 0 || !Number.isSafeInteger(elements)) throw new GgufError("malformed", "a tensor's shape is absurd");
+  }
+  return elements;
+}

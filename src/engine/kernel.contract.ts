@@ -1,0 +1,121 @@
+/**
+ * What every Kernel must do: one set of tests, registered over each implementation by its own test file.
+ */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
+
+export interface ContractOptions {
+  open(): Kernel | Promise<Kernel>;
+}
+
+type Entry = readonly [slot: number, token: number, output: boolean];
+
+/** Builds the batch from entries; positions go on where each slot ends. */
+export function batchOf(kernel: Kernel, entries: readonly Entry[]): Batch {
+  const batch = createBatch(Math.max(entries.length, kernel.limits.maxBatchTokens));
+  const next = new Map<number, number>();
+  for (const [slot, token, output] of entries) {
+    const position = next.get(slot) ?? kernel.length(slot);
+    next.set(slot, position + 1);
+    const i = batch.count++;
+    batch.tokens[i] = token;
+    batch.positions[i] = position;
+    batch.slots[i] = slot;
+    batch.outputs[i] = output ? 1 : 0;
+  }
+  return batch;
+}
+
+const run = (slot: number, tokens: readonly number[], from = tokens.length - 1): Entry[] => tokens.map((token, i) => [slot, token, i >= from] as const);
+const copy = (rows: readonly Float32Array[]): number[][] => rows.map((row) => Array.from(row));
+
+export function kernelContract(name: string, options: ContractOptions): void {
+  let kernel: Kernel;
+  const forward = (entries: readonly Entry[]): number[][] => copy(kernel.forward(batchOf(kernel, entries)));
+  const clearAll = (): void => {
+    for (let slot = 0; slot < kernel.limits.maxSequences; slot++) kernel.clear(slot);
+  };
+  const refused = (batch: Batch): void => {
+    const before = Array.from({ length: kernel.limits.maxSequences }, (_, slot) => kernel.length(slot));
+    assert.throws(() => kernel.forward(batch), (error) => error instanceof KernelError && error.code === "invalid");
+    assert.deepEqual(Array.from({ length: kernel.limits.maxSequences }, (_, slot) => kernel.length(slot)), before);
+  };
+  const it = (what: string, body: () => void): void => {
+    test(`${name}: ${what}`, () => {
+      clearAll();
+      body();
+    });
+  };
+
+  before(async () => {
+    kernel = await options.open();
+  });
+  after(() => kernel.close());
+
+  it("gives one row an output, in batch order", () => {
+    const rows = forward([...run(0, [3, 4, 5], 1), ...run(1, [6])]);
+    assert.equal(rows.length, 3);
+    for (const row of rows) assert.equal(row.length, kernel.limits.vocabularySize);
+    assert.notDeepEqual(rows[0], rows[1]);
+  });
+
+  it("gives the same row in one piece, in chunks and token by token", () => {
+    const tokens = [3, 9, 4, 7, 5, 8];
+    const whole = forward(run(0, tokens));
+    clearAll();
+    forward(run(0, tokens.slice(0, 4), 4));
+    const chunked = forward(run(0, tokens.slice(4)));
+    clearAll();
+    let last: number[][] = [];
+    for (const token of tokens) last = forward([[0, token, true]]);
+    assert.deepEqual(chunked, whole);
+    assert.deepEqual(last, whole);
+  });
+
+  it("gives the same row alone and in a full batch, in whatever slot", () => {
+    const alone = forward(run(0, [3, 9, 4]));
+    clearAll();
+    const last = kernel.limits.maxSequences - 1;
+    const others = Array.from({ length: last }, (_, slot) => run(slot, [slot % 7, 5, 6], 3)).flat();
+    assert.deepEqual(forward([...others, ...run(last, [3, 9, 4])]), alone);
+  });
+
+  it("keeps slots apart and forgets what is cleared", () => {
+    const first = forward(run(0, [3, 4]));
+    forward(run(1, [8, 8, 8]));
+    kernel.clear(0);
+    assert.equal(kernel.length(0), 0);
+    assert.equal(kernel.length(1), 3);
+    assert.deepEqual(forward(run(0, [3, 4])), first);
+    kernel.clear(0);
+    kernel.clear(0);
+  });
+
+  it("refuses what breaks the invariants, and changes nothing", () => {
+    forward(run(0, [3, 4]));
+    const limits = kernel.limits;
+    refused(batchOf(kernel, []));
+    refused(batchOf(kernel, [[0, limits.vocabularySize, true]]));
+    refused(batchOf(kernel, [[0, -1, true]]));
+    refused(batchOf(kernel, [[limits.maxSequences, 1, true]]));
+    refused(batchOf(kernel, [[-1, 1, true]]));
+    refused(batchOf(kernel, [[1, 1, true], [0, 1, true]]));
+    refused(batchOf(kernel, [[0, 1, true], [1, 1, true], [0, 1, true]]));
+    const gap = batchOf(kernel, [[0, 1, true]]);
+    gap.positions[0] = 5;
+    refused(gap);
+    refused(batchOf(kernel, run(1, Array.from({ length: limits.maxBatchTokens + 1 }, () => 1))));
+    assert.throws(() => kernel.clear(limits.maxSequences), KernelError);
+  });
+
+  it("holds as many tokens as it promises, and not one more", () => {
+    const { contextPerSlot, maxBatchTokens } = kernel.limits;
+    for (let held = 0; held < contextPerSlot; held = kernel.length(0)) {
+      forward(run(0, Array.from({ length: Math.min(maxBatchTokens, contextPerSlot - held) }, (_, i) => i % 7)));
+    }
+    assert.equal(kernel.length(0), contextPerSlot);
+    refused(batchOf(kernel, [[0, 1, true]]));
+    forward(run(1, [1]));
+  });
+}

@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { batchOf, kernelContract } from "#engine/kernel.contract.ts";
+import { writeModel } from "../../../test/fixtures/gguf.ts";
+import { openNativeKernel } from "./kernel.ts";
+import { locateKernels, PlatformError } from "./locate.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "castellan-kernel-"));
+const q8 = join(directory, "q8.gguf");
+const f16 = join(directory, "f16.gguf");
+writeModel(q8);
+writeModel(f16, { weights: "f16", seed: 2 });
+
+const open = (modelPath: string, maxSequences = 32) => openNativeKernel({ modelPath, contextPerSlot: 256, maxSequences, maxBatchTokens: 128, threads: 2, gpuLayers: 0 });
+
+kernelContract("native, Q8_0", { open: () => open(q8) });
+kernelContract("native, F16", { open: () => open(f16) });
+
+test("two thousand forwards leave the process no larger than two hundred did", () => {
+  const kernel = open(q8, 4);
+  const forward = (rounds: number): void => {
+    for (let i = 0; i < rounds; i++) {
+      kernel.forward(batchOf(kernel, [[0, i % 100, true], [1, 5, true]]));
+      if (kernel.length(0) === kernel.limits.contextPerSlot) for (const slot of [0, 1]) kernel.clear(slot);
+    }
+  };
+  forward(200);
+  const before = process.memoryUsage().external;
+  forward(1800);
+  assert.ok(process.memoryUsage().external - before < 1 << 20, "views or buffers pile up");
+  kernel.close();
+  kernel.close();
+});
+
+test("an unknown platform is refused by its name", () => {
+  assert.throws(() => locateKernels("plan9", "x64"), (error) => error instanceof PlatformError && /plan9-x64/.test(error.message));
+});
+
+test("a platform without its package says what to install", () => {
+  assert.throws(() => locateKernels("win32", "arm64"), (error) => error instanceof PlatformError && /npm install @node-llama-cpp\/win-arm64@3\.22\.1/.test(error.message));
+});
