@@ -30,8 +30,8 @@ async function start({ kernel: init, limits }: Extract<Command, { type: "init" }
     post({ type: "ready", limits: kernel.limits });
     return new EngineLoop(engine, post);
   } catch (error) {
-    post({ type: "refused", message: error instanceof Error ? error.message : String(error) });
-    process.disconnect?.();
+    const refusal: Notice = { type: "refused", message: error instanceof Error ? error.message : String(error) };
+    process.send?.(refusal, undefined, undefined, () => process.disconnect?.());
     return undefined;
   }
 }

@@ -35,22 +35,32 @@ export class Drawer {
    * @returns an index in [0, length)
    */
   draw(row: Float32Array, length: number, max: number, shape: Shape, u: number): number {
-    const scale = BUCKETS_PER_NAT / shape.temperature;
-    const cut = shape.minP > 0 ? max + shape.temperature * Math.log(shape.minP) : -Infinity;
+    const count = this.keep(row, length, max, shape);
+    if (count === undefined) return this.#drawAll(row, length, max, shape, u);
+    return this.#selector.indices[pick(this.#sums, count, u)] as number;
+  }
+
+  /**
+   * The entries that top_k or top_p leave, likeliest first, into `kept`; returns how many. Undefined when neither cuts.
+   */
+  keep(row: Float32Array, length: number, max: number, shape: Shape): number | undefined {
     if (shape.topK > 0 && shape.topK < length) {
-      const count = this.#selector.select(row, length, shape.topK, cut);
-      return this.#drawSelected(this.#prefix(row, count, max, scale, shape.topP), u);
+      const count = this.#selector.select(row, length, shape.topK, cutOf(max, shape));
+      return this.#prefix(row, count, max, shape.temperature, shape.topP);
     }
-    if (shape.topP < 1) {
-      const count = this.#nucleus(row, length, max, scale, cut, shape.topP);
-      return this.#drawSelected(count, u);
-    }
-    return this.#drawAll(row, length, max, scale, cut, u);
+    return shape.topP < 1 ? this.#nucleus(row, length, max, shape) : undefined;
+  }
+
+  /** What the last `keep` kept. */
+  get kept(): Int32Array {
+    return this.#selector.indices;
   }
 
   /** Nothing to sort: weigh every entry, then search the running sums. */
-  #drawAll(row: Float32Array, length: number, max: number, scale: number, cut: number, u: number): number {
+  #drawAll(row: Float32Array, length: number, max: number, shape: Shape, u: number): number {
     const sums = this.#sums;
+    const scale = BUCKETS_PER_NAT / shape.temperature;
+    const cut = cutOf(max, shape);
     let sum = 0;
     for (let index = 0; index < length; index++) {
       const value = row[index] as number;
@@ -61,8 +71,9 @@ export class Drawer {
   }
 
   /** Weighs the selected entries (likeliest first) and keeps the smallest prefix that holds `topP` of their mass. */
-  #prefix(row: Float32Array, count: number, max: number, scale: number, topP: number): number {
+  #prefix(row: Float32Array, count: number, max: number, temperature: number, topP: number): number {
     const { indices } = this.#selector;
+    const scale = BUCKETS_PER_NAT / temperature;
     let sum = 0;
     for (let at = 0; at < count; at++) {
       sum += weightAt((max - (row[indices[at] as number] as number)) * scale);
@@ -75,46 +86,46 @@ export class Drawer {
    * top_p over the whole row. One pass sums the mass of each likelihood bucket; the bucket where the mass is reached
    * bounds what has to be sorted. Leaves the kept entries, likeliest first, in the selector; returns how many.
    */
-  #nucleus(row: Float32Array, length: number, max: number, scale: number, cut: number, topP: number): number {
-    const last = this.#lastBucket(row, length, max, scale, cut, topP);
+  #nucleus(row: Float32Array, length: number, max: number, shape: Shape): number {
+    const scale = BUCKETS_PER_NAT / shape.temperature;
+    const cut = cutOf(max, shape);
+    this.#weighBuckets(row, length, max, scale, cut);
+    const { buckets, target } = this.#reachBucket(shape.topP);
     const { indices } = this.#selector;
     let count = 0;
     for (let index = 0; index < length; index++) {
       const value = row[index] as number;
-      if (value >= cut && (max - value) * scale < last.bucket + 1) indices[count++] = index;
+      if (value >= cut && (max - value) * scale < buckets) indices[count++] = index;
     }
     this.#selector.order(row, count);
-    this.#prefix(row, count, max, scale, 1);
-    return reach(this.#sums, count, last.target);
+    this.#prefix(row, count, max, shape.temperature, 1);
+    return reach(this.#sums, count, target);
   }
 
-  #lastBucket(
-    row: Float32Array,
-    length: number,
-    max: number,
-    scale: number,
-    cut: number,
-    topP: number,
-  ): { bucket: number; target: number } {
+  #weighBuckets(row: Float32Array, length: number, max: number, scale: number, cut: number): void {
     const mass = this.#mass.fill(0);
     for (let index = 0; index < length; index++) {
       const value = row[index] as number;
       const distance = (max - value) * scale;
       if (value >= cut && distance < BUCKETS) mass[distance | 0] = (mass[distance | 0] as number) + weightAt(distance);
     }
-    let total = 0;
-    for (const part of mass) total += part;
-    const target = total * topP;
-    let sum = 0;
-    let bucket = 0;
-    // One bucket more than the sums say: they are rounded in another order than the sorted ones.
-    while (bucket < BUCKETS - 1 && sum <= target * (1 + 1e-9)) sum += mass[bucket++] as number;
-    return { bucket, target };
   }
 
-  #drawSelected(count: number, u: number): number {
-    return this.#selector.indices[pick(this.#sums, count, u)] as number;
+  /** How many buckets hold `topP` of the mass, and one more: sums round differently in another order. */
+  #reachBucket(topP: number): { buckets: number; target: number } {
+    let total = 0;
+    for (const part of this.#mass) total += part;
+    const target = total * topP;
+    let sum = 0;
+    let buckets = 0;
+    while (buckets < BUCKETS && sum <= target * (1 + 1e-9)) sum += this.#mass[buckets++] as number;
+    return { buckets: buckets + 1, target };
   }
+}
+
+/** The lowest logit that min_p leaves. */
+function cutOf(max: number, { minP, temperature }: Shape): number {
+  return minP > 0 ? max + temperature * Math.log(minP) : -Infinity;
 }
 
 /** The length of the shortest prefix whose sum reaches the target; at least 1, at most `count`. */
