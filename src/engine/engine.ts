@@ -147,7 +147,8 @@ export class Engine {
     let open = -this.#heldCount;
     for (const sequences of this.#requests.values()) open += sequences.size;
     const { runningCount, waitingCount, running } = this.#scheduler;
-    if (open !== runningCount + waitingCount) throw new Error(`${open} open sequences, ${runningCount + waitingCount} scheduled`);
+    if (open !== runningCount + waitingCount)
+      throw new Error(`${open} open sequences, ${runningCount + waitingCount} scheduled`);
     const held = new Map(running.map((sequence) => [sequence.slot, sequence.computed]));
     for (let slot = 0; slot < this.#kernel.limits.maxSequences; slot++) {
       const length = this.#kernel.length(slot);
@@ -164,9 +165,11 @@ export class Engine {
     if (this.#requests.has(request)) return "the request is open already";
     if (samples < 1) return "a request has at least one sample";
     if (prompt.length < 1) return "the prompt has no tokens";
-    if (prompt.length > contextLength) return `the prompt has ${prompt.length} tokens; the context holds ${contextLength}`;
+    if (prompt.length > contextLength)
+      return `the prompt has ${prompt.length} tokens; the context holds ${contextLength}`;
     const { vocabularySize } = this.#kernel.limits;
-    for (const token of prompt) if (token < 0 || token >= vocabularySize) return `token ${token} is not in the vocabulary`;
+    for (const token of prompt)
+      if (token < 0 || token >= vocabularySize) return `token ${token} is not in the vocabulary`;
     return undefined;
   }
 
@@ -200,7 +203,8 @@ export class Engine {
   }
 
   #failPlan(left: Map<Sequence, number>): void {
-    for (const sequence of left.keys()) this.#fail(sequence.request, "engine_failed", "the engine could not run this request");
+    for (const sequence of left.keys())
+      this.#fail(sequence.request, "engine_failed", "the engine could not run this request");
     left.clear();
   }
 

@@ -90,7 +90,9 @@ export class Supervisor implements EngineHandle {
     this.#launch = launch;
     this.#model = options.model;
     this.#backoff = new Backoff(options.restartAfterMs ?? 250);
-    this.#watchdog = new Watchdog(options.stallAfterMs ?? 30_000, options.killAfterMs ?? 90_000, () => this.#killStalled());
+    this.#watchdog = new Watchdog(options.stallAfterMs ?? 30_000, options.killAfterMs ?? 90_000, () =>
+      this.#killStalled(),
+    );
   }
 
   get model(): ModelInfo {
