@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
-import { Engine, type EngineLimits, type Submission } from "./engine.ts";
+import { Engine, type EngineLimits } from "./engine.ts";
 import { FakeKernel, type FakeRow, type FakeScript } from "./fake.ts";
 import type { StepReport } from "./report.ts";
+import type { Submission } from "./requests.ts";
 
 const LIMITS: EngineLimits = { maxNumSeqs: 8, maxNumBatchedTokens: 64, contextLength: 256, schedulingPolicy: "fcfs" };
 const GREEDY: SamplingParams = { ...NEUTRAL_SAMPLING, temperature: 0, ignoreEos: true };

@@ -11,8 +11,8 @@ import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import type { FakeFault, FakeScript } from "./fake.ts";
 import { EngineStartError, startEngine } from "./launcher.ts";
 import { WINDOW } from "./loop.ts";
+import type { EngineHandle, EngineOptions } from "./options.ts";
 import { HIGH } from "./stream.ts";
-import type { EngineHandle, EngineOptions } from "./supervisor.ts";
 
 const MODEL: ModelInfo = {
   architecture: "fake",
