@@ -1,7 +1,7 @@
 /**
  * The engine as the HTTP process sees it: a Backend over an engine process that may die at any time.
  *
- * States: starting → ready ⇄ restarting → stopped; `stalled` is `ready` seen while no step completes. When the process
+ * States: starting → ready ⇄ restarting → stopped; `stalled` is `ready` while no step completes. When the process
  * ends, every open request fails at once with `engine_failed`, new ones get `engine_unavailable` until it is back;
  * it is started again for ever, with backoff. A process that makes no step for stallAfterMs + killAfterMs is killed.
  *
