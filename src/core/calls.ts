@@ -118,7 +118,7 @@ export type CallEvent =
       /** One entry a prompt. */
       readonly prompts: readonly {
         readonly tokenIds: readonly number[];
-        /** The prompt as text; present for completions with echo. */
+        /** The prompt as text; present for chats, and for completions with echo. */
         readonly text?: string;
       }[];
     }

@@ -13,7 +13,7 @@ function clamp(logprob: number): number {
   return logprob >= FLOOR ? logprob : FLOOR;
 }
 
-function printToken(entry: PrintedLogprob, asIds: boolean): string {
+function printToken(entry: NamelessToken, asIds: boolean): string {
   return asIds ? `token_id:${entry.token}` : entry.text;
 }
 

@@ -47,7 +47,6 @@ const REFUSALS: readonly (readonly [field: string, given: (value: unknown) => bo
   ["repetition_detection", isGiven, notYet],
   ["logprob_token_ids", isGiven, notYet],
   ["watermarking", isTrue, notYet],
-  ["return_prompt_text", isTrue, notYet],
   ["thinking_token_budget", (value) => isGiven(value) && value !== -1, notYet],
   ["suffix", isFilled, (field) => invalid(field, "suffix is not currently supported.")],
   ["prompt_embeds", isFilled, (field) => invalid(field, "prompt_embeds is not accepted by this server; send prompt.")],

@@ -18,6 +18,8 @@ export interface ChatPrint extends Print {
   readonly role: string;
   /** Text to print before the answer (`echo`); "" = none. */
   readonly echoText: string;
+  /** `return_prompt_text`: print what the template made. */
+  readonly promptText: boolean;
 }
 
 export interface DecodedChat {
@@ -46,7 +48,15 @@ export function decodeChat(body: ChatBodyValue, caps: RequestCaps): DecodedChat 
     output,
     template,
   });
-  return { call, print: { ...decodePrint(body, logprobs), role, echoText: body.echo ? echoText(messages, role) : "" } };
+  return {
+    call,
+    print: {
+      ...decodePrint(body, logprobs),
+      role,
+      echoText: body.echo ? echoText(messages, role) : "",
+      promptText: body.return_prompt_text ?? false,
+    },
+  };
 }
 
 /** `max_completion_tokens` wins over the older `max_tokens`. */

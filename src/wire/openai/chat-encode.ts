@@ -53,7 +53,7 @@ export async function encodeChat(events: AsyncIterable<CallEvent>, print: ChatPr
     usage: fullUsage(usage, identity.usage),
     prompt_logprobs: prompt,
     prompt_token_ids: print.returnTokenIds ? (start.prompts[0]?.tokenIds ?? null) : null,
-    prompt_text: null,
+    prompt_text: print.promptText ? (start.prompts[0]?.text ?? null) : null,
     kv_transfer_params: null,
     ec_transfer_params: null,
     metrics: null,

@@ -54,7 +54,7 @@ function* opening(chunk: ChunkMaker, start: Start, print: ChatPrint, identity: I
   const prompt = start.prompts[0]?.tokenIds ?? [];
   const none: Usage = { promptTokens: prompt.length, completionTokens: 0, cachedTokens: 0, reasoningTokens: 0 };
   const usage = print.continuousUsage ? { usage: runningUsage(none, identity.usage, "chat") } : {};
-  const prompts = { prompt_token_ids: print.returnTokenIds ? prompt : null, prompt_text: null };
+  const prompts = { prompt_token_ids: print.returnTokenIds ? prompt : null, prompt_text: print.promptText ? (start.prompts[0]?.text ?? null) : null };
   for (let index = 0; index < n; index++) {
     yield chunk([{ index, delta: { role: print.role, content: "" }, logprobs: null, finish_reason: null }], { ...usage, ...prompts });
   }
