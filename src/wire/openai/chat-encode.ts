@@ -4,7 +4,7 @@
 import type { CallEvent, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { ChatPrint } from "./chat-decode.ts";
-import type { Identity } from "./_frames.ts";
+import type { Identity } from "./frames.ts";
 import { chatLogprobs, promptLogprobs } from "./_logprobs.ts";
 import { fullUsage } from "./_usage.ts";
 

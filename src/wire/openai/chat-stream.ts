@@ -7,7 +7,7 @@
 import type { CallEvent, DeltaTokens, Usage } from "#core/calls.ts";
 import type { ChatPrint } from "./chat-decode.ts";
 import { requireHealthy } from "./chat-encode.ts";
-import { type ChunkMaker, chunkMaker, DONE, type Identity } from "./_frames.ts";
+import { type ChunkMaker, chunkMaker, DONE, type Identity } from "./frames.ts";
 import { type ChatLogprobs, chatLogprobs } from "./_logprobs.ts";
 import { finalUsage, runningUsage } from "./_usage.ts";
 

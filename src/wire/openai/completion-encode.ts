@@ -6,7 +6,7 @@ import { Fault } from "#core/fault.ts";
 import { requireHealthy } from "./chat-encode.ts";
 import type { CompletionPrint } from "./completion-decode.ts";
 import { CompletionChoice, Prompts } from "./_completion-choice.ts";
-import type { Identity } from "./_frames.ts";
+import type { Identity } from "./frames.ts";
 import { promptLogprobs } from "./_logprobs.ts";
 import { fullUsage } from "./_usage.ts";
 

@@ -6,7 +6,7 @@ import type { CallEvent } from "#core/calls.ts";
 import { requireHealthy } from "./chat-encode.ts";
 import type { CompletionPrint } from "./completion-decode.ts";
 import { CompletionChoice, Prompts } from "./_completion-choice.ts";
-import { type ChunkMaker, chunkMaker, DONE, type Identity } from "./_frames.ts";
+import { type ChunkMaker, chunkMaker, DONE, type Identity } from "./frames.ts";
 import { finalUsage, runningUsage } from "./_usage.ts";
 
 type Delta = Extract<CallEvent, { type: "text" | "reasoning" }>;

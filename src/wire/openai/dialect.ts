@@ -6,7 +6,7 @@
 import { stringifyJson } from "#base/json.ts";
 import type { Dialect, FaultReply } from "#core/dialect.ts";
 import type { Fault, FaultKind } from "#core/fault.ts";
-import { DONE } from "./_frames.ts";
+import { DONE } from "./frames.ts";
 
 /** kind → status and vLLM's `type`: its own class names, or the status' phrase where vLLM has no class. */
 const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly type: string }>> = {
