@@ -2,7 +2,7 @@
  * HTTP metrics as vLLM's instrumentator names them. Every label has a closed set of values: the declared path of a
  * route, a known method, the class of the status (CVE-2026-105759: a method from the wire as a label grows for ever).
  */
-import { Counter, Histogram, type Registry } from "prom-client";
+import { Counter, Histogram, type Registry } from "#base/metrics.ts";
 
 /** One finished request. `handler`: the route's declared path, undefined when none matched. */
 export interface HttpObservation {

@@ -4,7 +4,8 @@
  * Gauges and totals are read from the backends when somebody scrapes; histograms are fed by serving (ServingObserver)
  * and by the engine's hooks (EngineObserver). Labels are closed sets: model names come from the configuration.
  */
-import { collectDefaultMetrics, Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { collectDefaultMetrics } from "prom-client";
+import { Counter, FIRST_TOKEN_BUCKETS, Gauge, Histogram, INTER_TOKEN_BUCKETS, oneTwoFiveBuckets, REQUEST_BUCKETS, type Registry } from "#base/metrics.ts";
 import type { BackendStats, SequenceTimings } from "#core/backend.ts";
 import type { FinishReason } from "#core/generate.ts";
 import type { ServedModel } from "./models.ts";
@@ -18,21 +19,9 @@ export interface EngineObserver {
 }
 
 const LABELS = ["model_name", "engine"] as const;
-const LATENCY = [0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680];
-const FIRST_TOKEN = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560];
-const BETWEEN_TOKENS = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80];
 const STEP_TOKENS = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 const N = [1, 2, 5, 10, 20];
 const FINISH_REASONS: readonly FinishReason[] = ["stop", "length", "abort", "error", "repetition"];
-
-/** 1, 2, 5, 10, 20, 50 … up to `max` (vLLM: build_1_2_5_buckets). */
-export function oneTwoFive(max: number): number[] {
-  const buckets: number[] = [];
-  for (let power = 1; power <= max; power *= 10) {
-    for (const step of [1, 2, 5]) if (step * power <= max) buckets.push(step * power);
-  }
-  return buckets;
-}
 
 export interface VllmMetrics {
   observerOf(model: ServedModel): ServingObserver;
@@ -59,12 +48,12 @@ export function registerMetrics(options: MetricsOptions): VllmMetrics {
   registerCacheConfig(options);
   const histogram = histogramMaker(registry);
   const success = new Counter({ name: "vllm:request_success_total", help: "Count of successfully processed requests.", labelNames: [...LABELS, "finished_reason"], registers: [registry] });
-  const sizes = oneTwoFive(contextLength);
+  const sizes = oneTwoFiveBuckets(contextLength);
   const serving = {
-    firstToken: histogram("vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", FIRST_TOKEN),
-    interToken: histogram("vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", BETWEEN_TOKENS),
-    perOutputToken: histogram("vllm:request_time_per_output_token_seconds", "Histogram of time per output token in seconds per request.", BETWEEN_TOKENS),
-    latency: histogram("vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", LATENCY),
+    firstToken: histogram("vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", FIRST_TOKEN_BUCKETS),
+    interToken: histogram("vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", INTER_TOKEN_BUCKETS),
+    perOutputToken: histogram("vllm:request_time_per_output_token_seconds", "Histogram of time per output token in seconds per request.", INTER_TOKEN_BUCKETS),
+    latency: histogram("vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", REQUEST_BUCKETS),
     promptTokens: histogram("vllm:request_prompt_tokens", "Number of prefill tokens processed.", sizes),
     generationTokens: histogram("vllm:request_generation_tokens", "Number of generation tokens processed.", sizes),
     maxTokens: histogram("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", sizes),
@@ -73,10 +62,10 @@ export function registerMetrics(options: MetricsOptions): VllmMetrics {
     success,
   };
   const engine = {
-    queue: histogram("vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", LATENCY),
-    inference: histogram("vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", LATENCY),
-    prefill: histogram("vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", LATENCY),
-    decode: histogram("vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", LATENCY),
+    queue: histogram("vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", REQUEST_BUCKETS),
+    inference: histogram("vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", REQUEST_BUCKETS),
+    prefill: histogram("vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", REQUEST_BUCKETS),
+    decode: histogram("vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", REQUEST_BUCKETS),
     step: histogram("vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", STEP_TOKENS),
   };
   return {
@@ -94,7 +83,7 @@ function labelsOf(modelName: string): Labels {
 }
 
 function histogramMaker(registry: Registry) {
-  return (name: string, help: string, buckets: number[]): TimeHistogram => new Histogram({ name, help, buckets, labelNames: LABELS, registers: [registry] });
+  return (name: string, help: string, buckets: readonly number[]): TimeHistogram => new Histogram({ name, help, buckets: [...buckets], labelNames: LABELS, registers: [registry] });
 }
 
 interface ServingMetrics {

@@ -3,6 +3,7 @@
  */
 import type { TemplateOptions } from "#core/calls.ts";
 import type { ChatMessage, ToolDefinition } from "#core/chat.ts";
+import type { Tokenizer } from "#core/model.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat, encodePrompt } from "#prompt/encode.ts";
 import { requireInVocabulary } from "./_sampling.ts";
@@ -49,7 +50,7 @@ export function detokenize(_grant: Grant<"tokenize">, serving: Serving, request:
 }
 
 /** Control tokens are spelt out; bytes that are no UTF-8 become U+FFFD. */
-export function detokenizeAll(tokenizer: { piece(token: number, withControl: boolean): Uint8Array }, tokens: readonly number[]): string {
+export function detokenizeAll(tokenizer: Pick<Tokenizer, "piece">, tokens: readonly number[]): string {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   return tokens.map((token) => decoder.decode(tokenizer.piece(token, true), { stream: true })).join("") + decoder.decode();
 }

@@ -27,6 +27,12 @@ const running = (completionTokens: number, choice = 0): CallEvent => ({
   usage: { promptTokens: 3, completionTokens, cachedTokens: 0, reasoningTokens: 0 },
 });
 
+async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const item of items) all.push(item);
+  return all;
+}
+
 async function* stream(events: readonly CallEvent[]): AsyncGenerator<CallEvent> {
   yield* events;
 }
@@ -34,13 +40,13 @@ async function* stream(events: readonly CallEvent[]): AsyncGenerator<CallEvent> 
 async function chat(body: Record<string, unknown>, events: readonly CallEvent[], usageDetails = details): Promise<string> {
   const { call, print } = decodeChat(ChatBody.parse({ messages: [{ role: "user", content: "hi" }], stream: true, ...body }), DEFAULT_CAPS);
   const identity = { id: "chatcmpl-1", created: 7, usage: usageDetails };
-  return (await Array.fromAsync(chatFrames(stream(events), print, identity, call.output.n))).join("");
+  return (await collect(chatFrames(stream(events), print, identity, call.output.n))).join("");
 }
 
 async function completion(body: Record<string, unknown>, events: readonly CallEvent[]): Promise<string> {
   const { call, print } = decodeCompletion(CompletionBody.parse({ prompt: "ab", stream: true, ...body }), DEFAULT_CAPS);
   const identity = { id: "cmpl-1", created: 7, usage: details };
-  return (await Array.fromAsync(completionFrames(stream(events), print, identity, call.output.n))).join("");
+  return (await collect(completionFrames(stream(events), print, identity, call.output.n))).join("");
 }
 
 const CHAT = 'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m",';

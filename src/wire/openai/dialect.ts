@@ -4,6 +4,7 @@
  * Invariant: a message that leaves here is well-formed and bounded; it never holds a fault's `detail`.
  */
 import { stringifyJson } from "#base/json.ts";
+import { sseData } from "#base/sse.ts";
 import type { Dialect, FaultReply } from "#core/dialect.ts";
 import type { Fault, FaultKind } from "#core/fault.ts";
 import { DONE } from "./frames.ts";
@@ -36,7 +37,7 @@ const PARAM_LENGTH = 200;
 export const openai: Dialect = {
   name: "openai",
   fault,
-  streamFault: (failure, requestId) => `data: ${stringifyJson(errorBody(failure, requestId))}\n\n${DONE}`,
+  streamFault: (failure, requestId) => sseData(stringifyJson(errorBody(failure, requestId))) + DONE,
 };
 
 function fault(failure: Fault, requestId: string): FaultReply {
