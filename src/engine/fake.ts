@@ -1,0 +1,152 @@
+/**
+ * A kernel without a model, for tests: the row after some tokens is a pure hash of exactly those tokens, so that
+ * batch-invariance can be tested to the bit. It keeps every rule of the native kernel and can fail on command.
+ *
+ * Called by process.ts (init message `kernel: "fake"`) and by tests.
+ */
+import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits } from "./kernel.ts";
+
+/** Plain data, so that it can cross the process border. Forwards count from 1; "crash" aborts the process. */
+export interface FakeScript extends Partial<KernelLimits> {
+  readonly faults?: readonly { readonly forward: number; readonly fault: FakeFault }[];
+  /** Any forward whose batch holds this token does the fault: a request that kills its engine. */
+  readonly poison?: { readonly token: number; readonly fault: FakeFault };
+  /** Cells in all, if fewer than slots × context: makes `full` reachable. */
+  readonly cells?: number;
+  /** Do not open at all, with this message. */
+  readonly refuse?: string;
+  /** Never finish opening. */
+  readonly hangOnOpen?: boolean;
+}
+
+export type FakeFault = KernelErrorCode | "crash" | "hang" | "nan" | "throw";
+
+/** The row after these tokens; overrides the hash. Shape of the result: [vocabularySize]. */
+export type FakeRow = (tokens: readonly number[]) => ArrayLike<number>;
+
+export const FAKE_LIMITS: KernelLimits = {
+  vocabularySize: 64,
+  contextPerSlot: 256,
+  maxSequences: 8,
+  maxBatchTokens: 64,
+  endOfTurn: [2],
+};
+
+function mix(hash: number, value: number): number {
+  let mixed = Math.imul(hash ^ value, 0x9e3779b1);
+  mixed = Math.imul(mixed ^ (mixed >>> 15), 0x85ebca77);
+  return (mixed ^ (mixed >>> 13)) >>> 0;
+}
+
+/** Fills `row` with logits in [-4, 4) that depend on the tokens alone. */
+function hashRow(tokens: readonly number[], row: Float32Array): void {
+  let state = 1;
+  for (const token of tokens) state = mix(state, token + 1);
+  for (let index = 0; index < row.length; index++) row[index] = (mix(state, index) / 0x1_0000_0000) * 8 - 4;
+}
+
+export class FakeKernel implements Kernel {
+  readonly limits: KernelLimits;
+  readonly #script: FakeScript;
+  readonly #row: FakeRow | undefined;
+  readonly #slots: number[][];
+  readonly #rows: Float32Array[] = [];
+  #forwards = 0;
+  #closed = false;
+
+  constructor(script: FakeScript = {}, row?: FakeRow) {
+    const { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn } = { ...FAKE_LIMITS, ...script };
+    this.limits = { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn };
+    this.#script = script;
+    this.#row = row;
+    this.#slots = Array.from({ length: maxSequences }, () => []);
+  }
+
+  forward(batch: Batch): readonly Float32Array[] {
+    this.#checkOpen();
+    this.#forwards++;
+    const fault = this.#faultOf(batch);
+    if (fault !== undefined && fault !== "nan") misbehave(fault);
+    this.#check(batch);
+    const rows = this.#compute(batch);
+    if (fault === "nan") for (const row of rows) row[row.length >> 1] = Number.NaN;
+    return rows;
+  }
+
+  clear(slot: number): void {
+    this.#tokensOf(slot).length = 0;
+  }
+
+  length(slot: number): number {
+    return this.#tokensOf(slot).length;
+  }
+
+  close(): void {
+    this.#closed = true;
+  }
+
+  #compute(batch: Batch): Float32Array[] {
+    let used = 0;
+    for (let at = 0; at < batch.count; at++) {
+      const tokens = this.#slots[batch.slots[at] as number] as number[];
+      tokens.push(batch.tokens[at] as number);
+      if (batch.outputs[at] === 0) continue;
+      this.#rows[used] ??= new Float32Array(this.limits.vocabularySize);
+      const row = this.#rows[used++] as Float32Array;
+      if (this.#row === undefined) hashRow(tokens, row);
+      else row.set(this.#row(tokens));
+    }
+    return this.#rows.slice(0, used);
+  }
+
+  #faultOf(batch: Batch): FakeFault | undefined {
+    const scripted = this.#script.faults?.find(({ forward }) => forward === this.#forwards);
+    if (scripted !== undefined) return scripted.fault;
+    const { poison } = this.#script;
+    return poison && batch.tokens.subarray(0, batch.count).includes(poison.token) ? poison.fault : undefined;
+  }
+
+  #check(batch: Batch): void {
+    const { maxBatchTokens, vocabularySize, contextPerSlot } = this.limits;
+    if (batch.count < 1 || batch.count > maxBatchTokens) throw new KernelError("invalid", `${batch.count} tokens in a batch`);
+    let slot = -1;
+    let next = 0;
+    for (let at = 0; at < batch.count; at++) {
+      const here = batch.slots[at] as number;
+      if (here < slot) throw new KernelError("invalid", `slot ${here} after ${slot}`);
+      if (here !== slot) next = this.length(here);
+      slot = here;
+      const token = batch.tokens[at] as number;
+      if (token < 0 || token >= vocabularySize) throw new KernelError("invalid", `token ${token}`);
+      if (batch.positions[at] !== next) throw new KernelError("invalid", `position ${batch.positions[at]}, not ${next}`);
+      if (++next > contextPerSlot) throw new KernelError("invalid", `slot ${slot} cannot hold ${next} tokens`);
+    }
+    const held = this.#slots.reduce((sum, tokens) => sum + tokens.length, 0);
+    if (held + batch.count > (this.#script.cells ?? Infinity)) throw new KernelError("full", "no cells left");
+  }
+
+  #tokensOf(slot: number): number[] {
+    this.#checkOpen();
+    const tokens = this.#slots[slot];
+    if (tokens === undefined) throw new KernelError("invalid", `slot ${slot}`);
+    return tokens;
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new KernelError("failed", "the kernel is closed");
+  }
+}
+
+function misbehave(fault: Exclude<FakeFault, "nan">): void {
+  if (fault === "crash") process.abort();
+  if (fault === "throw") throw new Error("the fake kernel threw what no kernel should");
+  if (fault === "hang") for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60_000);
+  throw new KernelError(fault, `scripted: ${fault}`);
+}
+
+/** What process.ts opens. @throws KernelError when scripted to refuse */
+export function openFakeKernel(script: FakeScript): Kernel {
+  if (script.refuse !== undefined) throw new KernelError("failed", script.refuse);
+  if (script.hangOnOpen) misbehave("hang");
+  return new FakeKernel(script);
+}

@@ -1,0 +1,81 @@
+/**
+ * The engine process's loop: while there is work, one step, one message, then a turn of the event loop, so that
+ * submissions and aborts take effect between any two steps. Asleep when idle.
+ *
+ * Invariant: at most WINDOW step messages are unread by the parent, however slow it is; nothing piles up in the pipe.
+ * Driven by process.ts, and by tests with a fake port.
+ */
+import type { Engine } from "./engine.ts";
+import type { Command, Notice } from "./messages.ts";
+import { packStep } from "./packed.ts";
+import { type EngineGauges, emptyReport } from "./report.ts";
+
+/** Step messages that may be under way. */
+export const WINDOW = 64;
+/** The parent confirms every so many; well under WINDOW, so that a healthy parent never makes the engine wait. */
+export const ACK_EVERY = 16;
+
+export class EngineLoop {
+  readonly #engine: Engine;
+  readonly #post: (notice: Notice) => void;
+  #posted = 0;
+  #acknowledged = 0;
+  #said: EngineGauges | undefined;
+  #awake = false;
+  #closed = false;
+
+  constructor(engine: Engine, post: (notice: Notice) => void) {
+    this.#engine = engine;
+    this.#post = post;
+  }
+
+  handle(command: Exclude<Command, { type: "init" }>): void {
+    switch (command.type) {
+      case "submit":
+        this.#engine.submit(command);
+        break;
+      case "abort":
+        this.#engine.abort(command.request);
+        break;
+      case "pause":
+      case "resume":
+        this.#engine.setPaused(command.request, command.type === "pause");
+        break;
+      case "ack":
+        this.#acknowledged = command.step;
+        break;
+      case "close":
+        this.#closed = true;
+        this.#engine.close();
+        return;
+    }
+    this.#wake();
+  }
+
+  #wake(): void {
+    if (this.#awake || this.#closed) return;
+    this.#awake = true;
+    setImmediate(() => this.#turn());
+  }
+
+  #turn(): void {
+    this.#awake = false;
+    if (this.#closed || this.#posted - this.#acknowledged >= WINDOW) return; // the next ack wakes it
+    const report = this.#engine.step();
+    if (report !== undefined) {
+      this.#say(report);
+      this.#wake();
+    } else if (this.#quietChange()) this.#say(emptyReport());
+  }
+
+  /** An abort on an otherwise idle engine changes the gauges and makes no step: it still has to be said. */
+  #quietChange(): boolean {
+    const { running, waiting } = this.#engine.gauges;
+    return running !== (this.#said?.running ?? 0) || waiting !== (this.#said?.waiting ?? 0);
+  }
+
+  #say(report: ReturnType<typeof emptyReport>): void {
+    this.#said = this.#engine.gauges;
+    this.#post(packStep(++this.#posted, report, this.#said));
+  }
+}

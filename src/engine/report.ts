@@ -1,0 +1,67 @@
+/**
+ * What one step says to the outside: plain data, one value a step. messages.ts packs it for the process border.
+ *
+ * Reading order matters: prompts before tokens before finishes before failures.
+ */
+import type { FinishReason, PositionLogprobs } from "#core/generate.ts";
+
+/** A request's prompt is computed; said once, before its first token. */
+export interface PromptReport {
+  readonly request: number;
+  readonly cachedTokens: number;
+  readonly logprobs?: readonly (PositionLogprobs | null)[];
+}
+
+export interface TokenReport {
+  readonly request: number;
+  readonly sample: number;
+  readonly token: number;
+  readonly logprobs?: PositionLogprobs;
+}
+
+/** Times in seconds; see SequenceTimings in core/backend.ts. */
+export interface FinishReport {
+  readonly request: number;
+  readonly sample: number;
+  readonly reason: FinishReason;
+  readonly stopToken?: number;
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  readonly queue: number;
+  readonly prefill: number;
+  readonly decode: number;
+}
+
+/** `engine_failed`: the model or kernel; `invalid_request`: the request's own parameters left nothing to do. */
+export const FAILURE_KINDS = ["engine_failed", "invalid_request"] as const;
+export type FailureKind = (typeof FAILURE_KINDS)[number];
+
+/** The whole request fails, all samples. The message may reach the client. */
+export interface FailureReport {
+  readonly request: number;
+  readonly kind: FailureKind;
+  readonly message: string;
+}
+
+/** Gauges of now and totals since the engine opened. Token counts in tokens. */
+export interface EngineGauges {
+  readonly running: number;
+  readonly waiting: number;
+  /** Share of KV cells in use, 0…1. */
+  readonly kvUsage: number;
+  readonly steps: number;
+  readonly promptTokens: number;
+  readonly generationTokens: number;
+  readonly preemptions: number;
+}
+
+export interface StepReport {
+  readonly prompts: PromptReport[];
+  readonly tokens: TokenReport[];
+  readonly finishes: FinishReport[];
+  readonly failures: FailureReport[];
+}
+
+export function emptyReport(): StepReport {
+  return { prompts: [], tokens: [], finishes: [], failures: [] };
+}

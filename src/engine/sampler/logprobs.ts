@@ -1,0 +1,50 @@
+/**
+ * Logprobs of a raw row: vLLM's "raw_logprobs", of the logits before any edit, mask or temperature.
+ *
+ * Costs a pass over the vocabulary a row, so it runs only when asked. Called by sampler.ts.
+ */
+import type { PositionLogprobs, TokenLogprob } from "#core/generate.ts";
+import { BUCKETS_PER_NAT, weightAt } from "./exp.ts";
+import { Selector } from "./select.ts";
+
+export class LogprobReader {
+  readonly #selector: Selector;
+
+  constructor(vocabularySize: number) {
+    this.#selector = new Selector(vocabularySize);
+  }
+
+  /**
+   * @param row raw logits, shape [vocabulary], no NaN
+   * @param token the token that stands at this position
+   * @param top how many of the likeliest, -1 = all
+   */
+  read(row: Float32Array, token: number, top: number): PositionLogprobs {
+    let max = -Infinity;
+    for (const value of row) if (value > max) max = value;
+    const chosen = row[token] as number;
+    let sum = 0;
+    let before = 0;
+    for (let index = 0; index < row.length; index++) {
+      const value = row[index] as number;
+      sum += weightAt((max - value) * BUCKETS_PER_NAT);
+      if (value > chosen || (value === chosen && index < token)) before++;
+    }
+    const normalizer = max + Math.log(sum);
+    return {
+      chosen: { token, logprob: chosen - normalizer, rank: before + 1 },
+      top: this.#top(row, top < 0 ? row.length : Math.min(top, row.length), normalizer),
+    };
+  }
+
+  #top(row: Float32Array, count: number, normalizer: number): TokenLogprob[] {
+    if (count === 0) return [];
+    const found = this.#selector.select(row, row.length, count, -Infinity);
+    const top: TokenLogprob[] = [];
+    for (let at = 0; at < found; at++) {
+      const token = this.#selector.indices[at] as number;
+      top.push({ token, logprob: (row[token] as number) - normalizer, rank: at + 1 });
+    }
+    return top;
+  }
+}

@@ -1,0 +1,129 @@
+/**
+ * One token from one row of raw logits: edits, then greedy or a draw, then the raw logprobs when asked.
+ *
+ * Sampler holds scratch for the whole engine; SequenceSampler holds what one sequence carries from token to token.
+ * Invariant: the result depends on the row, the sequence's own tokens and its seed; never on the batch.
+ * Called by settle.ts; no call overlaps another.
+ */
+import type { PositionLogprobs } from "#core/generate.ts";
+import type { SamplingParams } from "#core/sampling.ts";
+import { Drawer } from "./draw.ts";
+import { Edits } from "./edits.ts";
+import { LogprobReader } from "./logprobs.ts";
+import { uniform } from "./random.ts";
+import { MAX_ROW_LENGTH } from "./select.ts";
+
+/** Below this temperature vLLM samples greedily (vllm/sampling_params.py, _SAMPLING_EPS). */
+const GREEDY_BELOW = 1e-5;
+
+/** `model`: the row itself is unusable. `masked`: the request barred every token. */
+export type SamplingErrorCode = "model" | "masked";
+
+export class SamplingError extends Error {
+  readonly code: SamplingErrorCode;
+  constructor(code: SamplingErrorCode, message: string) {
+    super(message);
+    this.name = "SamplingError";
+    this.code = code;
+  }
+}
+
+/** What one sequence carries from token to token. */
+export class SequenceSampler {
+  readonly params: SamplingParams;
+  readonly seed: number;
+  readonly edits: Edits;
+
+  /** @param seed of this sample (the request's seed + the sample's number) */
+  constructor(params: SamplingParams, prompt: Int32Array, endOfTurn: readonly number[], seed: number) {
+    this.params = params;
+    this.seed = seed;
+    this.edits = new Edits(params, prompt, endOfTurn);
+  }
+}
+
+export interface Sampled {
+  readonly token: number;
+  readonly logprobs?: PositionLogprobs;
+}
+
+export class Sampler {
+  readonly #drawer: Drawer;
+  readonly #logprobs: LogprobReader;
+  /** Raw copy of a row that is about to be edited; candidates under allowed_token_ids. */
+  readonly #raw: Float32Array;
+  readonly #gathered: Float32Array;
+
+  constructor(vocabularySize: number) {
+    if (vocabularySize > MAX_ROW_LENGTH) throw new RangeError(`vocabulary of ${vocabularySize} is over ${MAX_ROW_LENGTH}`);
+    this.#drawer = new Drawer(vocabularySize);
+    this.#logprobs = new LogprobReader(vocabularySize);
+    this.#raw = new Float32Array(vocabularySize);
+    this.#gathered = new Float32Array(vocabularySize);
+  }
+
+  /**
+   * Draws the next token. The row is scratch: it may come back edited.
+   * @param output the tokens that the sequence has generated so far
+   * @throws SamplingError
+   */
+  sample(row: Float32Array, sequence: SequenceSampler, output: readonly number[]): Sampled {
+    const { params, edits } = sequence;
+    const edited = edits.touches(output.length);
+    let raw = row;
+    if (edited && params.logprobs !== undefined) {
+      this.#raw.set(row);
+      raw = this.#raw;
+    }
+    if (edited) edits.apply(row, output);
+    const token = this.#choose(row, sequence, output.length, edited);
+    edits.note(token);
+    if (params.logprobs === undefined) return { token };
+    return { token, logprobs: this.#logprobs.read(raw, token, params.logprobs) };
+  }
+
+  /** The logprobs of a prompt token, given the row of the position before it. @throws SamplingError */
+  readPrompt(row: Float32Array, token: number, top: number): PositionLogprobs {
+    largest(row, row.length, false);
+    return this.#logprobs.read(row, token, top);
+  }
+
+  #choose(row: Float32Array, sequence: SequenceSampler, index: number, edited: boolean): number {
+    const { params, seed, edits } = sequence;
+    const { allowed } = edits;
+    const values = allowed === undefined ? row : this.#gather(row, allowed);
+    const length = allowed === undefined ? row.length : allowed.length;
+    const best = largest(values, length, edited || allowed !== undefined);
+    const max = values[best] as number;
+    const at =
+      params.temperature < GREEDY_BELOW ? best : this.#drawer.draw(values, length, max, params, uniform(seed, index));
+    return allowed === undefined ? at : (allowed[at] as number);
+  }
+
+  #gather(row: Float32Array, allowed: Int32Array): Float32Array {
+    for (let at = 0; at < allowed.length; at++) this.#gathered[at] = row[allowed[at] as number] as number;
+    return this.#gathered;
+  }
+}
+
+/**
+ * The index of the largest entry, the first among equals.
+ * @param edited whether the request's own parameters may have barred tokens
+ * @throws SamplingError when there is none: a NaN, an infinity, or nothing but -Infinity
+ */
+function largest(row: Float32Array, length: number, edited: boolean): number {
+  let best = -Infinity;
+  let at = -1;
+  for (let index = 0; index < length; index++) {
+    const value = row[index] as number;
+    if (value <= best) continue;
+    // A NaN fails every comparison, so it always gets here: the check costs nothing on the common path.
+    if (value !== value) throw new SamplingError("model", "the model's logits contain NaN");
+    best = value;
+    at = index;
+  }
+  if (best === Infinity) throw new SamplingError("model", "the model's logits contain infinity");
+  if (at >= 0) return at;
+  if (edited) throw new SamplingError("masked", "the sampling parameters leave no token that may be drawn");
+  throw new SamplingError("model", "the model's logits are all -Infinity");
+}

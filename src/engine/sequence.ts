@@ -1,0 +1,98 @@
+/**
+ * One stream of tokens in the engine: what it was asked for, what it holds, how far the kernel has computed it.
+ *
+ * Invariants: 0 ≤ computed < length while it lives; slot ≥ 0 exactly while running; numbers that follow from others
+ * are getters. Written by scheduler.ts (state, slot), step.ts (computed) and settle.ts (output) only.
+ */
+import type { PositionLogprobs } from "#core/generate.ts";
+import type { SamplingParams } from "#core/sampling.ts";
+import type { SequenceSampler } from "./sampler/sampler.ts";
+
+/** A waiting sequence has no slot; a finished one is known to nobody but its last reader. */
+export type SequenceState = "waiting" | "running" | "finished";
+
+/** Where times go: seconds of the engine process's monotonic clock; 0 = not yet. */
+export interface SequenceClock {
+  readonly arrived: number;
+  admitted: number;
+  firstToken: number;
+}
+
+export interface SequenceInit {
+  /** The request's number, unique among the open ones. */
+  readonly request: number;
+  readonly sample: number;
+  /** Order of arrival; unique. */
+  readonly order: number;
+  readonly prompt: Int32Array;
+  readonly sampling: SamplingParams;
+  readonly priority: number;
+  readonly arrived: number;
+}
+
+export class Sequence {
+  readonly request: number;
+  readonly sample: number;
+  readonly order: number;
+  readonly prompt: Int32Array;
+  readonly sampling: SamplingParams;
+  readonly priority: number;
+  readonly clock: SequenceClock;
+  /** Tokens generated so far. */
+  readonly output: number[] = [];
+  /** Prompt logprobs collected so far, one a prompt position; only where this sequence reports them. */
+  readonly promptLogprobs: (PositionLogprobs | null)[] | undefined;
+  state: SequenceState = "waiting";
+  /** The reader is slow: keeps its slot, gets no tokens. */
+  paused = false;
+  /** The kernel's slot; -1 = none. */
+  slot = -1;
+  /** Tokens that the kernel holds. */
+  computed = 0;
+  /** Made at the first draw, so that a waiting sequence costs no sampler state. */
+  sampler: SequenceSampler | undefined;
+
+  constructor(init: SequenceInit) {
+    this.request = init.request;
+    this.sample = init.sample;
+    this.order = init.order;
+    this.prompt = init.prompt;
+    this.sampling = init.sampling;
+    this.priority = init.priority;
+    this.clock = { arrived: init.arrived, admitted: 0, firstToken: 0 };
+    // The prompt is the same for all samples: the first one reports it.
+    const reports = init.sample === 0 && init.sampling.promptLogprobs !== undefined;
+    this.promptLogprobs = reports ? [null] : undefined;
+  }
+
+  /** Tokens known: prompt and output. */
+  get length(): number {
+    return this.prompt.length + this.output.length;
+  }
+
+  /** Tokens known and not yet computed. 1 = decoding. */
+  get pending(): number {
+    return this.length - this.computed;
+  }
+
+  get decoding(): boolean {
+    return this.pending === 1 && this.output.length > 0;
+  }
+
+  /** Prompt positions whose logprobs are still wanted; their rows are expensive, so a step takes few of them. */
+  get promptRowsLeft(): number {
+    return this.promptLogprobs === undefined ? 0 : this.prompt.length - this.promptLogprobs.length;
+  }
+
+  tokenAt(position: number): number {
+    const index = position - this.prompt.length;
+    return (index < 0 ? this.prompt[position] : this.output[index]) as number;
+  }
+
+  /** Whether the logits of this position are wanted: the next token is unknown, or its logprob is asked for. */
+  wantsRow(position: number): boolean {
+    if (position === this.length - 1) return true;
+    const known = this.promptLogprobs?.length ?? Infinity;
+    return position + 1 >= known && position + 1 < this.prompt.length;
+  }
+}

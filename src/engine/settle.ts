@@ -1,0 +1,57 @@
+/**
+ * What becomes of the rows of one forward: a prompt logprob, or the sequence's next token and perhaps its end.
+ *
+ * Ends as vLLM's check_stop does (vllm/v1/core/sched/utils.py): end-of-turn, stop token, then length; never the
+ * first two before min_tokens. Called by engine.ts only; it alone appends to a sequence's output.
+ */
+import type { FinishReason } from "#core/generate.ts";
+import { randomSeed } from "./sampler/random.ts";
+import { type Sampled, type Sampler, SequenceSampler } from "./sampler/sampler.ts";
+import type { Sequence } from "./sequence.ts";
+
+export interface Ending {
+  readonly reason: FinishReason;
+  readonly stopToken?: number;
+}
+
+export interface StopRules {
+  readonly endOfTurn: ReadonlySet<number>;
+  /** Tokens that a sequence may hold, prompt and output together. */
+  readonly contextLength: number;
+}
+
+/** Reads the logprob of the prompt token after `position`. @throws SamplingError */
+export function settlePrompt(sampler: Sampler, sequence: Sequence, position: number, row: Float32Array): void {
+  const token = sequence.tokenAt(position + 1);
+  sequence.promptLogprobs?.push(sampler.readPrompt(row, token, sequence.sampling.promptLogprobs ?? 0));
+}
+
+/** Draws the next token and appends it. @throws SamplingError */
+export function settleToken(
+  sampler: Sampler,
+  sequence: Sequence,
+  row: Float32Array,
+  endOfTurn: readonly number[],
+): Sampled {
+  sequence.sampler ??= new SequenceSampler(sequence.sampling, sequence.prompt, endOfTurn, seedOf(sequence));
+  const sampled = sampler.sample(row, sequence.sampler, sequence.output);
+  sequence.output.push(sampled.token);
+  return sampled;
+}
+
+/** Whether the sequence ends with the token it just got. */
+export function endingOf(sequence: Sequence, rules: StopRules): Ending | undefined {
+  const { sampling, output } = sequence;
+  const last = output[output.length - 1] as number;
+  if (output.length >= sampling.minTokens) {
+    if (!sampling.ignoreEos && rules.endOfTurn.has(last)) return { reason: "stop", stopToken: last };
+    if (sampling.stopTokenIds.includes(last)) return { reason: "stop", stopToken: last };
+  }
+  if (output.length >= sampling.maxTokens || sequence.length >= rules.contextLength) return { reason: "length" };
+  return undefined;
+}
+
+function seedOf(sequence: Sequence): number {
+  const { seed } = sequence.sampling;
+  return seed === undefined ? randomSeed() : seed + sequence.sample;
+}

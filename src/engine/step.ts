@@ -1,0 +1,39 @@
+/**
+ * Turns a plan into the kernel's batch, and keeps who asked for which row.
+ *
+ * Invariants: slots ascend, positions go on where the slot ends, and rows come back in the order of `uses`.
+ * Called by engine.ts only.
+ */
+import type { Batch } from "./kernel.ts";
+import type { Plan } from "./scheduler.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** One row of logits: whose, and of which position. */
+export interface RowUse {
+  readonly sequence: Sequence;
+  readonly position: number;
+}
+
+/** Writes the plan into the batch; returns the uses of its rows, in batch order. */
+export function assemble(plan: Plan, batch: Batch): RowUse[] {
+  const uses: RowUse[] = [];
+  let at = 0;
+  for (const [sequence, count] of [...plan].sort(([a], [b]) => a.slot - b.slot)) {
+    for (let position = sequence.computed; position < sequence.computed + count; position++) {
+      const wanted = sequence.wantsRow(position);
+      batch.tokens[at] = sequence.tokenAt(position);
+      batch.positions[at] = position;
+      batch.slots[at] = sequence.slot;
+      batch.outputs[at] = wanted ? 1 : 0;
+      at++;
+      if (wanted) uses.push({ sequence, position });
+    }
+  }
+  batch.count = at;
+  return uses;
+}
+
+/** The forward happened: the kernel now holds what the plan said. */
+export function advance(plan: Plan): void {
+  for (const [sequence, count] of plan) sequence.computed += count;
+}

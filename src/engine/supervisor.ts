@@ -1,0 +1,304 @@
+/**
+ * The engine as the HTTP process sees it: a Backend over an engine process that may die at any time.
+ *
+ * States: starting → ready ⇄ restarting → stopped; `stalled` is `ready` seen while no step completes. When the process
+ * ends, every open request fails at once with `engine_failed`, new ones get `engine_unavailable` until it is back;
+ * it is started again for ever, with backoff. A process that makes no step for stallAfterMs + killAfterMs is killed.
+ *
+ * Invariants: an open request has one stream, one abort listener and its samples counted in `#samples`; all of them
+ * go together in #forget. At most maxNumQueuedReqs sequences are open. Made by launcher.ts.
+ */
+import type { Backend, BackendState, BackendStats } from "#core/backend.ts";
+import { Fault, invalid } from "#core/fault.ts";
+import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
+import type { ModelInfo } from "#core/model.ts";
+import { Backoff } from "./backoff.ts";
+import type { EngineLimits } from "./engine.ts";
+import type { EngineProcess, LaunchHandlers, LaunchOptions, LogFunction } from "./launcher.ts";
+import { ACK_EVERY } from "./loop.ts";
+import type { Command, KernelInit, StepMessage } from "./messages.ts";
+import { unpackLogprobs } from "./packed.ts";
+import type { EngineGauges, FinishReport } from "./report.ts";
+import { RequestStream } from "./stream.ts";
+import { Totals } from "./totals.ts";
+import { Watchdog } from "./watchdog.ts";
+
+export interface EngineOptions extends EngineLimits {
+  /** Facts from the GGUF header; contextLength is lowered to what the kernel can hold. */
+  readonly model: ModelInfo;
+  readonly kernel: KernelInit;
+  /**
+   * Sequences open at once, waiting or running, a request of n samples counting n (vLLM's --max-num-queued-reqs);
+   * one more is refused with `overloaded`. Default 1024.
+   */
+  readonly maxNumQueuedReqs?: number;
+  /** Default 120,000. */
+  readonly startTimeoutMs?: number;
+  /** Without a step for so long while work is runnable, the state is `stalled`. Default 30,000. */
+  readonly stallAfterMs?: number;
+  /** Stalled for so long, the process is killed and started again. Default 90,000. */
+  readonly killAfterMs?: number;
+  /** How long close() lets the process end by itself. Default 5,000. */
+  readonly closeAfterMs?: number;
+  /** First pause before a restart, doubled up to 30,000 with jitter. Default 250. */
+  readonly restartAfterMs?: number;
+  /** The engine process's whole environment; nothing of the parent's is passed on. Default empty. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly execArgv?: readonly string[];
+  readonly log?: LogFunction;
+  /** After each step: gauges and the number of tokens it brought. */
+  readonly onStep?: (gauges: EngineGauges, tokens: number) => void;
+  /** After each finished sequence. */
+  readonly onSequence?: (finish: FinishReport) => void;
+}
+
+/** What the engine holds open, for leak tests; all zero when idle (and `timers` after close). */
+export interface EngineCounters {
+  readonly requests: number;
+  readonly sequences: number;
+  readonly paused: number;
+  readonly timers: number;
+}
+
+export interface EngineHandle extends Backend {
+  counters(): EngineCounters;
+  /** The engine process, while there is one. */
+  readonly pid: number | undefined;
+}
+
+type Launch = (options: LaunchOptions, handlers: LaunchHandlers, signal: AbortSignal) => Promise<EngineProcess>;
+
+export class Supervisor implements EngineHandle {
+  readonly #options: EngineOptions;
+  readonly #launch: Launch;
+  readonly #open = new Map<number, RequestStream>();
+  readonly #totals = new Totals();
+  readonly #watchdog: Watchdog;
+  readonly #backoff: Backoff;
+  readonly #closing = new AbortController();
+  #model: ModelInfo;
+  #child: EngineProcess | undefined;
+  #phase: Exclude<BackendState, "stalled"> = "starting";
+  #requests = 0;
+  #samples = 0;
+  #paused = 0;
+  #launching: Promise<void> | undefined;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: EngineOptions, launch: Launch) {
+    this.#options = options;
+    this.#launch = launch;
+    this.#model = options.model;
+    this.#backoff = new Backoff(options.restartAfterMs ?? 250);
+    this.#watchdog = new Watchdog(options.stallAfterMs ?? 30_000, options.killAfterMs ?? 90_000, () => this.#killStalled());
+  }
+
+  get model(): ModelInfo {
+    return this.#model;
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
+  /** @throws EngineStartError */
+  async start(): Promise<void> {
+    await this.#launchChild();
+  }
+
+  generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerationEvent> {
+    const child = this.#requireChild();
+    this.#check(request);
+    const number = ++this.#requests;
+    const stream = new RequestStream(request.samples, signal, {
+      leave: () => {
+        this.#forget(number, stream);
+        this.#send({ type: "abort", request: number });
+      },
+      setPaused: (paused) => this.#setPaused(number, paused),
+    });
+    this.#open.set(number, stream);
+    this.#samples += request.samples;
+    this.#watchdog.setBusy(this.#runnable);
+    const { prompt, sampling, samples, priority, cacheSalt } = request;
+    const salt = cacheSalt === undefined ? {} : { cacheSalt };
+    child.send({ type: "submit", request: number, prompt, sampling, samples, priority, ...salt });
+    return stream;
+  }
+
+  state(): BackendState {
+    return this.#phase === "ready" && this.#watchdog.stalled ? "stalled" : this.#phase;
+  }
+
+  stats(): BackendStats {
+    return this.#totals.stats(this.#samples);
+  }
+
+  counters(): EngineCounters {
+    const timers = this.#watchdog.timers + this.#backoff.timers;
+    return { requests: this.#open.size, sequences: this.#samples, paused: this.#paused, timers };
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  get #runnable(): boolean {
+    return this.#open.size > this.#paused;
+  }
+
+  #requireChild(): EngineProcess {
+    if (this.#phase === "stopped") throw new Fault("draining", "the engine is shutting down");
+    if (this.#phase === "ready" && this.#child !== undefined) return this.#child;
+    const retryAfterMs = Math.max(1000, this.#backoff.remainingMs);
+    throw new Fault("engine_unavailable", "the engine is starting, try again soon", { retryAfterMs });
+  }
+
+  #check({ prompt, samples }: GenerateRequest): void {
+    const { contextLength, vocabularySize } = this.#model;
+    if (prompt.length === 0) throw invalid("prompt", "the prompt is empty");
+    if (prompt.length > contextLength) {
+      throw invalid("prompt", `the prompt has ${prompt.length} tokens, the context holds ${contextLength}`);
+    }
+    for (const token of prompt) {
+      if (token < 0 || token >= vocabularySize) throw invalid("prompt", `token ${token} is not in the vocabulary`);
+    }
+    if (!Number.isInteger(samples) || samples < 1) throw invalid("n", "n is at least 1");
+    if (this.#samples + samples > (this.#options.maxNumQueuedReqs ?? 1024)) {
+      throw new Fault("overloaded", "too many requests are waiting", { retryAfterMs: 1000 });
+    }
+  }
+
+  #send(command: Command): void {
+    this.#child?.send(command);
+  }
+
+  #setPaused(request: number, paused: boolean): void {
+    this.#paused += paused ? 1 : -1;
+    this.#watchdog.setBusy(this.#runnable);
+    this.#send({ type: paused ? "pause" : "resume", request });
+  }
+
+  /** Ends the bookkeeping of a request: its stream has ended, by whatever way. */
+  #forget(request: number, stream: RequestStream): void {
+    if (!this.#open.delete(request)) return;
+    this.#samples -= stream.samplesLeft;
+    if (stream.paused) this.#paused--;
+    this.#watchdog.setBusy(this.#runnable);
+  }
+
+  #onStep(message: StepMessage): void {
+    this.#watchdog.progress();
+    this.#backoff.progress();
+    this.#totals.update(message.gauges);
+    if (message.step % ACK_EVERY === 0) this.#send({ type: "ack", step: message.step });
+    for (const { request, cachedTokens, logprobs } of message.prompts) {
+      const extra = logprobs === undefined ? {} : { logprobs: unpackLogprobs(logprobs) };
+      this.#open.get(request)?.push({ type: "prompt", cachedTokens, ...extra });
+    }
+    this.#pushTokens(message);
+    for (const finish of message.finishes) this.#onFinish(finish);
+    for (const { request, kind, message: text } of message.failures) this.#fail(request, new Fault(kind, text));
+    this.#options.onStep?.(message.gauges, message.tokens.length);
+  }
+
+  #pushTokens({ requests, samples, tokens, logprobs }: StepMessage): void {
+    const positions = logprobs === undefined ? undefined : unpackLogprobs(logprobs);
+    for (let at = 0; at < tokens.length; at++) {
+      const position = positions?.[at];
+      this.#open.get(requests[at] as number)?.push({
+        type: "tokens",
+        sample: samples[at] as number,
+        tokens: [tokens[at] as number],
+        ...(position ? { logprobs: [position] } : {}),
+      });
+    }
+  }
+
+  #onFinish(finish: FinishReport): void {
+    const { request, sample, reason, stopToken } = finish;
+    const stream = this.#open.get(request);
+    if (stream === undefined) return;
+    stream.push({ type: "finish", sample, reason, ...(stopToken === undefined ? {} : { stopToken }) });
+    this.#samples--;
+    if (stream.samplesLeft === 0) this.#forget(request, stream);
+    this.#options.onSequence?.(finish);
+  }
+
+  #fail(request: number, fault: Fault): void {
+    const stream = this.#open.get(request);
+    if (stream === undefined) return;
+    this.#forget(request, stream);
+    stream.fail(fault);
+  }
+
+  #failAll(kind: "engine_failed" | "draining", message: string): void {
+    for (const request of [...this.#open.keys()]) this.#fail(request, new Fault(kind, message));
+  }
+
+  async #launchChild(): Promise<void> {
+    const { kernel, maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy } = this.#options;
+    const { env, execArgv, log } = this.#options;
+    const options: LaunchOptions = {
+      kernel,
+      limits: { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy },
+      startTimeoutMs: this.#options.startTimeoutMs ?? 120_000,
+      ...(env === undefined ? {} : { env }),
+      ...(execArgv === undefined ? {} : { execArgv }),
+      ...(log === undefined ? {} : { log }),
+    };
+    const handlers = {
+      onStep: (message: StepMessage) => this.#onStep(message),
+      onExit: (reason: string) => this.#onExit(reason),
+    };
+    this.#child = await this.#launch(options, handlers, this.#closing.signal);
+    const { contextPerSlot, vocabularySize } = this.#child.limits;
+    const window = Math.min(contextLength, contextPerSlot);
+    this.#model = { ...this.#options.model, contextLength: window, vocabularySize };
+    if (this.#phase !== "stopped") this.#phase = "ready";
+    log?.("info", "engine ready", { pid: this.#child.pid, contextLength: window });
+  }
+
+  #onExit(reason: string): void {
+    this.#child = undefined;
+    this.#totals.childEnded();
+    if (this.#phase === "stopped") return;
+    this.#phase = "restarting";
+    this.#options.log?.("error", "engine process ended", { reason });
+    this.#failAll("engine_failed", "the engine failed while it worked on this request");
+    this.#restartLater();
+  }
+
+  #restartLater(): void {
+    this.#backoff.schedule(() => {
+      this.#launching = this.#launchChild().then(
+        () => this.#totals.restarted(),
+        (error: unknown) => {
+          this.#options.log?.("error", "engine did not restart", { reason: String(error) });
+          if (this.#phase !== "stopped") this.#restartLater();
+        },
+      );
+    });
+  }
+
+  #killStalled(): void {
+    this.#options.log?.("error", "engine makes no steps, killing it", { pid: this.pid });
+    this.#child?.kill();
+  }
+
+  async #close(): Promise<void> {
+    this.#phase = "stopped";
+    this.#failAll("draining", "the server is shutting down");
+    this.#backoff.cancel();
+    this.#watchdog.setBusy(false);
+    this.#closing.abort();
+    await this.#launching;
+    const child = this.#child;
+    if (child === undefined) return;
+    child.send({ type: "close" });
+    const timer = setTimeout(() => child.kill(), this.#options.closeAfterMs ?? 5000);
+    await child.exited;
+    clearTimeout(timer);
+  }
+}
