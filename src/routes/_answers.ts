@@ -2,8 +2,8 @@
  * Parts that several declarations share.
  */
 import type { ReplyDeclaration } from "#http/route.ts";
-import { ErrorReply } from "#wire/openai/replies.ts";
 import type { Identity } from "#wire/openai/frames.ts";
+import { ErrorReply } from "#wire/openai/replies.ts";
 import type { Services } from "./_services.ts";
 
 /** @param prefix `chatcmpl` or `cmpl`. @throws Fault model_not_found */
@@ -28,6 +28,16 @@ const FAILURES: readonly (readonly [status: number, doc: string])[] = [
 ];
 
 /** The failures that a route with a body may answer. */
-export const failures: readonly ReplyDeclaration[] = FAILURES.map(([status, doc]) => ({ status, contentType: "application/json", schema: ErrorReply, doc }));
+export const failures: readonly ReplyDeclaration[] = FAILURES.map(([status, doc]) => ({
+  status,
+  contentType: "application/json",
+  schema: ErrorReply,
+  doc,
+}));
 
-export const unauthenticated: ReplyDeclaration = { status: 401, contentType: "application/json", schema: ErrorReply, doc: "No key, or one that is not known." };
+export const unauthenticated: ReplyDeclaration = {
+  status: 401,
+  contentType: "application/json",
+  schema: ErrorReply,
+  doc: "No key, or one that is not known.",
+};

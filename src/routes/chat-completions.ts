@@ -23,7 +23,12 @@ export const chatCompletions = route({
   body: ChatBody,
   reply: [
     { status: 200, contentType: "application/json", schema: ChatCompletionReply, doc: "The completion." },
-    { status: 200, contentType: "text/event-stream", schema: ChatChunk, doc: "With `stream: true`: one chunk an event, then `[DONE]`." },
+    {
+      status: 200,
+      contentType: "text/event-stream",
+      schema: ChatChunk,
+      doc: "With `stream: true`: one chunk an event, then `[DONE]`.",
+    },
     ...failures,
   ],
   audit: "metadata",

@@ -23,7 +23,12 @@ export const completions = route({
   body: CompletionBody,
   reply: [
     { status: 200, contentType: "application/json", schema: CompletionReply, doc: "The completion." },
-    { status: 200, contentType: "text/event-stream", schema: CompletionChunk, doc: "With `stream: true`: one chunk an event, then `[DONE]`." },
+    {
+      status: 200,
+      contentType: "text/event-stream",
+      schema: CompletionChunk,
+      doc: "With `stream: true`: one chunk an event, then `[DONE]`.",
+    },
     ...failures,
   ],
   audit: "metadata",

@@ -5,13 +5,15 @@ import { type OpenAccess, open } from "#http/access.ts";
 import { empty } from "#http/reply.ts";
 import type { Method, Plane, ReplyDeclaration } from "#http/route.ts";
 import { openai } from "#wire/openai/dialect.ts";
-import { route, type Services, SECOND } from "./_services.ts";
+import { route, SECOND, type Services } from "./_services.ts";
 
 const reply: readonly ReplyDeclaration[] = [
   { status: 200, contentType: null, doc: "Ready to take work." },
   { status: 503, contentType: null, doc: "Starting, stalled, restarting or draining." },
 ];
-const access: OpenAccess = open("A probe of an orchestrator or load balancer has no key; the answer says nothing but up or not.");
+const access: OpenAccess = open(
+  "A probe of an orchestrator or load balancer has no key; the answer says nothing but up or not.",
+);
 
 function liveness(method: Method, path: `/${string}`, plane: Plane, doc: string) {
   return route({

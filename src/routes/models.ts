@@ -15,7 +15,10 @@ export const models = route({
   access: key("models:read"),
   plane: "public",
   limits: { timeoutMs: 30 * SECOND },
-  reply: [{ status: 200, contentType: "application/json", schema: ModelList, doc: "One card a served name." }, unauthenticated],
+  reply: [
+    { status: 200, contentType: "application/json", schema: ModelList, doc: "One card a served name." },
+    unauthenticated,
+  ],
   audit: "none",
   doc: "List the models that are served.",
   handler: ({ services }) => {

@@ -17,7 +17,10 @@ export const version = route({
   access: key("models:read"),
   plane: "both",
   limits,
-  reply: [{ status: 200, contentType: "application/json", schema: VersionReply, doc: "This server's version." }, unauthenticated],
+  reply: [
+    { status: 200, contentType: "application/json", schema: VersionReply, doc: "This server's version." },
+    unauthenticated,
+  ],
   audit: "none",
   doc: "The server's version.",
   handler: ({ services }) => json({ version: services.version }),
@@ -30,7 +33,10 @@ export const load = route({
   access: key("metrics:read"),
   plane: "public",
   limits,
-  reply: [{ status: 200, contentType: "application/json", schema: LoadReply, doc: "Requests in flight." }, unauthenticated],
+  reply: [
+    { status: 200, contentType: "application/json", schema: LoadReply, doc: "Requests in flight." },
+    unauthenticated,
+  ],
   audit: "none",
   doc: "How many requests are being worked on.",
   handler: ({ services }) => json({ server_load: services.load() }),

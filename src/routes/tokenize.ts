@@ -5,7 +5,15 @@ import { key } from "#http/access.ts";
 import { json } from "#http/reply.ts";
 import { detokenize as detokenizeTokens, tokenize as tokenizeSource } from "#serving/tokenize.ts";
 import { openai } from "#wire/openai/dialect.ts";
-import { DetokenizeBody, DetokenizeReply, decodeDetokenize, decodeTokenize, encodeTokenize, TokenizeBody, TokenizeReply } from "#wire/vllm/tokenize.ts";
+import {
+  DetokenizeBody,
+  DetokenizeReply,
+  decodeDetokenize,
+  decodeTokenize,
+  encodeTokenize,
+  TokenizeBody,
+  TokenizeReply,
+} from "#wire/vllm/tokenize.ts";
 import { failures } from "./_answers.ts";
 import { MIB, route, SECOND } from "./_services.ts";
 
@@ -20,7 +28,8 @@ export const tokenize = route({
   reply: [{ status: 200, contentType: "application/json", schema: TokenizeReply, doc: "The token ids." }, ...failures],
   audit: "none",
   doc: "Token ids of a prompt, or of a conversation under the model's template.",
-  handler: async ({ caller, body, services }) => json(encodeTokenize(await tokenizeSource(caller, services.serving, decodeTokenize(body, services.caps)))),
+  handler: async ({ caller, body, services }) =>
+    json(encodeTokenize(await tokenizeSource(caller, services.serving, decodeTokenize(body, services.caps)))),
 });
 
 export const detokenize = route({
@@ -34,5 +43,6 @@ export const detokenize = route({
   reply: [{ status: 200, contentType: "application/json", schema: DetokenizeReply, doc: "The text." }, ...failures],
   audit: "none",
   doc: "Text of token ids.",
-  handler: ({ caller, body, services }) => json({ prompt: detokenizeTokens(caller, services.serving, decodeDetokenize(body)) }),
+  handler: ({ caller, body, services }) =>
+    json({ prompt: detokenizeTokens(caller, services.serving, decodeDetokenize(body)) }),
 });

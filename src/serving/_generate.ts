@@ -52,7 +52,10 @@ export async function* generate(work: Work, signal: AbortSignal): AsyncGenerator
   const start: CallEvent = {
     type: "start",
     model: work.model.names[0],
-    prompts: work.prompts.map(({ tokens, text }) => ({ tokenIds: Array.from(tokens), ...(text === undefined ? {} : { text }) })),
+    prompts: work.prompts.map(({ tokens, text }) => ({
+      tokenIds: Array.from(tokens),
+      ...(text === undefined ? {} : { text }),
+    })),
   };
   let started = false;
   for await (const event of run.events()) {
@@ -87,7 +90,9 @@ class Run {
   events(): AsyncIterable<RunEvent> {
     const { prompts, output, observer } = this.work;
     observer.call(output.n, Math.max(...prompts.map((prompt) => prompt.sampling.maxTokens)));
-    const sources = prompts.flatMap((prompt, p) => Array.from({ length: output.n }, (_, s) => this.sample(prompt, p, s)));
+    const sources = prompts.flatMap((prompt, p) =>
+      Array.from({ length: output.n }, (_, s) => this.sample(prompt, p, s)),
+    );
     const only = sources.length === 1 ? sources[0] : undefined;
     return only ?? merge(sources, () => this.stop.abort());
   }
@@ -125,10 +130,13 @@ class Run {
         if (output.ended) return;
       }
       if (!this.signal.aborted) throw new Fault("engine_failed", "The engine ended the answer early.");
+    } catch (error) {
+      clock.finish(this.signal.aborted ? "abort" : "error", output.tokens);
+      throw error;
     } finally {
       // A stop string ends the choice, not the engine's sequence; neither does a caller that left.
       own.abort();
-      clock.finish(this.signal.aborted ? "abort" : "error", output.tokens);
+      clock.finish("abort", output.tokens);
     }
   }
 
@@ -154,14 +162,19 @@ class Run {
       yield "began";
       if (at.s === 0) this.cached[at.p] = event.cachedTokens;
       if (event.logprobs !== undefined) {
-        const positions = event.logprobs.map((position) => (position === null ? null : this.work.printPosition(position)));
+        const positions = event.logprobs.map((position) =>
+          position === null ? null : this.work.printPosition(position),
+        );
         yield { type: "prompt-logprobs", prompt: at.p, positions };
       }
       if (at.s === 0) this.opened[at.p]?.resolve();
       return;
     }
     if (event.type === "tokens") at.clock.tick();
-    const events = event.type === "tokens" ? at.output.push(event.tokens, event.logprobs) : at.output.end(event.reason, event.stopToken);
+    const events =
+      event.type === "tokens"
+        ? at.output.push(event.tokens, event.logprobs)
+        : at.output.end(event.reason, event.stopToken);
     for (const printed of events) {
       if (printed.type === "finish") at.clock.finish(event.type === "finish" ? event.reason : "stop", at.output.tokens);
       yield printed;
@@ -218,7 +231,16 @@ class ChoiceClock {
     if (this.finished) return;
     this.finished = true;
     const latency = (performance.now() - this.arrived) / 1000;
-    const perToken = this.first === undefined || generationTokens < 2 ? undefined : (this.last - this.first) / 1000 / (generationTokens - 1);
-    this.observer.finished({ reason, latency, promptTokens: this.promptTokens, generationTokens, ...(perToken === undefined ? {} : { perToken }) });
+    const perToken =
+      this.first === undefined || generationTokens < 2
+        ? undefined
+        : (this.last - this.first) / 1000 / (generationTokens - 1);
+    this.observer.finished({
+      reason,
+      latency,
+      promptTokens: this.promptTokens,
+      generationTokens,
+      ...(perToken === undefined ? {} : { perToken }),
+    });
   }
 }

@@ -4,8 +4,8 @@
 import type { OutputOptions, SamplingInput } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
-import { budget, requireInVocabulary, type SharedSampling } from "./_sampling.ts";
 import type { PromptWork } from "./_generate.ts";
+import { budget, requireInVocabulary, type SharedSampling } from "./_sampling.ts";
 import type { ServedModel } from "./models.ts";
 
 export interface PromptInput {
@@ -16,7 +16,13 @@ export interface PromptInput {
 }
 
 /** @throws Fault invalid_request: empty, or too long with the budget */
-export function planPrompt(input: PromptInput, model: ServedModel, request: SamplingInput, output: OutputOptions, shared: SharedSampling): PromptWork {
+export function planPrompt(
+  input: PromptInput,
+  model: ServedModel,
+  request: SamplingInput,
+  output: OutputOptions,
+  shared: SharedSampling,
+): PromptWork {
   const window = model.backend.model.contextLength;
   const tokens = truncate(input.tokens, output.truncatePrompt, window, request.maxTokens ?? 0);
   if (tokens.length === 0) throw invalid(input.field, "The prompt cannot be empty.");
@@ -24,7 +30,11 @@ export function planPrompt(input: PromptInput, model: ServedModel, request: Samp
   return {
     tokens,
     ...(input.text === undefined ? {} : { text: input.text }),
-    sampling: { ...shared, maxTokens, ...(output.promptLogprobs === undefined ? {} : { promptLogprobs: output.promptLogprobs }) },
+    sampling: {
+      ...shared,
+      maxTokens,
+      ...(output.promptLogprobs === undefined ? {} : { promptLogprobs: output.promptLogprobs }),
+    },
   };
 }
 
@@ -42,13 +52,25 @@ export function requireTokenizable(text: string, field: string, model: ServedMod
   if (output.truncatePrompt !== undefined) return;
   const window = model.backend.model.contextLength;
   const least = Math.ceil(Buffer.byteLength(text) / model.tokenizer.maxPieceBytes);
-  if (least > window) throw invalid(field, `This model's maximum context length is ${window} tokens. However, your prompt has at least ${least} input tokens.`);
+  if (least > window)
+    throw invalid(
+      field,
+      `This model's maximum context length is ${window} tokens. However, your prompt has at least ${least} input tokens.`,
+    );
 }
 
-function truncate(tokens: Int32Array, wanted: OutputOptions["truncatePrompt"], window: number, maxTokens: number): Int32Array {
+function truncate(
+  tokens: Int32Array,
+  wanted: OutputOptions["truncatePrompt"],
+  window: number,
+  maxTokens: number,
+): Int32Array {
   if (wanted === undefined) return tokens;
   if (wanted.tokens > window) {
-    throw invalid("truncate_prompt_tokens", `truncate_prompt_tokens value (${wanted.tokens}) is greater than max_model_len (${window}).`);
+    throw invalid(
+      "truncate_prompt_tokens",
+      `truncate_prompt_tokens value (${wanted.tokens}) is greater than max_model_len (${window}).`,
+    );
   }
   // -1: what the window leaves, with room for one token where no budget is given.
   const keep = wanted.tokens === -1 ? Math.max(0, window - Math.max(1, maxTokens)) : wanted.tokens;

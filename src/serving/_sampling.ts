@@ -2,7 +2,7 @@
  * A request's sampling against a model: defaults, budget, vocabulary. What wire could not know.
  */
 import type { SamplingInput } from "#core/calls.ts";
-import { Fault, invalid } from "#core/fault.ts";
+import { type Fault, invalid } from "#core/fault.ts";
 import type { Tokenizer } from "#core/model.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import type { ServedModel } from "./models.ts";
@@ -32,7 +32,11 @@ export async function resolveSampling(input: SamplingInput, context: SamplingCon
   const vocabulary = model.backend.model.vocabularySize;
   requireInVocabulary("stop_token_ids", input.stopTokenIds, vocabulary);
   requireInVocabulary("allowed_token_ids", input.allowedTokenIds, vocabulary);
-  requireInVocabulary("logit_bias", input.logitBias?.map(([token]) => token), vocabulary);
+  requireInVocabulary(
+    "logit_bias",
+    input.logitBias?.map(([token]) => token),
+    vocabulary,
+  );
   const greedy = given.temperature === 0;
   return {
     temperature: given.temperature,
@@ -58,7 +62,10 @@ export function requireInVocabulary(field: string, ids: ArrayLike<number> | unde
   for (let i = 0; i < (ids?.length ?? 0); i++) {
     const id = ids?.[i] ?? 0;
     if (id < 0 || id >= vocabulary) {
-      throw invalid(field === "logit_bias" ? `${field}.${id}` : `${field}.${i}`, `token id ${id} is out of vocabulary: ids lie between 0 and ${vocabulary - 1}.`);
+      throw invalid(
+        field === "logit_bias" ? `${field}.${id}` : `${field}.${i}`,
+        `token id ${id} is out of vocabulary: ids lie between 0 and ${vocabulary - 1}.`,
+      );
     }
   }
 }
@@ -75,7 +82,8 @@ export function budget(input: SamplingInput, model: ServedModel, room: Room, pro
   if (asked !== undefined && asked > free) throw tooLong(room, asked, "max_tokens");
   const tokens = Math.min(asked ?? free, model.defaults.maxTokens ?? free);
   const least = input.minTokens ?? 0;
-  if (least > tokens) throw invalid("min_tokens", `min_tokens must be less than or equal to max_tokens=${tokens}, got ${least}.`);
+  if (least > tokens)
+    throw invalid("min_tokens", `min_tokens must be less than or equal to max_tokens=${tokens}, got ${least}.`);
   return tokens;
 }
 
@@ -92,7 +100,11 @@ function tooLong(room: Room, asked: number, param: string): Fault {
  * Each word as it stands at the start of a text and after a space (vLLM: SamplingParams.update_from_tokenizer).
  * The spaced form counts only when the space changed the first token and added none.
  */
-async function encodeBadWords(words: readonly string[], tokenizer: Tokenizer, cap: number): Promise<readonly (readonly number[])[]> {
+async function encodeBadWords(
+  words: readonly string[],
+  tokenizer: Tokenizer,
+  cap: number,
+): Promise<readonly (readonly number[])[]> {
   const forms: number[][] = [];
   let tokens = 0;
   for (const [i, word] of [...new Set(words)].entries()) {

@@ -32,7 +32,15 @@ export class ScriptedBackend implements Backend {
 
   constructor(script: Script = {}) {
     this.script = script;
-    this.model = { architecture: "fake", contextLength: 128, trainedContext: 128, vocabularySize: 260, parameters: 1, createdAt: 7, ...script.model };
+    this.model = {
+      architecture: "fake",
+      contextLength: 128,
+      trainedContext: 128,
+      vocabularySize: 260,
+      parameters: 1,
+      createdAt: 7,
+      ...script.model,
+    };
   }
 
   async *generate(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent> {
@@ -49,16 +57,29 @@ export class ScriptedBackend implements Backend {
   private async *events(request: GenerateRequest, signal: AbortSignal): AsyncGenerator<GenerationEvent> {
     const { sampling } = request;
     const wantsPrompt = sampling.promptLogprobs !== undefined;
-    yield { type: "prompt", cachedTokens: 1, ...(wantsPrompt ? { logprobs: Array.from(request.prompt, (token, i) => (i === 0 ? null : position(token))) } : {}) };
+    yield {
+      type: "prompt",
+      cachedTokens: 1,
+      ...(wantsPrompt
+        ? { logprobs: Array.from(request.prompt, (token, i) => (i === 0 ? null : position(token))) }
+        : {}),
+    };
     let drawn = 0;
     for (;;) {
       for (const tokens of this.batches(request, drawn)) {
         await nextTurn(signal);
-        if (drawn >= (this.script.failAfter ?? Number.POSITIVE_INFINITY)) throw new Fault("engine_failed", "The engine died.");
+        if (drawn >= (this.script.failAfter ?? Number.POSITIVE_INFINITY))
+          throw new Fault("engine_failed", "The engine died.");
         drawn += tokens.length;
-        yield { type: "tokens", sample: 0, tokens, ...(sampling.logprobs === undefined ? {} : { logprobs: tokens.map(position) }) };
+        yield {
+          type: "tokens",
+          sample: 0,
+          tokens,
+          ...(sampling.logprobs === undefined ? {} : { logprobs: tokens.map(position) }),
+        };
         const last = tokens.at(-1);
-        if (last !== undefined && this.stops(last, request)) return yield { type: "finish", sample: 0, reason: "stop", stopToken: last };
+        if (last !== undefined && this.stops(last, request))
+          return yield { type: "finish", sample: 0, reason: "stop", stopToken: last };
       }
       if (!this.script.endless || drawn >= sampling.maxTokens) break;
     }
@@ -67,7 +88,9 @@ export class ScriptedBackend implements Backend {
   }
 
   private stops(token: number, request: GenerateRequest): boolean {
-    return request.sampling.stopTokenIds.includes(token) || (token === this.script.endOfTurn && !request.sampling.ignoreEos);
+    return (
+      request.sampling.stopTokenIds.includes(token) || (token === this.script.endOfTurn && !request.sampling.ignoreEos)
+    );
   }
 
   private *batches(request: GenerateRequest, from: number): Generator<readonly number[]> {
@@ -82,7 +105,16 @@ export class ScriptedBackend implements Backend {
   }
 
   stats() {
-    return { running: this.open, waiting: 0, kvUsage: 0, steps: 0, promptTokens: 0, generationTokens: 0, preemptions: 0, restarts: 0 };
+    return {
+      running: this.open,
+      waiting: 0,
+      kvUsage: 0,
+      steps: 0,
+      promptTokens: 0,
+      generationTokens: 0,
+      preemptions: 0,
+      restarts: 0,
+    };
   }
 
   async close(): Promise<void> {

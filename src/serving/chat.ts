@@ -4,20 +4,28 @@
 import type { CallEvent, ChatCall } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat } from "#prompt/encode.ts";
-import { chatOutput } from "./_choice.ts";
+import { chatOutput, printPosition } from "./_choice.ts";
 import { generate } from "./_generate.ts";
-import { printPosition } from "./_choice.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
 import type { Serving } from "./context.ts";
 
 /** @throws Fault as decode does, model_not_found, and as Backend.generate does */
-export async function* chat(grant: Grant<"inference">, serving: Serving, call: ChatCall, signal: AbortSignal): AsyncGenerator<CallEvent> {
+export async function* chat(
+  grant: Grant<"inference">,
+  serving: Serving,
+  call: ChatCall,
+  signal: AbortSignal,
+): AsyncGenerator<CallEvent> {
   const model = serving.models.resolve(call.model);
   const { output, sampling: input } = call;
   const { badWordTokens } = serving;
   const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
-  const { tokens, text } = await encodeChat(model.tokenizer, model.template, { messages: call.messages, tools: call.tools, ...call.template });
+  const { tokens, text } = await encodeChat(model.tokenizer, model.template, {
+    messages: call.messages,
+    tools: call.tools,
+    ...call.template,
+  });
   const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, shared);
   yield* generate(
     {

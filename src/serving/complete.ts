@@ -13,12 +13,19 @@ import type { ServedModel } from "./models.ts";
 import { detokenizeAll } from "./tokenize.ts";
 
 /** @throws Fault as decode does, model_not_found, and as Backend.generate does */
-export async function* complete(grant: Grant<"inference">, serving: Serving, call: CompletionCall, signal: AbortSignal): AsyncGenerator<CallEvent> {
+export async function* complete(
+  grant: Grant<"inference">,
+  serving: Serving,
+  call: CompletionCall,
+  signal: AbortSignal,
+): AsyncGenerator<CallEvent> {
   const model = serving.models.resolve(call.model);
   const { output, sampling: input } = call;
   const { badWordTokens } = serving;
   const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
-  const encoded = await Promise.all(call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)));
+  const encoded = await Promise.all(
+    call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
+  );
   const prompts = encoded.map((prompt) => planPrompt(prompt, model, input, output, shared));
   yield* generate(
     {
@@ -40,5 +47,9 @@ async function encode(prompt: Prompt, field: string, model: ServedModel, call: C
     return { tokens, field, ...(call.echo ? { text: detokenizeAll(model.tokenizer, prompt) } : {}) };
   }
   requireTokenizable(prompt, field, model, call.output);
-  return { tokens: await encodePrompt(model.tokenizer, prompt, call.addSpecialTokens), field, ...(call.echo ? { text: prompt } : {}) };
+  return {
+    tokens: await encodePrompt(model.tokenizer, prompt, call.addSpecialTokens),
+    field,
+    ...(call.echo ? { text: prompt } : {}),
+  };
 }

@@ -18,18 +18,37 @@ const METHODS: ReadonlySet<string> = new Set(["GET", "POST", "PUT", "PATCH", "DE
 /** Asked for by machines every few seconds: vLLM leaves them out, too. */
 const EXCLUDED: ReadonlySet<string> = new Set(["/metrics", "/health", "/load", "/ping", "/version"]);
 const LOW_RESOLUTION = [0.1, 0.5, 1];
-const HIGH_RESOLUTION = [0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 7.5, 10, 30, 60];
+const HIGH_RESOLUTION = [
+  0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 7.5, 10, 30, 60,
+];
 const BYTES: number[] = [];
 
 /** @returns what to call once a request */
 export function registerHttpMetrics(registry: Registry): (observation: HttpObservation) => void {
   const registers = [registry];
-  const requests = new Counter({ name: "http_requests_total", help: "Total number of requests by method, status and handler.", labelNames: ["handler", "method", "status"], registers });
-  const size = (name: string, help: string) => new Histogram({ name, help, labelNames: ["handler"], buckets: BYTES, registers });
+  const requests = new Counter({
+    name: "http_requests_total",
+    help: "Total number of requests by method, status and handler.",
+    labelNames: ["handler", "method", "status"],
+    registers,
+  });
+  const size = (name: string, help: string) =>
+    new Histogram({ name, help, labelNames: ["handler"], buckets: BYTES, registers });
   const received = size("http_request_size_bytes", "Content length of incoming requests by handler.");
   const sent = size("http_response_size_bytes", "Content length of outgoing responses by handler.");
-  const duration = new Histogram({ name: "http_request_duration_seconds", help: "Latency with only few buckets by handler.", labelNames: ["handler", "method"], buckets: LOW_RESOLUTION, registers });
-  const precise = new Histogram({ name: "http_request_duration_highr_seconds", help: "Latency with many buckets but no API specific labels.", buckets: HIGH_RESOLUTION, registers });
+  const duration = new Histogram({
+    name: "http_request_duration_seconds",
+    help: "Latency with only few buckets by handler.",
+    labelNames: ["handler", "method"],
+    buckets: LOW_RESOLUTION,
+    registers,
+  });
+  const precise = new Histogram({
+    name: "http_request_duration_highr_seconds",
+    help: "Latency with many buckets but no API specific labels.",
+    buckets: HIGH_RESOLUTION,
+    registers,
+  });
   return (seen) => {
     if (seen.handler !== undefined && EXCLUDED.has(seen.handler)) return;
     const handler = seen.handler ?? "none";

@@ -19,11 +19,17 @@ async function* paced(items: readonly number[], waits: number): AsyncGenerator<n
 
 test("keeps every item, and the order within each source", async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.tuple(fc.array(fc.integer(), { maxLength: 5 }), fc.nat(2)), { maxLength: 5 }), async (sources) => {
-      const tagged = sources.map(([items, waits], s) => map(paced(items, waits), (item) => ({ s, item })));
-      const seen = await collect(merge(tagged, () => {}));
-      sources.forEach(([items], s) => assert.deepEqual(seen.filter((entry) => entry.s === s).map((entry) => entry.item), items));
-    }),
+    fc.asyncProperty(
+      fc.array(fc.tuple(fc.array(fc.integer(), { maxLength: 5 }), fc.nat(2)), { maxLength: 5 }),
+      async (sources) => {
+        const tagged = sources.map(([items, waits], s) => map(paced(items, waits), (item) => ({ s, item })));
+        const seen = await collect(merge(tagged, () => {}));
+        for (const [s, [items]] of sources.entries()) {
+          const own = seen.filter((entry) => entry.s === s).map((entry) => entry.item);
+          assert.deepEqual(own, items);
+        }
+      },
+    ),
     { numRuns: 50 },
   );
 });

@@ -5,7 +5,16 @@
  * and by the engine's hooks (EngineObserver). Labels are closed sets: model names come from the configuration.
  */
 import { collectDefaultMetrics } from "prom-client";
-import { Counter, FIRST_TOKEN_BUCKETS, Gauge, Histogram, INTER_TOKEN_BUCKETS, oneTwoFiveBuckets, REQUEST_BUCKETS, type Registry } from "#base/metrics.ts";
+import {
+  Counter,
+  FIRST_TOKEN_BUCKETS,
+  Gauge,
+  Histogram,
+  INTER_TOKEN_BUCKETS,
+  oneTwoFiveBuckets,
+  REQUEST_BUCKETS,
+  type Registry,
+} from "#base/metrics.ts";
 import type { BackendStats, SequenceTimings } from "#core/backend.ts";
 import type { FinishReason } from "#core/generate.ts";
 import type { ServedModel } from "./models.ts";
@@ -47,25 +56,66 @@ export function registerMetrics(options: MetricsOptions): VllmMetrics {
   registerTotals(options);
   registerCacheConfig(options);
   const histogram = histogramMaker(registry);
-  const success = new Counter({ name: "vllm:request_success_total", help: "Count of successfully processed requests.", labelNames: [...LABELS, "finished_reason"], registers: [registry] });
+  const success = new Counter({
+    name: "vllm:request_success_total",
+    help: "Count of successfully processed requests.",
+    labelNames: [...LABELS, "finished_reason"],
+    registers: [registry],
+  });
   const sizes = oneTwoFiveBuckets(contextLength);
   const serving = {
-    firstToken: histogram("vllm:time_to_first_token_seconds", "Histogram of time to first token in seconds.", FIRST_TOKEN_BUCKETS),
-    interToken: histogram("vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds.", INTER_TOKEN_BUCKETS),
-    perOutputToken: histogram("vllm:request_time_per_output_token_seconds", "Histogram of time per output token in seconds per request.", INTER_TOKEN_BUCKETS),
-    latency: histogram("vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds.", REQUEST_BUCKETS),
+    firstToken: histogram(
+      "vllm:time_to_first_token_seconds",
+      "Histogram of time to first token in seconds.",
+      FIRST_TOKEN_BUCKETS,
+    ),
+    interToken: histogram(
+      "vllm:inter_token_latency_seconds",
+      "Histogram of inter-token latency in seconds.",
+      INTER_TOKEN_BUCKETS,
+    ),
+    perOutputToken: histogram(
+      "vllm:request_time_per_output_token_seconds",
+      "Histogram of time per output token in seconds per request.",
+      INTER_TOKEN_BUCKETS,
+    ),
+    latency: histogram(
+      "vllm:e2e_request_latency_seconds",
+      "Histogram of e2e request latency in seconds.",
+      REQUEST_BUCKETS,
+    ),
     promptTokens: histogram("vllm:request_prompt_tokens", "Number of prefill tokens processed.", sizes),
     generationTokens: histogram("vllm:request_generation_tokens", "Number of generation tokens processed.", sizes),
     maxTokens: histogram("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", sizes),
-    maxGeneration: histogram("vllm:request_max_num_generation_tokens", "Histogram of maximum number of requested generation tokens.", sizes),
+    maxGeneration: histogram(
+      "vllm:request_max_num_generation_tokens",
+      "Histogram of maximum number of requested generation tokens.",
+      sizes,
+    ),
     n: histogram("vllm:request_params_n", "Histogram of the n request parameter.", N),
     success,
   };
   const engine = {
-    queue: histogram("vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request.", REQUEST_BUCKETS),
-    inference: histogram("vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request.", REQUEST_BUCKETS),
-    prefill: histogram("vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request.", REQUEST_BUCKETS),
-    decode: histogram("vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request.", REQUEST_BUCKETS),
+    queue: histogram(
+      "vllm:request_queue_time_seconds",
+      "Histogram of time spent in WAITING phase for request.",
+      REQUEST_BUCKETS,
+    ),
+    inference: histogram(
+      "vllm:request_inference_time_seconds",
+      "Histogram of time spent in RUNNING phase for request.",
+      REQUEST_BUCKETS,
+    ),
+    prefill: histogram(
+      "vllm:request_prefill_time_seconds",
+      "Histogram of time spent in PREFILL phase for request.",
+      REQUEST_BUCKETS,
+    ),
+    decode: histogram(
+      "vllm:request_decode_time_seconds",
+      "Histogram of time spent in DECODE phase for request.",
+      REQUEST_BUCKETS,
+    ),
     step: histogram("vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", STEP_TOKENS),
   };
   return {
@@ -83,7 +133,8 @@ function labelsOf(modelName: string): Labels {
 }
 
 function histogramMaker(registry: Registry) {
-  return (name: string, help: string, buckets: readonly number[]): TimeHistogram => new Histogram({ name, help, buckets: [...buckets], labelNames: LABELS, registers: [registry] });
+  return (name: string, help: string, buckets: readonly number[]): TimeHistogram =>
+    new Histogram({ name, help, buckets: [...buckets], labelNames: LABELS, registers: [registry] });
 }
 
 interface ServingMetrics {
@@ -164,7 +215,8 @@ function registerGauges({ registry, models }: MetricsOptions): void {
     registers: [registry],
     collect() {
       for (const model of models()) {
-        for (const state of SLEEP_STATES) this.set({ ...labelsOf(model.names[0]), sleep_state: state }, state === "awake" ? 1 : 0);
+        for (const state of SLEEP_STATES)
+          this.set({ ...labelsOf(model.names[0]), sleep_state: state }, state === "awake" ? 1 : 0);
       }
     },
   });
@@ -198,5 +250,10 @@ function registerTotals({ registry, models }: MetricsOptions): void {
 
 function registerCacheConfig({ registry, cacheConfig }: MetricsOptions): void {
   const labels = { ...cacheConfig, engine: "0" };
-  new Gauge({ name: "vllm:cache_config_info", help: "Information of the LLMEngine CacheConfig", labelNames: Object.keys(labels), registers: [registry] }).set(labels, 1);
+  new Gauge({
+    name: "vllm:cache_config_info",
+    help: "Information of the LLMEngine CacheConfig",
+    labelNames: Object.keys(labels),
+    registers: [registry],
+  }).set(labels, 1);
 }

@@ -41,7 +41,8 @@ export class Models {
   /** @param name absent: the first model. @throws Fault model_not_found */
   resolve(name: string | undefined): ServedModel {
     const model = name === undefined ? this.served[0] : this.byName.get(name);
-    if (model === undefined) throw new Fault("model_not_found", `The model \`${name?.slice(0, 200)}\` does not exist.`, { param: "model" });
+    if (model === undefined)
+      throw new Fault("model_not_found", `The model \`${name?.slice(0, 200)}\` does not exist.`, { param: "model" });
     return model;
   }
 

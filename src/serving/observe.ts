@@ -23,4 +23,9 @@ export interface ServingObserver {
   finished(choice: FinishedChoice): void;
 }
 
-export const NO_OBSERVER: ServingObserver = { call: () => {}, firstToken: () => {}, interToken: () => {}, finished: () => {} };
+export const NO_OBSERVER: ServingObserver = {
+  call: () => {},
+  firstToken: () => {},
+  interToken: () => {},
+  finished: () => {},
+};

@@ -11,7 +11,12 @@ import type { Serving } from "./context.ts";
 
 export type TokenizeSource =
   | { readonly kind: "prompt"; readonly prompt: string; readonly addSpecialTokens: boolean }
-  | { readonly kind: "chat"; readonly messages: readonly ChatMessage[]; readonly tools: readonly ToolDefinition[]; readonly template: TemplateOptions };
+  | {
+      readonly kind: "chat";
+      readonly messages: readonly ChatMessage[];
+      readonly tools: readonly ToolDefinition[];
+      readonly template: TemplateOptions;
+    };
 
 export interface TokenizeRequest {
   readonly model: string | undefined;
@@ -27,13 +32,18 @@ export interface TokenizeResult {
 }
 
 /** @throws Fault invalid_request | model_not_found */
-export async function tokenize(_grant: Grant<"tokenize">, serving: Serving, request: TokenizeRequest): Promise<TokenizeResult> {
+export async function tokenize(
+  _grant: Grant<"tokenize">,
+  serving: Serving,
+  request: TokenizeRequest,
+): Promise<TokenizeResult> {
   const { backend, tokenizer, template } = serving.models.resolve(request.model);
   const { source } = request;
   const tokens =
     source.kind === "prompt"
       ? await encodePrompt(tokenizer, source.prompt, source.addSpecialTokens)
-      : (await encodeChat(tokenizer, template, { messages: source.messages, tools: source.tools, ...source.template })).tokens;
+      : (await encodeChat(tokenizer, template, { messages: source.messages, tools: source.tools, ...source.template }))
+          .tokens;
   const ids = Array.from(tokens);
   return {
     tokens: ids,
@@ -43,7 +53,11 @@ export async function tokenize(_grant: Grant<"tokenize">, serving: Serving, requ
 }
 
 /** @throws Fault invalid_request (an id outside the vocabulary) | model_not_found */
-export function detokenize(_grant: Grant<"tokenize">, serving: Serving, request: { readonly model: string | undefined; readonly tokens: readonly number[] }): string {
+export function detokenize(
+  _grant: Grant<"tokenize">,
+  serving: Serving,
+  request: { readonly model: string | undefined; readonly tokens: readonly number[] },
+): string {
   const model = serving.models.resolve(request.model);
   requireInVocabulary("tokens", request.tokens, model.backend.model.vocabularySize);
   return detokenizeAll(model.tokenizer, request.tokens);
@@ -52,5 +66,7 @@ export function detokenize(_grant: Grant<"tokenize">, serving: Serving, request:
 /** Control tokens are spelt out; bytes that are no UTF-8 become U+FFFD. */
 export function detokenizeAll(tokenizer: Pick<Tokenizer, "piece">, tokens: readonly number[]): string {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  return tokens.map((token) => decoder.decode(tokenizer.piece(token, true), { stream: true })).join("") + decoder.decode();
+  return (
+    tokens.map((token) => decoder.decode(tokenizer.piece(token, true), { stream: true })).join("") + decoder.decode()
+  );
 }

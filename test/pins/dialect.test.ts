@@ -30,16 +30,29 @@ test("status and type of every kind", () => {
     const reply = openai.fault(new Fault(kind, "why", { param: "field", detail: "secret" }), "r1");
     assert.deepEqual(reply, { status, body: { error: { message: "why", type, param: "field", code: status } } });
   }
-  assert.deepEqual(new Set([...TABLE.map(([kind]) => kind), "unauthenticated", "internal"]), new Set(Object.keys(FAULT_KINDS)));
+  assert.deepEqual(
+    new Set([...TABLE.map(([kind]) => kind), "unauthenticated", "internal"]),
+    new Set(Object.keys(FAULT_KINDS)),
+  );
 });
 
 test("401 has vLLM's own shape", () => {
-  assert.deepEqual(openai.fault(new Fault("unauthenticated", "no key"), "r1"), { status: 401, body: { error: "Unauthorized" } });
+  assert.deepEqual(openai.fault(new Fault("unauthenticated", "no key"), "r1"), {
+    status: 401,
+    body: { error: "Unauthorized" },
+  });
 });
 
 test("500 carries the request id and nothing of the cause", () => {
   const reply = openai.fault(new Fault("internal", "Something went wrong here.", { detail: "/etc/passwd" }), "r1");
-  assert.deepEqual(reply.body, { error: { message: "Something went wrong here. Request id: r1", type: "InternalServerError", param: null, code: 500 } });
+  assert.deepEqual(reply.body, {
+    error: {
+      message: "Something went wrong here. Request id: r1",
+      type: "InternalServerError",
+      param: null,
+      code: 500,
+    },
+  });
 });
 
 test("in a stream: an error event, then the end", () => {

@@ -9,12 +9,26 @@ import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
 import type { ServedModel } from "#serving/models.ts";
 
-const stats = { running: 2, waiting: 1, kvUsage: 0.5, steps: 4, promptTokens: 30, generationTokens: 20, preemptions: 1, restarts: 0 };
+const stats = {
+  running: 2,
+  waiting: 1,
+  kvUsage: 0.5,
+  steps: 4,
+  promptTokens: 30,
+  generationTokens: 20,
+  preemptions: 1,
+  restarts: 0,
+};
 const model = { names: ["demo"], backend: { stats: () => stats } as unknown as Backend } as unknown as ServedModel;
 
 function setUp() {
   const registry = new Registry();
-  const metrics = registerMetrics({ registry, contextLength: 100, models: () => [model], cacheConfig: { block_size: "16", num_gpu_blocks: "8" } });
+  const metrics = registerMetrics({
+    registry,
+    contextLength: 100,
+    models: () => [model],
+    cacheConfig: { block_size: "16", num_gpu_blocks: "8" },
+  });
   return { registry, metrics };
 }
 

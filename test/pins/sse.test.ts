@@ -14,7 +14,11 @@ import { CompletionBody } from "#wire/openai/completion-schema.ts";
 import { completionFrames } from "#wire/openai/completion-stream.ts";
 
 const details = { cachedTokens: false, reasoningTokens: false, always: false };
-const start = (tokenIds: number[], text?: string): CallEvent => ({ type: "start", model: "m", prompts: [{ tokenIds, ...(text === undefined ? {} : { text }) }] });
+const start = (tokenIds: number[], text?: string): CallEvent => ({
+  type: "start",
+  model: "m",
+  prompts: [{ tokenIds, ...(text === undefined ? {} : { text }) }],
+});
 const usage = (promptTokens: number, completionTokens: number, reasoningTokens = 0): CallEvent => ({
   type: "usage",
   final: true,
@@ -37,8 +41,15 @@ async function* stream(events: readonly CallEvent[]): AsyncGenerator<CallEvent> 
   yield* events;
 }
 
-async function chat(body: Record<string, unknown>, events: readonly CallEvent[], usageDetails = details): Promise<string> {
-  const { call, print } = decodeChat(ChatBody.parse({ messages: [{ role: "user", content: "hi" }], stream: true, ...body }), DEFAULT_CAPS);
+async function chat(
+  body: Record<string, unknown>,
+  events: readonly CallEvent[],
+  usageDetails = details,
+): Promise<string> {
+  const { call, print } = decodeChat(
+    ChatBody.parse({ messages: [{ role: "user", content: "hi" }], stream: true, ...body }),
+    DEFAULT_CAPS,
+  );
   const identity = { id: "chatcmpl-1", created: 7, usage: usageDetails };
   return (await collect(chatFrames(stream(events), print, identity, call.output.n))).join("");
 }
@@ -73,8 +84,16 @@ test("chat: role, deltas, finish, done", async () => {
 test("chat: usage at the end, and what the server's settings add to it", async () => {
   const events: CallEvent[] = [start([1, 2, 3]), { type: "finish", choice: 0, reason: "length" }, usage(3, 2, 1)];
   const plain = await chat({ stream_options: { include_usage: true } }, events);
-  assert.ok(plain.endsWith(`${CHAT}"choices":[],"usage":{"prompt_tokens":3,"total_tokens":5,"completion_tokens":2}}\n\ndata: [DONE]\n\n`));
-  const all = await chat({ stream_options: { include_usage: true } }, events, { cachedTokens: true, reasoningTokens: true, always: false });
+  assert.ok(
+    plain.endsWith(
+      `${CHAT}"choices":[],"usage":{"prompt_tokens":3,"total_tokens":5,"completion_tokens":2}}\n\ndata: [DONE]\n\n`,
+    ),
+  );
+  const all = await chat({ stream_options: { include_usage: true } }, events, {
+    cachedTokens: true,
+    reasoningTokens: true,
+    always: false,
+  });
   assert.ok(
     all.endsWith(
       '"usage":{"prompt_tokens":3,"total_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":1},"completion_tokens_details":{"reasoning_tokens":1}}}\n\ndata: [DONE]\n\n',
@@ -147,10 +166,30 @@ test("chat: reasoning, then a tool call in fragments", async () => {
 });
 
 test("chat: token ids, logprobs and echo", async () => {
-  const position = { token: 5, text: "a", bytes: [97], logprob: -0.5, rank: 2, top: [{ token: 6, text: "b", bytes: [98], logprob: Number.NEGATIVE_INFINITY, rank: 1 }] };
+  const position = {
+    token: 5,
+    text: "a",
+    bytes: [97],
+    logprob: -0.5,
+    rank: 2,
+    top: [{ token: 6, text: "b", bytes: [98], logprob: Number.NEGATIVE_INFINITY, rank: 1 }],
+  };
   const bytes = await chat(
-    { logprobs: true, top_logprobs: 2, return_token_ids: true, return_prompt_text: true, echo: true, messages: [{ role: "assistant", content: "So" }], continue_final_message: true },
-    [start([1, 2], "<p>"), { type: "text", choice: 0, text: "a", tokenIds: [5], logprobs: [position] }, { type: "finish", choice: 0, reason: "stop" }, usage(2, 1)],
+    {
+      logprobs: true,
+      top_logprobs: 2,
+      return_token_ids: true,
+      return_prompt_text: true,
+      echo: true,
+      messages: [{ role: "assistant", content: "So" }],
+      continue_final_message: true,
+    },
+    [
+      start([1, 2], "<p>"),
+      { type: "text", choice: 0, text: "a", tokenIds: [5], logprobs: [position] },
+      { type: "finish", choice: 0, reason: "stop" },
+      usage(2, 1),
+    ],
   );
   assert.equal(
     bytes,

@@ -3,8 +3,8 @@
  * and for full responses.
  */
 import type { CallEvent, PrintedPosition } from "#core/calls.ts";
-import type { CompletionPrint } from "./completion-decode.ts";
 import { type CompletionLogprobs, codePoints, completionLogprobs, type NamelessToken } from "./_logprobs.ts";
+import type { CompletionPrint } from "./completion-decode.ts";
 
 /** What is known of a prompt before its first delta. */
 export interface PromptPart {
@@ -54,7 +54,9 @@ export class CompletionChoice {
 
   private promptPositions(): (PrintedPosition | NamelessToken)[] {
     const ids = this.prompt.tokenIds;
-    return (this.prompt.positions ?? []).map((position, i) => position ?? { token: ids[i] ?? 0, text: this.firstText(), bytes: [] });
+    return (this.prompt.positions ?? []).map(
+      (position, i) => position ?? { token: ids[i] ?? 0, text: this.firstText(), bytes: [] },
+    );
   }
 
   /** The first prompt token has no printed form of its own: it is what the other tokens leave of the text. */
@@ -66,7 +68,11 @@ export class CompletionChoice {
 
 /** Collects what the events tell of prompts. */
 export class Prompts {
-  private readonly parts: { tokenIds: readonly number[]; text: string; positions?: readonly (PrintedPosition | null)[] }[] = [];
+  private readonly parts: {
+    tokenIds: readonly number[];
+    text: string;
+    positions?: readonly (PrintedPosition | null)[];
+  }[] = [];
 
   start(event: Extract<CallEvent, { type: "start" }>): void {
     for (const prompt of event.prompts) this.parts.push({ tokenIds: prompt.tokenIds, text: prompt.text ?? "" });

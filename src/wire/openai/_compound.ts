@@ -40,7 +40,8 @@ export function requireTokenIds(value: unknown, param: string, cap: number): rea
   const list = requireList(value, param, cap);
   for (let i = 0; i < list.length; i++) {
     const id = list[i];
-    if (!Number.isSafeInteger(id) || (id as number) < 0) throw invalid(`${param}.${i}`, `${param} must hold token ids: whole numbers from 0 up.`);
+    if (!Number.isSafeInteger(id) || (id as number) < 0)
+      throw invalid(`${param}.${i}`, `${param} must hold token ids: whole numbers from 0 up.`);
   }
   return list as readonly number[];
 }
@@ -48,7 +49,8 @@ export function requireTokenIds(value: unknown, param: string, cap: number): rea
 /** @throws Fault when the value nests deeper than `maxDepth` or its JSON text is longer than `maxLength`. */
 export function requireSize(value: unknown, param: string, maxLength: number, maxDepth: number): void {
   if (deeperThan(value, maxDepth)) throw invalid(param, `${param} nests deeper than ${maxDepth} levels.`);
-  if (stringifyJson(value).length > maxLength) throw invalid(param, `${param} is larger than ${maxLength} characters of JSON.`);
+  if (stringifyJson(value).length > maxLength)
+    throw invalid(param, `${param} is larger than ${maxLength} characters of JSON.`);
 }
 
 function deeperThan(value: unknown, levels: number): boolean {

@@ -49,7 +49,11 @@ export const sharedFields = {
   model: z.string().nullish(),
   frequency_penalty: float.nullish(),
   presence_penalty: float.nullish(),
-  logit_bias: shape({ type: "object", additionalProperties: { type: "number" }, description: "Token id to bias, clamped to ±100." }),
+  logit_bias: shape({
+    type: "object",
+    additionalProperties: { type: "number" },
+    description: "Token id to bias, clamped to ±100.",
+  }),
   seed: int64.nullish(),
   stop: shape({ anyOf: [{ type: "string" }, { type: "array", items: { type: "string" } }] }),
   stream: bool.nullish(),
@@ -86,10 +90,16 @@ export const sharedFields = {
   cache_salt: z.string().nullish(),
   kv_transfer_params: shape(NEVER),
   ec_transfer_params: shape(NEVER),
-  vllm_xargs: shape({ type: "object", description: "Arguments of custom extensions; there are none, so they are ignored." }),
+  vllm_xargs: shape({
+    type: "object",
+    description: "Arguments of custom extensions; there are none, so they are ignored.",
+  }),
   repetition_detection: shape(STRUCTURED),
   thinking_token_budget: int.gte(-1).nullish(),
   stream_interval: int.gte(1).nullish(),
   logits_processors: shape(NEVER),
-  ...(Object.fromEntries(REMOVED_FIELDS.map((name) => [name, removed])) as Record<(typeof REMOVED_FIELDS)[number], typeof removed>),
+  ...(Object.fromEntries(REMOVED_FIELDS.map((name) => [name, removed])) as Record<
+    (typeof REMOVED_FIELDS)[number],
+    typeof removed
+  >),
 };

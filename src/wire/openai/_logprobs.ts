@@ -47,7 +47,11 @@ export interface CompletionLogprobs {
 }
 
 /** @param offset code points before the first token. A null position (the first prompt token) has no logprob. */
-export function completionLogprobs(positions: readonly (PrintedPosition | NamelessToken)[], print: Print, offset: number): CompletionLogprobs {
+export function completionLogprobs(
+  positions: readonly (PrintedPosition | NamelessToken)[],
+  print: Print,
+  offset: number,
+): CompletionLogprobs {
   const out: CompletionLogprobs = { text_offset: [], token_logprobs: [], tokens: [], top_logprobs: [] };
   let at = offset;
   for (const position of positions) {
@@ -84,7 +88,10 @@ export function promptLogprobs(positions: readonly (PrintedPosition | null)[]): 
   return positions.map((position) => {
     if (position === null) return null;
     return Object.fromEntries(
-      ordered(position).map((entry) => [entry.token, { logprob: clamp(entry.logprob), rank: entry.rank, decoded_token: entry.text }]),
+      ordered(position).map((entry) => [
+        entry.token,
+        { logprob: clamp(entry.logprob), rank: entry.rank, decoded_token: entry.text },
+      ]),
     );
   });
 }

@@ -5,8 +5,8 @@ import { stringifyJson } from "#base/json.ts";
 import type { ChatMessage, ToolCall } from "#core/chat.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import { isObject, type JsonObject, kindOf, requireList, requireObject, requireString } from "./_compound.ts";
-import type { RequestCaps } from "./caps.ts";
 import { dropAbsent } from "./_sampling.ts";
+import type { RequestCaps } from "./caps.ts";
 
 export function decodeMessages(value: unknown, caps: RequestCaps): readonly ChatMessage[] {
   if (value === undefined) throw invalid("messages", "messages is required.");
@@ -23,7 +23,9 @@ function decodeMessage(message: JsonObject, path: string, caps: RequestCaps): Ch
     content: decodeContent(message.content, `${path}.content`, caps),
     name: optionalString(message.name, `${path}.name`),
     // Older clients send what they were once given: reasoning_content.
-    reasoning: optionalString(message.reasoning, `${path}.reasoning`) ?? optionalString(message.reasoning_content, `${path}.reasoning_content`),
+    reasoning:
+      optionalString(message.reasoning, `${path}.reasoning`) ??
+      optionalString(message.reasoning_content, `${path}.reasoning_content`),
     toolCalls: decodeToolCalls(message.tool_calls, `${path}.tool_calls`, caps),
     toolCallId: optionalString(message.tool_call_id, `${path}.tool_call_id`),
   });
@@ -36,26 +38,39 @@ function optionalString(value: unknown, param: string): string | undefined {
 function decodeContent(content: unknown, path: string, caps: RequestCaps): ChatMessage["content"] {
   if (content === undefined || content === null) return null;
   if (typeof content === "string") return content;
-  if (!Array.isArray(content)) throw invalid(path, `${path} must be a string or a list of parts, not ${kindOf(content)}.`);
-  return requireList(content, path, caps.contentParts).map((part, i) => ({ type: "text", text: decodePart(part, `${path}.${i}`) }));
+  if (!Array.isArray(content))
+    throw invalid(path, `${path} must be a string or a list of parts, not ${kindOf(content)}.`);
+  return requireList(content, path, caps.contentParts).map((part, i) => ({
+    type: "text",
+    text: decodePart(part, `${path}.${i}`),
+  }));
 }
 
 /** Part types that hold text, with the key that it stands under (vllm/entrypoints/chat_utils.py). */
-const TEXT_PARTS: Readonly<Record<string, string>> = { text: "text", input_text: "text", output_text: "text", refusal: "refusal", thinking: "thinking" };
+const TEXT_PARTS: Readonly<Record<string, string>> = {
+  text: "text",
+  input_text: "text",
+  output_text: "text",
+  refusal: "refusal",
+  thinking: "thinking",
+};
 
 function decodePart(part: unknown, path: string): string {
   if (typeof part === "string") return part;
   if (!isObject(part)) throw invalid(path, `${path} must be an object, not ${kindOf(part)}.`);
   const type = requireString(part.type, `${path}.type`);
   const key = Object.hasOwn(TEXT_PARTS, type) ? TEXT_PARTS[type] : undefined;
-  if (key === undefined) throw new Fault("not_implemented", "Only text parts are supported by this server yet.", { param: `${path}.type` });
+  if (key === undefined)
+    throw new Fault("not_implemented", "Only text parts are supported by this server yet.", { param: `${path}.type` });
   return requireString(part[key], `${path}.${key}`);
 }
 
 function decodeToolCalls(value: unknown, path: string, caps: RequestCaps): readonly ToolCall[] | undefined {
   if (value === undefined || value === null) return undefined;
   const list = requireList(value, path, caps.tools);
-  return list.length === 0 ? undefined : list.map((entry, i) => decodeToolCall(requireObject(entry, `${path}.${i}`), `${path}.${i}`));
+  return list.length === 0
+    ? undefined
+    : list.map((entry, i) => decodeToolCall(requireObject(entry, `${path}.${i}`), `${path}.${i}`));
 }
 
 function decodeToolCall(call: JsonObject, path: string): ToolCall {

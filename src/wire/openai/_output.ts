@@ -3,8 +3,8 @@
  */
 import type { OutputOptions } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
-import type { RequestCaps } from "./caps.ts";
 import { decodeLogprobs, decodeStop, dropAbsent, type SharedBody } from "./_sampling.ts";
+import type { RequestCaps } from "./caps.ts";
 
 /** How the answer is printed: what the encoders need of the request. */
 export interface Print {
@@ -23,7 +23,13 @@ export interface Print {
 /** vllm/entrypoints/generate/base/protocol.py, validate_cache_salt. */
 const SALT = /^[^@/\\\0]{1,128}$/u;
 
-export function decodeOutput(body: SharedBody, caps: RequestCaps, n: number, logprobs: number | undefined, echoLogprobs: number | undefined): OutputOptions {
+export function decodeOutput(
+  body: SharedBody,
+  caps: RequestCaps,
+  n: number,
+  logprobs: number | undefined,
+  echoLogprobs: number | undefined,
+): OutputOptions {
   return dropAbsent<OutputOptions>({
     n,
     stop: decodeStop(body.stop, caps),
@@ -72,13 +78,18 @@ function decodePromptLogprobs(body: SharedBody, caps: RequestCaps): number | und
 
 function decodePriority(value: number | undefined, caps: RequestCaps): number {
   const priority = value ?? 0;
-  if (priority !== 0 && !caps.priority) throw invalid("priority", `Got priority ${priority} but priority scheduling is not enabled.`);
+  if (priority !== 0 && !caps.priority)
+    throw invalid("priority", `Got priority ${priority} but priority scheduling is not enabled.`);
   return priority;
 }
 
 function decodeSalt(value: string | null | undefined): string | undefined {
   if (value === undefined || value === null) return undefined;
-  if (!SALT.test(value)) throw invalid("cache_salt", "cache_salt must have 1 to 128 characters and must not contain '@', '/', '\\\\' or NUL.");
+  if (!SALT.test(value))
+    throw invalid(
+      "cache_salt",
+      "cache_salt must have 1 to 128 characters and must not contain '@', '/', '\\\\' or NUL.",
+    );
   return value;
 }
 

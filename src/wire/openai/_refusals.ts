@@ -3,8 +3,8 @@
  * client asked for. What is harmless to ignore (user, session_id, length_penalty, …) is not here.
  */
 import { Fault, invalid } from "#core/fault.ts";
-import { REMOVED_FIELDS } from "./_fields.ts";
 import { isObject, type JsonObject, kindOf } from "./_compound.ts";
+import { REMOVED_FIELDS } from "./_fields.ts";
 
 type Body = JsonObject;
 
@@ -41,7 +41,11 @@ function fromClients(field: string): Fault {
   return invalid(field, `${field} is not accepted from clients.`);
 }
 
-const REFUSALS: readonly (readonly [field: string, given: (value: unknown) => boolean, refusal: (field: string) => Fault])[] = [
+const REFUSALS: readonly (readonly [
+  field: string,
+  given: (value: unknown) => boolean,
+  refusal: (field: string) => Fault,
+])[] = [
   ["use_beam_search", isTrue, notYet],
   ["structured_outputs", isGiven, notYet],
   ["repetition_detection", isGiven, notYet],
@@ -50,7 +54,11 @@ const REFUSALS: readonly (readonly [field: string, given: (value: unknown) => bo
   ["thinking_token_budget", (value) => isGiven(value) && value !== -1, notYet],
   ["suffix", isFilled, (field) => invalid(field, "suffix is not currently supported.")],
   ["prompt_embeds", isFilled, (field) => invalid(field, "prompt_embeds is not accepted by this server; send prompt.")],
-  ["chat_template", isGiven, (field) => invalid(field, "chat_template is not accepted in a request: templates come from the model.")],
+  [
+    "chat_template",
+    isGiven,
+    (field) => invalid(field, "chat_template is not accepted in a request: templates come from the model."),
+  ],
   ["logits_processors", isFilled, fromClients],
   ["kv_transfer_params", isFilled, fromClients],
   ["ec_transfer_params", isFilled, fromClients],
@@ -62,6 +70,10 @@ function refuseResponseFormat(value: unknown): void {
   if (!isGiven(value)) return;
   if (!isObject(value)) throw invalid("response_format", `response_format must be an object, not ${kindOf(value)}.`);
   if (value.type === "text") return;
-  if (value.type === "json_object" || value.type === "json_schema" || value.type === "structural_tag") throw notYet("response_format");
-  throw invalid("response_format.type", "response_format.type must be text, json_object, json_schema or structural_tag.");
+  if (value.type === "json_object" || value.type === "json_schema" || value.type === "structural_tag")
+    throw notYet("response_format");
+  throw invalid(
+    "response_format.type",
+    "response_format.type must be text, json_object, json_schema or structural_tag.",
+  );
 }

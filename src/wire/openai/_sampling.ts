@@ -8,7 +8,10 @@ import type { RequestCaps } from "./caps.ts";
 import type { ChatBodyValue } from "./chat-schema.ts";
 import type { CompletionBodyValue } from "./completion-schema.ts";
 
-export type SharedBody = Omit<CompletionBodyValue, "prompt" | "prompt_embeds" | "echo" | "logprobs" | "max_tokens" | "n" | "suffix"> &
+export type SharedBody = Omit<
+  CompletionBodyValue,
+  "prompt" | "prompt_embeds" | "echo" | "logprobs" | "max_tokens" | "n" | "suffix"
+> &
   Pick<ChatBodyValue, "n">;
 
 /** Below this vLLM raises a temperature that is not 0 (numerical safety). */
@@ -20,7 +23,8 @@ const LOWEST_TEMPERATURE = 0.01;
  */
 export function decodeSampling(body: SharedBody, caps: RequestCaps, maxTokens: number | undefined): SamplingInput {
   const temperature = decodeTemperature(body.temperature);
-  if (temperature === 0 && (body.n ?? 1) > 1) throw invalid("n", `n must be 1 when using greedy sampling, got ${body.n}.`);
+  if (temperature === 0 && (body.n ?? 1) > 1)
+    throw invalid("n", `n must be 1 when using greedy sampling, got ${body.n}.`);
   return dropAbsent({
     temperature,
     topK: decodeTopK(body.top_k),
@@ -28,7 +32,12 @@ export function decodeSampling(body: SharedBody, caps: RequestCaps, maxTokens: n
     minP: inRange("min_p", body.min_p, (value) => value >= 0 && value <= 1, "in [0, 1]"),
     presencePenalty: inRange("presence_penalty", body.presence_penalty, withinTwo, "in [-2, 2]"),
     frequencyPenalty: inRange("frequency_penalty", body.frequency_penalty, withinTwo, "in [-2, 2]"),
-    repetitionPenalty: inRange("repetition_penalty", body.repetition_penalty, (value) => value > 0, "greater than zero"),
+    repetitionPenalty: inRange(
+      "repetition_penalty",
+      body.repetition_penalty,
+      (value) => value > 0,
+      "greater than zero",
+    ),
     logitBias: decodeLogitBias(body.logit_bias, caps),
     seed: decodeSeed(body.seed),
     maxTokens,
@@ -50,7 +59,11 @@ export function decodeN(n: number | null | undefined, prompts: number, caps: Req
   const count = n ?? 1;
   if (count < 1) throw invalid("n", `n must be at least 1, got ${count}.`);
   if (count > caps.n) throw invalid("n", `n must be at most ${caps.n}, got ${count}.`);
-  if (count * prompts > caps.choices) throw invalid("n", `${prompts} prompts with n=${count} make ${count * prompts} choices; at most ${caps.choices} are taken.`);
+  if (count * prompts > caps.choices)
+    throw invalid(
+      "n",
+      `${prompts} prompts with n=${count} make ${count * prompts} choices; at most ${caps.choices} are taken.`,
+    );
   return count;
 }
 
@@ -59,8 +72,10 @@ export function decodeLogprobs(field: string, value: number | null | undefined, 
   if (value === undefined || value === null) return undefined;
   if (value < -1) throw invalid(field, `\`${field}\` must be a positive value or -1.`);
   if (caps.logprobs === -1) return value;
-  if (value === -1) throw invalid(field, `${field} of -1 (the whole vocabulary) is greater than max allowed: ${caps.logprobs}`);
-  if (value > caps.logprobs) throw invalid(field, `Requested ${field} of ${value}, which is greater than max allowed: ${caps.logprobs}`);
+  if (value === -1)
+    throw invalid(field, `${field} of -1 (the whole vocabulary) is greater than max allowed: ${caps.logprobs}`);
+  if (value > caps.logprobs)
+    throw invalid(field, `Requested ${field} of ${value}, which is greater than max allowed: ${caps.logprobs}`);
   return value;
 }
 
@@ -76,7 +91,12 @@ export function decodeStop(value: unknown, caps: RequestCaps): readonly string[]
   });
 }
 
-function inRange(field: string, value: number | null | undefined, holds: (value: number) => boolean, range: string): number | undefined {
+function inRange(
+  field: string,
+  value: number | null | undefined,
+  holds: (value: number) => boolean,
+  range: string,
+): number | undefined {
   if (value === undefined || value === null) return undefined;
   if (!holds(value)) throw invalid(field, `${field} must be ${range}, got ${value}.`);
   return value;
@@ -105,14 +125,16 @@ function decodeSeed(value: number | null | undefined): number | undefined {
 function decodeMinTokens(value: number | undefined, maxTokens: number | undefined): number | undefined {
   if (value === undefined) return undefined;
   if (value < 0) throw invalid("min_tokens", `min_tokens must be greater than or equal to 0, got ${value}.`);
-  if (maxTokens !== undefined && value > maxTokens) throw invalid("min_tokens", `min_tokens must be less than or equal to max_tokens=${maxTokens}, got ${value}.`);
+  if (maxTokens !== undefined && value > maxTokens)
+    throw invalid("min_tokens", `min_tokens must be less than or equal to max_tokens=${maxTokens}, got ${value}.`);
   return value;
 }
 
 function decodeLogitBias(value: unknown, caps: RequestCaps): readonly (readonly [number, number])[] | undefined {
   if (value === undefined || value === null) return undefined;
   const entries = Object.entries(requireObject(value, "logit_bias"));
-  if (entries.length > caps.logitBias) throw invalid("logit_bias", `logit_bias has ${entries.length} entries; at most ${caps.logitBias} are taken.`);
+  if (entries.length > caps.logitBias)
+    throw invalid("logit_bias", `logit_bias has ${entries.length} entries; at most ${caps.logitBias} are taken.`);
   return entries.map(([key, bias]) => {
     if (!/^[0-9]{1,10}$/.test(key)) throw invalid("logit_bias", "logit_bias keys must be token ids.");
     if (typeof bias !== "number") throw invalid(`logit_bias.${key}`, "logit_bias values must be numbers.");

@@ -4,8 +4,8 @@
 import type { TemplateOptions } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
 import { type JsonObject, requireList, requireObject, requireSize } from "./_compound.ts";
-import type { RequestCaps } from "./caps.ts";
 import { dropAbsent } from "./_sampling.ts";
+import type { RequestCaps } from "./caps.ts";
 
 /** Names that the server sets, or that would change how templates are run (CVE-2025-61620, CVE-2025-62426). */
 const RESERVED = new Set([
@@ -38,7 +38,10 @@ export interface TemplateBody {
 export function decodeTemplateOptions(body: TemplateBody, caps: RequestCaps): TemplateOptions {
   const continueFinal = body.continue_final_message ?? false;
   if (continueFinal && body.add_generation_prompt === true) {
-    throw invalid("continue_final_message", "Cannot set both `continue_final_message` and `add_generation_prompt` to True.");
+    throw invalid(
+      "continue_final_message",
+      "Cannot set both `continue_final_message` and `add_generation_prompt` to True.",
+    );
   }
   return dropAbsent<TemplateOptions>({
     addGenerationPrompt: continueFinal ? false : (body.add_generation_prompt ?? true),
@@ -54,7 +57,8 @@ function decodeKwargs(body: TemplateBody, caps: RequestCaps): JsonObject {
   const kwargs = given === undefined || given === null ? {} : requireObject(given, "chat_template_kwargs");
   requireSize(kwargs, "chat_template_kwargs", caps.templateBytes, MAX_DEPTH);
   const reserved = Object.keys(kwargs).find((name) => RESERVED.has(name));
-  if (reserved !== undefined) throw invalid(`chat_template_kwargs.${reserved}`, `chat_template_kwargs may not set ${reserved}.`);
+  if (reserved !== undefined)
+    throw invalid(`chat_template_kwargs.${reserved}`, `chat_template_kwargs may not set ${reserved}.`);
   const effort = body.reasoning_effort;
   if (effort === undefined || effort === null) return kwargs;
   return { enable_thinking: effort !== "none", ...kwargs, reasoning_effort: effort };

@@ -19,7 +19,10 @@ interface Counts {
   readonly completion_tokens: number;
 }
 
-export type PrintedUsage = Counts & { readonly prompt_tokens_details?: unknown; readonly completion_tokens_details?: unknown };
+export type PrintedUsage = Counts & {
+  readonly prompt_tokens_details?: unknown;
+  readonly completion_tokens_details?: unknown;
+};
 
 function counts(usage: Usage): Counts {
   return {
@@ -50,5 +53,8 @@ export function finalUsage(usage: Usage, details: UsageDetails): PrintedUsage {
 /** Usage on every chunk: chat has its details field there, completions do not. */
 export function runningUsage(usage: Usage, details: UsageDetails, kind: "chat" | "completion"): PrintedUsage {
   if (kind === "completion") return counts(usage);
-  return { ...counts(usage), completion_tokens_details: details.reasoningTokens ? { reasoning_tokens: usage.reasoningTokens } : null };
+  return {
+    ...counts(usage),
+    completion_tokens_details: details.reasoningTokens ? { reasoning_tokens: usage.reasoningTokens } : null,
+  };
 }

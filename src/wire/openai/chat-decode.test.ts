@@ -28,8 +28,21 @@ function refusal(body: Record<string, unknown>): { kind: FaultKind; param: strin
 test("says nothing: vLLM's defaults", () => {
   const { call, print } = decode({});
   assert.deepEqual(call.sampling, {});
-  assert.deepEqual(call.output, { n: 1, stop: [], includeStopString: false, skipSpecialTokens: true, returnTokenIds: false, stream: false, priority: 0 });
-  assert.deepEqual(call.template, { addGenerationPrompt: true, continueFinalMessage: false, addSpecialTokens: false, kwargs: {} });
+  assert.deepEqual(call.output, {
+    n: 1,
+    stop: [],
+    includeStopString: false,
+    skipSpecialTokens: true,
+    returnTokenIds: false,
+    stream: false,
+    priority: 0,
+  });
+  assert.deepEqual(call.template, {
+    addGenerationPrompt: true,
+    continueFinalMessage: false,
+    addSpecialTokens: false,
+    kwargs: {},
+  });
   assert.equal(call.toolChoice, "none");
   assert.equal(call.parallelToolCalls, true);
   assert.equal(call.includeReasoning, true);
@@ -38,12 +51,53 @@ test("says nothing: vLLM's defaults", () => {
 
 test("null stands wherever vLLM's type is Optional", () => {
   const optional = [
-    "model", "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "max_tokens", "max_completion_tokens", "n",
-    "response_format", "seed", "stop", "stream", "stream_options", "temperature", "top_p", "tools", "tool_choice", "reasoning_effort",
-    "thinking_token_budget", "parallel_tool_calls", "user", "top_k", "min_p", "repetition_penalty", "stop_token_ids", "truncate_prompt_tokens",
-    "truncation_side", "prompt_logprobs", "logprob_token_ids", "allowed_token_ids", "documents", "chat_template", "chat_template_kwargs",
-    "media_io_kwargs", "mm_processor_kwargs", "structured_outputs", "session_id", "return_tokens_as_token_ids", "return_token_ids",
-    "return_prompt_text", "cache_salt", "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "repetition_detection", "stream_interval",
+    "model",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "response_format",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "tools",
+    "tool_choice",
+    "reasoning_effort",
+    "thinking_token_budget",
+    "parallel_tool_calls",
+    "user",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "stop_token_ids",
+    "truncate_prompt_tokens",
+    "truncation_side",
+    "prompt_logprobs",
+    "logprob_token_ids",
+    "allowed_token_ids",
+    "documents",
+    "chat_template",
+    "chat_template_kwargs",
+    "media_io_kwargs",
+    "mm_processor_kwargs",
+    "structured_outputs",
+    "session_id",
+    "return_tokens_as_token_ids",
+    "return_token_ids",
+    "return_prompt_text",
+    "cache_salt",
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "vllm_xargs",
+    "repetition_detection",
+    "stream_interval",
     "guided_json",
   ];
   const body = Object.fromEntries(optional.map((name) => [name, null]));
@@ -56,13 +110,42 @@ test("unknown fields are ignored", () => {
 
 test("every sampling field arrives", () => {
   const { call } = decode({
-    temperature: 0.001, top_k: -1, top_p: 0.5, min_p: 0.1, presence_penalty: 1, frequency_penalty: -1, repetition_penalty: 1.1,
-    logit_bias: { 5: 300, 6: -1 }, seed: 7, max_tokens: 9, max_completion_tokens: 8, min_tokens: 2, stop_token_ids: [1, 2],
-    ignore_eos: true, allowed_token_ids: [3], bad_words: ["no"],
+    temperature: 0.001,
+    top_k: -1,
+    top_p: 0.5,
+    min_p: 0.1,
+    presence_penalty: 1,
+    frequency_penalty: -1,
+    repetition_penalty: 1.1,
+    logit_bias: { 5: 300, 6: -1 },
+    seed: 7,
+    max_tokens: 9,
+    max_completion_tokens: 8,
+    min_tokens: 2,
+    stop_token_ids: [1, 2],
+    ignore_eos: true,
+    allowed_token_ids: [3],
+    bad_words: ["no"],
   });
   assert.deepEqual(call.sampling, {
-    temperature: 0.01, topK: 0, topP: 0.5, minP: 0.1, presencePenalty: 1, frequencyPenalty: -1, repetitionPenalty: 1.1,
-    logitBias: [[5, 100], [6, -1]], seed: 7, maxTokens: 8, minTokens: 2, stopTokenIds: [1, 2], ignoreEos: true, allowedTokenIds: [3], badWords: ["no"],
+    temperature: 0.01,
+    topK: 0,
+    topP: 0.5,
+    minP: 0.1,
+    presencePenalty: 1,
+    frequencyPenalty: -1,
+    repetitionPenalty: 1.1,
+    logitBias: [
+      [5, 100],
+      [6, -1],
+    ],
+    seed: 7,
+    maxTokens: 8,
+    minTokens: 2,
+    stopTokenIds: [1, 2],
+    ignoreEos: true,
+    allowedTokenIds: [3],
+    badWords: ["no"],
   });
 });
 
@@ -75,7 +158,10 @@ test("seeds: -1 is none, and int64 beyond 2^53 still draws", () => {
 test("logprobs: the number is top_logprobs, 0 alone is the drawn token", () => {
   assert.equal(decode({ logprobs: true }).call.output.logprobs, 0);
   assert.equal(decode({ logprobs: true, top_logprobs: 3 }).call.output.logprobs, 3);
-  assert.equal(decode({ logprobs: true, top_logprobs: -1 }, { ...DEFAULT_CAPS, logprobs: -1 }).call.output.logprobs, -1);
+  assert.equal(
+    decode({ logprobs: true, top_logprobs: -1 }, { ...DEFAULT_CAPS, logprobs: -1 }).call.output.logprobs,
+    -1,
+  );
   assert.equal(decode({ top_logprobs: 0 }).call.output.logprobs, undefined);
 });
 
@@ -83,12 +169,24 @@ test("messages: parts, names, reasoning under both names, tool calls", () => {
   const { call } = decode({
     messages: [
       { role: "user", name: "ann", content: [{ type: "text", text: "a" }, "b", { type: "refusal", refusal: "c" }] },
-      { role: "assistant", reasoning_content: "hm", tool_calls: [{ id: "t1", type: "function", function: { name: "f", arguments: '{"a":1}' } }] },
+      {
+        role: "assistant",
+        reasoning_content: "hm",
+        tool_calls: [{ id: "t1", type: "function", function: { name: "f", arguments: '{"a":1}' } }],
+      },
       { role: "tool", tool_call_id: "t1", content: "42" },
     ],
   });
   assert.deepEqual(call.messages, [
-    { role: "user", name: "ann", content: [{ type: "text", text: "a" }, { type: "text", text: "b" }, { type: "text", text: "c" }] },
+    {
+      role: "user",
+      name: "ann",
+      content: [
+        { type: "text", text: "a" },
+        { type: "text", text: "b" },
+        { type: "text", text: "c" },
+      ],
+    },
     { role: "assistant", content: null, reasoning: "hm", toolCalls: [{ id: "t1", name: "f", arguments: '{"a":1}' }] },
     { role: "tool", content: "42", toolCallId: "t1" },
   ]);
@@ -102,20 +200,33 @@ test("tools make tool_choice auto; raw stays as it was sent", () => {
 });
 
 test("continue_final_message opens no turn and speaks in the last message's role", () => {
-  const { call, print } = decode({ messages: [...hello, { role: "assistant", content: "Once" }], continue_final_message: true, echo: true });
+  const { call, print } = decode({
+    messages: [...hello, { role: "assistant", content: "Once" }],
+    continue_final_message: true,
+    echo: true,
+  });
   assert.deepEqual([call.template.addGenerationPrompt, call.template.continueFinalMessage], [false, true]);
   assert.deepEqual([print.role, print.echoText], ["assistant", "Once"]);
 });
 
 test("reasoning_effort reaches the template and opens thinking unless the client says otherwise", () => {
-  assert.deepEqual(decode({ reasoning_effort: "low" }).call.template.kwargs, { enable_thinking: true, reasoning_effort: "low" });
-  assert.deepEqual(decode({ reasoning_effort: "none" }).call.template.kwargs, { enable_thinking: false, reasoning_effort: "none" });
+  assert.deepEqual(decode({ reasoning_effort: "low" }).call.template.kwargs, {
+    enable_thinking: true,
+    reasoning_effort: "low",
+  });
+  assert.deepEqual(decode({ reasoning_effort: "none" }).call.template.kwargs, {
+    enable_thinking: false,
+    reasoning_effort: "none",
+  });
   const own = decode({ reasoning_effort: "low", chat_template_kwargs: { enable_thinking: false } });
   assert.equal(own.call.template.kwargs.enable_thinking, false);
 });
 
 test("stream options", () => {
-  const { print, call } = decode({ stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } });
+  const { print, call } = decode({
+    stream: true,
+    stream_options: { include_usage: true, continuous_usage_stats: true },
+  });
   assert.deepEqual([print.includeUsage, print.continuousUsage, call.output.runningUsage], [true, true, true]);
   // Without a usage at the end vLLM sends none on the way.
   assert.equal(decode({ stream: true, stream_options: { continuous_usage_stats: true } }).print.continuousUsage, false);
@@ -132,9 +243,20 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ messages: [{ role: "x".repeat(65), content: "" }] }, "messages.0.role"],
   [{ messages: [{ role: "user", content: 5 }] }, "messages.0.content"],
   [{ messages: [{ role: "user", content: [{ type: "text" }] }] }, "messages.0.content.0.text"],
-  [{ messages: [{ role: "user", content: [{ type: "constructor" }] }] }, "messages.0.content.0.type", "not_implemented"],
-  [{ messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "x" } }] }] }, "messages.0.content.0.type", "not_implemented"],
-  [{ messages: [{ role: "assistant", tool_calls: [{ function: { name: 1 } }] }] }, "messages.0.tool_calls.0.function.name"],
+  [
+    { messages: [{ role: "user", content: [{ type: "constructor" }] }] },
+    "messages.0.content.0.type",
+    "not_implemented",
+  ],
+  [
+    { messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "x" } }] }] },
+    "messages.0.content.0.type",
+    "not_implemented",
+  ],
+  [
+    { messages: [{ role: "assistant", tool_calls: [{ function: { name: 1 } }] }] },
+    "messages.0.tool_calls.0.function.name",
+  ],
   [{ model: 5 }, "model"],
   [{ temperature: 2.1 }, "temperature"],
   [{ temperature: -0.1 }, "temperature"],
@@ -224,9 +346,15 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ logprob_token_ids: [1] }, "logprob_token_ids", "not_implemented"],
   [{ thinking_token_budget: 5 }, "thinking_token_budget", "not_implemented"],
   [{ watermarking: true }, "watermarking", "not_implemented"],
-  ...["guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern", "structural_tag"].map(
-    (field) => [{ [field]: "x" }, field] as const,
-  ),
+  ...[
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_decoding_backend",
+    "guided_whitespace_pattern",
+    "structural_tag",
+  ].map((field) => [{ [field]: "x" }, field] as const),
 ];
 
 for (const [body, param, kind] of REFUSED) {

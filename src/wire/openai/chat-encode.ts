@@ -3,10 +3,10 @@
  */
 import type { CallEvent, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
-import type { ChatPrint } from "./chat-decode.ts";
-import type { Identity } from "./frames.ts";
 import { chatLogprobs, promptLogprobs } from "./_logprobs.ts";
 import { fullUsage } from "./_usage.ts";
+import type { ChatPrint } from "./chat-decode.ts";
+import type { Identity } from "./frames.ts";
 
 interface PrintedCall {
   id: string;
@@ -30,7 +30,11 @@ function emptyChoice(): Choice {
 }
 
 /** @throws whatever the events throw; Fault engine_failed when a choice ended in an error */
-export async function encodeChat(events: AsyncIterable<CallEvent>, print: ChatPrint, identity: Identity): Promise<unknown> {
+export async function encodeChat(
+  events: AsyncIterable<CallEvent>,
+  print: ChatPrint,
+  identity: Identity,
+): Promise<unknown> {
   const choices: Choice[] = [];
   let start: Extract<CallEvent, { type: "start" }> | undefined;
   let prompt: readonly unknown[] | null = null;
@@ -39,9 +43,13 @@ export async function encodeChat(events: AsyncIterable<CallEvent>, print: ChatPr
     if (event.type === "start") start = event;
     else if (event.type === "prompt-logprobs") prompt = promptLogprobs(event.positions);
     else if (event.type === "usage") usage = event.final ? event.usage : usage;
-    else collect((choices[event.choice] ??= emptyChoice()), event);
+    else {
+      choices[event.choice] ??= emptyChoice();
+      collect(choices[event.choice] as Choice, event);
+    }
   }
-  if (start === undefined || usage === undefined) throw new Fault("internal", "The answer ended early.", { detail: "no start or usage event" });
+  if (start === undefined || usage === undefined)
+    throw new Fault("internal", "The answer ended early.", { detail: "no start or usage event" });
   return {
     id: identity.id,
     object: "chat.completion",
@@ -80,7 +88,8 @@ function collect(choice: Choice, event: ChoiceEvent): void {
 }
 
 function collectCall(calls: PrintedCall[], event: Extract<CallEvent, { type: "tool-call" }>): void {
-  const call = (calls[event.index] ??= { id: "", type: "function", function: { name: "", arguments: "" } });
+  calls[event.index] ??= { id: "", type: "function", function: { name: "", arguments: "" } };
+  const call = calls[event.index] as PrintedCall;
   if (event.id !== undefined) call.id = event.id;
   if (event.name !== undefined) call.function.name = event.name;
   call.function.arguments += event.arguments;

@@ -5,11 +5,11 @@
  * Field presence is pydantic's `exclude_unset`: what vLLM sets explicitly prints, even when it is null.
  */
 import type { CallEvent, DeltaTokens, Usage } from "#core/calls.ts";
+import { type ChatLogprobs, chatLogprobs } from "./_logprobs.ts";
+import { finalUsage, runningUsage } from "./_usage.ts";
 import type { ChatPrint } from "./chat-decode.ts";
 import { requireHealthy } from "./chat-encode.ts";
 import { type ChunkMaker, chunkMaker, DONE, type Identity } from "./frames.ts";
-import { type ChatLogprobs, chatLogprobs } from "./_logprobs.ts";
-import { finalUsage, runningUsage } from "./_usage.ts";
 
 type Start = Extract<CallEvent, { type: "start" }>;
 type Delta = Extract<CallEvent, { type: "text" | "reasoning" | "tool-call" }>;
@@ -24,7 +24,12 @@ interface Choice {
 }
 
 /** @param n choices that the call draws: each has its role chunk. */
-export async function* chatFrames(events: AsyncIterable<CallEvent>, print: ChatPrint, identity: Identity, n: number): AsyncGenerator<string> {
+export async function* chatFrames(
+  events: AsyncIterable<CallEvent>,
+  print: ChatPrint,
+  identity: Identity,
+  n: number,
+): AsyncGenerator<string> {
   let chunk: ChunkMaker | undefined;
   // With continuous usage a chunk waits for the count that follows its event.
   let waiting: Choice | undefined;
@@ -38,10 +43,12 @@ export async function* chatFrames(events: AsyncIterable<CallEvent>, print: ChatP
     } else if (event.type === "usage") {
       if (waiting !== undefined) yield chunk([waiting], { usage: runningUsage(event.usage, identity.usage, "chat") });
       waiting = undefined;
-      if (event.final && (print.includeUsage || identity.usage.always)) yield chunk([], { usage: finalUsage(event.usage, identity.usage) });
+      if (event.final && (print.includeUsage || identity.usage.always))
+        yield chunk([], { usage: finalUsage(event.usage, identity.usage) });
     } else {
       if (event.type === "tool-call") called.add(event.choice);
-      const choice = event.type === "finish" ? finishChoice(event, called.has(event.choice)) : deltaChoice(event, print);
+      const choice =
+        event.type === "finish" ? finishChoice(event, called.has(event.choice)) : deltaChoice(event, print);
       if (choice === undefined) continue;
       if (print.continuousUsage) waiting = choice;
       else yield chunk([choice]);
@@ -54,13 +61,22 @@ function* opening(chunk: ChunkMaker, start: Start, print: ChatPrint, identity: I
   const prompt = start.prompts[0]?.tokenIds ?? [];
   const none: Usage = { promptTokens: prompt.length, completionTokens: 0, cachedTokens: 0, reasoningTokens: 0 };
   const usage = print.continuousUsage ? { usage: runningUsage(none, identity.usage, "chat") } : {};
-  const prompts = { prompt_token_ids: print.returnTokenIds ? prompt : null, prompt_text: print.promptText ? (start.prompts[0]?.text ?? null) : null };
+  const prompts = {
+    prompt_token_ids: print.returnTokenIds ? prompt : null,
+    prompt_text: print.promptText ? (start.prompts[0]?.text ?? null) : null,
+  };
   for (let index = 0; index < n; index++) {
-    yield chunk([{ index, delta: { role: print.role, content: "" }, logprobs: null, finish_reason: null }], { ...usage, ...prompts });
+    yield chunk([{ index, delta: { role: print.role, content: "" }, logprobs: null, finish_reason: null }], {
+      ...usage,
+      ...prompts,
+    });
   }
   if (print.echoText === "") return;
   for (let index = 0; index < n; index++) {
-    yield chunk([{ index, delta: { content: print.echoText }, logprobs: null, finish_reason: null }], print.continuousUsage ? usage : undefined);
+    yield chunk(
+      [{ index, delta: { content: print.echoText }, logprobs: null, finish_reason: null }],
+      print.continuousUsage ? usage : undefined,
+    );
   }
 }
 

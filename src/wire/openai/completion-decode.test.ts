@@ -50,7 +50,7 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ logprobs: true }, "logprobs"],
   [{ n: null }, "n"],
   [{ suffix: "end" }, "suffix"],
-  [{ stream_options: {  include_usage: false } }, "stream_options"],
+  [{ stream_options: { include_usage: false } }, "stream_options"],
   [{ use_beam_search: true }, "use_beam_search", "not_implemented"],
 ];
 

@@ -4,11 +4,11 @@
 import type { CompletionCall, Prompt } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
 import { requireList, requireTokenIds } from "./_compound.ts";
-import type { RequestCaps } from "./caps.ts";
-import type { CompletionBodyValue } from "./completion-schema.ts";
 import { decodeOutput, decodePrint, type Print } from "./_output.ts";
 import { refuseUnsupported } from "./_refusals.ts";
 import { decodeLogprobs, decodeN, decodeSampling, dropAbsent } from "./_sampling.ts";
+import type { RequestCaps } from "./caps.ts";
+import type { CompletionBodyValue } from "./completion-schema.ts";
 
 export interface CompletionPrint extends Print {
   readonly echo: boolean;
@@ -42,12 +42,14 @@ export function decodeCompletion(body: CompletionBodyValue, caps: RequestCaps): 
 
 function decodeBudget(value: number | null | undefined, echo: boolean): number {
   const tokens = value ?? DEFAULT_MAX_TOKENS;
-  if (tokens < 0 || (tokens === 0 && !echo)) throw invalid("max_tokens", `max_tokens must be at least 1, got ${tokens}.`);
+  if (tokens < 0 || (tokens === 0 && !echo))
+    throw invalid("max_tokens", `max_tokens must be at least 1, got ${tokens}.`);
   return tokens;
 }
 
 function decodePrompts(value: unknown, caps: RequestCaps): readonly Prompt[] {
-  if (value === undefined || value === null || value === "") throw invalid("prompt", "prompt must be provided and non-empty.");
+  if (value === undefined || value === null || value === "")
+    throw invalid("prompt", "prompt must be provided and non-empty.");
   if (typeof value === "string") return [value];
   const list = requireList(value, "prompt", Number.POSITIVE_INFINITY);
   const first = list[0];
@@ -55,7 +57,11 @@ function decodePrompts(value: unknown, caps: RequestCaps): readonly Prompt[] {
   if (typeof first === "number") return [requireTokenIds(list, "prompt", Number.POSITIVE_INFINITY)];
   requireList(list, "prompt", caps.prompts);
   return list.map((entry, i) => {
-    if (typeof entry !== typeof first) throw invalid(`prompt.${i}`, "prompt must be a string, a list of strings, a list of token ids or a list of such lists.");
+    if (typeof entry !== typeof first)
+      throw invalid(
+        `prompt.${i}`,
+        "prompt must be a string, a list of strings, a list of token ids or a list of such lists.",
+      );
     return typeof entry === "string" ? entry : requireTokenIds(entry, `prompt.${i}`, Number.POSITIVE_INFINITY);
   });
 }

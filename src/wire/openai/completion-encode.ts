@@ -3,12 +3,12 @@
  */
 import type { CallEvent, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
-import { requireHealthy } from "./chat-encode.ts";
-import type { CompletionPrint } from "./completion-decode.ts";
 import { CompletionChoice, Prompts } from "./_completion-choice.ts";
-import type { Identity } from "./frames.ts";
 import { promptLogprobs } from "./_logprobs.ts";
 import { fullUsage } from "./_usage.ts";
+import { requireHealthy } from "./chat-encode.ts";
+import type { CompletionPrint } from "./completion-decode.ts";
+import type { Identity } from "./frames.ts";
 
 interface Gathered {
   text: string;
@@ -21,7 +21,12 @@ interface Gathered {
 type ChoiceEvent = Extract<CallEvent, { type: "text" | "reasoning" | "finish" }>;
 
 /** @param n choices a prompt. @throws whatever the events throw */
-export async function encodeCompletion(events: AsyncIterable<CallEvent>, print: CompletionPrint, identity: Identity, n: number): Promise<unknown> {
+export async function encodeCompletion(
+  events: AsyncIterable<CallEvent>,
+  print: CompletionPrint,
+  identity: Identity,
+  n: number,
+): Promise<unknown> {
   const prompts = new Prompts();
   const choices: Gathered[] = [];
   let model: string | undefined;
@@ -32,9 +37,13 @@ export async function encodeCompletion(events: AsyncIterable<CallEvent>, print: 
       prompts.start(event);
     } else if (event.type === "prompt-logprobs") prompts.logprobs(event);
     else if (event.type === "usage") usage = event.final ? event.usage : usage;
-    else if (event.type !== "tool-call") gather((choices[event.choice] ??= { text: "", tokenIds: [], positions: [], finish: null, stop: null }), event);
+    else if (event.type !== "tool-call") {
+      choices[event.choice] ??= { text: "", tokenIds: [], positions: [], finish: null, stop: null };
+      gather(choices[event.choice] as Gathered, event);
+    }
   }
-  if (model === undefined || usage === undefined) throw new Fault("internal", "The answer ended early.", { detail: "no start or usage event" });
+  if (model === undefined || usage === undefined)
+    throw new Fault("internal", "The answer ended early.", { detail: "no start or usage event" });
   return {
     id: identity.id,
     object: "text_completion",
@@ -62,7 +71,12 @@ function gather(choice: Gathered, event: ChoiceEvent): void {
   for (const position of event.logprobs ?? []) choice.positions.push(position);
 }
 
-function printChoice(choice: Gathered, index: number, prompt: ReturnType<Prompts["of"]>, print: CompletionPrint): unknown {
+function printChoice(
+  choice: Gathered,
+  index: number,
+  prompt: ReturnType<Prompts["of"]>,
+  print: CompletionPrint,
+): unknown {
   const piece = new CompletionChoice(print, prompt).take(choice.text, choice.tokenIds, choice.positions);
   return {
     index,

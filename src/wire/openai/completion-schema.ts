@@ -9,7 +9,9 @@ const IDS = { type: "array", items: { type: "integer", minimum: 0 } };
 
 export const CompletionBody = z.object({
   ...sharedFields,
-  prompt: shape({ anyOf: [{ type: "string" }, { type: "array", items: { type: "string" } }, IDS, { type: "array", items: IDS }] }),
+  prompt: shape({
+    anyOf: [{ type: "string" }, { type: "array", items: { type: "string" } }, IDS, { type: "array", items: IDS }],
+  }),
   prompt_embeds: shape({ description: "Refused with 400." }),
   echo: bool.nullish(),
   logprobs: int.nullish(),

@@ -3,17 +3,22 @@
  * deltas, the first of a choice with the echo · a last chunk a choice with finish_reason · usage · [DONE].
  */
 import type { CallEvent } from "#core/calls.ts";
+import { CompletionChoice, Prompts } from "./_completion-choice.ts";
+import { finalUsage, runningUsage } from "./_usage.ts";
 import { requireHealthy } from "./chat-encode.ts";
 import type { CompletionPrint } from "./completion-decode.ts";
-import { CompletionChoice, Prompts } from "./_completion-choice.ts";
 import { type ChunkMaker, chunkMaker, DONE, type Identity } from "./frames.ts";
-import { finalUsage, runningUsage } from "./_usage.ts";
 
 type Delta = Extract<CallEvent, { type: "text" | "reasoning" }>;
 type Finish = Extract<CallEvent, { type: "finish" }>;
 
 /** @param n choices a prompt. */
-export async function* completionFrames(events: AsyncIterable<CallEvent>, print: CompletionPrint, identity: Identity, n: number): AsyncGenerator<string> {
+export async function* completionFrames(
+  events: AsyncIterable<CallEvent>,
+  print: CompletionPrint,
+  identity: Identity,
+  n: number,
+): AsyncGenerator<string> {
   const prompts = new Prompts();
   const choices: CompletionChoice[] = [];
   let chunk: ChunkMaker | undefined;
@@ -27,11 +32,14 @@ export async function* completionFrames(events: AsyncIterable<CallEvent>, print:
     else if (chunk === undefined || event.type === "tool-call") {
       // Completions have no tools, and nothing comes before `start`.
     } else if (event.type === "usage") {
-      if (waiting !== undefined) yield chunk([waiting], { usage: runningUsage(event.usage, identity.usage, "completion") });
+      if (waiting !== undefined)
+        yield chunk([waiting], { usage: runningUsage(event.usage, identity.usage, "completion") });
       waiting = undefined;
-      if (event.final && (print.includeUsage || identity.usage.always)) yield chunk([], { usage: finalUsage(event.usage, identity.usage) });
+      if (event.final && (print.includeUsage || identity.usage.always))
+        yield chunk([], { usage: finalUsage(event.usage, identity.usage) });
     } else {
-      const state = (choices[event.choice] ??= new CompletionChoice(print, prompts.of(event.choice, n)));
+      choices[event.choice] ??= new CompletionChoice(print, prompts.of(event.choice, n));
+      const state = choices[event.choice] as CompletionChoice;
       const choice = printChoice(state, event, print, prompts.of(event.choice, n).tokenIds);
       if (choice === undefined) continue;
       if (print.continuousUsage) waiting = choice;
@@ -41,10 +49,16 @@ export async function* completionFrames(events: AsyncIterable<CallEvent>, print:
   yield DONE;
 }
 
-function printChoice(state: CompletionChoice, event: Delta | Finish, print: CompletionPrint, promptIds: readonly number[]): unknown {
+function printChoice(
+  state: CompletionChoice,
+  event: Delta | Finish,
+  print: CompletionPrint,
+  promptIds: readonly number[],
+): unknown {
   const end = event.type === "finish" ? event : undefined;
   const delta = event.type === "finish" ? undefined : event;
-  if (delta !== undefined && delta.text === "" && delta.logprobs === undefined && delta.tokenIds === undefined) return undefined;
+  if (delta !== undefined && delta.text === "" && delta.logprobs === undefined && delta.tokenIds === undefined)
+    return undefined;
   if (end !== undefined) requireHealthy(end.reason);
   const first = state.fresh;
   const piece = state.take(delta?.text ?? "", delta?.tokenIds ?? [], delta?.logprobs ?? []);

@@ -49,7 +49,14 @@ function fault(failure: Fault, requestId: string): FaultReply {
 function errorBody(failure: Fault, requestId: string): unknown {
   const { status, type } = REPLIES[failure.kind];
   const message = failure.kind === "internal" ? `${failure.message} Request id: ${requestId}` : failure.message;
-  return { error: { message: bound(message, MESSAGE_LENGTH), type, param: failure.param === undefined ? null : bound(failure.param, PARAM_LENGTH), code: status } };
+  return {
+    error: {
+      message: bound(message, MESSAGE_LENGTH),
+      type,
+      param: failure.param === undefined ? null : bound(failure.param, PARAM_LENGTH),
+      code: status,
+    },
+  };
 }
 
 function bound(text: string, length: number): string {

@@ -11,12 +11,23 @@ import { decodeCompletion } from "./completion-decode.ts";
 import { encodeCompletion } from "./completion-encode.ts";
 import { CompletionBody } from "./completion-schema.ts";
 import { encodeModels, ModelList } from "./models.ts";
-import { ChatCompletionReply, ChatChunk, CompletionReply } from "./replies.ts";
+import { ChatChunk, ChatCompletionReply, CompletionReply } from "./replies.ts";
 
 const identity = { id: "chatcmpl-1", created: 7, usage: { cachedTokens: true, reasoningTokens: true, always: false } };
-const total: CallEvent = { type: "usage", final: true, usage: { promptTokens: 2, completionTokens: 3, cachedTokens: 1, reasoningTokens: 1 } };
+const total: CallEvent = {
+  type: "usage",
+  final: true,
+  usage: { promptTokens: 2, completionTokens: 3, cachedTokens: 1, reasoningTokens: 1 },
+};
 const start: CallEvent = { type: "start", model: "m", prompts: [{ tokenIds: [1, 2], text: "ab" }] };
-const position = (token: number, text: string, logprob = -1) => ({ token, text, bytes: [1], logprob, rank: 1, top: [] });
+const position = (token: number, text: string, logprob = -1) => ({
+  token,
+  text,
+  bytes: [1],
+  logprob,
+  rank: 1,
+  top: [],
+});
 
 async function* stream(events: readonly CallEvent[]): AsyncGenerator<CallEvent> {
   yield* events;
@@ -31,7 +42,11 @@ function chat(body: Record<string, unknown>, events: readonly CallEvent[]) {
 }
 
 test("a chat answer has every field that vLLM dumps", async () => {
-  const answer = await chat({}, [{ type: "text", choice: 0, text: "he" }, { type: "text", choice: 0, text: "y" }, { type: "finish", choice: 0, reason: "stop", stop: "END" }]);
+  const answer = await chat({}, [
+    { type: "text", choice: 0, text: "he" },
+    { type: "text", choice: 0, text: "y" },
+    { type: "finish", choice: 0, reason: "stop", stop: "END" },
+  ]);
   assert.deepEqual(answer, {
     id: "chatcmpl-1",
     object: "chat.completion",
@@ -40,7 +55,15 @@ test("a chat answer has every field that vLLM dumps", async () => {
     choices: [
       {
         index: 0,
-        message: { role: "assistant", content: "hey", refusal: null, annotations: null, audio: null, function_call: null, reasoning: null },
+        message: {
+          role: "assistant",
+          content: "hey",
+          refusal: null,
+          annotations: null,
+          audio: null,
+          function_call: null,
+          reasoning: null,
+        },
         logprobs: null,
         finish_reason: "stop",
         stop_reason: "END",
@@ -50,7 +73,13 @@ test("a chat answer has every field that vLLM dumps", async () => {
     ],
     service_tier: null,
     system_fingerprint: null,
-    usage: { prompt_tokens: 2, total_tokens: 5, completion_tokens: 3, prompt_tokens_details: { cached_tokens: 1 }, completion_tokens_details: { reasoning_tokens: 1 } },
+    usage: {
+      prompt_tokens: 2,
+      total_tokens: 5,
+      completion_tokens: 3,
+      prompt_tokens_details: { cached_tokens: 1 },
+      completion_tokens_details: { reasoning_tokens: 1 },
+    },
     prompt_logprobs: null,
     prompt_token_ids: null,
     prompt_text: null,
@@ -83,23 +112,39 @@ test("tool calls and reasoning leave content null", async () => {
 test("logprobs: the drawn token leads its top list, and stands there once", async () => {
   const drawn = { ...position(5, "a", -3), top: [position(6, "b", -1), position(5, "a", -3), position(7, "c", -4)] };
   const answer = ChatCompletionReply.parse(
-    await chat({ logprobs: true, top_logprobs: 2, return_tokens_as_token_ids: true }, [{ type: "text", choice: 0, text: "a", logprobs: [drawn] }, { type: "finish", choice: 0, reason: "stop" }]),
+    await chat({ logprobs: true, top_logprobs: 2, return_tokens_as_token_ids: true }, [
+      { type: "text", choice: 0, text: "a", logprobs: [drawn] },
+      { type: "finish", choice: 0, reason: "stop" },
+    ]),
   );
-  assert.deepEqual(answer.choices[0]?.logprobs?.content[0]?.top_logprobs.map((entry) => entry.token), ["token_id:5", "token_id:6"]);
+  assert.deepEqual(
+    answer.choices[0]?.logprobs?.content[0]?.top_logprobs.map((entry) => entry.token),
+    ["token_id:5", "token_id:6"],
+  );
 });
 
 test("prompt logprobs: null first, then id → logprob, rank, text", async () => {
   const answer = ChatCompletionReply.parse(
     await chat({ prompt_logprobs: 1 }, [
-      { type: "prompt-logprobs", prompt: 0, positions: [null, { ...position(2, "b", -2), top: [position(9, "z", Number.NEGATIVE_INFINITY)] }] },
+      {
+        type: "prompt-logprobs",
+        prompt: 0,
+        positions: [null, { ...position(2, "b", -2), top: [position(9, "z", Number.NEGATIVE_INFINITY)] }],
+      },
       { type: "finish", choice: 0, reason: "length" },
     ]),
   );
-  assert.deepEqual(answer.prompt_logprobs, [null, { 2: { logprob: -2, rank: 1, decoded_token: "b" }, 9: { logprob: -9999, rank: 1, decoded_token: "z" } }]);
+  assert.deepEqual(answer.prompt_logprobs, [
+    null,
+    { 2: { logprob: -2, rank: 1, decoded_token: "b" }, 9: { logprob: -9999, rank: 1, decoded_token: "z" } },
+  ]);
 });
 
 test("a completion: echo, logprobs of prompt and answer, offsets, ids", async () => {
-  const { call, print } = decodeCompletion(CompletionBody.parse({ prompt: "ab", echo: true, logprobs: 1 }), DEFAULT_CAPS);
+  const { call, print } = decodeCompletion(
+    CompletionBody.parse({ prompt: "ab", echo: true, logprobs: 1 }),
+    DEFAULT_CAPS,
+  );
   const events: CallEvent[] = [
     start,
     { type: "prompt-logprobs", prompt: 0, positions: [null, position(2, "b")] },
@@ -107,7 +152,9 @@ test("a completion: echo, logprobs of prompt and answer, offsets, ids", async ()
     { type: "finish", choice: 0, reason: "length" },
     total,
   ];
-  const answer = CompletionReply.parse(await encodeCompletion(stream(events), print, { ...identity, id: "cmpl-1" }, call.output.n));
+  const answer = CompletionReply.parse(
+    await encodeCompletion(stream(events), print, { ...identity, id: "cmpl-1" }, call.output.n),
+  );
   const choice = answer.choices[0];
   assert.equal(choice?.text, "abc");
   assert.deepEqual(choice?.logprobs?.text_offset, [0, 1, 2]);
@@ -117,16 +164,38 @@ test("a completion: echo, logprobs of prompt and answer, offsets, ids", async ()
 });
 
 test("with token ids asked for, the echo is the ids", async () => {
-  const { print } = decodeCompletion(CompletionBody.parse({ prompt: "ab", echo: true, return_token_ids: true }), DEFAULT_CAPS);
-  const answer = CompletionReply.parse(
-    await encodeCompletion(stream([start, { type: "text", choice: 0, text: "c", tokenIds: [3] }, { type: "finish", choice: 0, reason: "length" }, total]), print, { ...identity, id: "cmpl-1" }, 1),
+  const { print } = decodeCompletion(
+    CompletionBody.parse({ prompt: "ab", echo: true, return_token_ids: true }),
+    DEFAULT_CAPS,
   );
-  assert.deepEqual([answer.choices[0]?.text, answer.choices[0]?.prompt_token_ids, answer.choices[0]?.token_ids], ["c", [1, 2], [3]]);
+  const answer = CompletionReply.parse(
+    await encodeCompletion(
+      stream([
+        start,
+        { type: "text", choice: 0, text: "c", tokenIds: [3] },
+        { type: "finish", choice: 0, reason: "length" },
+        total,
+      ]),
+      print,
+      { ...identity, id: "cmpl-1" },
+      1,
+    ),
+  );
+  assert.deepEqual(
+    [answer.choices[0]?.text, answer.choices[0]?.prompt_token_ids, answer.choices[0]?.token_ids],
+    ["c", [1, 2], [3]],
+  );
 });
 
 test("an errored choice and a stream without its end are failures, not answers", async () => {
-  await assert.rejects(chat({}, [{ type: "finish", choice: 0, reason: "error" }]), (error) => error instanceof Fault && error.kind === "engine_failed");
-  await assert.rejects(encodeChat(stream([start]), chatPrint({}), identity), (error) => error instanceof Fault && error.kind === "internal");
+  await assert.rejects(
+    chat({}, [{ type: "finish", choice: 0, reason: "error" }]),
+    (error) => error instanceof Fault && error.kind === "engine_failed",
+  );
+  await assert.rejects(
+    encodeChat(stream([start]), chatPrint({}), identity),
+    (error) => error instanceof Fault && error.kind === "internal",
+  );
 });
 
 test("leaving a stream closes the events under it", async () => {
@@ -151,6 +220,15 @@ test("models: no path, one permission, what clients look for", () => {
   ModelList.parse(list);
   assert.deepEqual(
     { ...list.data[0], permission: undefined },
-    { id: "demo", object: "model", created: 7, owned_by: "vllm", root: "demo", parent: null, max_model_len: 512, permission: undefined },
+    {
+      id: "demo",
+      object: "model",
+      created: 7,
+      owned_by: "vllm",
+      root: "demo",
+      parent: null,
+      max_model_len: 512,
+      permission: undefined,
+    },
   );
 });

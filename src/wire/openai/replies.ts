@@ -27,7 +27,11 @@ const promptLogprobs = z.array(
 const finishReason = z.enum(["stop", "length", "tool_calls", "abort", "error", "repetition"]);
 const stopReason = z.union([z.string(), z.int()]);
 const ids = z.array(count);
-const toolCall = z.object({ id: z.string(), type: z.literal("function"), function: z.object({ name: z.string(), arguments: z.string() }) });
+const toolCall = z.object({
+  id: z.string(),
+  type: z.literal("function"),
+  function: z.object({ name: z.string(), arguments: z.string() }),
+});
 
 export const ChatCompletionReply = z.object({
   id: z.string().startsWith("chatcmpl-"),

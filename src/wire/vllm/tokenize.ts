@@ -40,7 +40,12 @@ export interface TokenizeCall {
   readonly model: string | undefined;
   readonly source:
     | { readonly kind: "prompt"; readonly prompt: string; readonly addSpecialTokens: boolean }
-    | { readonly kind: "chat"; readonly messages: readonly ChatMessage[]; readonly tools: readonly ToolDefinition[]; readonly template: TemplateOptions };
+    | {
+        readonly kind: "chat";
+        readonly messages: readonly ChatMessage[];
+        readonly tools: readonly ToolDefinition[];
+        readonly template: TemplateOptions;
+      };
   readonly withSpellings: boolean;
 }
 
@@ -58,10 +63,21 @@ export function decodeTokenize(body: z.infer<typeof TokenizeBody>, caps: Request
   const common = { model: body.model ?? undefined, withSpellings: body.return_token_strs ?? false };
   if (hasMessages) {
     const messages = decodeMessages(body.messages, caps);
-    return { ...common, source: { kind: "chat", messages, tools: decodeTools(body.tools, caps), template: decodeTemplateOptions(body, caps) } };
+    return {
+      ...common,
+      source: {
+        kind: "chat",
+        messages,
+        tools: decodeTools(body.tools, caps),
+        template: decodeTemplateOptions(body, caps),
+      },
+    };
   }
   if (!hasPrompt) throw invalid("prompt", "Either prompt or messages is required.");
-  return { ...common, source: { kind: "prompt", prompt: body.prompt ?? "", addSpecialTokens: body.add_special_tokens ?? true } };
+  return {
+    ...common,
+    source: { kind: "prompt", prompt: body.prompt ?? "", addSpecialTokens: body.add_special_tokens ?? true },
+  };
 }
 
 /** @throws Fault invalid_request */
