@@ -4,12 +4,12 @@
  */
 import { Counter, Histogram, type Registry } from "#base/metrics.ts";
 
-/** One finished request. `handler`: the route's declared path, undefined when none matched. */
+/** One finished call: the part of http's CallRecord that is measured. `route`: the declared path, if one matched. */
 export interface HttpObservation {
-  readonly handler: string | undefined;
+  readonly route: string | undefined;
   readonly method: string;
   readonly status: number;
-  readonly seconds: number;
+  readonly milliseconds: number;
   readonly requestBytes: number;
   readonly responseBytes: number;
 }
@@ -50,14 +50,15 @@ export function registerHttpMetrics(registry: Registry): (observation: HttpObser
     registers,
   });
   return (seen) => {
-    if (seen.handler !== undefined && EXCLUDED.has(seen.handler)) return;
-    const handler = seen.handler ?? "none";
+    if (seen.route !== undefined && EXCLUDED.has(seen.route)) return;
+    const handler = seen.route ?? "none";
     const method = METHODS.has(seen.method) ? seen.method : "other";
     requests.inc({ handler, method, status: statusClass(seen.status) });
     received.observe({ handler }, seen.requestBytes);
     sent.observe({ handler }, seen.responseBytes);
-    duration.observe({ handler, method }, seen.seconds);
-    precise.observe(seen.seconds);
+    const seconds = seen.milliseconds / 1000;
+    duration.observe({ handler, method }, seconds);
+    precise.observe(seconds);
   };
 }
 

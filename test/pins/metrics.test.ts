@@ -94,10 +94,10 @@ test("totals count once, however often they are read", async () => {
 test("HTTP series have closed labels", async () => {
   const registry = new Registry();
   const observe = registerHttpMetrics(registry);
-  const request = { method: "POST", status: 200, seconds: 0.2, requestBytes: 10, responseBytes: 20 };
-  observe({ ...request, handler: "/v1/models" });
-  observe({ ...request, handler: undefined, method: "BREW", status: 404 });
-  observe({ ...request, handler: "/health" });
+  const request = { method: "POST", status: 200, milliseconds: 200, requestBytes: 10, responseBytes: 20 };
+  observe({ ...request, route: "/v1/models" });
+  observe({ ...request, route: undefined, method: "BREW", status: 404 });
+  observe({ ...request, route: "/health" });
   const text = await registry.metrics();
   assert.match(text, /^http_requests_total\{handler="\/v1\/models",method="POST",status="2xx"\} 1$/m);
   assert.match(text, /^http_requests_total\{handler="none",method="other",status="4xx"\} 1$/m);
