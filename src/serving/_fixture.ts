@@ -1,11 +1,13 @@
 /**
  * A served model over a scripted backend and a byte-level tokenizer. Tests only.
  */
-import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
-import { modelTemplate } from "#prompt/template.ts";
+
 import type { CallEvent } from "#core/calls.ts";
 import type { Grant, Scope } from "#core/principal.ts";
 import { authorize, EVERY_SCOPE } from "#policy/authorize.ts";
+import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
+import { modelTemplate } from "#prompt/template.ts";
+import { fakeOutput } from "./_fake-output.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
 import type { Serving } from "./context.ts";
 import { Models, type ServedModel } from "./models.ts";
@@ -26,8 +28,17 @@ export interface Fixture {
 }
 
 export function fixture(script: Script = {}, changes: Partial<ServedModel> = {}): Fixture {
-  const tokenizer = fakeTokenizer({ specials: ["<s>", "<|im_start|>", "<|im_end|>"], bos: "<s>", eos: "<|im_end|>", addsBos: true });
-  const backend = new ScriptedBackend({ endOfTurn: IM_END, ...script, model: { vocabularySize: tokenizer.vocabularySize, contextLength: 512, ...script.model } });
+  const tokenizer = fakeTokenizer({
+    specials: ["<s>", "<|im_start|>", "<|im_end|>"],
+    bos: "<s>",
+    eos: "<|im_end|>",
+    addsBos: true,
+  });
+  const backend = new ScriptedBackend({
+    endOfTurn: IM_END,
+    ...script,
+    model: { vocabularySize: tokenizer.vocabularySize, contextLength: 512, ...script.model },
+  });
   const model: ServedModel = {
     names: ["demo", "demo-alias"],
     backend,
@@ -37,7 +48,12 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     parsers: { reasoning: true, tools: true },
     ...changes,
   };
-  const serving: Serving = { models: new Models([model]), badWordTokens: 1024, observerOf: () => NO_OBSERVER };
+  const serving: Serving = {
+    models: new Models([model]),
+    badWordTokens: 1024,
+    makeOutput: fakeOutput,
+    observerOf: () => NO_OBSERVER,
+  };
   return { serving, backend, model };
 }
 
@@ -59,13 +75,23 @@ export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
 
 /** One line a choice: its text, reasoning and calls together. */
 export function summary(events: readonly CallEvent[], choice = 0) {
-  const out = { text: "", reasoning: "", calls: [] as { id?: string; name?: string; arguments: string }[], finish: "", stop: undefined as unknown };
+  const out = {
+    text: "",
+    reasoning: "",
+    calls: [] as { id?: string; name?: string; arguments: string }[],
+    finish: "",
+    stop: undefined as unknown,
+  };
   for (const event of events) {
     if (!("choice" in event) || event.choice !== choice) continue;
     if (event.type === "text") out.text += event.text;
     if (event.type === "reasoning") out.reasoning += event.text;
     if (event.type === "tool-call") {
-      out.calls[event.index] ??= { ...(event.id === undefined ? {} : { id: event.id }), ...(event.name === undefined ? {} : { name: event.name }), arguments: "" };
+      out.calls[event.index] ??= {
+        ...(event.id === undefined ? {} : { id: event.id }),
+        ...(event.name === undefined ? {} : { name: event.name }),
+        arguments: "",
+      };
       const call = out.calls[event.index];
       if (call !== undefined) call.arguments += event.arguments;
     }

@@ -138,7 +138,10 @@ test("prompts and samples: choice index is p*n+s, and ids are the server's own",
     output: { n: 2 },
     script: { reply: ({ prompt }) => [...prompt] },
   });
-  assert.deepEqual([0, 1, 2, 3].map((choice) => textOf(events, choice)), ["ab", "ab", "cd", "cd"]);
+  assert.deepEqual(
+    [0, 1, 2, 3].map((choice) => textOf(events, choice)),
+    ["ab", "ab", "cd", "cd"],
+  );
   assert.equal(new Set(backend.requests.map((request) => request.id)).size, 4);
 });
 
@@ -156,7 +159,9 @@ test("prompt logprobs are computed once a prompt and come before any text of it"
 test("running usage follows each delta and is of that choice", async () => {
   const { events } = await run({ output: { runningUsage: true }, sampling: { maxTokens: 2 } });
   assert.deepEqual(
-    events.map((event) => (event.type === "usage" ? [event.final, event.choice, event.usage.completionTokens] : event.type)),
+    events.map((event) =>
+      event.type === "usage" ? [event.final, event.choice, event.usage.completionTokens] : event.type,
+    ),
     ["start", "text", [false, 0, 1], "text", [false, 0, 2], "finish", [false, 0, 2], [true, undefined, 2]],
   );
 });
@@ -164,11 +169,18 @@ test("running usage follows each delta and is of that choice", async () => {
 test("a refusal comes before start", async () => {
   const refuse = new Fault("overloaded", "The queue is full.");
   await assert.rejects(run({ script: { refuse } }), (error) => error === refuse);
-  await assert.rejects(run({ script: { refuse }, output: { n: 4 }, sampling: { promptLogprobs: 0 } }), (error) => error === refuse);
+  await assert.rejects(
+    run({ script: { refuse }, output: { n: 4 }, sampling: { promptLogprobs: 0 } }),
+    (error) => error === refuse,
+  );
 });
 
 test("one failing sample ends all", async () => {
-  const { work, backend, finished } = setUp({ output: { n: 3 }, script: { endless: true, failAfter: 5 }, sampling: { maxTokens: 1e6 } });
+  const { work, backend, finished } = setUp({
+    output: { n: 3 },
+    script: { endless: true, failAfter: 5 },
+    sampling: { maxTokens: 1e6 },
+  });
   await assert.rejects(
     async () => {
       for await (const _ of generate(work, never));
@@ -193,7 +205,8 @@ test("leaving in the middle frees every sequence; an aborted signal ends the str
   const controller = new AbortController();
   await assert.rejects(
     async () => {
-      for await (const event of generate(aborted.work, controller.signal)) if (event.type === "text") controller.abort();
+      for await (const event of generate(aborted.work, controller.signal))
+        if (event.type === "text") controller.abort();
     },
     (error) => error instanceof Fault && error.kind === "cancelled",
   );

@@ -7,7 +7,7 @@ import { Fault } from "#core/fault.ts";
 import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
 import { decodeChat } from "#wire/openai/chat-decode.ts";
 import { ChatBody } from "#wire/openai/chat-schema.ts";
-import { collect, fixture, type Fixture, grant, IM_END, says, summary } from "./_fixture.ts";
+import { collect, type Fixture, fixture, grant, IM_END, says, summary } from "./_fixture.ts";
 import { chat } from "./chat.ts";
 
 const signal = new AbortController().signal;
@@ -40,7 +40,10 @@ test("answers in the model's first name, and counts the end-of-turn token", asyn
 });
 
 test("what the request leaves open comes from the model, then from vLLM", async () => {
-  const setting = fixture({ reply: says("x") }, { defaults: { temperature: 0.7, topK: 20, maxTokens: 50, stopTokenIds: [9] } });
+  const setting = fixture(
+    { reply: says("x") },
+    { defaults: { temperature: 0.7, topK: 20, maxTokens: 50, stopTokenIds: [9] } },
+  );
   await run(setting, { top_k: 5, stop_token_ids: [7] });
   const sampling = setting.backend.requests[0]?.sampling;
   assert.deepEqual([sampling?.temperature, sampling?.topK, sampling?.topP, sampling?.maxTokens], [0.7, 5, 1, 50]);
@@ -64,7 +67,10 @@ test("greedy takes no top_k, top_p or min_p along", async () => {
 
 test("the salt is the tenant's, whatever the client sends", async () => {
   const setting = fixture({ reply: says("x") });
-  const { call } = decodeChat(ChatBody.parse({ messages: [{ role: "user", content: "hi" }], cache_salt: "s" }), DEFAULT_CAPS);
+  const { call } = decodeChat(
+    ChatBody.parse({ messages: [{ role: "user", content: "hi" }], cache_salt: "s" }),
+    DEFAULT_CAPS,
+  );
   await collect(chat(grant("inference", "a"), setting.serving, call, signal));
   await collect(chat(grant("inference", "b"), setting.serving, call, signal));
   const salts = setting.backend.requests.map((request) => request.cacheSalt);
@@ -100,15 +106,26 @@ test("reasoning is split off, counted, and can be left out with all that would s
 });
 
 test("tool calls are parsed when tools are there and the choice is auto", async () => {
-  const reply = says('<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>');
+  const reply = says(
+    '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>',
+  );
   const events = await run(fixture({ reply }), { tools });
   const { calls, finish } = summary(events);
-  assert.deepEqual(calls.map((call) => [call.name, JSON.parse(call.arguments)]), [["f", { a: 1 }], ["g", {}]]);
+  assert.deepEqual(
+    calls.map((call) => [call.name, JSON.parse(call.arguments)]),
+    [
+      ["f", { a: 1 }],
+      ["g", {}],
+    ],
+  );
   assert.match(calls[0]?.id ?? "", /^chatcmpl-tool-[0-9a-f]+$/);
   assert.equal(finish, "tool_calls");
 
   const one = await run(fixture({ reply }), { tools, parallel_tool_calls: false });
-  assert.deepEqual(summary(one).calls.map((call) => call.name), ["f"]);
+  assert.deepEqual(
+    summary(one).calls.map((call) => call.name),
+    ["f"],
+  );
   const none = await run(fixture({ reply }), { tools, tool_choice: "none" });
   assert.deepEqual([summary(none).calls.length, summary(none).finish], [0, "stop"]);
   assert.match(summary(none).text, /<tool_call>/);
@@ -121,11 +138,18 @@ test("without a parser, tools with auto are refused: the answer would come unpar
 });
 
 test("logprobs and token ids cover every token once", async () => {
-  const events = await run(fixture({ reply: says("abc"), batch: 2 }), { logprobs: true, top_logprobs: 1, return_token_ids: true });
+  const events = await run(fixture({ reply: says("abc"), batch: 2 }), {
+    logprobs: true,
+    top_logprobs: 1,
+    return_token_ids: true,
+  });
   const ids = events.flatMap((event) => ("tokenIds" in event ? (event.tokenIds ?? []) : []));
-  const positions = events.flatMap((event) => ("logprobs" in event && event.type !== "prompt-logprobs" ? (event.logprobs ?? []) : []));
+  const positions = events.flatMap((event) => ("logprobs" in event ? (event.logprobs ?? []) : []));
   assert.deepEqual(ids, [0x61, 0x62, 0x63, IM_END]);
-  assert.deepEqual(positions.map((position) => position.token), ids);
+  assert.deepEqual(
+    positions.map((position) => position.token),
+    ids,
+  );
   assert.deepEqual([positions[0]?.text, positions[0]?.bytes, positions[0]?.logprob], ["a", [0x61], -0.5]);
 });
 
@@ -133,7 +157,10 @@ test("bad words are barred at the start and after a space", async () => {
   const setting = fixture({ reply: says("x") });
   await run(setting, { bad_words: ["no", " no"] });
   // A byte-level tokenizer: the spaced form has one token more, so it is no form of its own (vLLM's rule).
-  assert.deepEqual(setting.backend.requests[0]?.sampling.badWords, [[0x6e, 0x6f], [0x6e, 0x6f]]);
+  assert.deepEqual(setting.backend.requests[0]?.sampling.badWords, [
+    [0x6e, 0x6f],
+    [0x6e, 0x6f],
+  ]);
 });
 
 test("refusals that need the model name the field", async () => {
@@ -162,7 +189,9 @@ test("truncation keeps the end of the prompt unless told otherwise", async () =>
   const setting = fixture({ reply: says("x") });
   await run(setting, { truncate_prompt_tokens: 3 });
   await run(setting, { truncate_prompt_tokens: 3, truncation_side: "right" });
-  const [left, right] = setting.backend.requests.map((request) => Buffer.from(request.prompt.filter((id) => id < 256)).toString());
+  const [left, right] = setting.backend.requests.map((request) =>
+    Buffer.from(request.prompt.filter((id) => id < 256)).toString(),
+  );
   assert.deepEqual([left, right], ["nt\n", "us"]);
   await refuses(run(setting, { truncate_prompt_tokens: 0 }), "messages");
 });

@@ -4,7 +4,7 @@
 import type { CallEvent, ChatCall } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat } from "#prompt/encode.ts";
-import { chatOutput, printPosition } from "./_choice.ts";
+import { chatOutput, printPosition, requireToolParser } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
@@ -19,6 +19,7 @@ export async function* chat(
 ): AsyncGenerator<CallEvent> {
   const model = serving.models.resolve(call.model);
   const { output, sampling: input } = call;
+  requireToolParser(model, call);
   const { badWordTokens } = serving;
   const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
   const { tokens, text } = await encodeChat(model.tokenizer, model.template, {
@@ -32,7 +33,7 @@ export async function* chat(
       model,
       prompts: [prompt],
       output,
-      makeOutput: () => chatOutput(model, call, prompt),
+      makeOutput: (choice) => chatOutput(serving.makeOutput, model, call, choice, text),
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),
       cacheSalt: cacheSalt(grant.principal, output),

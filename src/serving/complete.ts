@@ -32,7 +32,7 @@ export async function* complete(
       model,
       prompts,
       output,
-      makeOutput: () => textOutput(model, call),
+      makeOutput: (choice) => textOutput(serving.makeOutput, model, call, choice),
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),
       cacheSalt: cacheSalt(grant.principal, output),
