@@ -55,15 +55,24 @@ export function registerMetrics(options: MetricsOptions): VllmMetrics {
   registerGauges(options);
   registerTotals(options);
   registerCacheConfig(options);
+  const serving = servingMetrics(registry, contextLength);
+  const engine = engineMetrics(registry);
+  return {
+    observerOf: (model) => servingObserver(serving, labelsOf(model.names[0])),
+    engineObserver: (name) => engineObserver(engine, labelsOf(name)),
+  };
+}
+
+function servingMetrics(registry: Registry, contextLength: number): ServingMetrics {
   const histogram = histogramMaker(registry);
+  const sizes = oneTwoFiveBuckets(contextLength);
   const success = new Counter({
     name: "vllm:request_success_total",
     help: "Count of successfully processed requests.",
     labelNames: [...LABELS, "finished_reason"],
     registers: [registry],
   });
-  const sizes = oneTwoFiveBuckets(contextLength);
-  const serving = {
+  return {
     firstToken: histogram(
       "vllm:time_to_first_token_seconds",
       "Histogram of time to first token in seconds.",
@@ -95,7 +104,11 @@ export function registerMetrics(options: MetricsOptions): VllmMetrics {
     n: histogram("vllm:request_params_n", "Histogram of the n request parameter.", N),
     success,
   };
-  const engine = {
+}
+
+function engineMetrics(registry: Registry): EngineMetrics {
+  const histogram = histogramMaker(registry);
+  return {
     queue: histogram(
       "vllm:request_queue_time_seconds",
       "Histogram of time spent in WAITING phase for request.",
@@ -117,10 +130,6 @@ export function registerMetrics(options: MetricsOptions): VllmMetrics {
       REQUEST_BUCKETS,
     ),
     step: histogram("vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", STEP_TOKENS),
-  };
-  return {
-    observerOf: (model) => servingObserver(serving, labelsOf(model.names[0])),
-    engineObserver: (name) => engineObserver(engine, labelsOf(name)),
   };
 }
 
