@@ -113,9 +113,12 @@ export class Exchange {
     this.res.destroy();
   }
 
-  /** Writes status line and headers. An answer before the body is read ends the connection: the rest stays unread. */
+  /**
+   * Writes status line and headers. An answer before the body is read ends the connection: the rest stays unread. So
+   * does one to a request with Upgrade, behind which Node's parser may drop bytes: what follows must not be a request.
+   */
   head(status: number, headers: OutgoingHttpHeaders): void {
-    const closes = this.last || (this.hasBody && !this.bodyRead);
+    const closes = this.last || (this.hasBody && !this.bodyRead) || this.req.headers.upgrade !== undefined;
     this.res.writeHead(status, {
       ...headers,
       "x-content-type-options": "nosniff",

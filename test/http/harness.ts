@@ -2,7 +2,6 @@
  * A small server around the corridor for tests: a plain dialect, a few routes, one key, and raw sockets.
  */
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
 import { type Socket, connect } from "node:net";
 import type { TestContext } from "node:test";
 import { z } from "zod";
@@ -14,7 +13,7 @@ import type { FaultKind } from "#core/fault.ts";
 import { key, open } from "#http/access.ts";
 import type { HttpOptions } from "#http/options.ts";
 import type { CallRecord } from "#http/pipeline.ts";
-import { events, json } from "#http/reply.ts";
+import { json } from "#http/reply.ts";
 import { type AnyRoute, type Call, defineRoute } from "#http/route.ts";
 import { type Http, createHttp } from "#http/server.ts";
 import { EVERY_SCOPE } from "#policy/authorize.ts";
@@ -133,6 +132,11 @@ export function dial(port: number): Socket {
   return socket;
 }
 
+/** Until the socket is closed; a reset is one way to it. */
+export function closed(socket: Socket): Promise<void> {
+  return new Promise((resolve) => (socket.closed ? resolve() : socket.once("close", () => resolve())));
+}
+
 /** Sends bytes, gives everything that came until the server closed. */
 export async function exchange(port: number, ...pieces: (string | Buffer)[]): Promise<string> {
   const socket = dial(port);
@@ -141,7 +145,7 @@ export async function exchange(port: number, ...pieces: (string | Buffer)[]): Pr
     answer += text;
   });
   for (const piece of pieces) socket.write(piece);
-  await once(socket, "close");
+  await closed(socket);
   return answer;
 }
 
