@@ -13,7 +13,7 @@ const ROUNDS = 7;
 const ROUND_MS = 60;
 
 const CASES: Readonly<Record<string, Partial<SamplingParams>>> = {
-  "greedy": { temperature: 0 },
+  greedy: { temperature: 0 },
   "top-40 + top-p + temperature": { topK: 40, topP: 0.9, temperature: 0.8 },
   "top-1000": { topK: 1000 },
   "temperature, whole vocabulary": { temperature: 1 },
@@ -61,4 +61,6 @@ const results = Object.entries(CASES).map(([name, changes]) => ({
   us152k: measure(151_936, changes),
 }));
 const machine = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version };
-console.log(JSON.stringify({ bench: "sampler", unit: "us per sequence per step, best of 7", machine, results }, null, 1));
+console.log(
+  JSON.stringify({ bench: "sampler", unit: "us per sequence per step, best of 7", machine, results }, null, 1),
+);

@@ -2,9 +2,10 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
-import { Engine, type EngineLimits, type Submission } from "./engine.ts";
+import { Engine, type EngineLimits } from "./engine.ts";
 import { FakeKernel, type FakeRow, type FakeScript } from "./fake.ts";
 import type { StepReport } from "./report.ts";
+import type { Submission } from "./requests.ts";
 
 const LIMITS: EngineLimits = { maxNumSeqs: 8, maxNumBatchedTokens: 64, contextLength: 256, schedulingPolicy: "fcfs" };
 const GREEDY: SamplingParams = { ...NEUTRAL_SAMPLING, temperature: 0, ignoreEos: true };
@@ -35,14 +36,20 @@ function tokensOf(reports: readonly StepReport[], request: number, sample = 0): 
 }
 
 /** Always likes this token best. */
-const always = (token: number): FakeRow => () => Float32Array.from({ length: 64 }, (_, index) => (index === token ? 5 : 0));
+const always =
+  (token: number): FakeRow =>
+  () =>
+    Float32Array.from({ length: 64 }, (_, index) => (index === token ? 5 : 0));
 
 describe("Engine", () => {
   it("reports prompt, tokens and finish, and is empty afterwards", () => {
     const engine = engineOf();
     engine.submit(submission(1, { maxTokens: 5 }));
     const reports = drain(engine);
-    assert.deepEqual(reports.flatMap(({ prompts }) => prompts), [{ request: 1, cachedTokens: 0 }]);
+    assert.deepEqual(
+      reports.flatMap(({ prompts }) => prompts),
+      [{ request: 1, cachedTokens: 0 }],
+    );
     assert.equal(tokensOf(reports, 1).length, 5);
     const [finish] = reports.flatMap(({ finishes }) => finishes);
     assert.equal(finish?.reason, "length");
@@ -82,7 +89,10 @@ describe("Engine", () => {
     const reports = drain(engine);
     assert.equal(tokensOf(reports, 1).length, 7);
     assert.equal(tokensOf(reports, 2).length, 1);
-    assert.deepEqual(reports.flatMap(({ failures }) => failures).map(({ request, kind }) => [request, kind]), [[3, "invalid_request"]]);
+    assert.deepEqual(
+      reports.flatMap(({ failures }) => failures).map(({ request, kind }) => [request, kind]),
+      [[3, "invalid_request"]],
+    );
   });
 
   it("gives the same tokens alone and in a full batch of 32, greedy or seeded, chunked or not", () => {
@@ -95,7 +105,10 @@ describe("Engine", () => {
     const prompt = Array.from({ length: 40 }, (_, index) => (index * 7) % 64);
     for (const kind of kinds) {
       const target = submission(1000, { ...kind, maxTokens: 24 }, prompt);
-      const alone = engineOf({ maxBatchTokens: 512, maxSequences: 32 }, undefined, { maxNumBatchedTokens: 512, maxNumSeqs: 32 });
+      const alone = engineOf({ maxBatchTokens: 512, maxSequences: 32 }, undefined, {
+        maxNumBatchedTokens: 512,
+        maxNumSeqs: 32,
+      });
       alone.submit(target);
       const expected = tokensOf(drain(alone), 1000);
       const full = engineOf({ maxSequences: 32 }, undefined, { maxNumSeqs: 32 });
@@ -129,11 +142,16 @@ describe("Engine", () => {
     const logprobs = reports[at]?.prompts[0]?.logprobs ?? [];
     assert.equal(logprobs.length, 150);
     assert.equal(logprobs[0], null);
-    assert.deepEqual(logprobs.slice(1).map((position) => position?.chosen.token), prompt.slice(1));
+    assert.deepEqual(
+      logprobs.slice(1).map((position) => position?.chosen.token),
+      prompt.slice(1),
+    );
     assert.ok(logprobs.slice(1).every((position) => position?.top.length === 2));
     const tokens = reports.flatMap((report) => report.tokens);
     assert.equal(tokens.length, 6);
-    assert.ok(tokens.every((entry) => entry.logprobs?.chosen.token === entry.token && entry.logprobs.chosen.rank === 1));
+    assert.ok(
+      tokens.every((entry) => entry.logprobs?.chosen.token === entry.token && entry.logprobs.chosen.rank === 1),
+    );
   });
 
   it("pauses and resumes a request without losing a token", () => {
@@ -169,7 +187,10 @@ describe("Engine", () => {
     engine.submit(submission(1, { maxTokens: 50 }));
     engine.submit(submission(2, { maxTokens: 3 }));
     const reports = drain(engine);
-    assert.deepEqual(reports.flatMap(({ failures }) => failures.map(({ request, kind }) => [request, kind])), [[1, "engine_failed"]]);
+    assert.deepEqual(
+      reports.flatMap(({ failures }) => failures.map(({ request, kind }) => [request, kind])),
+      [[1, "engine_failed"]],
+    );
     assert.equal(tokensOf(reports, 2).length, 3);
   });
 
@@ -179,7 +200,10 @@ describe("Engine", () => {
       engine.submit({ ...submission(1, { maxTokens: 5 }), samples: 2 });
       engine.step();
       const broken = drain(engine);
-      assert.deepEqual(broken.flatMap(({ failures }) => failures.map(({ request, kind }) => [request, kind])), [[1, "engine_failed"]]);
+      assert.deepEqual(
+        broken.flatMap(({ failures }) => failures.map(({ request, kind }) => [request, kind])),
+        [[1, "engine_failed"]],
+      );
       assert.equal(engine.openRequests, 0);
       engine.submit(submission(2, { maxTokens: 5 }));
       assert.equal(tokensOf(drain(engine), 2).length, 5);
@@ -191,7 +215,10 @@ describe("Engine", () => {
     engine.submit(submission(1, { allowedTokenIds: [4], badWords: [[4]] }));
     engine.submit(submission(2, { maxTokens: 2 }));
     const reports = drain(engine);
-    assert.deepEqual(reports.flatMap(({ failures }) => failures).map(({ request, kind }) => [request, kind]), [[1, "invalid_request"]]);
+    assert.deepEqual(
+      reports.flatMap(({ failures }) => failures).map(({ request, kind }) => [request, kind]),
+      [[1, "invalid_request"]],
+    );
     assert.equal(tokensOf(reports, 2).length, 2);
   });
 
@@ -208,8 +235,22 @@ describe("Engine", () => {
 
   it("keeps its invariants under any commands", () => {
     const command = fc.oneof(
-      { weight: 3, arbitrary: fc.record({ kind: fc.constant("submit" as const), length: fc.integer({ min: 1, max: 60 }), samples: fc.integer({ min: 1, max: 3 }), logprobs: fc.boolean() }) },
-      { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom("abort" as const, "pause" as const, "resume" as const), pick: fc.nat(30) }) },
+      {
+        weight: 3,
+        arbitrary: fc.record({
+          kind: fc.constant("submit" as const),
+          length: fc.integer({ min: 1, max: 60 }),
+          samples: fc.integer({ min: 1, max: 3 }),
+          logprobs: fc.boolean(),
+        }),
+      },
+      {
+        weight: 2,
+        arbitrary: fc.record({
+          kind: fc.constantFrom("abort" as const, "pause" as const, "resume" as const),
+          pick: fc.nat(30),
+        }),
+      },
       { weight: 6, arbitrary: fc.record({ kind: fc.constant("step" as const) }) },
     );
     fc.assert(
@@ -244,7 +285,10 @@ describe("Engine", () => {
       return Math.floor((state / 2 ** 32) * below);
     };
     for (let request = 0; request < 10_000; request++) {
-      engine.submit({ ...submission(request, { maxTokens: 1000 }, new Array(1 + random(20)).fill(5)), samples: 1 + random(2) });
+      engine.submit({
+        ...submission(request, { maxTokens: 1000 }, new Array(1 + random(20)).fill(5)),
+        samples: 1 + random(2),
+      });
       open.push(request);
       if (random(3) === 0) engine.step();
       if (open.length > 20) open = open.filter((one) => random(2) === 0 || engine.abort(one) !== undefined);

@@ -5,17 +5,20 @@
  * batch goes wrong fails by itself; the engine lives on unless the kernel cannot even clear a slot.
  * Invariants: checkIntegrity. Driven by loop.ts in the engine process, and by tests directly.
  */
-import type { SamplingParams } from "#core/sampling.ts";
 import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
-import { type EngineGauges, emptyReport, type FailureKind, type FinishReport, type StepReport } from "./report.ts";
+import { type EngineGauges, emptyReport, type FailureReport, type FinishReport, type StepReport } from "./report.ts";
+import { problemOf, Requests, type Submission } from "./requests.ts";
 import { Sampler, SamplingError } from "./sampler/sampler.ts";
 import { type Plan, Scheduler, type SchedulingPolicy } from "./scheduler.ts";
-import { Sequence } from "./sequence.ts";
+import type { Sequence } from "./sequence.ts";
 import { type Ending, endingOf, type StopRules, settlePrompt, settleToken } from "./settle.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
 
 /** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
 const MAX_PROMPT_ROWS = 64;
+
+/** A request for no tokens ends with its prompt. */
+const NO_TOKENS: Ending = { reason: "length" };
 
 export interface EngineLimits {
   /** Sequences that run at once; the kernel's own bound may be lower. */
@@ -27,30 +30,15 @@ export interface EngineLimits {
   readonly schedulingPolicy: SchedulingPolicy;
 }
 
-export interface Submission {
-  /** Unique among the open requests. */
-  readonly request: number;
-  /** At least one token, all in the vocabulary. */
-  readonly prompt: Int32Array;
-  readonly sampling: SamplingParams;
-  readonly samples: number;
-  readonly priority: number;
-  /** Room for the prefix cache: the salt at the root of its hashes. */
-  readonly cacheSalt?: string;
-}
-
 export class Engine {
   readonly #kernel: Kernel;
   readonly #scheduler: Scheduler;
   readonly #sampler: Sampler;
   readonly #batch: Batch;
   readonly #rules: StopRules;
-  readonly #requests = new Map<number, Set<Sequence>>();
-  /** Samples that wait for the first one to report the prompt's logprobs, because its prefill is slower than theirs. */
-  readonly #held = new Map<number, Sequence[]>();
+  readonly #requests = new Requests();
   readonly #now: () => number;
   #report: StepReport = emptyReport();
-  #arrivals = 0;
   #steps = 0;
   #promptTokens = 0;
   #generationTokens = 0;
@@ -74,33 +62,24 @@ export class Engine {
 
   /** Queues a request. One that cannot run is refused in the next report. */
   submit(submission: Submission): void {
-    const problem = this.#problemOf(submission);
-    if (problem !== undefined) {
-      this.#report.failures.push({ request: submission.request, kind: "invalid_request", message: problem });
-      return;
-    }
-    const { request, prompt, sampling, priority } = submission;
-    const sequences: Sequence[] = [];
-    for (let sample = 0; sample < submission.samples; sample++) {
-      const order = this.#arrivals++;
-      sequences.push(new Sequence({ request, sample, order, prompt, sampling, priority, arrived: this.#now() }));
-    }
-    this.#requests.set(request, new Set(sequences));
-    const held = sampling.promptLogprobs === undefined ? [] : sequences.splice(1);
-    if (held.length > 0) this.#held.set(request, held);
-    for (const sequence of sequences) this.#scheduler.enqueue(sequence);
+    const { request } = submission;
+    const { vocabularySize } = this.#kernel.limits;
+    const problem = this.#requests.has(request)
+      ? "the request is open already"
+      : problemOf(submission, { vocabularySize, contextLength: this.#rules.contextLength });
+    if (problem !== undefined) this.#report.failures.push({ request, kind: "invalid_request", message: problem });
+    else for (const sequence of this.#requests.open(submission, this.#now())) this.#scheduler.enqueue(sequence);
   }
 
   /** Drops a request; nothing more is said about it. Unknown ones are ignored: it may just have ended. */
   abort(request: number): void {
-    for (const sequence of this.#requests.get(request) ?? []) this.#drop(sequence);
-    this.#requests.delete(request);
-    this.#held.delete(request);
+    for (const sequence of this.#requests.of(request)) this.#drop(sequence);
+    this.#requests.close(request);
   }
 
   /** A slow reader: its sequences keep their slots and get no tokens until resumed. */
   setPaused(request: number, paused: boolean): void {
-    for (const sequence of this.#requests.get(request) ?? []) sequence.paused = paused;
+    for (const sequence of this.#requests.of(request)) sequence.paused = paused;
   }
 
   /** One iteration; undefined when there was nothing to do or say. @throws only if the kernel cannot go on */
@@ -122,7 +101,7 @@ export class Engine {
     for (const sequence of this.#scheduler.running) cells += sequence.computed;
     return {
       running: this.#scheduler.runningCount,
-      waiting: this.#scheduler.waitingCount + this.#heldCount,
+      waiting: this.#scheduler.waitingCount + this.#requests.heldCount,
       kvUsage: cells / (contextPerSlot * maxSequences),
       steps: this.#steps,
       promptTokens: this.#promptTokens,
@@ -131,23 +110,17 @@ export class Engine {
     };
   }
 
-  get #heldCount(): number {
-    let count = 0;
-    for (const sequences of this.#held.values()) count += sequences.length;
-    return count;
-  }
-
   get openRequests(): number {
-    return this.#requests.size;
+    return this.#requests.count;
   }
 
   /** @throws Error naming the invariant that does not hold */
   checkIntegrity(): void {
     this.#scheduler.checkIntegrity();
-    let open = -this.#heldCount;
-    for (const sequences of this.#requests.values()) open += sequences.size;
     const { runningCount, waitingCount, running } = this.#scheduler;
-    if (open !== runningCount + waitingCount) throw new Error(`${open} open sequences, ${runningCount + waitingCount} scheduled`);
+    const open = this.#requests.sequenceCount - this.#requests.heldCount;
+    const scheduled = runningCount + waitingCount;
+    if (open !== scheduled) throw new Error(`${open} open sequences, ${scheduled} scheduled`);
     const held = new Map(running.map((sequence) => [sequence.slot, sequence.computed]));
     for (let slot = 0; slot < this.#kernel.limits.maxSequences; slot++) {
       const length = this.#kernel.length(slot);
@@ -157,17 +130,6 @@ export class Engine {
 
   close(): void {
     this.#kernel.close();
-  }
-
-  #problemOf({ prompt, samples, request }: Submission): string | undefined {
-    const { contextLength } = this.#rules;
-    if (this.#requests.has(request)) return "the request is open already";
-    if (samples < 1) return "a request has at least one sample";
-    if (prompt.length < 1) return "the prompt has no tokens";
-    if (prompt.length > contextLength) return `the prompt has ${prompt.length} tokens; the context holds ${contextLength}`;
-    const { vocabularySize } = this.#kernel.limits;
-    for (const token of prompt) if (token < 0 || token >= vocabularySize) return `token ${token} is not in the vocabulary`;
-    return undefined;
   }
 
   /** Runs the plan; where the kernel is full the last in line give way, one by one. Undefined: nobody was left. */
@@ -182,7 +144,7 @@ export class Engine {
         return { uses, rows };
       } catch (error) {
         if (!(error instanceof KernelError)) throw error;
-        if (error.code !== "full" || !this.#makeRoom(left)) this.#failPlan(left);
+        if (error.code !== "full" || !this.#makeRoom(left)) this.#failPlan(left, error);
       }
     }
     return undefined;
@@ -199,8 +161,10 @@ export class Engine {
     return true;
   }
 
-  #failPlan(left: Map<Sequence, number>): void {
-    for (const sequence of left.keys()) this.#fail(sequence.request, "engine_failed", "the engine could not run this request");
+  #failPlan(left: Map<Sequence, number>, error: KernelError): void {
+    const message = "the engine could not run this request";
+    const detail = `${error.code}: ${error.message}`;
+    for (const { request } of left.keys()) this.#fail({ request, kind: "engine_failed", message, detail });
     left.clear();
   }
 
@@ -211,24 +175,27 @@ export class Engine {
         this.#settleRow(sequence, position, rows[at] as Float32Array);
       } catch (error) {
         if (!(error instanceof SamplingError)) throw error;
-        this.#fail(sequence.request, error.code === "masked" ? "invalid_request" : "engine_failed", error.message);
+        const kind = error.code === "masked" ? "invalid_request" : "engine_failed";
+        this.#fail({ request: sequence.request, kind, message: error.message });
       }
     });
   }
 
   #settleRow(sequence: Sequence, position: number, row: Float32Array): void {
-    if (position < sequence.length - 1) return settlePrompt(this.#sampler, sequence, position, row);
-    if (sequence.output.length === 0) this.#reportPrompt(sequence);
-    if (sequence.sampling.maxTokens === 0) return this.#finish(sequence, { reason: "length" });
+    if (position < sequence.length - 1) settlePrompt(this.#sampler, sequence, position, row);
+    else {
+      if (sequence.output.length === 0) this.#reportPrompt(sequence);
+      const ending = sequence.sampling.maxTokens === 0 ? NO_TOKENS : this.#nextToken(sequence, row);
+      if (ending !== undefined) this.#finish(sequence, ending);
+    }
+  }
+
+  #nextToken(sequence: Sequence, row: Float32Array): Ending | undefined {
     const { request, sample } = sequence;
-    this.#report.tokens.push({
-      request,
-      sample,
-      ...settleToken(this.#sampler, sequence, row, this.#kernel.limits.endOfTurn),
-    });
+    const sampled = settleToken(this.#sampler, sequence, row, this.#kernel.limits.endOfTurn);
+    this.#report.tokens.push({ request, sample, ...sampled });
     this.#generationTokens++;
-    const ending = endingOf(sequence, this.#rules);
-    if (ending !== undefined) this.#finish(sequence, ending);
+    return endingOf(sequence, this.#rules);
   }
 
   /** The first sample speaks for the request: it is never served after its siblings, so no token precedes this. */
@@ -241,14 +208,11 @@ export class Engine {
       cachedTokens: 0,
       ...(logprobs === undefined ? {} : { logprobs }),
     });
-    for (const sibling of this.#held.get(sequence.request) ?? []) this.#scheduler.enqueue(sibling);
-    this.#held.delete(sequence.request);
+    for (const sibling of this.#requests.takeHeld(sequence.request)) this.#scheduler.enqueue(sibling);
   }
 
   #finish(sequence: Sequence, ending: Ending): void {
-    const sequences = this.#requests.get(sequence.request);
-    sequences?.delete(sequence);
-    if (sequences?.size === 0) this.#requests.delete(sequence.request);
+    this.#requests.finish(sequence);
     this.#report.finishes.push({ ...ending, ...this.#account(sequence) });
     this.#drop(sequence);
   }
@@ -266,10 +230,10 @@ export class Engine {
   }
 
   /** Fails the whole request; its other samples end silently. */
-  #fail(request: number, kind: FailureKind, message: string): void {
-    if (!this.#requests.has(request)) return;
-    this.abort(request);
-    this.#report.failures.push({ request, kind, message });
+  #fail(failure: FailureReport): void {
+    if (!this.#requests.has(failure.request)) return;
+    this.abort(failure.request);
+    this.#report.failures.push(failure);
   }
 
   #drop(sequence: Sequence): void {

@@ -108,8 +108,9 @@ export class FakeKernel implements Kernel {
 
   #check(batch: Batch): void {
     const { maxBatchTokens, vocabularySize, contextPerSlot } = this.limits;
-    if (batch.count < 1 || batch.count > maxBatchTokens) throw new KernelError("invalid", `${batch.count} tokens in a batch`);
-    let slot = -1;
+    if (batch.count < 1 || batch.count > maxBatchTokens)
+      throw new KernelError("invalid", `${batch.count} tokens in a batch`);
+    let slot = -2; // so that slot -1 is looked up and refused
     let next = 0;
     for (let at = 0; at < batch.count; at++) {
       const here = batch.slots[at] as number;
@@ -118,7 +119,8 @@ export class FakeKernel implements Kernel {
       slot = here;
       const token = batch.tokens[at] as number;
       if (token < 0 || token >= vocabularySize) throw new KernelError("invalid", `token ${token}`);
-      if (batch.positions[at] !== next) throw new KernelError("invalid", `position ${batch.positions[at]}, not ${next}`);
+      if (batch.positions[at] !== next)
+        throw new KernelError("invalid", `position ${batch.positions[at]}, not ${next}`);
       if (++next > contextPerSlot) throw new KernelError("invalid", `slot ${slot} cannot hold ${next} tokens`);
     }
     const held = this.#slots.reduce((sum, tokens) => sum + tokens.length, 0);

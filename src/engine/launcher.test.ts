@@ -11,8 +11,8 @@ import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import type { FakeFault, FakeScript } from "./fake.ts";
 import { EngineStartError, startEngine } from "./launcher.ts";
 import { WINDOW } from "./loop.ts";
+import type { EngineHandle, EngineOptions } from "./options.ts";
 import { HIGH } from "./stream.ts";
-import type { EngineHandle, EngineOptions } from "./supervisor.ts";
 
 const MODEL: ModelInfo = {
   architecture: "fake",
@@ -97,7 +97,10 @@ describe("startEngine", () => {
       assert.ok(own.slice(0, 8).every((event) => event.type === "tokens" && event.logprobs?.[0]?.top.length === 2));
       assert.deepEqual(own[8], { type: "finish", sample, reason: "length" });
     }
-    assert.equal(steps.reduce((sum, tokens) => sum + tokens, 0), 16);
+    assert.equal(
+      steps.reduce((sum, tokens) => sum + tokens, 0),
+      16,
+    );
     assert.deepEqual(sequences, [8, 8]);
     assert.equal(engine.stats().generationTokens, 16);
     await until(() => idle(engine), "nothing is left open");
@@ -113,7 +116,10 @@ describe("startEngine", () => {
       [request({}, 0), "n"],
     ];
     for (const [wrong, param] of bad) {
-      assert.throws(() => engine.generate(wrong, NEVER), (error) => error instanceof Fault && error.param === param);
+      assert.throws(
+        () => engine.generate(wrong, NEVER),
+        (error) => error instanceof Fault && error.param === param,
+      );
     }
     assert.equal(engine.counters().requests, 0);
   });
@@ -144,7 +150,8 @@ describe("startEngine", () => {
     leave.abort();
     assert.equal(await running, "cancelled");
     assert.equal(await faultOf(() => engine.generate(request(), leave.signal)), "cancelled");
-    for await (const event of engine.generate(request({ maxTokens: 90_000 }), NEVER)) if (event.type === "tokens") break;
+    for await (const event of engine.generate(request({ maxTokens: 90_000 }), NEVER))
+      if (event.type === "tokens") break;
     await until(() => idle(engine), "nothing is left open");
   });
 
@@ -181,7 +188,10 @@ describe("startEngine", () => {
     await until(() => idle(engine), "nothing is left open");
   });
 
-  for (const [name, fault] of [["a native abort", "crash"], ["an exception that no kernel should throw", "throw"]] as const) {
+  for (const [name, fault] of [
+    ["a native abort", "crash"],
+    ["an exception that no kernel should throw", "throw"],
+  ] as const) {
     it(`survives ${name} at the Nth step: fails what ran, then works again`, async () => {
       for (let forward = 1; forward <= 4; forward++) {
         const engine = await start({ faults: [{ forward, fault }], maxSequences: 1 });
@@ -191,7 +201,8 @@ describe("startEngine", () => {
         await until(() => engine.state() !== "ready" || engine.stats().restarts > 0, "the exit is seen");
         await until(() => engine.state() === "ready", "it is back");
         // The script starts over in the new process: few enough steps stay clear of its fault.
-        if (forward > 1) assert.equal(await faultOf(() => engine.generate(request({ maxTokens: forward - 1 }), NEVER)), "none");
+        if (forward > 1)
+          assert.equal(await faultOf(() => engine.generate(request({ maxTokens: forward - 1 }), NEVER)), "none");
         assert.equal(engine.stats().restarts, 1);
         await engine.close();
       }
@@ -269,7 +280,10 @@ describe("startEngine", () => {
       console.log(engine.pid);
       setInterval(() => {}, 1000);`;
     const cwd = fileURLToPath(new URL(".", import.meta.url));
-    const parent = spawn(process.execPath, ["--input-type=module", "-e", source], { cwd, stdio: ["ignore", "pipe", "inherit"] });
+    const parent = spawn(process.execPath, ["--input-type=module", "-e", source], {
+      cwd,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     const [line] = (await once(parent.stdout, "data")) as [Buffer];
     const pid = Number(line.toString());
     assert.ok(isAlive(pid));

@@ -10,12 +10,10 @@ import { fileURLToPath } from "node:url";
 import type { EngineLimits } from "./engine.ts";
 import type { KernelLimits } from "./kernel.ts";
 import { type Command, type KernelInit, type Notice, readNotice, type StepMessage } from "./messages.ts";
-import { type EngineHandle, type EngineOptions, Supervisor } from "./supervisor.ts";
+import type { EngineHandle, EngineOptions, LogFunction } from "./options.ts";
+import { Supervisor } from "./supervisor.ts";
 
 const MAX_LOG_LINE = 2000;
-
-export type LogLevel = "debug" | "info" | "warn" | "error";
-export type LogFunction = (level: LogLevel, message: string, fields?: Readonly<Record<string, unknown>>) => void;
 
 /** The engine did not get to work. The message is the child's own reason where it gave one. */
 export class EngineStartError extends Error {

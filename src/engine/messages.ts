@@ -5,11 +5,12 @@
  * reads: a message of another version or a bug ends in one clear error, not in a wrong token.
  * All tokens of a step travel in ONE message. Sent by supervisor.ts and loop.ts; packing in packed.ts.
  */
-import type { EngineLimits, Submission } from "./engine.ts";
+import type { EngineLimits } from "./engine.ts";
 import type { FakeScript } from "./fake.ts";
 import type { KernelLimits } from "./kernel.ts";
 import type { PackedLogprobs } from "./packed.ts";
 import type { EngineGauges, FailureReport, FinishReport } from "./report.ts";
+import type { Submission } from "./requests.ts";
 
 /** Which kernel the engine process opens. For `native`, `options` goes to openNativeKernel as it is. */
 export type KernelInit =
@@ -97,7 +98,7 @@ const NOTICES: Readonly<Record<Notice["type"], Shape>> = {
 
 function read(value: unknown, shapes: Readonly<Record<string, Shape>>): void {
   const message = value as Record<string, unknown> | null;
-  const type = message?.["type"];
+  const type = message?.type;
   const shape = typeof type === "string" && Object.hasOwn(shapes, type) ? shapes[type] : undefined;
   if (shape === undefined || message === null) throw new MessageError(`a message of unknown type ${String(type)}`);
   for (const [field, holds] of Object.entries(shape)) {

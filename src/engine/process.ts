@@ -1,8 +1,8 @@
 /**
  * Entry of the engine process: opens the kernel that the init message names, then steps until told to close.
  *
- * It ends when the channel to its parent closes, so no orphan stays; SIGINT and SIGTERM, which a terminal sends to
- * the whole process group, are the parent's to decide about. Started by launcher.ts only.
+ * It ends when the channel to its parent closes, so no orphan stays; SIGINT, SIGTERM and SIGHUP, which a terminal sends
+ * to the whole process group, are the parent's to decide about. Started by launcher.ts only.
  */
 import { Engine } from "./engine.ts";
 import { openFakeKernel } from "./fake.ts";
@@ -38,8 +38,7 @@ async function start({ kernel: init, limits }: Extract<Command, { type: "init" }
 
 function main(): void {
   process.title = "castellan-engine";
-  process.on("SIGINT", () => {});
-  process.on("SIGTERM", () => {});
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
   process.on("disconnect", () => process.exit(0));
   let loop: Promise<EngineLoop | undefined> | undefined;
   process.on("message", async (value: unknown) => {

@@ -41,6 +41,8 @@ export interface FailureReport {
   readonly request: number;
   readonly kind: FailureKind;
   readonly message: string;
+  /** For the log only. */
+  readonly detail?: string;
 }
 
 /** Gauges of now and totals since the engine opened. Token counts in tokens. */

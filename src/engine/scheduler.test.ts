@@ -30,14 +30,23 @@ const tokensOf = (plan: Plan): Record<number, number> =>
 describe("Scheduler", () => {
   it("serves decodes first, then prompts in chunks, in order of arrival", () => {
     const scheduler = new Scheduler(LIMITS);
-    for (const [order, length] of [[0, 2], [1, 14], [2, 3]] as const) scheduler.enqueue(sequenceOf(order, length));
+    for (const [order, length] of [
+      [0, 2],
+      [1, 14],
+      [2, 3],
+    ] as const)
+      scheduler.enqueue(sequenceOf(order, length));
     const plans: unknown[] = [];
     for (let step = 0; step < 3; step++) {
       const plan = scheduler.schedule();
       plans.push(tokensOf(plan));
       run(plan);
     }
-    assert.deepEqual(plans, [{ 0: 2, 1: 8 }, { 0: 1, 1: 6, 2: 3 }, { 0: 1, 1: 1, 2: 1 }]);
+    assert.deepEqual(plans, [
+      { 0: 2, 1: 8 },
+      { 0: 1, 1: 6, 2: 3 },
+      { 0: 1, 1: 1, 2: 1 },
+    ]);
   });
 
   it("takes the lowest free slot", () => {
@@ -53,9 +62,17 @@ describe("Scheduler", () => {
   });
 
   it("honours priority only under that policy", () => {
-    for (const [policy, first] of [["fcfs", 0], ["priority", 2]] as const) {
+    for (const [policy, first] of [
+      ["fcfs", 0],
+      ["priority", 2],
+    ] as const) {
       const scheduler = new Scheduler({ ...LIMITS, maxSequences: 1, policy });
-      for (const [order, priority] of [[0, 5], [1, 5], [2, -1]] as const) scheduler.enqueue(sequenceOf(order, 1, priority));
+      for (const [order, priority] of [
+        [0, 5],
+        [1, 5],
+        [2, -1],
+      ] as const)
+        scheduler.enqueue(sequenceOf(order, 1, priority));
       assert.deepEqual(Object.keys(tokensOf(scheduler.schedule())), [String(first)]);
     }
   });
@@ -86,7 +103,11 @@ describe("Scheduler", () => {
 
   it("holds its invariants and follows a naive model under any commands", () => {
     const command = fc.oneof(
-      fc.record({ kind: fc.constant("submit" as const), length: fc.integer({ min: 1, max: 25 }), priority: fc.integer({ min: 0, max: 2 }) }),
+      fc.record({
+        kind: fc.constant("submit" as const),
+        length: fc.integer({ min: 1, max: 25 }),
+        priority: fc.integer({ min: 0, max: 2 }),
+      }),
       fc.record({ kind: fc.constantFrom("abort" as const, "toggle" as const), pick: fc.nat(20) }),
       fc.record({ kind: fc.constant("step" as const) }),
     );

@@ -118,7 +118,8 @@ export class Scheduler {
     const seen = new Set<Sequence>();
     this.#slots.forEach((sequence, slot) => {
       if (sequence === undefined) return;
-      if (sequence.slot !== slot || sequence.state !== "running") throw new Error(`slot ${slot} and its sequence differ`);
+      if (sequence.slot !== slot || sequence.state !== "running")
+        throw new Error(`slot ${slot} and its sequence differ`);
       if (sequence.computed >= sequence.length) throw new Error(`slot ${slot} has nothing left to compute`);
       seen.add(sequence);
     });

@@ -64,8 +64,8 @@ export class RequestStream implements AsyncIterableIterator<GenerationEvent> {
     if (this.#ended) return;
     if (event.type === "finish" && --this.#samplesLeft === 0) this.#end();
     const pull = this.#takePull();
-    if (pull !== undefined) return pull.resolve({ done: false, value: event });
-    this.#queue.push(event);
+    if (pull === undefined) this.#queue.push(event);
+    else pull.resolve({ done: false, value: event });
     if (!this.#ended && !this.#paused && this.backlog > HIGH) this.#setPaused(true);
   }
 

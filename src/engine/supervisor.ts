@@ -1,70 +1,27 @@
 /**
  * The engine as the HTTP process sees it: a Backend over an engine process that may die at any time.
  *
- * States: starting → ready ⇄ restarting → stopped; `stalled` is `ready` seen while no step completes. When the process
+ * States: starting → ready ⇄ restarting → stopped; `stalled` is `ready` while no step completes. When the process
  * ends, every open request fails at once with `engine_failed`, new ones get `engine_unavailable` until it is back;
  * it is started again for ever, with backoff. A process that makes no step for stallAfterMs + killAfterMs is killed.
  *
  * Invariants: an open request has one stream, one abort listener and its samples counted in `#samples`; all of them
  * go together in #forget. At most maxNumQueuedReqs sequences are open. Made by launcher.ts.
  */
-import type { Backend, BackendState, BackendStats } from "#core/backend.ts";
+import type { BackendState, BackendStats } from "#core/backend.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
 import { Backoff } from "./backoff.ts";
-import type { EngineLimits } from "./engine.ts";
-import type { EngineProcess, LaunchHandlers, LaunchOptions, LogFunction } from "./launcher.ts";
+import type { EngineProcess, LaunchHandlers, LaunchOptions } from "./launcher.ts";
 import { ACK_EVERY } from "./loop.ts";
-import type { Command, KernelInit, StepMessage } from "./messages.ts";
+import type { Command, StepMessage } from "./messages.ts";
+import type { EngineCounters, EngineHandle, EngineOptions } from "./options.ts";
 import { unpackLogprobs } from "./packed.ts";
-import type { EngineGauges, FinishReport } from "./report.ts";
+import type { FinishReport } from "./report.ts";
 import { RequestStream } from "./stream.ts";
 import { Totals } from "./totals.ts";
 import { Watchdog } from "./watchdog.ts";
-
-export interface EngineOptions extends EngineLimits {
-  /** Facts from the GGUF header; contextLength is lowered to what the kernel can hold. */
-  readonly model: ModelInfo;
-  readonly kernel: KernelInit;
-  /**
-   * Sequences open at once, waiting or running, a request of n samples counting n (vLLM's --max-num-queued-reqs);
-   * one more is refused with `overloaded`. Default 1024.
-   */
-  readonly maxNumQueuedReqs?: number;
-  /** Default 120,000. */
-  readonly startTimeoutMs?: number;
-  /** Without a step for so long while work is runnable, the state is `stalled`. Default 30,000. */
-  readonly stallAfterMs?: number;
-  /** Stalled for so long, the process is killed and started again. Default 90,000. */
-  readonly killAfterMs?: number;
-  /** How long close() lets the process end by itself. Default 5,000. */
-  readonly closeAfterMs?: number;
-  /** First pause before a restart, doubled up to 30,000 with jitter. Default 250. */
-  readonly restartAfterMs?: number;
-  /** The engine process's whole environment; nothing of the parent's is passed on. Default empty. */
-  readonly env?: Readonly<Record<string, string>>;
-  readonly execArgv?: readonly string[];
-  readonly log?: LogFunction;
-  /** After each step: gauges and the number of tokens it brought. */
-  readonly onStep?: (gauges: EngineGauges, tokens: number) => void;
-  /** After each finished sequence. */
-  readonly onSequence?: (finish: FinishReport) => void;
-}
-
-/** What the engine holds open, for leak tests; all zero when idle (and `timers` after close). */
-export interface EngineCounters {
-  readonly requests: number;
-  readonly sequences: number;
-  readonly paused: number;
-  readonly timers: number;
-}
-
-export interface EngineHandle extends Backend {
-  counters(): EngineCounters;
-  /** The engine process, while there is one. */
-  readonly pid: number | undefined;
-}
 
 type Launch = (options: LaunchOptions, handlers: LaunchHandlers, signal: AbortSignal) => Promise<EngineProcess>;
 
@@ -90,7 +47,9 @@ export class Supervisor implements EngineHandle {
     this.#launch = launch;
     this.#model = options.model;
     this.#backoff = new Backoff(options.restartAfterMs ?? 250);
-    this.#watchdog = new Watchdog(options.stallAfterMs ?? 30_000, options.killAfterMs ?? 90_000, () => this.#killStalled());
+    this.#watchdog = new Watchdog(options.stallAfterMs ?? 30_000, options.killAfterMs ?? 90_000, () =>
+      this.#killStalled(),
+    );
   }
 
   get model(): ModelInfo {
@@ -199,7 +158,9 @@ export class Supervisor implements EngineHandle {
     }
     this.#pushTokens(message);
     for (const finish of message.finishes) this.#onFinish(finish);
-    for (const { request, kind, message: text } of message.failures) this.#fail(request, new Fault(kind, text));
+    for (const { request, kind, message: text, detail } of message.failures) {
+      this.#fail(request, new Fault(kind, text, detail === undefined ? {} : { detail }));
+    }
     this.#options.onStep?.(message.gauges, message.tokens.length);
   }
 

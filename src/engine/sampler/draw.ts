@@ -4,9 +4,10 @@
  *
  * Exact: the kept set is that of a full sort by (logit falling, index rising). top_k keeps exactly k, ties to the
  * lower index (vLLM keeps all that tie with the k-th). The likeliest entry is always kept.
- * Invariant: rows come checked (no NaN, no +Infinity, at least one finite entry). Called by sampler.ts.
+ * A row without a finite largest entry draws nothing and says why. Called by sampler.ts.
  */
-import { BUCKETS, BUCKETS_PER_NAT, weightAt } from "./exp.ts";
+import { BUCKETS, BUCKETS_PER_NAT, bucketAt, weightAt } from "./exp.ts";
+import { largest, type RowProblem } from "./largest.ts";
 import { Selector } from "./select.ts";
 
 export interface Shape {
@@ -20,47 +21,45 @@ export interface Shape {
 
 export class Drawer {
   readonly #selector: Selector;
-  /** Running sums of weights: over the row when nothing cuts it, over the kept entries otherwise. */
+  /** Indices of the kept entries, when something cuts. */
+  readonly kept: Int32Array;
+  /** Running sums of weights: over the kept entries, or over the row when nothing cuts it. */
   readonly #sums: Float64Array;
   readonly #mass = new Float64Array(BUCKETS);
 
+  /** @param capacity the longest row */
   constructor(capacity: number) {
     this.#selector = new Selector(capacity);
+    this.kept = new Int32Array(capacity);
     this.#sums = new Float64Array(capacity);
   }
 
   /**
-   * @param max the row's largest entry
    * @param u uniform in [0, 1)
-   * @returns an index in [0, length)
+   * @returns an index in [0, length), or why there is none
    */
-  draw(row: Float32Array, length: number, max: number, shape: Shape, u: number): number {
-    const count = this.keep(row, length, max, shape);
-    if (count === undefined) return this.#drawAll(row, length, max, shape, u);
-    return this.#selector.indices[pick(this.#sums, count, u)] as number;
+  draw(row: Float32Array, length: number, shape: Shape, u: number): number | RowProblem {
+    const cuts = (shape.topK > 0 && shape.topK < length) || shape.topP < 1;
+    if (!cuts) return this.#drawAll(row, length, shape, u);
+    const count = this.keep(row, length, shape);
+    return typeof count === "string" ? count : (this.kept[pick(this.#sums, count, u)] as number);
   }
 
-  /**
-   * The entries that top_k or top_p leave, likeliest first, into `kept`; returns how many. Undefined when neither cuts.
-   */
-  keep(row: Float32Array, length: number, max: number, shape: Shape): number | undefined {
-    if (shape.topK > 0 && shape.topK < length) {
-      const count = this.#selector.select(row, length, shape.topK, cutOf(max, shape));
-      return this.#prefix(row, count, max, shape.temperature, shape.topP);
-    }
-    return shape.topP < 1 ? this.#nucleus(row, length, max, shape) : undefined;
-  }
-
-  /** What the last `keep` kept. */
-  get kept(): Int32Array {
-    return this.#selector.indices;
+  /** Leaves the entries that min_p, top_k and top_p keep in `kept`; returns how many (≥ 1), or why there are none. */
+  keep(row: Float32Array, length: number, shape: Shape): number | RowProblem {
+    return shape.topK > 0 && shape.topK < length
+      ? this.#keepTop(row, length, shape)
+      : this.#nucleus(row, length, shape);
   }
 
   /** Nothing to sort: weigh every entry, then search the running sums. */
-  #drawAll(row: Float32Array, length: number, max: number, shape: Shape, u: number): number {
-    const sums = this.#sums;
+  #drawAll(row: Float32Array, length: number, shape: Shape, u: number): number | RowProblem {
+    const best = largest(row, length);
+    if (typeof best === "string") return best;
+    const max = row[best] as number;
     const scale = BUCKETS_PER_NAT / shape.temperature;
     const cut = cutOf(max, shape);
+    const sums = this.#sums;
     let sum = 0;
     for (let index = 0; index < length; index++) {
       const value = row[index] as number;
@@ -70,56 +69,82 @@ export class Drawer {
     return pick(sums, length, u);
   }
 
-  /** Weighs the selected entries (likeliest first) and keeps the smallest prefix that holds `topP` of their mass. */
-  #prefix(row: Float32Array, count: number, max: number, temperature: number, topP: number): number {
+  /** The k likeliest, then of those what min_p and top_p leave: both keep a prefix of the sorted list. */
+  #keepTop(row: Float32Array, length: number, shape: Shape): number | RowProblem {
+    const found = this.#selector.select(row, length, shape.topK);
+    if (found <= 0) return found < 0 ? "nan" : "empty";
     const { indices } = this.#selector;
-    const scale = BUCKETS_PER_NAT / temperature;
+    const max = row[indices[0] as number] as number;
+    if (max === Infinity) return "infinite";
+    const scale = BUCKETS_PER_NAT / shape.temperature;
+    const cut = cutOf(max, shape);
+    let count = 0;
     let sum = 0;
-    for (let at = 0; at < count; at++) {
-      sum += weightAt((max - (row[indices[at] as number] as number)) * scale);
-      this.#sums[at] = sum;
+    for (; count < found; count++) {
+      const index = indices[count] as number;
+      const value = row[index] as number;
+      if (value < cut) break;
+      this.kept[count] = index;
+      this.#sums[count] = sum += weightAt((max - value) * scale);
     }
-    return topP < 1 ? reach(this.#sums, count, topP * sum) : count;
+    return shape.topP < 1 ? reach(this.#sums, count, shape.topP * sum) : count;
   }
 
   /**
-   * top_p over the whole row. One pass sums the mass of each likelihood bucket; the bucket where the mass is reached
-   * bounds what has to be sorted. Leaves the kept entries, likeliest first, in the selector; returns how many.
+   * top_p over the whole row without sorting it. One pass sums the mass of each likelihood bucket; all buckets before
+   * the one where the mass is reached are kept whole, and only that one is sorted.
    */
-  #nucleus(row: Float32Array, length: number, max: number, shape: Shape): number {
+  #nucleus(row: Float32Array, length: number, shape: Shape): number | RowProblem {
+    const best = largest(row, length);
+    if (typeof best === "string") return best;
+    const max = row[best] as number;
     const scale = BUCKETS_PER_NAT / shape.temperature;
     const cut = cutOf(max, shape);
     this.#weighBuckets(row, length, max, scale, cut);
-    const { buckets, target } = this.#reachBucket(shape.topP);
-    const { indices } = this.#selector;
+    const { last, target } = this.#reachBucket(shape.topP);
+    const edge = this.#selector.indices;
     let count = 0;
+    let edges = 0;
+    let sum = 0;
     for (let index = 0; index < length; index++) {
       const value = row[index] as number;
-      if (value >= cut && (max - value) * scale < buckets) indices[count++] = index;
+      const distance = (max - value) * scale;
+      if (distance >= last + 1 || value < cut) continue;
+      if (distance >= last) edge[edges++] = index;
+      else {
+        this.kept[count] = index;
+        this.#sums[count++] = sum += weightAt(distance);
+      }
     }
-    this.#selector.order(row, count);
-    this.#prefix(row, count, max, shape.temperature, 1);
-    return reach(this.#sums, count, target);
+    this.#selector.order(row, edges);
+    for (let at = 0; at < edges && (count === 0 || sum < target); at++) {
+      const index = edge[at] as number;
+      this.kept[count] = index;
+      this.#sums[count++] = sum += weightAt((max - (row[index] as number)) * scale);
+    }
+    return count;
   }
 
   #weighBuckets(row: Float32Array, length: number, max: number, scale: number, cut: number): void {
     const mass = this.#mass.fill(0);
     for (let index = 0; index < length; index++) {
       const value = row[index] as number;
+      if (value < cut) continue;
       const distance = (max - value) * scale;
-      if (value >= cut && distance < BUCKETS) mass[distance | 0] = (mass[distance | 0] as number) + weightAt(distance);
+      const bucket = bucketAt(distance);
+      mass[bucket] = (mass[bucket] as number) + weightAt(distance);
     }
   }
 
-  /** How many buckets hold `topP` of the mass, and one more: sums round differently in another order. */
-  #reachBucket(topP: number): { buckets: number; target: number } {
+  /** The bucket in which the running mass reaches `topP` of all. */
+  #reachBucket(topP: number): { last: number; target: number } {
     let total = 0;
     for (const part of this.#mass) total += part;
     const target = total * topP;
     let sum = 0;
-    let buckets = 0;
-    while (buckets < BUCKETS && sum <= target * (1 + 1e-9)) sum += this.#mass[buckets++] as number;
-    return { buckets: buckets + 1, target };
+    let last = -1;
+    while (last < BUCKETS - 1 && sum < target) sum += this.#mass[++last] as number;
+    return { last, target };
   }
 }
 

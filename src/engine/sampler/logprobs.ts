@@ -5,6 +5,7 @@
  */
 import type { PositionLogprobs, TokenLogprob } from "#core/generate.ts";
 import { BUCKETS_PER_NAT, weightAt } from "./exp.ts";
+import { largest, type RowProblem } from "./largest.ts";
 import { Selector } from "./select.ts";
 
 export class LogprobReader {
@@ -15,20 +16,21 @@ export class LogprobReader {
   }
 
   /**
-   * @param row raw logits, shape [vocabulary], no NaN
+   * @param row raw logits, shape [vocabulary]
    * @param token the token that stands at this position
    * @param top how many of the likeliest, -1 = all
    */
-  read(row: Float32Array, token: number, top: number): PositionLogprobs {
-    let max = -Infinity;
-    for (const value of row) if (value > max) max = value;
+  read(row: Float32Array, token: number, top: number): PositionLogprobs | RowProblem {
+    const best = largest(row, row.length);
+    if (typeof best === "string") return best;
+    const max = row[best] as number;
     const chosen = row[token] as number;
     let sum = 0;
     let before = 0;
     for (let index = 0; index < row.length; index++) {
       const value = row[index] as number;
       sum += weightAt((max - value) * BUCKETS_PER_NAT);
-      if (value > chosen || (value === chosen && index < token)) before++;
+      if (value >= chosen && (value > chosen || index < token)) before++;
     }
     const normalizer = max + Math.log(sum);
     return {
@@ -39,7 +41,7 @@ export class LogprobReader {
 
   #top(row: Float32Array, count: number, normalizer: number): TokenLogprob[] {
     if (count === 0) return [];
-    const found = this.#selector.select(row, row.length, count, -Infinity);
+    const found = this.#selector.select(row, row.length, count);
     const top: TokenLogprob[] = [];
     for (let at = 0; at < found; at++) {
       const token = this.#selector.indices[at] as number;

@@ -18,7 +18,9 @@ function referenceProbabilities(row: ArrayLike<number>, shape: Shape): Map<numbe
   const max = Math.max(...Array.from(row));
   const weight = (index: number) => Math.exp(((row[index] as number) - max) / shape.temperature);
   let kept = fullSort(row).filter((index) => row[index] !== -Infinity);
-  kept = kept.filter((index) => shape.minP === 0 || (row[index] as number) >= max + shape.temperature * Math.log(shape.minP));
+  kept = kept.filter(
+    (index) => shape.minP === 0 || (row[index] as number) >= max + shape.temperature * Math.log(shape.minP),
+  );
   if (shape.topK > 0) kept = kept.slice(0, shape.topK);
   const mass = kept.reduce((sum, index) => sum + weight(index), 0);
   let sum = 0;
@@ -32,10 +34,9 @@ function referenceProbabilities(row: ArrayLike<number>, shape: Shape): Map<numbe
 /** How often each index comes up when u runs evenly over [0, 1). */
 function drawnShares(row: Float32Array, shape: Shape, draws: number): Map<number, number> {
   const drawer = new Drawer(row.length);
-  const max = Math.max(...row);
   const shares = new Map<number, number>();
   for (let at = 0; at < draws; at++) {
-    const index = drawer.draw(row, row.length, max, shape, (at + 0.5) / draws);
+    const index = Number(drawer.draw(row, row.length, shape, (at + 0.5) / draws));
     shares.set(index, (shares.get(index) ?? 0) + 1 / draws);
   }
   return shares;
@@ -50,7 +51,10 @@ function sampleOne(row: Float32Array, changes: Partial<SamplingParams>, prompt: 
 }
 
 /** Quarter steps: many ties, and sums that differ from any threshold by more than rounding. */
-const logits = fc.array(fc.integer({ min: -40, max: 40 }).map((value) => value / 4), { minLength: 1, maxLength: 80 });
+const logits = fc.array(
+  fc.integer({ min: -40, max: 40 }).map((value) => value / 4),
+  { minLength: 1, maxLength: 80 },
+);
 
 describe("philox", () => {
   it("gives the known answers of Random123 (kat_vectors, philox4x32 10)", () => {
@@ -87,9 +91,11 @@ describe("Selector", () => {
     fc.assert(
       fc.property(logits, fc.integer({ min: 1, max: 90 }), fc.boolean(), (values, k, masked) => {
         const row = Float32Array.from(values, (value, index) => (masked && index % 3 === 0 ? -Infinity : value));
-        const expected = fullSort(row).filter((index) => row[index] !== -Infinity).slice(0, k);
+        const expected = fullSort(row)
+          .filter((index) => row[index] !== -Infinity)
+          .slice(0, k);
         const selector = new Selector(row.length);
-        const count = selector.select(row, row.length, Math.min(k, row.length), -Infinity);
+        const count = selector.select(row, row.length, Math.min(k, row.length));
         assert.deepEqual([...selector.indices.subarray(0, count)], expected);
       }),
     );
@@ -97,7 +103,7 @@ describe("Selector", () => {
 
   it("treats -0 and 0 as equal", () => {
     const selector = new Selector(2);
-    selector.select(Float32Array.of(-0, 0), 2, 1, -Infinity);
+    selector.select(Float32Array.of(-0, 0), 2, 1);
     assert.equal(selector.indices[0], 0);
   });
 });
@@ -134,8 +140,9 @@ describe("Drawer", () => {
       const drawer = new Drawer(length);
       for (const topP of [0.05, 0.5, 0.9, 0.999]) {
         const shape = { temperature: 1, topK: 0, topP, minP: 0 };
-        const count = drawer.keep(row, length, Math.max(...row), shape);
-        assert.deepEqual([...drawer.kept.subarray(0, count)], [...referenceProbabilities(row, shape).keys()]);
+        const count = drawer.keep(row, length, shape);
+        const expected = [...referenceProbabilities(row, shape).keys()];
+        assert.deepEqual(drawer.kept.slice(0, Number(count)).sort(), Int32Array.from(expected).sort());
       }
     }
   });
@@ -202,8 +209,14 @@ describe("Sampler", () => {
     assert.equal(token, 0);
     assert.equal(logprobs?.chosen.rank, 4);
     assert.ok(Math.abs((logprobs?.chosen.logprob ?? 0) - (1 - normalizer)) < 1e-7);
-    assert.deepEqual(logprobs?.top.map((entry) => entry.token), [2, 1, 3]);
-    assert.deepEqual(logprobs?.top.map((entry) => entry.rank), [1, 2, 3]);
+    assert.deepEqual(
+      logprobs?.top.map((entry) => entry.token),
+      [2, 1, 3],
+    );
+    assert.deepEqual(
+      logprobs?.top.map((entry) => entry.rank),
+      [1, 2, 3],
+    );
     const all = sampleOne(Float32Array.of(1, 2, 3, 2), { temperature: 0, logprobs: -1 }).logprobs;
     const mass = all?.top.reduce((sum, entry) => sum + Math.exp(entry.logprob), 0) ?? 0;
     assert.ok(Math.abs(mass - 1) < 1e-7);
@@ -212,8 +225,14 @@ describe("Sampler", () => {
 
   it("gives the same token for the same seed and index, and draws anew at the next index", () => {
     const row = Float32Array.from({ length: 64 }, (_, index) => Math.sin(index));
-    const tokens = Array.from({ length: 20 }, (_, index) => sampleOne(row.slice(), { seed: 5 }, [0], new Array(index).fill(1)).token);
-    const again = Array.from({ length: 20 }, (_, index) => sampleOne(row.slice(), { seed: 5 }, [0], new Array(index).fill(1)).token);
+    const tokens = Array.from(
+      { length: 20 },
+      (_, index) => sampleOne(row.slice(), { seed: 5 }, [0], new Array(index).fill(1)).token,
+    );
+    const again = Array.from(
+      { length: 20 },
+      (_, index) => sampleOne(row.slice(), { seed: 5 }, [0], new Array(index).fill(1)).token,
+    );
     assert.deepEqual(tokens, again);
     assert.ok(new Set(tokens).size > 5);
   });

@@ -10,6 +10,7 @@ import type { SamplingParams } from "#core/sampling.ts";
 import { Drawer } from "./draw.ts";
 import { Edits } from "./edits.ts";
 import { LogprobReader } from "./logprobs.ts";
+import { largest, type RowProblem } from "./largest.ts";
 import { uniform } from "./random.ts";
 import { MAX_ROW_LENGTH } from "./select.ts";
 
@@ -55,7 +56,8 @@ export class Sampler {
   readonly #gathered: Float32Array;
 
   constructor(vocabularySize: number) {
-    if (vocabularySize > MAX_ROW_LENGTH) throw new RangeError(`vocabulary of ${vocabularySize} is over ${MAX_ROW_LENGTH}`);
+    if (vocabularySize > MAX_ROW_LENGTH)
+      throw new RangeError(`vocabulary of ${vocabularySize} is over ${MAX_ROW_LENGTH}`);
     this.#drawer = new Drawer(vocabularySize);
     this.#logprobs = new LogprobReader(vocabularySize);
     this.#raw = new Float32Array(vocabularySize);
@@ -79,13 +81,18 @@ export class Sampler {
     const token = this.#choose(row, sequence, output.length, edited);
     edits.note(token);
     if (params.logprobs === undefined) return { token };
-    return { token, logprobs: this.#logprobs.read(raw, token, params.logprobs) };
+    return { token, logprobs: this.#readLogprobs(raw, token, params.logprobs) };
   }
 
   /** The logprobs of a prompt token, given the row of the position before it. @throws SamplingError */
   readPrompt(row: Float32Array, token: number, top: number): PositionLogprobs {
-    largest(row, row.length, false);
-    return this.#logprobs.read(row, token, top);
+    return this.#readLogprobs(row, token, top);
+  }
+
+  #readLogprobs(raw: Float32Array, token: number, top: number): PositionLogprobs {
+    const logprobs = this.#logprobs.read(raw, token, top);
+    if (typeof logprobs === "string") throw unusable(logprobs, false);
+    return logprobs;
   }
 
   #choose(row: Float32Array, sequence: SequenceSampler, index: number, edited: boolean): number {
@@ -93,10 +100,9 @@ export class Sampler {
     const { allowed } = edits;
     const values = allowed === undefined ? row : this.#gather(row, allowed);
     const length = allowed === undefined ? row.length : allowed.length;
-    const best = largest(values, length, edited || allowed !== undefined);
-    const max = values[best] as number;
-    const at =
-      params.temperature < GREEDY_BELOW ? best : this.#drawer.draw(values, length, max, params, uniform(seed, index));
+    const greedy = params.temperature < GREEDY_BELOW;
+    const at = greedy ? largest(values, length) : this.#drawer.draw(values, length, params, uniform(seed, index));
+    if (typeof at === "string") throw unusable(at, edited || allowed !== undefined);
     return allowed === undefined ? at : (allowed[at] as number);
   }
 
@@ -106,24 +112,10 @@ export class Sampler {
   }
 }
 
-/**
- * The index of the largest entry, the first among equals.
- * @param edited whether the request's own parameters may have barred tokens
- * @throws SamplingError when there is none: a NaN, an infinity, or nothing but -Infinity
- */
-function largest(row: Float32Array, length: number, edited: boolean): number {
-  let best = -Infinity;
-  let at = -1;
-  for (let index = 0; index < length; index++) {
-    const value = row[index] as number;
-    if (value <= best) continue;
-    // A NaN fails every comparison, so it always gets here: the check costs nothing on the common path.
-    if (value !== value) throw new SamplingError("model", "the model's logits contain NaN");
-    best = value;
-    at = index;
+/** @param edited whether the request's own parameters may have barred tokens */
+function unusable(problem: RowProblem, edited: boolean): SamplingError {
+  if (problem === "empty" && edited) {
+    return new SamplingError("masked", "the sampling parameters leave no token that may be drawn");
   }
-  if (best === Infinity) throw new SamplingError("model", "the model's logits contain infinity");
-  if (at >= 0) return at;
-  if (edited) throw new SamplingError("masked", "the sampling parameters leave no token that may be drawn");
-  throw new SamplingError("model", "the model's logits are all -Infinity");
+  return new SamplingError("model", `the model's logits cannot be sampled: ${problem}`);
 }

@@ -20,7 +20,7 @@ function pack(value: number, index: number): number {
 }
 
 function indexOf(key: number): number {
-  return INDEX_LIMIT - 1 - (key % INDEX_LIMIT);
+  return INDEX_LIMIT - 1 - (key - Math.floor(key / INDEX_LIMIT) * INDEX_LIMIT);
 }
 
 export class Selector {
@@ -36,23 +36,32 @@ export class Selector {
   }
 
   /**
-   * Selects at most `k` of the first `length` entries of `row` that are ≥ `cut`; returns how many.
+   * Selects at most `k` of the first `length` entries of `row`; returns how many, or -1 when it met a NaN.
    * Cost: one compare an entry, plus about k·ln(length/k) heap moves on unordered rows, then a sort of k.
    */
-  select(row: Float32Array, length: number, k: number, cut: number): number {
+  select(row: Float32Array, length: number, k: number): number {
     this.#size = 0;
     let floor = -Infinity;
-    const lowest = cut > -Infinity ? cut : -Number.MAX_VALUE;
-    for (let index = 0; index < length; index++) {
-      const value = row[index] as number;
-      if (value <= floor || value < lowest) continue;
-      if (this.#size < k) {
-        this.#push(pack(value, index));
-        if (this.#size < k) continue;
-      } else {
-        this.#replaceRoot(pack(value, index));
+    for (let index = 0; index < length; ) {
+      // Nearly all entries lie under the floor: step over them four at a time.
+      while (
+        index + 3 < length &&
+        (row[index] as number) <= floor &&
+        (row[index + 1] as number) <= floor &&
+        (row[index + 2] as number) <= floor &&
+        (row[index + 3] as number) <= floor
+      ) {
+        index += 4;
       }
-      floor = row[indexOf(this.#keys[0] as number)] as number;
+      const end = Math.min(index + 4, length);
+      for (; index < end; index++) {
+        const value = row[index] as number;
+        if (value <= floor) continue;
+        if (Number.isNaN(value)) return -1; // a NaN fails every comparison, so it always gets here
+        if (this.#size < k) this.#push(pack(value, index));
+        else this.#replaceRoot(pack(value, index));
+        if (this.#size === k) floor = row[indexOf(this.#keys[0] as number)] as number;
+      }
     }
     return this.#settle();
   }
