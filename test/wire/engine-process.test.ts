@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import OpenAI, { InternalServerError } from "openai";
 import type { ModelInfo } from "#core/model.ts";
 import { startEngine } from "#engine/launcher.ts";
-import type { EngineHandle } from "#engine/supervisor.ts";
+import type { EngineHandle } from "#engine/options.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import { EVERY_SCOPE } from "#policy/authorize.ts";
 import { routes, type Services } from "#routes/index.ts";
