@@ -37,6 +37,8 @@ export interface OutputOptions {
   readonly returnTokenIds: boolean;
   /** Whether anybody looks at deltas: without it the text may come in larger pieces. */
   readonly stream: boolean;
+  /** Send a running count (`usage`, `final: false`) after every delta and finish. Absent: no. */
+  readonly runningUsage?: boolean;
   readonly priority: number;
   readonly cacheSalt?: string;
   /** Keep only the last (or first) tokens of the prompt; -1 = the window. */
@@ -116,7 +118,7 @@ export type CallEvent =
       /** One entry a prompt. */
       readonly prompts: readonly {
         readonly tokenIds: readonly number[];
-        /** The prompt as text; present for completions with echo. */
+        /** The prompt as text; present for chats, and for completions with echo. */
         readonly text?: string;
       }[];
     }
@@ -140,4 +142,5 @@ export type CallEvent =
       /** The matched stop string or stop token id. */
       readonly stop?: string | number;
     }
-  | { readonly type: "usage"; readonly usage: Usage; readonly final: boolean };
+  /** `choice` is there on running counts: they are of that choice alone, and follow the event they belong to. */
+  | { readonly type: "usage"; readonly usage: Usage; readonly final: boolean; readonly choice?: number };

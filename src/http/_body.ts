@@ -1,0 +1,82 @@
+/**
+ * Reading a request's body: announced lengths are judged before a byte is read, real ones while reading.
+ */
+import type { IncomingMessage } from "node:http";
+import { headerValues } from "#base/headers.ts";
+import { Fault } from "#core/fault.ts";
+import type { Exchange } from "./_exchange.ts";
+
+// The media type alone, or with parameters behind a semicolon. RFC 8259 defines none; they are not looked at.
+const JSON_TYPE = /^application\/json[ \t]*(?:;|$)/i;
+
+/** Requests that wait for "100 Continue"; the listener adds them, `readBody` answers when it wants the body. */
+export const awaitingContinue = new WeakSet<IncomingMessage>();
+
+/** @throws Fault unsupported_media_type: the body is not JSON, or is encoded */
+export function checkMediaType(rawHeaders: readonly string[]): void {
+  const [type = "", ...more] = headerValues(rawHeaders, "content-type");
+  if (more.length > 0 || !JSON_TYPE.test(type)) {
+    throw new Fault("unsupported_media_type", "Unsupported Media Type: Only 'application/json' is allowed", { param: "Content-Type" });
+  }
+  for (const coding of headerValues(rawHeaders, "content-encoding")) {
+    if (coding.toLowerCase() !== "identity") {
+      throw new Fault("unsupported_media_type", "A body with a content encoding is not taken.", { param: "Content-Encoding" });
+    }
+  }
+}
+
+/**
+ * The whole body, at most `limit` bytes.
+ * @throws Fault payload_too_large (reading stops there) | request_timeout | the reason of the abort
+ */
+export async function readBody(exchange: Exchange, limit: number): Promise<Buffer> {
+  const { req, res, counters, options } = exchange;
+  if (Number(req.headers["content-length"] ?? 0) > limit) throw tooLarge(limit);
+  if (awaitingContinue.delete(req)) res.writeContinue();
+  const cancel = counters.after(options.bodyTimeoutMs, () =>
+    exchange.abort(new Fault("request_timeout", "The request body did not arrive in time.")),
+  );
+  try {
+    const body = await collect(exchange, limit);
+    exchange.bodyRead = true;
+    return body;
+  } finally {
+    cancel();
+  }
+}
+
+async function collect(exchange: Exchange, limit: number): Promise<Buffer> {
+  const { req } = exchange;
+  const chunks: Buffer[] = [];
+  let size = 0;
+  let onData: ((chunk: Buffer) => void) | undefined;
+  let onEnd: (() => void) | undefined;
+  const whole = new Promise<void>((resolve, reject) => {
+    onData = (chunk) => {
+      size += chunk.length;
+      exchange.bytesIn = size;
+      if (size > limit) {
+        req.pause();
+        reject(tooLarge(limit));
+      } else chunks.push(chunk);
+    };
+    onEnd = resolve;
+    req.on("data", onData);
+    req.on("end", onEnd);
+  });
+  try {
+    await exchange.race(whole);
+  } catch (error) {
+    // No further byte is taken from a client whose body was refused.
+    req.pause();
+    throw error;
+  } finally {
+    if (onData !== undefined) req.off("data", onData);
+    if (onEnd !== undefined) req.off("end", onEnd);
+  }
+  return chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks, size);
+}
+
+function tooLarge(limit: number): Fault {
+  return new Fault("payload_too_large", `The request body is larger than ${limit} bytes.`);
+}

@@ -1,0 +1,140 @@
+/**
+ * One request and its answer while they are on the wire: identity, abort, waiting for the client, and the head.
+ *
+ * Invariants: the signal fires once, with a Fault as its reason; at most one party waits at a time (the corridor is
+ * sequential); no method throws because the client is gone: the signal tells. Private to the pipeline and its parts.
+ */
+import { randomUUID } from "node:crypto";
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
+import { headerValues } from "#base/headers.ts";
+import { Fault } from "#core/fault.ts";
+import type { Counters } from "./counters.ts";
+import type { HttpOptions } from "./options.ts";
+
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
+
+export class Exchange {
+  readonly req: IncomingMessage;
+  readonly res: ServerResponse;
+  readonly requestId: string;
+  readonly startedAt = performance.now();
+  readonly options: HttpOptions;
+  readonly counters: Counters;
+  /** Whether the body, if any, has been taken in whole. */
+  bodyRead = false;
+  bytesIn = 0;
+  bytesOut = 0;
+  /** The answer is a stream of events, so that a failure can still be told behind its head. */
+  streaming = false;
+  /** The connection ends with this answer. */
+  last = false;
+  readonly #controller = new AbortController();
+  #wake: (() => void) | undefined;
+  #interrupt: ((reason: unknown) => void) | undefined;
+
+  constructor(req: IncomingMessage, res: ServerResponse, options: HttpOptions, counters: Counters) {
+    this.req = req;
+    this.res = res;
+    this.options = options;
+    this.counters = counters;
+    this.requestId = (options.requestIdHeader ? givenId(req) : undefined) ?? randomUUID().replaceAll("-", "");
+    const wake = (): void => this.#wake?.();
+    res.on("drain", wake);
+    res.on("finish", wake);
+    // A connection that breaks shows here; without a listener an error of the stream would end the process.
+    res.on("error", wake);
+    req.on("error", wake);
+    res.on("close", () => {
+      if (!res.writableFinished) this.abort(new Fault("cancelled", "The client went away."));
+      wake();
+    });
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** The reason of the abort; undefined: not aborted. */
+  get aborted(): Fault | undefined {
+    return this.signal.aborted ? (this.signal.reason as Fault) : undefined;
+  }
+
+  /** Nothing can reach the client any more. */
+  get gone(): boolean {
+    return this.res.destroyed || this.res.closed;
+  }
+
+  abort(reason: Fault): void {
+    if (this.signal.aborted) return;
+    this.#controller.abort(reason);
+    this.#interrupt?.(reason);
+    this.#wake?.();
+  }
+
+  /** Whether the request announces a body. */
+  get hasBody(): boolean {
+    const { "content-length": length, "transfer-encoding": coding } = this.req.headers;
+    return coding !== undefined || (length !== undefined && length !== "0");
+  }
+
+  /** The result of the work, or the abort, whichever comes first; late results are dropped. */
+  race<T>(work: PromiseLike<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const settle = <V>(end: (value: V) => void) => (value: V): void => {
+        this.#interrupt = undefined;
+        end(value);
+      };
+      if (this.aborted !== undefined) reject(this.aborted);
+      else this.#interrupt = settle(reject);
+      work.then(settle(resolve), settle(reject));
+    });
+  }
+
+  /**
+   * Until the client has taken what was written, or is gone (also: stalled, and cut for it).
+   * @throws Fault the reason of an abort that comes meanwhile
+   */
+  async taken(): Promise<void> {
+    const before = this.aborted;
+    while (!this.gone && (this.res.writableNeedDrain || (this.res.writableEnded && !this.res.writableFinished))) {
+      const cancel = this.counters.after(this.options.stallTimeoutMs, () => this.cut("the client takes nothing"));
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      cancel();
+      this.#wake = undefined;
+      if (this.aborted !== before && !this.gone) throw this.aborted;
+    }
+  }
+
+  /** Ends the connection now, with nothing more said. */
+  cut(detail: string): void {
+    this.abort(new Fault("cancelled", "The client went away.", { detail }));
+    this.res.destroy();
+  }
+
+  /**
+   * Writes status line and headers. An answer before the body is read ends the connection: the rest stays unread. So
+   * does one to a request with Upgrade, behind which Node's parser may drop bytes: what follows must not be a request.
+   */
+  head(status: number, headers: OutgoingHttpHeaders): void {
+    const closes = this.last || (this.hasBody && !this.bodyRead) || this.req.headers.upgrade !== undefined;
+    this.res.writeHead(status, {
+      ...headers,
+      "x-content-type-options": "nosniff",
+      ...(this.options.requestIdHeader ? { "x-request-id": this.requestId } : {}),
+      ...(closes ? { connection: "close" } : {}),
+    });
+  }
+
+  /** @returns whether the client keeps up */
+  write(chunk: string | Uint8Array): boolean {
+    this.bytesOut += Buffer.byteLength(chunk);
+    return this.res.write(chunk);
+  }
+}
+
+function givenId(req: IncomingMessage): string | undefined {
+  const [id, ...more] = headerValues(req.rawHeaders, "x-request-id");
+  return id !== undefined && more.length === 0 && REQUEST_ID.test(id) ? id : undefined;
+}

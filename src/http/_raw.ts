@@ -1,0 +1,55 @@
+/**
+ * Answers for what never becomes a call: bytes that are not HTTP, and requests that break a limit of the connection.
+ * They say nothing about routes or keys, so they need none. The shape is that of the default dialect's errors.
+ */
+import type { ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
+import { stringifyJson } from "#base/json.ts";
+
+const PHRASES = {
+  400: ["Bad Request", "The request is not valid HTTP/1.1."],
+  408: ["Request Timeout", "The request did not arrive in time."],
+  413: ["Content Too Large", "The request's chunk extensions are too large."],
+  431: ["Request Header Fields Too Large", "The request's headers are too many or too large."],
+} as const;
+
+export type RawStatus = keyof typeof PHRASES;
+
+function body(status: RawStatus): string {
+  const [type, message] = PHRASES[status];
+  return stringifyJson({ error: { message, type, param: null, code: status } });
+}
+
+/** To a socket on which no answer has begun. */
+export function writeRaw(socket: Duplex, status: RawStatus): void {
+  const text = body(status);
+  const head = [
+    `HTTP/1.1 ${status} ${PHRASES[status][0]}`,
+    "Content-Type: application/json",
+    `Content-Length: ${Buffer.byteLength(text)}`,
+    "X-Content-Type-Options: nosniff",
+    "Cache-Control: no-store",
+    "Connection: close",
+  ];
+  socket.end(`${head.join("\r\n")}\r\n\r\n${text}`, () => socket.destroy());
+}
+
+/** Through Node's response, so that earlier answers on the connection go out first. */
+export function answerRaw(res: ServerResponse, status: RawStatus): void {
+  const text = body(status);
+  res.writeHead(status, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    connection: "close",
+  });
+  res.end(text);
+}
+
+/** What Node's parser calls its findings → what we answer. */
+export function rawStatusOf(code: string | undefined): RawStatus {
+  if (code === "HPE_HEADER_OVERFLOW") return 431;
+  if (code === "HPE_CHUNK_EXTENSIONS_OVERFLOW") return 413;
+  return code === "ERR_HTTP_REQUEST_TIMEOUT" ? 408 : 400;
+}

@@ -1,0 +1,119 @@
+/**
+ * Writing an answer, at the client's speed.
+ *
+ * Invariants: an event source is pulled for one frame at a time, and not while the client is behind; the head of a
+ * stream is written when its first frame is there; a source that was opened is closed on every path.
+ */
+import type { OutgoingHttpHeaders } from "node:http";
+import { stringifyJson } from "#base/json.ts";
+import { sseComment } from "#base/sse.ts";
+import type { Exchange } from "./_exchange.ts";
+import type { Reply } from "./reply.ts";
+
+/** Larger bodies go out in pieces, so that a slow client shows as one. */
+const PIECE_BYTES = 64 * 1024;
+const KEEP_ALIVE = sseComment("keep-alive");
+
+/** @throws what the frames throw, or the reason of the abort */
+export async function writeReply(exchange: Exchange, reply: Reply): Promise<void> {
+  switch (reply.kind) {
+    case "json":
+      return writeWhole(exchange, reply.status ?? 200, { ...reply.headers, "content-type": "application/json" }, stringifyJson(reply.body));
+    case "text":
+      return writeWhole(exchange, reply.status ?? 200, { "content-type": reply.contentType }, reply.body);
+    case "empty":
+      return writeWhole(exchange, reply.status ?? 200, {}, "");
+    case "events":
+      return writeEvents(exchange, reply.frames);
+  }
+}
+
+export async function writeWhole(exchange: Exchange, status: number, headers: OutgoingHttpHeaders, text: string): Promise<void> {
+  const body = Buffer.from(text);
+  const length = status === 204 ? {} : { "content-length": body.length };
+  exchange.head(status, { "cache-control": "no-store", ...headers, ...length });
+  for (let at = 0; at < body.length && !exchange.gone; at += PIECE_BYTES) {
+    if (!exchange.write(body.subarray(at, at + PIECE_BYTES))) await exchange.taken();
+  }
+  await finish(exchange);
+}
+
+async function finish(exchange: Exchange): Promise<void> {
+  if (await sendsOn(exchange)) await linger(exchange);
+  else exchange.res.end();
+  await exchange.taken();
+}
+
+/** Whether the client still sends a body that nobody reads. */
+async function sendsOn({ req, hasBody, bodyRead }: Exchange): Promise<boolean> {
+  if (!hasBody || bodyRead || req.headers.expect !== undefined) return false;
+  // A small body came with the head: Node's parser is through with it one turn later, without our reading it.
+  await new Promise(setImmediate);
+  return req.complete === false;
+}
+
+/**
+ * The answer is out, whole by its length; closing now, with unread bytes about, would send a reset that can overtake
+ * it. So the connection stays for a moment, unread, and is then destroyed.
+ */
+async function linger(exchange: Exchange): Promise<void> {
+  if (!exchange.gone) {
+    await new Promise<void>((resolve) => {
+      const cancel = exchange.counters.after(exchange.options.lingerMs, resolve);
+      exchange.res.once("close", () => {
+        cancel();
+        resolve();
+      });
+    });
+  }
+  exchange.res.destroy();
+}
+
+async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>): Promise<void> {
+  exchange.streaming = true;
+  const source = frames[Symbol.asyncIterator]();
+  exchange.counters.handlers++;
+  let drained = false;
+  let silence: NodeJS.Timeout | undefined;
+  try {
+    let step = await exchange.race(source.next());
+    exchange.head(200, STREAM_HEADERS);
+    silence = keepAlive(exchange);
+    while (!step.done) {
+      if (!exchange.write(step.value)) await exchange.taken();
+      silence?.refresh();
+      step = await exchange.race(source.next());
+    }
+    drained = true;
+  } finally {
+    clearInterval(silence);
+    release(exchange, source, drained);
+  }
+  exchange.res.end();
+  await exchange.taken();
+}
+
+const STREAM_HEADERS: OutgoingHttpHeaders = {
+  "content-type": "text/event-stream; charset=utf-8",
+  "cache-control": "no-store",
+  // nginx and its kin would otherwise collect the stream.
+  "x-accel-buffering": "no",
+};
+
+function keepAlive(exchange: Exchange): NodeJS.Timeout | undefined {
+  const { sseKeepAliveMs } = exchange.options;
+  if (sseKeepAliveMs === 0) return undefined;
+  return setInterval(() => {
+    if (!exchange.gone && !exchange.res.writableNeedDrain) exchange.write(KEEP_ALIVE);
+  }, sseKeepAliveMs);
+}
+
+/** Tells the source to stop, without waiting for it; it counts as a handler until it has. */
+function release(exchange: Exchange, source: AsyncIterator<string>, drained: boolean): void {
+  const ended = (): void => {
+    exchange.counters.handlers--;
+  };
+  const closing = drained ? undefined : source.return?.();
+  if (closing === undefined) ended();
+  else closing.then(ended, ended);
+}

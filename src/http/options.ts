@@ -1,0 +1,48 @@
+/**
+ * What an operator may set about HTTP. Times in milliseconds, sizes in bytes; every default is the safe value.
+ */
+export interface HttpOptions {
+  /** Lowers every route's own body limit. */
+  readonly maxBodyBytes: number;
+  /** Calls with a key that may be in the corridor at once; 0: no cap. Beyond: `overloaded`. */
+  readonly maxInFlight: number;
+  /** Takes a valid X-Request-Id over and prints it in every answer. */
+  readonly requestIdHeader: boolean;
+  /** For a whole body to arrive. */
+  readonly bodyTimeoutMs: number;
+  /** A client that takes no byte for this long is cut. */
+  readonly stallTimeoutMs: number;
+  /** A comment in a stream that has been silent for this long; 0: none. */
+  readonly sseKeepAliveMs: number;
+  /** How long an answered connection stays half open for a client that still sends its refused body. */
+  readonly lingerMs: number;
+  readonly headersTimeoutMs: number;
+  readonly keepAliveTimeoutMs: number;
+  /** Request line and headers together; beyond: 431. */
+  readonly maxHeaderBytes: number;
+  /** Header lines; beyond: 431. */
+  readonly maxHeaders: number;
+  /** Requests sent before the first is answered, on one connection; beyond: it is cut. */
+  readonly maxPipelined: number;
+  /** Requests on one connection before it is closed; 0: no cap. */
+  readonly maxRequestsPerSocket: number;
+  /** Connections of one listener; beyond: dropped at once. */
+  readonly maxConnections: number;
+}
+
+export const DEFAULT_HTTP_OPTIONS: HttpOptions = {
+  maxBodyBytes: 32 * 1024 * 1024,
+  maxInFlight: 0,
+  requestIdHeader: false,
+  bodyTimeoutMs: 60_000,
+  stallTimeoutMs: 60_000,
+  sseKeepAliveMs: 0,
+  lingerMs: 500,
+  headersTimeoutMs: 15_000,
+  keepAliveTimeoutMs: 5_000,
+  maxHeaderBytes: 16 * 1024,
+  maxHeaders: 100,
+  maxPipelined: 16,
+  maxRequestsPerSocket: 0,
+  maxConnections: 4096,
+};

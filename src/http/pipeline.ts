@@ -1,0 +1,245 @@
+/**
+ * The corridor: every request walks through it, in this order, and nothing else answers one.
+ *
+ *   match → identify → authorize → admit → read → decode → handle → write → settle
+ *
+ * Invariants: who calls is settled before a byte of the body is read (Wall: T01); unknown paths and wrong methods
+ * ask for a key like everything else, so that the route list is no secret and no oracle; a failure is printed by the
+ * route's dialect, in one place; what is not a Fault is a bug, and the client learns its request id only; `settle`
+ * runs once on every path.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { stringifyJson } from "#base/json.ts";
+import type { Log } from "#base/log.ts";
+import type { Dialect, FaultReply } from "#core/dialect.ts";
+import { Fault, type FaultKind } from "#core/fault.ts";
+import type { Principal } from "#core/principal.ts";
+import { authorize } from "#policy/authorize.ts";
+import type { Identify } from "#policy/identify.ts";
+import { checkMediaType, readBody } from "./_body.ts";
+import { conform, decodeBody, decodeQuery } from "./_decode.ts";
+import { Exchange } from "./_exchange.ts";
+import { writeReply, writeWhole } from "./_write.ts";
+import type { Anonymous } from "./access.ts";
+import type { Counters } from "./counters.ts";
+import type { HttpOptions } from "./options.ts";
+import type { Matched } from "./registrar.ts";
+import type { Reply } from "./reply.ts";
+import type { AnyRoute } from "./route.ts";
+
+/** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
+export interface CallRecord {
+  readonly requestId: string;
+  /** The declared path; undefined: no route matched. */
+  readonly route: string | undefined;
+  /** A declared method, or "other". */
+  readonly method: string;
+  /** As sent; 499: nothing could be sent. */
+  readonly status: number;
+  readonly fault: FaultKind | undefined;
+  /** Id of the principal. */
+  readonly principal: string | undefined;
+  readonly milliseconds: number;
+  readonly requestBytes: number;
+  readonly responseBytes: number;
+}
+
+export type Observer = (record: CallRecord) => void;
+
+/** What the corridor works with; one for all listeners of a server. */
+export interface Corridor<S> {
+  readonly services: S;
+  readonly identify: Identify;
+  /** Prints what happens outside of any route. */
+  readonly dialect: Dialect;
+  readonly options: HttpOptions;
+  readonly counters: Counters;
+  readonly log: Log;
+  readonly observer: Observer;
+  /** Calls on their way, for the server's end. */
+  readonly open: Set<Exchange>;
+  /** Called when the last open call has settled. */
+  whenIdle: (() => void) | undefined;
+  draining: boolean;
+  /** Calls with a key on their way. */
+  admitted: number;
+}
+
+/** What a walk finds out step by step; `settle` reports it. */
+interface Walk<S> {
+  readonly exchange: Exchange;
+  readonly matched: Matched<S>;
+  readonly dialect: Dialect;
+  principal: Principal | undefined;
+  fault: Fault | undefined;
+  admitted: boolean;
+}
+
+/** Handles one request to its end. Never throws. */
+export async function walk<S>(corridor: Corridor<S>, matched: Matched<S>, req: IncomingMessage, res: ServerResponse): Promise<void> {
+  const exchange = new Exchange(req, res, corridor.options, corridor.counters);
+  const step: Walk<S> = { exchange, matched, dialect: dialectOf(corridor, matched), principal: undefined, fault: undefined, admitted: false };
+  corridor.counters.calls++;
+  corridor.open.add(exchange);
+  try {
+    await advance(corridor, step);
+  } catch (error) {
+    await refuse(corridor, step, error);
+  } finally {
+    settle(corridor, step);
+  }
+}
+
+function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>): Dialect {
+  if (matched.kind === "route") return matched.route.dialect;
+  return matched.kind === "other-method" ? matched.dialect : corridor.dialect;
+}
+
+async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
+  const { exchange, matched } = step;
+  const access = matched.kind === "route" ? matched.route.access : undefined;
+  if (access?.kind !== "open") step.principal = corridor.identify(exchange.req.rawHeaders, step.dialect.name);
+  if (matched.kind === "other-method") throw new Fault("method_not_allowed", "Method Not Allowed");
+  if (matched.kind === "unknown") throw new Fault("route_not_found", "Not Found");
+  const caller = callerOf(matched.route, step.principal);
+  admit(corridor, step);
+  const { route } = matched;
+  const endTime = corridor.counters.after(route.limits.timeoutMs, () => exchange.abort(new Fault("request_timeout", "The request took too long.")));
+  try {
+    const query = route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "");
+    const body = route.body === undefined ? undefined : await take(exchange, route, route.body);
+    await writeReply(exchange, await handle(corridor, step, route, { caller, body, query }));
+  } finally {
+    endTime();
+  }
+}
+
+type Caller = ReturnType<typeof callerOf>;
+
+function callerOf<S>(route: AnyRoute<S>, principal: Principal | undefined) {
+  if (route.access.kind === "open") return { kind: "anonymous" } satisfies Anonymous;
+  // No key route comes here without a principal; should one, it has no grant.
+  if (principal === undefined) throw new Fault("unauthenticated", "Unauthorized");
+  return authorize(principal, route.access.scope);
+}
+
+/** Open routes say how the server is, so they pass when it is full or ending. */
+function admit<S>(corridor: Corridor<S>, step: Walk<S>): void {
+  step.exchange.last = corridor.draining;
+  if (step.principal === undefined) return;
+  if (corridor.draining) throw new Fault("draining", "The server is shutting down.");
+  const { maxInFlight } = corridor.options;
+  if (maxInFlight > 0 && corridor.admitted >= maxInFlight) {
+    throw new Fault("overloaded", "The server has too many requests at once.", { retryAfterMs: 1000 });
+  }
+  step.admitted = true;
+  corridor.admitted++;
+}
+
+type BodySchema<S> = NonNullable<AnyRoute<S>["body"]>;
+
+async function take<S>(exchange: Exchange, route: AnyRoute<S>, schema: BodySchema<S>): Promise<unknown> {
+  const { req, options } = exchange;
+  const expectation = req.headers.expect;
+  if (expectation !== undefined && expectation.toLowerCase() !== "100-continue") {
+    throw new Fault("invalid_request", "The only expectation that is met is 100-continue.", { param: "Expect" });
+  }
+  if (!exchange.hasBody && schema.safeParse(undefined).success) return conform(schema, undefined);
+  checkMediaType(req.rawHeaders);
+  if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
+  const limit = Math.min(route.limits.bodyBytes ?? 0, options.maxBodyBytes);
+  return decodeBody(schema, await readBody(exchange, limit));
+}
+
+async function handle<S>(
+  corridor: Corridor<S>,
+  { exchange }: Walk<S>,
+  route: AnyRoute<S>,
+  given: { caller: Caller; body: unknown; query: unknown },
+): Promise<Reply> {
+  const { requestId, signal } = exchange;
+  const call = { ...given, requestId, signal, services: corridor.services };
+  if (exchange.aborted !== undefined) throw exchange.aborted;
+  const reply = route.handler(call as Parameters<typeof route.handler>[0]);
+  if (!(reply instanceof Promise)) return reply;
+  corridor.counters.track(reply);
+  try {
+    return await exchange.race(reply);
+  } catch (error) {
+    if (exchange.aborted !== undefined) reply.then(discard, () => {});
+    throw error;
+  }
+}
+
+/** An answer that came after its call was over: nobody will read its frames. */
+function discard(reply: Reply): void {
+  if (reply.kind === "events") reply.frames[Symbol.asyncIterator]().return?.().catch(() => {});
+}
+
+/** The one catch: prints the failure in the dialect, as far as the client can still be told. */
+async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unknown): Promise<void> {
+  const { exchange, dialect } = step;
+  const fault = faultOf(corridor, exchange, error);
+  step.fault = fault;
+  if (exchange.gone) return;
+  try {
+    if (!exchange.res.headersSent) await writeFault(step, fault);
+    else if (exchange.res.writableEnded || !exchange.streaming) exchange.res.destroy();
+    else {
+      exchange.write(dialect.streamFault(fault, exchange.requestId));
+      exchange.res.end();
+      await exchange.taken();
+    }
+  } catch (second) {
+    // A second abort while the first failure is printed is no bug: the client was slow and the time ran out.
+    if (!(second instanceof Fault)) corridor.log("error", "a failure could not be printed", { requestId: exchange.requestId, stack: stackOf(second) });
+    exchange.res.destroy();
+  }
+}
+
+function faultOf<S>(corridor: Corridor<S>, exchange: Exchange, error: unknown): Fault {
+  if (error instanceof Fault) return error;
+  // What a handler throws on its way out after an abort (an AbortError, as a rule) is not the cause.
+  if (exchange.aborted !== undefined) return exchange.aborted;
+  corridor.log("error", "a bug ended a call", { requestId: exchange.requestId, stack: stackOf(error) });
+  return new Fault("internal", `Internal server error (request ${exchange.requestId}).`, { cause: error });
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+async function writeFault<S>({ exchange, dialect, matched }: Walk<S>, fault: Fault): Promise<void> {
+  const { status, body }: FaultReply = dialect.fault(fault, exchange.requestId);
+  const headers: Record<string, string> = { "content-type": "application/json" };
+  if (fault.kind === "unauthenticated") headers["www-authenticate"] = "Bearer";
+  if (matched.kind === "other-method" && fault.kind === "method_not_allowed") headers["allow"] = matched.allow;
+  if (fault.kind === "draining" || fault.kind === "request_timeout") exchange.last = true;
+  if (fault.retryAfterMs !== undefined) headers["retry-after"] = String(Math.max(1, Math.ceil(fault.retryAfterMs / 1000)));
+  await writeWhole(exchange, status, headers, stringifyJson(body));
+}
+
+function settle<S>(corridor: Corridor<S>, { exchange, matched, principal, fault, admitted }: Walk<S>): void {
+  corridor.counters.calls--;
+  corridor.open.delete(exchange);
+  if (admitted) corridor.admitted--;
+  const { res, requestId } = exchange;
+  const record: CallRecord = {
+    requestId,
+    route: matched.kind === "route" ? matched.route.path : undefined,
+    method: matched.kind === "route" ? matched.route.method : "other",
+    status: res.headersSent ? res.statusCode : 499,
+    fault: fault?.kind ?? exchange.aborted?.kind,
+    principal: principal?.id,
+    milliseconds: performance.now() - exchange.startedAt,
+    requestBytes: exchange.bytesIn,
+    responseBytes: exchange.bytesOut,
+  };
+  corridor.log("info", "call", { ...record, ...(fault?.detail === undefined ? {} : { detail: fault.detail }) });
+  try {
+    corridor.observer(record);
+  } catch (error) {
+    corridor.log("error", "the observer of calls failed", { requestId, stack: stackOf(error) });
+  }
+  if (corridor.open.size === 0) corridor.whenIdle?.();
+}

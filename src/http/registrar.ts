@@ -1,0 +1,85 @@
+/**
+ * The one way for a route into the server. At boot it refuses what `defineRoute` did not make, what is declared
+ * twice and what does not say who may call it (Wall: T03).
+ */
+import type { FastifyInstance } from "fastify";
+import type { Dialect } from "#core/dialect.ts";
+import { SCOPES } from "#core/principal.ts";
+import { type AnyRoute, isRoute } from "./route.ts";
+
+/** What a listener serves: its own plane, and the routes declared for both. */
+export type ListenerPlane = "public" | "ops";
+
+/** A request's place among the routes. Paths are compared as bytes: no decoding, no case folding, no dot segments. */
+export type Matched<S> =
+  | { readonly kind: "route"; readonly route: AnyRoute<S> }
+  | { readonly kind: "other-method"; readonly allow: string; readonly dialect: Dialect }
+  | { readonly kind: "unknown" };
+
+export type RouteTable<S> = ReadonlyMap<string, readonly AnyRoute<S>[]>;
+
+const PATH = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$/;
+
+/** @throws Error the declaration is not one that a server may run with */
+export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
+  const seen = new Set<string>();
+  for (const route of routes) {
+    if (typeof route !== "object" || route === null || !isRoute(route)) throw new Error("a route did not come from defineRoute()");
+    const name = `${route.method} ${route.path}`;
+    const problem = seen.has(name) ? "is declared twice" : routeProblem(route);
+    if (problem !== undefined) throw new Error(`route ${name} ${problem}`);
+    seen.add(name);
+  }
+}
+
+function routeProblem<S>({ path, access, plane, limits, body }: AnyRoute<S>): string | undefined {
+  if (!PATH.test(path)) return "has a path that is not literal";
+  if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open") return "does not say who may call it";
+  if (access.kind === "open" && access.reason.trim() === "") return "is open and gives no reason";
+  if (!["public", "ops", "both"].includes(plane)) return "names no plane";
+  if (!(limits.timeoutMs > 0)) return "has no time limit";
+  if ((body !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0)) return "needs both a body schema and limits.bodyBytes, or neither";
+  return undefined;
+}
+
+/** Puts the plane's routes into the router, which takes no others from then on. */
+export function registerRoutes<S>(app: FastifyInstance, routes: readonly AnyRoute<S>[], plane: ListenerPlane): RouteTable<S> {
+  checkRoutes(routes);
+  app.addHook("onRoute", ({ config, method, url }) => {
+    const route = routeOf(config);
+    if (route === undefined) throw new Error(`${String(method)} ${url} did not come from defineRoute()`);
+  });
+  const table = new Map<string, AnyRoute<S>[]>();
+  for (const route of routes) {
+    if (route.plane !== plane && route.plane !== "both") continue;
+    table.set(route.path, [...(table.get(route.path) ?? []), route]);
+    // The corridor takes the request over in a hook that runs first; the router's handler is never reached.
+    app.route({ method: route.method, url: route.path, config: { castellan: route }, handler: unreachable });
+  }
+  return table;
+}
+
+function unreachable(): never {
+  throw new Error("the corridor did not take the request over");
+}
+
+function routeOf(config: unknown): AnyRoute<unknown> | undefined {
+  const value = (config as { castellan?: unknown } | undefined)?.castellan;
+  return typeof value === "object" && value !== null && isRoute(value) ? (value as AnyRoute<unknown>) : undefined;
+}
+
+/**
+ * @param config the router's finding; it decodes and normalises, so it is believed only where the target's own
+ *   bytes are the route's path
+ * @param target the request target as it came
+ */
+export function match<S>(table: RouteTable<S>, config: unknown, target: string): Matched<S> {
+  const end = target.indexOf("?");
+  const path = end < 0 ? target : target.slice(0, end);
+  const route = routeOf(config) as AnyRoute<S> | undefined;
+  if (route !== undefined && route.path === path) return { kind: "route", route };
+  const others = table.get(path);
+  const first = others?.[0];
+  if (others === undefined || first === undefined) return { kind: "unknown" };
+  return { kind: "other-method", allow: others.map((other) => other.method).join(", "), dialect: first.dialect };
+}

@@ -1,0 +1,146 @@
+/**
+ * The HTTP server as the rest of the program sees it: routes and services in, listeners and counters out.
+ *
+ * Fastify is the router and the kernel under `inject`; one instance a plane. Each request leaves it in its first
+ * hook, for the corridor, before Fastify would look at a body. Callers: app.
+ */
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, type InjectOptions, type LightMyRequestResponse } from "fastify";
+import { type Log, silentLog } from "#base/log.ts";
+import type { Dialect } from "#core/dialect.ts";
+import { Fault } from "#core/fault.ts";
+import type { Identify } from "#policy/identify.ts";
+import { Counters, type CountersSnapshot } from "./counters.ts";
+import { type Address, type Listener, openListener } from "./listener.ts";
+import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
+import { type Corridor, type Observer, walk } from "./pipeline.ts";
+import { type ListenerPlane, type RouteTable, match, registerRoutes } from "./registrar.ts";
+import type { AnyRoute } from "./route.ts";
+
+export interface HttpSettings<S> {
+  readonly routes: readonly AnyRoute<S>[];
+  readonly services: S;
+  readonly identify: Identify;
+  /** Prints what happens outside of any route. */
+  readonly dialect: Dialect;
+  readonly options?: Partial<HttpOptions>;
+  /** Called once a call, when it is over. */
+  readonly observer?: Observer;
+  readonly log?: Log;
+}
+
+export interface Http {
+  /** A request without a socket, for tests. */
+  inject(plane: ListenerPlane, request: InjectOptions): Promise<LightMyRequestResponse>;
+  /** Opens a door to a plane; any number of them. @throws Error the address cannot be had */
+  listen(plane: ListenerPlane, address: Address): Promise<Address>;
+  /** From now on new calls with a key get `draining`; open routes go on, so that /health can say so. */
+  beginDrain(): void;
+  /**
+   * Drains, waits up to `graceMs` for calls on their way, ends what is left with `draining`, closes every door.
+   * Idempotent: later calls wait for the first.
+   */
+  close(graceMs: number): Promise<void>;
+  counters(): CountersSnapshot;
+}
+
+/** How long calls have for their last words once they are told to end. */
+const LAST_WORDS_MS = 1000;
+
+/** @throws Error a route that a server may not run with (registrar.ts) */
+export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
+  const corridor = createCorridor(settings);
+  const planes = {
+    public: await createPlane(corridor, settings.routes, "public"),
+    ops: await createPlane(corridor, settings.routes, "ops"),
+  };
+  const listeners: Listener[] = [];
+  const beginDrain = (): void => {
+    corridor.draining = true;
+    for (const listener of listeners) listener.closeIdle();
+  };
+  let closed: Promise<void> | undefined;
+  const close = async (graceMs: number): Promise<void> => {
+    beginDrain();
+    await idle(corridor, graceMs);
+    for (const exchange of corridor.open) exchange.abort(new Fault("draining", "The server is shutting down."));
+    await idle(corridor, LAST_WORDS_MS);
+    await Promise.all(listeners.map((listener) => listener.close()));
+    await Promise.all([planes.public.close(), planes.ops.close()]);
+  };
+  return {
+    inject: (plane, request) => planes[plane].inject(request),
+    listen: async (plane, address) => {
+      const handle = planes[plane].routing.bind(planes[plane]);
+      const listener = await openListener(address, handle, corridor.options, corridor.counters);
+      listeners.push(listener);
+      return listener.address;
+    },
+    beginDrain,
+    close: (graceMs) => {
+      closed ??= close(graceMs);
+      return closed;
+    },
+    counters: () => corridor.counters.snapshot(),
+  };
+}
+
+function createCorridor<S>({ services, identify, dialect, options, observer, log }: HttpSettings<S>): Corridor<S> {
+  return {
+    services,
+    identify,
+    dialect,
+    options: { ...DEFAULT_HTTP_OPTIONS, ...options },
+    counters: new Counters(),
+    log: log ?? silentLog,
+    observer: observer ?? (() => {}),
+    open: new Set(),
+    whenIdle: undefined,
+    draining: false,
+    admitted: 0,
+  };
+}
+
+async function createPlane<S>(corridor: Corridor<S>, routes: readonly AnyRoute<S>[], plane: ListenerPlane): Promise<FastifyInstance> {
+  let table: RouteTable<S> = new Map();
+  const enter = (request: FastifyRequest, reply: FastifyReply): void => {
+    reply.hijack();
+    const { raw } = request;
+    void walk(corridor, match(table, request.routeOptions.config, raw.url ?? ""), raw, reply.raw);
+  };
+  const app = fastify({
+    logger: false,
+    // The corridor makes the ids.
+    requestIdHeader: false,
+    genReqId: () => "",
+    exposeHeadRoutes: false,
+    return503OnClosing: false,
+    // A target that the router cannot decode is an unknown path like any other.
+    frameworkErrors: (_error, request, reply) => enter(request, reply),
+    routerOptions: {
+      caseSensitive: true,
+      ignoreTrailingSlash: false,
+      ignoreDuplicateSlashes: false,
+      // decodeQuery does it, with its own checks.
+      querystringParser: () => ({}),
+    },
+  });
+  // Takes the request over and never calls on: nothing of Fastify comes after.
+  app.addHook("onRequest", (request, reply, _done) => enter(request, reply));
+  app.setNotFoundHandler(() => {});
+  table = registerRoutes(app, routes, plane);
+  await app.ready();
+  return app;
+}
+
+/** Until no call is open, or the time is over. */
+async function idle<S>(corridor: Corridor<S>, milliseconds: number): Promise<void> {
+  if (corridor.open.size === 0) return;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, milliseconds);
+    corridor.whenIdle = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+  });
+  corridor.whenIdle = undefined;
+}

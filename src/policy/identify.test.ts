@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { test } from "node:test";
+import { Secret } from "#base/secret.ts";
+import { Fault } from "#core/fault.ts";
+import { EVERY_SCOPE, authorize } from "./authorize.ts";
+import { createIdentify } from "./identify.ts";
+import { KeySet, keyDigest, keyProblem, mintKey, operatorKey } from "./keys.ts";
+
+const pepper = randomBytes(32);
+const keys = ["alpha-key", "beta-key", "k".repeat(4096)];
+const identify = createIdentify(new KeySet(pepper, keys.map((key, i) => operatorKey(pepper, new Secret(key), i + 1, EVERY_SCOPE))));
+
+const isFault = (kind: string) => (error: unknown) => error instanceof Fault && error.kind === kind;
+const refuses = (headers: string[], dialect = "openai"): void =>
+  assert.throws(() => identify(headers, dialect), isFault("unauthenticated"), JSON.stringify(headers).slice(0, 80));
+
+test("a known key, in any case of scheme and header name", () => {
+  assert.equal(identify(["Authorization", "Bearer alpha-key"], "openai").id, "key_1");
+  assert.equal(identify(["authorization", "bearer beta-key"], "openai").id, "key_2");
+  assert.equal(identify(["AUTHORIZATION", "BEARER beta-key"], "openai").id, "key_2");
+  assert.equal(identify(["Host", "x", "authorization", `Bearer ${keys[2]}`], "openai").id, "key_3");
+  assert.equal(identify(["authorization", "Bearer alpha-key"], "openai").tenant, "default");
+});
+
+test("everything else is nobody", () => {
+  const values = [
+    "", "Bearer", "Bearer ", "Bearer  alpha-key", "Bearer\talpha-key", " Bearer alpha-key", "Bearer alpha-key ", "Bearer alpha-key,beta-key",
+    "Bearer alpha-key alpha-key", "alpha-key", "Basic YWxwaGEta2V5", "Token alpha-key", "Bearer Alpha-key", "Bearer alpha-ke", "Bearer alpha-keyx",
+    "Bearer alpha-key\0", "Bearer älpha-key", "Bearer ａlpha-key", "Bearer null", "Bearer undefined", "Bearer [object Object]",
+    `Bearer ${"k".repeat(4097)}`, `Bearer ${"x".repeat(100_000)}`, "Bearer alpha-key\r\nX: y", "Bearer: alpha-key", "Bearer=alpha-key",
+  ];
+  for (const value of values) refuses(["authorization", value]);
+  refuses([]);
+  refuses(["x-authorization", "Bearer alpha-key"]);
+  refuses(["authorization", "Bearer alpha-key", "authorization", "Bearer alpha-key"]);
+  refuses(["authorization", "Bearer alpha-key", "Authorization", "Bearer wrong"]);
+  refuses(["authorization", "", "authorization", "Bearer alpha-key"]);
+  refuses(["proxy-authorization", "Bearer alpha-key"]);
+  refuses(["cookie", "authorization=Bearer alpha-key"]);
+});
+
+test("x-api-key counts on anthropic routes, and there as the only credential", () => {
+  refuses(["x-api-key", "alpha-key"]);
+  assert.equal(identify(["X-Api-Key", "alpha-key"], "anthropic").id, "key_1");
+  assert.equal(identify(["authorization", "Bearer alpha-key"], "anthropic").id, "key_1");
+  assert.equal(identify(["x-api-key", "wrong", "authorization", "Bearer beta-key"], "openai").id, "key_2");
+  refuses(["x-api-key", "alpha-key", "x-api-key", "alpha-key"], "anthropic");
+  refuses(["x-api-key", "alpha-key", "authorization", "Bearer alpha-key"], "anthropic");
+  for (const value of ["", " alpha-key", "Bearer alpha-key", "wrong"]) refuses(["x-api-key", value], "anthropic");
+});
+
+test("without a key there is nobody to be", () => {
+  const nobody = createIdentify(new KeySet(pepper, []));
+  assert.throws(() => nobody(["authorization", "Bearer "], "openai"), isFault("unauthenticated"));
+  assert.throws(() => nobody(["authorization", "Bearer x"], "openai"), isFault("unauthenticated"));
+});
+
+test("the comparison goes on after a match", () => {
+  const known = (digest: Uint8Array, id: string) => ({ id, digest, tenant: "default", scopes: EVERY_SCOPE });
+  const good = known(keyDigest(pepper, "alpha-key"), "key_1");
+  // timingSafeEqual throws on unequal lengths, so a short digest behind the match shows that it was compared too.
+  const set = new KeySet(pepper, [good, known(new Uint8Array(31), "key_2")]);
+  assert.throws(() => set.find("alpha-key"), { code: "ERR_CRYPTO_TIMING_SAFE_EQUAL_LENGTH" });
+  assert.equal(new KeySet(pepper, [good]).find("alpha-key")?.id, "key_1");
+});
+
+test("minted keys: prefix, 40 + 6 base62 characters, checksum, all different", () => {
+  const minted = Array.from({ length: 200 }, () => mintKey());
+  for (const key of minted) {
+    assert.match(key.expose(), /^cst_[0-9A-Za-z]{46}$/);
+    assert.equal(keyProblem(key), undefined);
+  }
+  assert.equal(new Set(minted.map((key) => key.expose())).size, 200);
+  const text = minted[0]?.expose() ?? "";
+  const swapped = text.slice(0, 10) + (text[10] === "a" ? "b" : "a") + text.slice(11);
+  for (const wrong of [swapped, text.slice(0, -1), `${text}x`, "cst_", "cst_abc"]) {
+    assert.match(keyProblem(new Secret(wrong)) ?? "", /checksum/);
+  }
+});
+
+test("an operator's key is any visible ASCII; others are refused by place, without being shown", () => {
+  for (const good of ["a", "sk-123", "EMPTY", "!~", "k".repeat(4096)]) assert.equal(keyProblem(new Secret(good)), undefined);
+  for (const bad of ["", " ", "a b", "schlüssel", "a\n", "a\0", "k".repeat(4097)]) {
+    assert.throws(() => operatorKey(pepper, new Secret(bad), 2, EVERY_SCOPE), (error) => error instanceof Error && /^API key 2: /.test(error.message) && !(bad.length > 1 && error.message.includes(bad)));
+  }
+});
+
+test("a digest depends on the pepper and is not the key's plain hash", () => {
+  assert.notDeepEqual(keyDigest(pepper, "a"), keyDigest(randomBytes(32), "a"));
+  assert.equal(keyDigest(pepper, "a").length, 32);
+});
+
+test("authorize gives a frozen grant for the scope, or forbidden", () => {
+  const principal = { id: "key_1", tenant: "default", scopes: new Set(["inference"] as const) };
+  const grant = authorize(principal, "inference");
+  assert.deepEqual({ ...grant }, { principal, scope: "inference" });
+  assert.ok(Object.isFrozen(grant));
+  assert.throws(() => authorize(principal, "ops"), isFault("forbidden"));
+  assert.ok(EVERY_SCOPE.has("ops"));
+});

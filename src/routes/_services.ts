@@ -1,0 +1,32 @@
+/**
+ * What the routes need of the server. The app makes one value of it at start.
+ */
+import { defineRoute } from "#http/route.ts";
+import type { Serving } from "#serving/context.ts";
+import type { RequestCaps } from "#wire/openai/caps.ts";
+
+export interface Services {
+  readonly serving: Serving;
+  readonly caps: RequestCaps;
+  readonly usage: {
+    /** --enable-prompt-tokens-details */
+    readonly cachedTokens: boolean;
+    /** --enable-force-include-usage */
+    readonly always: boolean;
+  };
+  /** Of this server, e.g. "0.1.0". */
+  readonly version: string;
+  /** Requests in flight that count as load. */
+  readonly load: () => number;
+  /** Prometheus text 0.0.4. */
+  readonly metrics: () => Promise<string>;
+  /** false from the moment the server begins to drain. */
+  readonly accepting: () => boolean;
+}
+
+export const route = defineRoute<Services>();
+
+export const KIB = 1024;
+export const MIB = 1024 * KIB;
+export const SECOND = 1000;
+export const MINUTE = 60 * SECOND;

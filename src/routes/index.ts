@@ -1,0 +1,27 @@
+/**
+ * Every route of the server. Nothing else is registered.
+ */
+import type { AnyRoute } from "#http/route.ts";
+import type { Services } from "./_services.ts";
+import { chatCompletions } from "./chat-completions.ts";
+import { completions } from "./completions.ts";
+import { health, ping, pingPost } from "./health.ts";
+import { models } from "./models.ts";
+import { load, metrics, version } from "./service.ts";
+import { detokenize, tokenize } from "./tokenize.ts";
+
+export type { Services } from "./_services.ts";
+
+export const routes: readonly AnyRoute<Services>[] = [
+  chatCompletions,
+  completions,
+  models,
+  tokenize,
+  detokenize,
+  health,
+  ping,
+  pingPost,
+  version,
+  load,
+  metrics,
+];

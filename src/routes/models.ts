@@ -1,0 +1,30 @@
+/**
+ * GET /v1/models
+ */
+import { key } from "#http/access.ts";
+import { json } from "#http/reply.ts";
+import { openai } from "#wire/openai/dialect.ts";
+import { encodeModels, ModelList } from "#wire/openai/models.ts";
+import { unauthenticated } from "./_answers.ts";
+import { route, SECOND } from "./_services.ts";
+
+export const models = route({
+  method: "GET",
+  path: "/v1/models",
+  dialect: openai,
+  access: key("models:read"),
+  plane: "public",
+  limits: { timeoutMs: 30 * SECOND },
+  reply: [
+    { status: 200, contentType: "application/json", schema: ModelList, doc: "One card a served name." },
+    unauthenticated,
+  ],
+  audit: "none",
+  doc: "List the models that are served.",
+  handler: ({ services }) => {
+    const cards = services.serving.models.all.flatMap(({ names, backend }) =>
+      names.map((name) => ({ name, createdAt: backend.model.createdAt, contextLength: backend.model.contextLength })),
+    );
+    return json(encodeModels(cards));
+  },
+});

@@ -1,0 +1,140 @@
+/**
+ * One choice's tokens → call events: what the request asks for, and what of the parsed output it may see.
+ */
+import type { ChatCall, CompletionCall, PrintedPosition } from "#core/calls.ts";
+import type { ToolDefinition } from "#core/chat.ts";
+import { invalid } from "#core/fault.ts";
+import type { PositionLogprobs } from "#core/generate.ts";
+import type { Tokenizer } from "#core/model.ts";
+import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
+import type { ServedModel } from "./models.ts";
+
+/** What an output pipeline is made of. */
+export interface OutputSpec {
+  readonly choice: number;
+  readonly tokenizer: Tokenizer;
+  readonly stop: readonly string[];
+  readonly includeStopString: boolean;
+  readonly skipSpecialTokens: boolean;
+  /** Stop strings do not count before so many tokens. */
+  readonly minTokens: number;
+  /** Stop tokens of the request: these are reported, the model's own are not. */
+  readonly stopTokenIds: readonly number[];
+  readonly logprobs: boolean;
+  readonly tokenIds: boolean;
+  /** Split `<think>` off; `prompt` is the text before the answer, which may have opened it. */
+  readonly reasoning: { readonly prompt: string } | undefined;
+  /** Read tool calls. */
+  readonly tools: readonly ToolDefinition[] | undefined;
+}
+
+export type MakeOutput = (spec: OutputSpec) => ChoiceOutput;
+
+/** @throws Fault invalid_request: tools for a model whose calls nobody would read */
+export function requireToolParser(model: ServedModel, call: ChatCall): void {
+  if (call.toolChoice !== "auto" || model.parsers.tools) return;
+  throw invalid(
+    "tool_choice",
+    '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+  );
+}
+
+export function chatOutput(
+  make: MakeOutput,
+  model: ServedModel,
+  call: ChatCall,
+  choice: number,
+  prompt: string,
+): ChoiceOutput {
+  const { reasoning } = model.parsers;
+  // What reasoning hides, its tokens would show (vLLM: hide_stream_metadata).
+  const hidden = reasoning && !call.includeReasoning;
+  const inner = make({
+    ...commonSpec(model, call, choice),
+    ...(hidden ? { logprobs: false, tokenIds: false } : {}),
+    reasoning: reasoning ? { prompt } : undefined,
+    tools: call.toolChoice === "auto" ? call.tools : undefined,
+  });
+  return filtered(inner, { reasoning: call.includeReasoning, parallel: call.parallelToolCalls });
+}
+
+export function textOutput(make: MakeOutput, model: ServedModel, call: CompletionCall, choice: number): ChoiceOutput {
+  return make({ ...commonSpec(model, call, choice), reasoning: undefined, tools: undefined });
+}
+
+function commonSpec(
+  model: ServedModel,
+  { output, sampling }: ChatCall | CompletionCall,
+  choice: number,
+): Omit<OutputSpec, "reasoning" | "tools"> {
+  return {
+    choice,
+    tokenizer: model.tokenizer,
+    stop: output.stop,
+    includeStopString: output.includeStopString,
+    skipSpecialTokens: output.skipSpecialTokens,
+    minTokens: sampling.minTokens ?? 0,
+    stopTokenIds: [...(sampling.stopTokenIds ?? []), ...(model.defaults.stopTokenIds ?? [])],
+    logprobs: output.logprobs !== undefined,
+    tokenIds: output.returnTokenIds,
+  };
+}
+
+interface Visible {
+  readonly reasoning: boolean;
+  /** false: the first tool call only. */
+  readonly parallel: boolean;
+}
+
+function filtered(inner: ChoiceOutput, visible: Visible): ChoiceOutput {
+  let called = false;
+  const see = (events: readonly ChoiceEvent[]): ChoiceEvent[] => {
+    const seen: ChoiceEvent[] = [];
+    for (const event of events) {
+      if (event.type === "tool-call") called = true;
+      const kept = show(event, visible, called);
+      if (kept !== undefined) seen.push(kept);
+    }
+    return seen;
+  };
+  return {
+    push: (tokens, logprobs) => see(inner.push(tokens, logprobs)),
+    end: (reason, stopToken) => see(inner.end(reason, stopToken)),
+    get ended() {
+      return inner.ended;
+    },
+    get tokens() {
+      return inner.tokens;
+    },
+    get reasoningTokens() {
+      return inner.reasoningTokens;
+    },
+  };
+}
+
+function show(event: ChoiceEvent, visible: Visible, called: boolean): ChoiceEvent | undefined {
+  if (event.type === "finish") return called && event.reason === "stop" ? { ...event, reason: "tool_calls" } : event;
+  if (event.type === "reasoning" && !visible.reasoning) return undefined;
+  if (event.type !== "tool-call" || event.index === 0 || visible.parallel) return event;
+  // The call is dropped, its tokens were drawn all the same.
+  const { choice, tokenIds, logprobs } = event;
+  if (tokenIds === undefined && logprobs === undefined) return undefined;
+  return {
+    type: "text",
+    choice,
+    text: "",
+    ...(tokenIds === undefined ? {} : { tokenIds }),
+    ...(logprobs === undefined ? {} : { logprobs }),
+  };
+}
+
+/** A position as it is printed: tokens become their own text, U+FFFD where a token is part of a character. */
+export function printPosition(tokenizer: Tokenizer, { chosen, top }: PositionLogprobs): PrintedPosition {
+  const print = (entry: typeof chosen) => {
+    const bytes = tokenizer.piece(entry.token, true);
+    return { ...entry, text: decoder.decode(bytes), bytes: Array.from(bytes) };
+  };
+  return { ...print(chosen), top: top.map(print) };
+}
+
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });

@@ -1,0 +1,104 @@
+/**
+ * A served model over a scripted backend and a byte-level tokenizer. Tests only.
+ */
+
+import type { CallEvent } from "#core/calls.ts";
+import type { Grant, Scope } from "#core/principal.ts";
+import { authorize, EVERY_SCOPE } from "#policy/authorize.ts";
+import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
+import { modelTemplate } from "#prompt/template.ts";
+import { fakeOutput } from "./_fake-output.ts";
+import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
+import type { Serving } from "./context.ts";
+import { Models, type ServedModel } from "./models.ts";
+import { NO_OBSERVER } from "./observe.ts";
+
+/** ids: bytes, then <s>, <|im_start|>, <|im_end|>. */
+export const IM_END = 258;
+
+const CHATML =
+  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" +
+  "{% if tools %}{{ tools | tojson }}{% endif %}" +
+  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+export interface Fixture {
+  readonly serving: Serving;
+  readonly backend: ScriptedBackend;
+  readonly model: ServedModel;
+}
+
+export function fixture(script: Script = {}, changes: Partial<ServedModel> = {}): Fixture {
+  const tokenizer = fakeTokenizer({
+    specials: ["<s>", "<|im_start|>", "<|im_end|>"],
+    bos: "<s>",
+    eos: "<|im_end|>",
+    addsBos: true,
+  });
+  const backend = new ScriptedBackend({
+    endOfTurn: IM_END,
+    ...script,
+    model: { vocabularySize: tokenizer.vocabularySize, contextLength: 512, ...script.model },
+  });
+  const model: ServedModel = {
+    names: ["demo", "demo-alias"],
+    backend,
+    tokenizer,
+    template: modelTemplate(CHATML),
+    defaults: {},
+    parsers: { reasoning: true, tools: true },
+    ...changes,
+  };
+  const serving: Serving = {
+    models: new Models([model]),
+    badWordTokens: 1024,
+    makeOutput: fakeOutput,
+    observerOf: () => NO_OBSERVER,
+  };
+  return { serving, backend, model };
+}
+
+/** A reply of this text, ended by the end-of-turn token. */
+export function says(text: string): NonNullable<Script["reply"]> {
+  const tokens = [...Buffer.from(text), IM_END];
+  return () => tokens;
+}
+
+export function grant<S extends Scope>(scope: S, tenant = "t"): Grant<S> {
+  return authorize({ id: "k", tenant, scopes: EVERY_SCOPE }, scope);
+}
+
+export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const item of items) all.push(item);
+  return all;
+}
+
+/** One line a choice: its text, reasoning and calls together. */
+export function summary(events: readonly CallEvent[], choice = 0) {
+  const out = {
+    text: "",
+    reasoning: "",
+    calls: [] as { id?: string; name?: string; arguments: string }[],
+    finish: "",
+    stop: undefined as unknown,
+  };
+  for (const event of events) {
+    if (!("choice" in event) || event.choice !== choice) continue;
+    if (event.type === "text") out.text += event.text;
+    if (event.type === "reasoning") out.reasoning += event.text;
+    if (event.type === "tool-call") {
+      out.calls[event.index] ??= {
+        ...(event.id === undefined ? {} : { id: event.id }),
+        ...(event.name === undefined ? {} : { name: event.name }),
+        arguments: "",
+      };
+      const call = out.calls[event.index];
+      if (call !== undefined) call.arguments += event.arguments;
+    }
+    if (event.type === "finish") {
+      out.finish = event.reason;
+      out.stop = event.stop;
+    }
+  }
+  return out;
+}

@@ -1,0 +1,246 @@
+/**
+ * Prompts with their sampling → one stream of call events: `samples × prompts` engine requests, merged.
+ *
+ * Every sample is an engine request of its own, so that one can end on a stop string while the others go on; sample s
+ * draws with `seed + s`. Invariants: `start` comes once the engine has worked on a prompt, so that a refusal is still
+ * a plain error; when the caller leaves or one sample fails, all are aborted before the stream ends.
+ */
+import { randomUUID } from "node:crypto";
+import type { CallEvent, OutputOptions, PrintedPosition, Usage } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
+import type { FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs } from "#core/generate.ts";
+import type { SamplingParams } from "#core/sampling.ts";
+import { merge } from "./merge.ts";
+import type { ServedModel } from "./models.ts";
+import type { ServingObserver } from "./observe.ts";
+
+export type ChoiceEvent = Extract<CallEvent, { type: "text" | "reasoning" | "tool-call" | "finish" }>;
+
+/** What turns one choice's tokens into events. */
+export interface ChoiceOutput {
+  /** Events of these tokens. After a stop string they end with a `finish`, and `ended` is true. */
+  push(tokens: readonly number[], logprobs: readonly PositionLogprobs[] | undefined): readonly ChoiceEvent[];
+  /** The engine ended the sequence: what was held back, and the `finish`. */
+  end(reason: FinishReason, stopToken: number | undefined): readonly ChoiceEvent[];
+  readonly ended: boolean;
+  /** Tokens taken so far: the stop token and those of a matched stop string count. */
+  readonly tokens: number;
+  readonly reasoningTokens: number;
+}
+
+export interface PromptWork {
+  /** Shape [prompt length]. */
+  readonly tokens: Int32Array;
+  readonly text?: string;
+  readonly sampling: SamplingParams;
+}
+
+export interface Work {
+  readonly model: ServedModel;
+  readonly prompts: readonly PromptWork[];
+  readonly output: OutputOptions;
+  readonly makeOutput: (choice: number) => ChoiceOutput;
+  readonly printPosition: (position: PositionLogprobs) => PrintedPosition;
+  readonly observer: ServingObserver;
+  /** Tenant's part and the client's, already joined. */
+  readonly cacheSalt: string;
+}
+
+/** @throws Fault as Backend.generate does */
+export async function* generate(work: Work, signal: AbortSignal): AsyncGenerator<CallEvent> {
+  const run = new Run(work, signal);
+  const start: CallEvent = {
+    type: "start",
+    model: work.model.names[0],
+    prompts: work.prompts.map(({ tokens, text }) => ({
+      tokenIds: Array.from(tokens),
+      ...(text === undefined ? {} : { text }),
+    })),
+  };
+  let started = false;
+  for await (const event of run.events()) {
+    if (!started) yield start;
+    started = true;
+    if (event !== "began") yield event;
+  }
+  if (signal.aborted) throw new Fault("cancelled", "The request was cancelled.");
+  yield { type: "usage", usage: run.usage(), final: true };
+}
+
+/** "began": the engine has worked on a prompt; nothing to print. */
+type RunEvent = CallEvent | "began";
+
+class Run {
+  private readonly work: Work;
+  private readonly stop = new AbortController();
+  private readonly signal: AbortSignal;
+  private readonly outputs: ChoiceOutput[] = [];
+  /** Resolved when sample 0 of the prompt has its prompt logprobs out: the other samples print after them. */
+  private readonly opened: PromiseWithResolvers<void>[];
+  private readonly cached: number[];
+  private readonly arrived = performance.now();
+
+  constructor(work: Work, signal: AbortSignal) {
+    this.work = work;
+    this.signal = AbortSignal.any([signal, this.stop.signal]);
+    this.opened = work.prompts.map(() => Promise.withResolvers<void>());
+    this.cached = work.prompts.map(() => 0);
+  }
+
+  events(): AsyncIterable<RunEvent> {
+    const { prompts, output, observer } = this.work;
+    observer.call(output.n, Math.max(...prompts.map((prompt) => prompt.sampling.maxTokens)));
+    const sources = prompts.flatMap((prompt, p) =>
+      Array.from({ length: output.n }, (_, s) => this.sample(prompt, p, s)),
+    );
+    const only = sources.length === 1 ? sources[0] : undefined;
+    return only ?? merge(sources, () => this.stop.abort());
+  }
+
+  usage(): Usage {
+    const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+    return {
+      promptTokens: sum(this.work.prompts.map((prompt) => prompt.tokens.length)),
+      completionTokens: sum(this.outputs.map((output) => output.tokens)),
+      cachedTokens: sum(this.cached),
+      reasoningTokens: sum(this.outputs.map((output) => output.reasoningTokens)),
+    };
+  }
+
+  private async *sample(prompt: PromptWork, p: number, s: number): AsyncGenerator<RunEvent> {
+    const opened = this.opened[p];
+    try {
+      if (s > 0 && prompt.sampling.promptLogprobs !== undefined) await opened?.promise;
+      yield* this.follow(prompt, p, s);
+    } finally {
+      if (s === 0) opened?.resolve();
+    }
+  }
+
+  private async *follow(prompt: PromptWork, p: number, s: number): AsyncGenerator<RunEvent> {
+    const choice = p * this.work.output.n + s;
+    const output = this.work.makeOutput(choice);
+    this.outputs[choice] = output;
+    const clock = new ChoiceClock(this.work.observer, this.arrived, prompt.tokens.length);
+    const own = new AbortController();
+    const request = this.request(prompt, s);
+    try {
+      for await (const event of this.work.model.backend.generate(request, AbortSignal.any([this.signal, own.signal]))) {
+        yield* this.answer(event, { prompt, p, s, choice, output, clock });
+        if (output.ended) return;
+      }
+      if (!this.signal.aborted) throw new Fault("engine_failed", "The engine ended the answer early.");
+    } catch (error) {
+      clock.finish(this.signal.aborted ? "abort" : "error", output.tokens);
+      throw error;
+    } finally {
+      // A stop string ends the choice, not the engine's sequence; neither does a caller that left.
+      own.abort();
+      clock.finish("abort", output.tokens);
+    }
+  }
+
+  private request(prompt: PromptWork, s: number): GenerateRequest {
+    const { promptLogprobs, seed, ...sampling } = prompt.sampling;
+    return {
+      id: randomUUID(),
+      prompt: prompt.tokens,
+      sampling: {
+        ...sampling,
+        ...(seed === undefined ? {} : { seed: seed + s }),
+        // The prompt is the same for every sample.
+        ...(promptLogprobs === undefined || s > 0 ? {} : { promptLogprobs }),
+      },
+      samples: 1,
+      priority: this.work.output.priority,
+      cacheSalt: this.work.cacheSalt,
+    };
+  }
+
+  private *answer(event: GenerationEvent, at: Sample): Generator<RunEvent> {
+    if (event.type === "prompt") {
+      yield "began";
+      if (at.s === 0) this.cached[at.p] = event.cachedTokens;
+      if (event.logprobs !== undefined) {
+        const positions = event.logprobs.map((position) =>
+          position === null ? null : this.work.printPosition(position),
+        );
+        yield { type: "prompt-logprobs", prompt: at.p, positions };
+      }
+      if (at.s === 0) this.opened[at.p]?.resolve();
+      return;
+    }
+    if (event.type === "tokens") at.clock.tick();
+    const events =
+      event.type === "tokens"
+        ? at.output.push(event.tokens, event.logprobs)
+        : at.output.end(event.reason, event.stopToken);
+    for (const printed of events) {
+      if (printed.type === "finish") at.clock.finish(event.type === "finish" ? event.reason : "stop", at.output.tokens);
+      yield printed;
+      if (this.work.output.runningUsage) yield this.runningUsage(at);
+    }
+  }
+
+  private runningUsage({ prompt, choice, output, p }: Sample): CallEvent {
+    const usage = {
+      promptTokens: prompt.tokens.length,
+      completionTokens: output.tokens,
+      cachedTokens: this.cached[p] ?? 0,
+      reasoningTokens: output.reasoningTokens,
+    };
+    return { type: "usage", usage, final: false, choice };
+  }
+}
+
+interface Sample {
+  readonly prompt: PromptWork;
+  readonly p: number;
+  readonly s: number;
+  readonly choice: number;
+  readonly output: ChoiceOutput;
+  readonly clock: ChoiceClock;
+}
+
+/** Times of one choice, for the observer. */
+class ChoiceClock {
+  private readonly observer: ServingObserver;
+  private readonly arrived: number;
+  private readonly promptTokens: number;
+  private first: number | undefined;
+  private last = 0;
+  private finished = false;
+
+  constructor(observer: ServingObserver, arrived: number, promptTokens: number) {
+    this.observer = observer;
+    this.arrived = arrived;
+    this.promptTokens = promptTokens;
+  }
+
+  tick(): void {
+    const now = performance.now();
+    if (this.first === undefined) {
+      this.first = now;
+      this.observer.firstToken((now - this.arrived) / 1000);
+    } else this.observer.interToken((now - this.last) / 1000);
+    this.last = now;
+  }
+
+  /** The first call counts. */
+  finish(reason: FinishReason, generationTokens: number): void {
+    if (this.finished) return;
+    this.finished = true;
+    const latency = (performance.now() - this.arrived) / 1000;
+    const perToken =
+      this.first === undefined || generationTokens < 2
+        ? undefined
+        : (this.last - this.first) / 1000 / (generationTokens - 1);
+    this.observer.finished({
+      reason,
+      latency,
+      promptTokens: this.promptTokens,
+      generationTokens,
+      ...(perToken === undefined ? {} : { perToken }),
+    });
+  }
+}

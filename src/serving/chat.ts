@@ -1,0 +1,43 @@
+/**
+ * A chat call → events: template, tokens, engine, and the answer split into text, reasoning and tool calls.
+ */
+import type { CallEvent, ChatCall } from "#core/calls.ts";
+import type { Grant } from "#core/principal.ts";
+import { encodeChat } from "#prompt/encode.ts";
+import { chatOutput, printPosition, requireToolParser } from "./_choice.ts";
+import { generate } from "./_generate.ts";
+import { cacheSalt, planPrompt } from "./_prompt.ts";
+import { resolveSampling } from "./_sampling.ts";
+import type { Serving } from "./context.ts";
+
+/** @throws Fault as decode does, model_not_found, and as Backend.generate does */
+export async function* chat(
+  grant: Grant<"inference">,
+  serving: Serving,
+  call: ChatCall,
+  signal: AbortSignal,
+): AsyncGenerator<CallEvent> {
+  const model = serving.models.resolve(call.model);
+  const { output, sampling: input } = call;
+  requireToolParser(model, call);
+  const { badWordTokens } = serving;
+  const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
+  const { tokens, text } = await encodeChat(model.tokenizer, model.template, {
+    messages: call.messages,
+    tools: call.tools,
+    ...call.template,
+  });
+  const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, shared);
+  yield* generate(
+    {
+      model,
+      prompts: [prompt],
+      output,
+      makeOutput: (choice) => chatOutput(serving.makeOutput, model, call, choice, text),
+      printPosition: (position) => printPosition(model.tokenizer, position),
+      observer: serving.observerOf(model),
+      cacheSalt: cacheSalt(grant.principal, output),
+    },
+    signal,
+  );
+}

@@ -1,0 +1,55 @@
+/**
+ * A completion call → events: each prompt is text or token ids, and all run at once.
+ */
+import type { CallEvent, CompletionCall, Prompt } from "#core/calls.ts";
+import type { Grant } from "#core/principal.ts";
+import { encodePrompt } from "#prompt/encode.ts";
+import { printPosition, textOutput } from "./_choice.ts";
+import { generate } from "./_generate.ts";
+import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
+import { resolveSampling } from "./_sampling.ts";
+import type { Serving } from "./context.ts";
+import type { ServedModel } from "./models.ts";
+import { detokenizeAll } from "./tokenize.ts";
+
+/** @throws Fault as decode does, model_not_found, and as Backend.generate does */
+export async function* complete(
+  grant: Grant<"inference">,
+  serving: Serving,
+  call: CompletionCall,
+  signal: AbortSignal,
+): AsyncGenerator<CallEvent> {
+  const model = serving.models.resolve(call.model);
+  const { output, sampling: input } = call;
+  const { badWordTokens } = serving;
+  const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
+  const encoded = await Promise.all(
+    call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
+  );
+  const prompts = encoded.map((prompt) => planPrompt(prompt, model, input, output, shared));
+  yield* generate(
+    {
+      model,
+      prompts,
+      output,
+      makeOutput: (choice) => textOutput(serving.makeOutput, model, call, choice),
+      printPosition: (position) => printPosition(model.tokenizer, position),
+      observer: serving.observerOf(model),
+      cacheSalt: cacheSalt(grant.principal, output),
+    },
+    signal,
+  );
+}
+
+async function encode(prompt: Prompt, field: string, model: ServedModel, call: CompletionCall): Promise<PromptInput> {
+  if (typeof prompt !== "string") {
+    const tokens = promptFromIds(prompt, field, model);
+    return { tokens, field, ...(call.echo ? { text: detokenizeAll(model.tokenizer, prompt) } : {}) };
+  }
+  requireTokenizable(prompt, field, model, call.output);
+  return {
+    tokens: await encodePrompt(model.tokenizer, prompt, call.addSpecialTokens),
+    field,
+    ...(call.echo ? { text: prompt } : {}),
+  };
+}

@@ -1,0 +1,16 @@
+/**
+ * What every call in serving gets besides the call itself. Made once, by the app.
+ */
+import type { MakeOutput } from "./_choice.ts";
+import type { Models, ServedModel } from "./models.ts";
+import type { ServingObserver } from "./observe.ts";
+
+export interface Serving {
+  readonly models: Models;
+  /** Tokens that all bad words of a request may make. */
+  readonly badWordTokens: number;
+  /** Makes the pipeline from tokens to text, reasoning and tool calls. */
+  readonly makeOutput: MakeOutput;
+  /** One observer a model, the same at each call. */
+  readonly observerOf: (model: ServedModel) => ServingObserver;
+}

@@ -1,0 +1,57 @@
+/**
+ * Which model answers under which name. Fixed at start; every lookup of a model goes through here.
+ */
+import type { Backend } from "#core/backend.ts";
+import type { SamplingInput } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
+import type { Tokenizer } from "#core/model.ts";
+import type { ChatTemplate } from "#prompt/template.ts";
+
+export interface ServedModel {
+  /** At least one; the first is printed in answers (--served-model-name). */
+  readonly names: readonly [string, ...string[]];
+  readonly backend: Backend;
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+  /** What stands where a request says nothing: the model's generation config and the operator's override of it. */
+  readonly defaults: SamplingInput;
+  readonly parsers: {
+    /** Split `<think>` from the answer (--reasoning-parser). */
+    readonly reasoning: boolean;
+    /** Read tool calls out of the answer (--enable-auto-tool-choice, --tool-call-parser hermes). */
+    readonly tools: boolean;
+  };
+}
+
+export class Models {
+  private readonly served: readonly ServedModel[];
+  private readonly byName = new Map<string, ServedModel>();
+
+  /** @throws Error when there is no model, or two share a name */
+  constructor(served: readonly [ServedModel, ...ServedModel[]]) {
+    this.served = served;
+    for (const model of served) {
+      for (const name of model.names) {
+        if (this.byName.has(name)) throw new Error(`two models are served under the name ${name}`);
+        this.byName.set(name, model);
+      }
+    }
+  }
+
+  /** @param name absent: the first model. @throws Fault model_not_found */
+  resolve(name: string | undefined): ServedModel {
+    const model = name === undefined ? this.served[0] : this.byName.get(name);
+    if (model === undefined)
+      throw new Fault("model_not_found", `The model \`${name?.slice(0, 200)}\` does not exist.`, { param: "model" });
+    return model;
+  }
+
+  get all(): readonly ServedModel[] {
+    return this.served;
+  }
+
+  /** Whether every backend can take work. */
+  get ready(): boolean {
+    return this.served.every((model) => model.backend.state() === "ready");
+  }
+}

@@ -1,0 +1,373 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Fault, type FaultKind } from "#core/fault.ts";
+import { DEFAULT_CAPS } from "./caps.ts";
+import { decodeChat } from "./chat-decode.ts";
+import { ChatBody } from "./chat-schema.ts";
+
+const hello = [{ role: "user", content: "hi" }];
+const tool = { type: "function", function: { name: "f", parameters: { type: "object" } } };
+
+function decode(body: Record<string, unknown>, caps = DEFAULT_CAPS) {
+  return decodeChat(ChatBody.parse({ messages: hello, ...body }), caps);
+}
+
+/** Where a body fails: by the schema, or by decode. */
+function refusal(body: Record<string, unknown>): { kind: FaultKind; param: string | undefined } {
+  const parsed = ChatBody.safeParse({ messages: hello, ...body });
+  if (!parsed.success) return { kind: "invalid_request", param: parsed.error.issues[0]?.path.join(".") };
+  try {
+    decodeChat(parsed.data, DEFAULT_CAPS);
+  } catch (error) {
+    if (error instanceof Fault) return { kind: error.kind, param: error.param };
+    throw error;
+  }
+  throw new assert.AssertionError({ message: `nothing refused ${JSON.stringify(body).slice(0, 200)}` });
+}
+
+test("says nothing: vLLM's defaults", () => {
+  const { call, print } = decode({});
+  assert.deepEqual(call.sampling, {});
+  assert.deepEqual(call.output, {
+    n: 1,
+    stop: [],
+    includeStopString: false,
+    skipSpecialTokens: true,
+    returnTokenIds: false,
+    stream: false,
+    priority: 0,
+  });
+  assert.deepEqual(call.template, {
+    addGenerationPrompt: true,
+    continueFinalMessage: false,
+    addSpecialTokens: false,
+    kwargs: {},
+  });
+  assert.equal(call.toolChoice, "none");
+  assert.equal(call.parallelToolCalls, true);
+  assert.equal(call.includeReasoning, true);
+  assert.equal(print.role, "assistant");
+});
+
+test("null stands wherever vLLM's type is Optional", () => {
+  const optional = [
+    "model",
+    "frequency_penalty",
+    "presence_penalty",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "response_format",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+    "temperature",
+    "top_p",
+    "tools",
+    "tool_choice",
+    "reasoning_effort",
+    "thinking_token_budget",
+    "parallel_tool_calls",
+    "user",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "stop_token_ids",
+    "truncate_prompt_tokens",
+    "truncation_side",
+    "prompt_logprobs",
+    "logprob_token_ids",
+    "allowed_token_ids",
+    "documents",
+    "chat_template",
+    "chat_template_kwargs",
+    "media_io_kwargs",
+    "mm_processor_kwargs",
+    "structured_outputs",
+    "session_id",
+    "return_tokens_as_token_ids",
+    "return_token_ids",
+    "return_prompt_text",
+    "cache_salt",
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "vllm_xargs",
+    "repetition_detection",
+    "stream_interval",
+    "guided_json",
+  ];
+  const body = Object.fromEntries(optional.map((name) => [name, null]));
+  assert.deepEqual(decode(body), decode({}));
+});
+
+test("unknown fields are ignored", () => {
+  assert.deepEqual(decode({ store: true, metadata: { a: 1 }, best_of: 1 }), decode({}));
+});
+
+test("every sampling field arrives", () => {
+  const { call } = decode({
+    temperature: 0.001,
+    top_k: -1,
+    top_p: 0.5,
+    min_p: 0.1,
+    presence_penalty: 1,
+    frequency_penalty: -1,
+    repetition_penalty: 1.1,
+    logit_bias: { 5: 300, 6: -1 },
+    seed: 7,
+    max_tokens: 9,
+    max_completion_tokens: 8,
+    min_tokens: 2,
+    stop_token_ids: [1, 2],
+    ignore_eos: true,
+    allowed_token_ids: [3],
+    bad_words: ["no"],
+  });
+  assert.deepEqual(call.sampling, {
+    temperature: 0.01,
+    topK: 0,
+    topP: 0.5,
+    minP: 0.1,
+    presencePenalty: 1,
+    frequencyPenalty: -1,
+    repetitionPenalty: 1.1,
+    logitBias: [
+      [5, 100],
+      [6, -1],
+    ],
+    seed: 7,
+    maxTokens: 8,
+    minTokens: 2,
+    stopTokenIds: [1, 2],
+    ignoreEos: true,
+    allowedTokenIds: [3],
+    badWords: ["no"],
+  });
+});
+
+test("seeds: -1 is none, and int64 beyond 2^53 still draws", () => {
+  assert.equal(decode({ seed: -1 }).call.sampling.seed, undefined);
+  const seed = decode({ seed: 2 ** 62 + 2 ** 12 }).call.sampling.seed;
+  assert.ok(Number.isSafeInteger(seed));
+});
+
+test("logprobs: the number is top_logprobs, 0 alone is the drawn token", () => {
+  assert.equal(decode({ logprobs: true }).call.output.logprobs, 0);
+  assert.equal(decode({ logprobs: true, top_logprobs: 3 }).call.output.logprobs, 3);
+  assert.equal(
+    decode({ logprobs: true, top_logprobs: -1 }, { ...DEFAULT_CAPS, logprobs: -1 }).call.output.logprobs,
+    -1,
+  );
+  assert.equal(decode({ top_logprobs: 0 }).call.output.logprobs, undefined);
+});
+
+test("messages: parts, names, reasoning under both names, tool calls", () => {
+  const { call } = decode({
+    messages: [
+      { role: "user", name: "ann", content: [{ type: "text", text: "a" }, "b", { type: "refusal", refusal: "c" }] },
+      {
+        role: "assistant",
+        reasoning_content: "hm",
+        tool_calls: [{ id: "t1", type: "function", function: { name: "f", arguments: '{"a":1}' } }],
+      },
+      { role: "tool", tool_call_id: "t1", content: "42" },
+    ],
+  });
+  assert.deepEqual(call.messages, [
+    {
+      role: "user",
+      name: "ann",
+      content: [
+        { type: "text", text: "a" },
+        { type: "text", text: "b" },
+        { type: "text", text: "c" },
+      ],
+    },
+    { role: "assistant", content: null, reasoning: "hm", toolCalls: [{ id: "t1", name: "f", arguments: '{"a":1}' }] },
+    { role: "tool", content: "42", toolCallId: "t1" },
+  ]);
+});
+
+test("tools make tool_choice auto; raw stays as it was sent", () => {
+  const { call } = decode({ tools: [{ ...tool, extra: 1 }] });
+  assert.equal(call.toolChoice, "auto");
+  assert.deepEqual(call.tools, [{ name: "f", parameters: { type: "object" }, raw: { ...tool, extra: 1 } }]);
+  assert.equal(decode({ tools: [tool], tool_choice: "none" }).call.toolChoice, "none");
+});
+
+test("continue_final_message opens no turn and speaks in the last message's role", () => {
+  const { call, print } = decode({
+    messages: [...hello, { role: "assistant", content: "Once" }],
+    continue_final_message: true,
+    echo: true,
+  });
+  assert.deepEqual([call.template.addGenerationPrompt, call.template.continueFinalMessage], [false, true]);
+  assert.deepEqual([print.role, print.echoText], ["assistant", "Once"]);
+});
+
+test("reasoning_effort reaches the template and opens thinking unless the client says otherwise", () => {
+  assert.deepEqual(decode({ reasoning_effort: "low" }).call.template.kwargs, {
+    enable_thinking: true,
+    reasoning_effort: "low",
+  });
+  assert.deepEqual(decode({ reasoning_effort: "none" }).call.template.kwargs, {
+    enable_thinking: false,
+    reasoning_effort: "none",
+  });
+  const own = decode({ reasoning_effort: "low", chat_template_kwargs: { enable_thinking: false } });
+  assert.equal(own.call.template.kwargs.enable_thinking, false);
+});
+
+test("stream options", () => {
+  const { print, call } = decode({
+    stream: true,
+    stream_options: { include_usage: true, continuous_usage_stats: true },
+  });
+  assert.deepEqual([print.includeUsage, print.continuousUsage, call.output.runningUsage], [true, true, true]);
+  // Without a usage at the end vLLM sends none on the way.
+  assert.equal(decode({ stream: true, stream_options: { continuous_usage_stats: true } }).print.continuousUsage, false);
+});
+
+const many = (count: number) => Array.from({ length: count }, (_, i) => i);
+const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string, kind?: FaultKind])[] = [
+  [{ messages: undefined }, "messages"],
+  [{ messages: [] }, "messages"],
+  [{ messages: "hi" }, "messages"],
+  [{ messages: many(10_001) }, "messages"],
+  [{ messages: [null] }, "messages.0"],
+  [{ messages: [{ content: "hi" }] }, "messages.0.role"],
+  [{ messages: [{ role: "x".repeat(65), content: "" }] }, "messages.0.role"],
+  [{ messages: [{ role: "user", content: 5 }] }, "messages.0.content"],
+  [{ messages: [{ role: "user", content: [{ type: "text" }] }] }, "messages.0.content.0.text"],
+  [
+    { messages: [{ role: "user", content: [{ type: "constructor" }] }] },
+    "messages.0.content.0.type",
+    "not_implemented",
+  ],
+  [
+    { messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "x" } }] }] },
+    "messages.0.content.0.type",
+    "not_implemented",
+  ],
+  [
+    { messages: [{ role: "assistant", tool_calls: [{ function: { name: 1 } }] }] },
+    "messages.0.tool_calls.0.function.name",
+  ],
+  [{ model: 5 }, "model"],
+  [{ temperature: 2.1 }, "temperature"],
+  [{ temperature: -0.1 }, "temperature"],
+  [{ temperature: Number.NaN }, "temperature"],
+  [{ temperature: Number.POSITIVE_INFINITY }, "temperature"],
+  [{ temperature: "1" }, "temperature"],
+  [{ top_p: 0 }, "top_p"],
+  [{ top_p: 1.1 }, "top_p"],
+  [{ top_k: -2 }, "top_k"],
+  [{ top_k: 1.5 }, "top_k"],
+  [{ min_p: 1.1 }, "min_p"],
+  [{ presence_penalty: 2.1 }, "presence_penalty"],
+  [{ frequency_penalty: -2.1 }, "frequency_penalty"],
+  [{ repetition_penalty: 0 }, "repetition_penalty"],
+  [{ n: 0 }, "n"],
+  [{ n: 129 }, "n"],
+  [{ n: 2, temperature: 0 }, "n"],
+  [{ n: 1.5 }, "n"],
+  [{ seed: 1.5 }, "seed"],
+  [{ seed: 1e30 }, "seed"],
+  [{ max_tokens: 0 }, "max_tokens"],
+  [{ max_tokens: 5, max_completion_tokens: -1 }, "max_completion_tokens"],
+  [{ min_tokens: -1 }, "min_tokens"],
+  [{ min_tokens: null }, "min_tokens"],
+  [{ min_tokens: 6, max_tokens: 5 }, "min_tokens"],
+  [{ stop: "" }, "stop"],
+  [{ stop: ["a", ""] }, "stop.1"],
+  [{ stop: many(10_000).map(String) }, "stop"],
+  [{ stop: ["x".repeat(1025)] }, "stop.0"],
+  [{ stop: { a: 1 } }, "stop"],
+  [{ stop_token_ids: [1, -1] }, "stop_token_ids.1"],
+  [{ stop_token_ids: [1.5] }, "stop_token_ids.0"],
+  [{ stop_token_ids: many(1025) }, "stop_token_ids"],
+  [{ allowed_token_ids: [] }, "allowed_token_ids"],
+  [{ allowed_token_ids: ["a"] }, "allowed_token_ids.0"],
+  [{ bad_words: [""] }, "bad_words.0"],
+  [{ bad_words: many(129).map(String) }, "bad_words"],
+  [{ logit_bias: { x: 1 } }, "logit_bias"],
+  [{ logit_bias: { "-1": 1 } }, "logit_bias"],
+  [{ logit_bias: { 1: "2" } }, "logit_bias.1"],
+  [{ logit_bias: Object.fromEntries(many(1025).map((i) => [i, 0])) }, "logit_bias"],
+  [{ logprobs: 5 }, "logprobs"],
+  [{ top_logprobs: 2 }, "top_logprobs"],
+  [{ logprobs: true, top_logprobs: 21 }, "top_logprobs"],
+  [{ logprobs: true, top_logprobs: -1 }, "top_logprobs"],
+  [{ prompt_logprobs: 21 }, "prompt_logprobs"],
+  [{ prompt_logprobs: -2 }, "prompt_logprobs"],
+  [{ prompt_logprobs: 1, stream: true }, "prompt_logprobs"],
+  [{ stream_options: { include_usage: true } }, "stream_options"],
+  [{ stream: "yes" }, "stream"],
+  [{ tools: [] }, "tools"],
+  [{ tools: [{ type: "function" }] }, "tools.0.function"],
+  [{ tools: [{ type: "web", function: { name: "f" } }] }, "tools.0.type"],
+  [{ tools: [{ type: "function", function: { name: "" } }] }, "tools.0.function.name"],
+  [{ tools: [{ type: "function", function: { name: "f", parameters: [] } }] }, "tools.0.function.parameters"],
+  [{ tools: many(129) }, "tools"],
+  [{ tools: [{ type: "function", function: { name: "f", description: "x".repeat(600_000) } }] }, "tools"],
+  [{ tool_choice: "auto" }, "tool_choice"],
+  [{ tools: [tool], tool_choice: "any" }, "tool_choice"],
+  [{ tools: [tool], tool_choice: "required" }, "tool_choice", "not_implemented"],
+  [{ tools: [tool], tool_choice: { type: "function", function: { name: "f" } } }, "tool_choice", "not_implemented"],
+  [{ tools: [tool], tool_choice: { type: "function", function: { name: "g" } } }, "tool_choice"],
+  [{ add_generation_prompt: true, continue_final_message: true }, "continue_final_message"],
+  [{ chat_template: "{{ 1 }}" }, "chat_template"],
+  [{ chat_template_kwargs: { tokenize: true } }, "chat_template_kwargs.tokenize"],
+  [{ chat_template_kwargs: { chat_template: "" } }, "chat_template_kwargs.chat_template"],
+  [{ chat_template_kwargs: [] }, "chat_template_kwargs"],
+  [{ documents: ["a"] }, "documents.0"],
+  [{ reasoning_effort: "huge" }, "reasoning_effort"],
+  [{ priority: 1 }, "priority"],
+  [{ cache_salt: "" }, "cache_salt"],
+  [{ cache_salt: "a/b" }, "cache_salt"],
+  [{ cache_salt: "x".repeat(129) }, "cache_salt"],
+  [{ truncate_prompt_tokens: -2 }, "truncate_prompt_tokens"],
+  [{ truncation_side: "middle" }, "truncation_side"],
+  [{ kv_transfer_params: { host: "x" } }, "kv_transfer_params"],
+  [{ ec_transfer_params: { host: "x" } }, "ec_transfer_params"],
+  [{ mm_processor_kwargs: { code_revision: "x" } }, "mm_processor_kwargs"],
+  [{ media_io_kwargs: { video: {} } }, "media_io_kwargs"],
+  [{ logits_processors: ["os.system"] }, "logits_processors"],
+  [{ use_beam_search: true }, "use_beam_search", "not_implemented"],
+  [{ structured_outputs: { json: {} } }, "structured_outputs", "not_implemented"],
+  [{ response_format: { type: "json_object" } }, "response_format", "not_implemented"],
+  [{ response_format: { type: "xml" } }, "response_format.type"],
+  [{ response_format: "text" }, "response_format"],
+  [{ repetition_detection: {} }, "repetition_detection", "not_implemented"],
+  [{ logprob_token_ids: [1] }, "logprob_token_ids", "not_implemented"],
+  [{ thinking_token_budget: 5 }, "thinking_token_budget", "not_implemented"],
+  [{ watermarking: true }, "watermarking", "not_implemented"],
+  ...[
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_decoding_backend",
+    "guided_whitespace_pattern",
+    "structural_tag",
+  ].map((field) => [{ [field]: "x" }, field] as const),
+];
+
+for (const [body, param, kind] of REFUSED) {
+  test(`refuses ${JSON.stringify(body).slice(0, 80)} by ${param}`, () => {
+    assert.deepEqual(refusal(body), { kind: kind ?? "invalid_request", param });
+  });
+}
+
+test("a removed field names its successor", () => {
+  assert.throws(() => decode({ guided_regex: "a+" }), /structured_outputs/);
+});
+
+test("caps are what the app says", () => {
+  assert.throws(() => decode({ n: 3 }, { ...DEFAULT_CAPS, n: 2 }), /at most 2/);
+  assert.equal(decode({ priority: 5 }, { ...DEFAULT_CAPS, priority: true }).call.output.priority, 5);
+});

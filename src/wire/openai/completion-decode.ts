@@ -1,0 +1,67 @@
+/**
+ * A completion request → core.
+ */
+import type { CompletionCall, Prompt } from "#core/calls.ts";
+import { invalid } from "#core/fault.ts";
+import { requireList, requireTokenIds } from "./_compound.ts";
+import { decodeOutput, decodePrint, type Print } from "./_output.ts";
+import { refuseUnsupported } from "./_refusals.ts";
+import { decodeLogprobs, decodeN, decodeSampling, dropAbsent } from "./_sampling.ts";
+import type { RequestCaps } from "./caps.ts";
+import type { CompletionBodyValue } from "./completion-schema.ts";
+
+export interface CompletionPrint extends Print {
+  readonly echo: boolean;
+}
+
+export interface DecodedCompletion {
+  readonly call: CompletionCall;
+  readonly print: CompletionPrint;
+}
+
+/** What vLLM generates when nothing is said (OpenAI's own default). */
+const DEFAULT_MAX_TOKENS = 16;
+
+/** @throws Fault invalid_request | not_implemented, naming the field */
+export function decodeCompletion(body: CompletionBodyValue, caps: RequestCaps): DecodedCompletion {
+  refuseUnsupported(body);
+  const prompts = decodePrompts(body.prompt, caps);
+  const n = decodeN(body.n, prompts.length, caps);
+  const logprobs = decodeLogprobs("logprobs", body.logprobs, caps);
+  const echo = body.echo ?? false;
+  const call = dropAbsent<CompletionCall>({
+    model: body.model ?? undefined,
+    prompts,
+    echo,
+    addSpecialTokens: body.add_special_tokens ?? true,
+    sampling: decodeSampling(body, caps, decodeBudget(body.max_tokens, echo)),
+    output: decodeOutput(body, caps, n, logprobs, echo ? logprobs : undefined),
+  });
+  return { call, print: { ...decodePrint(body, logprobs), echo } };
+}
+
+function decodeBudget(value: number | null | undefined, echo: boolean): number {
+  const tokens = value ?? DEFAULT_MAX_TOKENS;
+  if (tokens < 0 || (tokens === 0 && !echo))
+    throw invalid("max_tokens", `max_tokens must be at least 1, got ${tokens}.`);
+  return tokens;
+}
+
+function decodePrompts(value: unknown, caps: RequestCaps): readonly Prompt[] {
+  if (value === undefined || value === null || value === "")
+    throw invalid("prompt", "prompt must be provided and non-empty.");
+  if (typeof value === "string") return [value];
+  const list = requireList(value, "prompt", Number.POSITIVE_INFINITY);
+  const first = list[0];
+  if (first === undefined) throw invalid("prompt", "prompt must be provided and non-empty.");
+  if (typeof first === "number") return [requireTokenIds(list, "prompt", Number.POSITIVE_INFINITY)];
+  requireList(list, "prompt", caps.prompts);
+  return list.map((entry, i) => {
+    if (typeof entry !== typeof first)
+      throw invalid(
+        `prompt.${i}`,
+        "prompt must be a string, a list of strings, a list of token ids or a list of such lists.",
+      );
+    return typeof entry === "string" ? entry : requireTokenIds(entry, `prompt.${i}`, Number.POSITIVE_INFINITY);
+  });
+}

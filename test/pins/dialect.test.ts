@@ -1,0 +1,70 @@
+/**
+ * Pins: what a client sees of each kind of failure.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { FAULT_KINDS, Fault, type FaultKind } from "#core/fault.ts";
+import { openai } from "#wire/openai/dialect.ts";
+
+const TABLE: readonly (readonly [FaultKind, number, string])[] = [
+  ["invalid_json", 400, "Bad Request"],
+  ["invalid_request", 400, "BadRequestError"],
+  ["unsupported_media_type", 400, "Bad Request"],
+  ["payload_too_large", 413, "Request Entity Too Large"],
+  ["forbidden", 403, "Forbidden"],
+  ["route_not_found", 404, "Not Found"],
+  ["method_not_allowed", 405, "Method Not Allowed"],
+  ["model_not_found", 404, "NotFoundError"],
+  ["request_timeout", 408, "Request Timeout"],
+  ["rate_limited", 429, "Too Many Requests"],
+  ["overloaded", 503, "Service Unavailable"],
+  ["draining", 503, "Service Unavailable"],
+  ["engine_unavailable", 503, "Service Unavailable"],
+  ["engine_failed", 503, "Service Unavailable"],
+  ["not_implemented", 501, "NotImplementedError"],
+  ["cancelled", 499, "Client Closed Request"],
+];
+
+test("status and type of every kind", () => {
+  for (const [kind, status, type] of TABLE) {
+    const reply = openai.fault(new Fault(kind, "why", { param: "field", detail: "secret" }), "r1");
+    assert.deepEqual(reply, { status, body: { error: { message: "why", type, param: "field", code: status } } });
+  }
+  assert.deepEqual(
+    new Set([...TABLE.map(([kind]) => kind), "unauthenticated", "internal"]),
+    new Set(Object.keys(FAULT_KINDS)),
+  );
+});
+
+test("401 has vLLM's own shape", () => {
+  assert.deepEqual(openai.fault(new Fault("unauthenticated", "no key"), "r1"), {
+    status: 401,
+    body: { error: "Unauthorized" },
+  });
+});
+
+test("500 carries the request id and nothing of the cause", () => {
+  const reply = openai.fault(new Fault("internal", "Something went wrong here.", { detail: "/etc/passwd" }), "r1");
+  assert.deepEqual(reply.body, {
+    error: {
+      message: "Something went wrong here. Request id: r1",
+      type: "InternalServerError",
+      param: null,
+      code: 500,
+    },
+  });
+});
+
+test("in a stream: an error event, then the end", () => {
+  assert.equal(
+    openai.streamFault(new Fault("engine_failed", "The engine died."), "r1"),
+    'data: {"error":{"message":"The engine died.","type":"Service Unavailable","param":null,"code":503}}\n\ndata: [DONE]\n\n',
+  );
+});
+
+test("messages are bounded and well-formed", () => {
+  const { body } = openai.fault(new Fault("invalid_request", `${"x".repeat(998)}😀${"y".repeat(5000)}`), "r1");
+  const { message } = (body as { error: { message: string } }).error;
+  assert.equal(message.length, 1000);
+  assert.ok(message.isWellFormed());
+});

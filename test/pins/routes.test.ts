@@ -1,0 +1,33 @@
+/**
+ * Pins: every route, who may call it and on which listener.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { isRoute } from "#http/route.ts";
+import { routes } from "#routes/index.ts";
+
+const TABLE = [
+  "POST /v1/chat/completions inference public 8388608",
+  "POST /v1/completions inference public 8388608",
+  "GET /v1/models models:read public -",
+  "POST /tokenize tokenize public 8388608",
+  "POST /detokenize tokenize public 8388608",
+  "GET /health open both -",
+  "GET /ping open public -",
+  "POST /ping open public -",
+  "GET /version models:read both -",
+  "GET /load metrics:read public -",
+  "GET /metrics metrics:read both -",
+];
+
+test("routes × access × plane × bytes of body", () => {
+  const seen = routes.map(({ method, path, access, plane, limits }) => {
+    return `${method} ${path} ${access.kind === "open" ? "open" : access.scope} ${plane} ${limits.bodyBytes ?? "-"}`;
+  });
+  assert.deepEqual(seen, TABLE);
+  assert.ok(routes.every(isRoute));
+});
+
+test("a route with a body has a schema and a limit, and one without has neither", () => {
+  for (const { path, body, limits } of routes) assert.equal(body === undefined, limits.bodyBytes === undefined, path);
+});
