@@ -9,6 +9,7 @@ export interface ModelFacts {
   readonly trainedContext: number;
   readonly chatTemplate: string | undefined;
   readonly parameters: number;
+  readonly vocabularySize: number;
   /** Bytes of K and V that one token needs over all layers, at two bytes a number. */
   readonly kvBytesPerToken: number;
 }
@@ -33,6 +34,7 @@ export function modelFacts(header: GgufHeader): ModelFacts {
     trainedContext: whole("context_length", 2048),
     chatTemplate: text(header.metadata.get("tokenizer.chat_template")),
     parameters: header.parameters,
+    vocabularySize: header.arrayLengths.get("tokenizer.ggml.tokens") ?? 0,
     kvBytesPerToken: whole("block_count", 1) * kvHeads * (keyWidth + valueWidth) * KV_ELEMENT_BYTES,
   };
 }

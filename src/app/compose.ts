@@ -1,0 +1,234 @@
+/**
+ * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
+ */
+import { freemem } from "node:os";
+import type { Log } from "#base/log.ts";
+import { createRegistry, printMetrics } from "#base/metrics.ts";
+import type { Environment } from "#config/resolve.ts";
+import type { Settings } from "#config/settings.ts";
+import { EngineStartError, startEngine } from "#engine/launcher.ts";
+import type { NativeKernelOptions } from "#engine/native/kernel.ts";
+import { PlatformError } from "#engine/native/locate.ts";
+import { openTokenizer, type OwnedTokenizer } from "#engine/native/tokenizer.ts";
+import type { EngineHandle } from "#engine/options.ts";
+import { createHttp, type Http } from "#http/server.ts";
+import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
+import { routes, type Services } from "#routes/index.ts";
+import { registerHttpMetrics } from "#serving/http-metrics.ts";
+import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
+import { Models, type ServedModel } from "#serving/models.ts";
+import { outputMaker } from "#serving/output.ts";
+import { DEFAULT_CAPS, type RequestCaps } from "#wire/openai/caps.ts";
+import { openai } from "#wire/openai/dialect.ts";
+import { generationDefaults, templateKwargs } from "./generation-config.ts";
+import type { Keys } from "./keys.ts";
+import { chatTemplateText, type ModelSource } from "./model-source.ts";
+import { version } from "./paths.ts";
+import { fit, type Sizing } from "./sizing.ts";
+import { StartupError } from "./startup-error.ts";
+
+export interface Server {
+  readonly http: Http;
+  readonly engine: EngineHandle;
+  readonly sizing: Sizing;
+  readonly names: readonly string[];
+  /** /health says 503 from now on. */
+  stopAccepting(): void;
+  /** Engine and tokenizer; after http is closed. */
+  closeModel(): Promise<void>;
+}
+
+export interface Parts {
+  readonly settings: Settings;
+  readonly env: Environment;
+  readonly source: ModelSource;
+  readonly keys: Keys;
+  readonly log: Log;
+}
+
+/** Share of the free memory that the KV cache may take when nothing is said. */
+const KV_SHARE = 0.4;
+/** Prompt text beyond so many characters a token of the window is refused unread: no real text is that dense. */
+const CHARACTERS_PER_TOKEN = 16;
+/** What a GPU or a library path needs; everything else of the environment stays here. */
+const ENGINE_VARIABLES = ["PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "OMP_NUM_THREADS"];
+
+/** @throws StartupError | what the parts throw for people to read */
+export async function compose(parts: Parts): Promise<Server> {
+  const { settings, source } = parts;
+  const sizing = fit(source.facts, {
+    contextLength: settings.maxModelLen,
+    maxNumSeqs: settings.maxNumSeqs,
+    budget: settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE,
+  });
+  const names: [string, ...string[]] = [settings.servedModelName[0] ?? source.name, ...settings.servedModelName.slice(1)];
+  const registry = createRegistry();
+  const served: ServedModel[] = [];
+  const metrics = registerMetrics({
+    registry,
+    contextLength: sizing.contextLength,
+    models: () => served,
+    cacheConfig: { max_num_seqs: String(sizing.maxNumSeqs), max_model_len: String(sizing.contextLength), cache_dtype: "f16", enable_prefix_caching: "False" },
+  });
+  const tokenizer = openModelTokenizer(source, sizing);
+  const engine = await launch(parts, sizing, metrics, names[0]).catch((error) => {
+    tokenizer.close();
+    throw error;
+  });
+  const template = modelTemplate(chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate);
+  served.push(servedModel(settings, names, engine, tokenizer, template));
+  let accepting = true;
+  const http = await createServer(parts, { served, metrics, accepting: () => accepting, print: async () => (await printMetrics(registry)).body, observe: registerHttpMetrics(registry) });
+  return {
+    http,
+    engine,
+    sizing: { ...sizing, contextLength: engine.model.contextLength },
+    names,
+    stopAccepting: () => {
+      accepting = false;
+    },
+    closeModel: async () => {
+      await engine.close();
+      tokenizer.close();
+    },
+  };
+}
+
+function openModelTokenizer(source: ModelSource, sizing: Sizing): OwnedTokenizer {
+  try {
+    return openTokenizer({ modelPath: source.path, maxCharacters: sizing.contextLength * CHARACTERS_PER_TOKEN });
+  } catch (error) {
+    if (error instanceof PlatformError) throw new StartupError(error.message);
+    throw error;
+  }
+}
+
+async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: string): Promise<EngineHandle> {
+  const { settings, source, env, log } = parts;
+  const observer = metrics.engineObserver(name);
+  const options: NativeKernelOptions = {
+    modelPath: source.path,
+    contextPerSlot: sizing.contextLength,
+    maxSequences: sizing.maxNumSeqs,
+    maxBatchTokens: settings.maxNumBatchedTokens,
+    threads: settings.threads,
+    gpuLayers: settings.gpuLayers,
+  };
+  const { facts } = source;
+  try {
+    return await startEngine({
+      kernel: { kernel: "native", options },
+      model: {
+        architecture: facts.architecture,
+        ...(facts.title === undefined ? {} : { title: facts.title }),
+        contextLength: sizing.contextLength,
+        trainedContext: facts.trainedContext,
+        vocabularySize: facts.vocabularySize,
+        ...(facts.chatTemplate === undefined ? {} : { chatTemplate: facts.chatTemplate }),
+        parameters: facts.parameters,
+        createdAt: Math.floor(Date.now() / 1000),
+      },
+      contextLength: sizing.contextLength,
+      maxNumSeqs: sizing.maxNumSeqs,
+      maxNumBatchedTokens: settings.maxNumBatchedTokens,
+      maxNumQueuedReqs: settings.maxNumQueuedReqs,
+      schedulingPolicy: settings.schedulingPolicy,
+      startTimeoutMs: settings.engineStartTimeout * 1000,
+      stallAfterMs: settings.engineStallTimeout * 1000,
+      killAfterMs: settings.engineKillTimeout * 1000,
+      env: engineEnvironment(env),
+      log,
+      onStep: (_gauges, tokens) => observer.step(tokens),
+      onSequence: (finish) => observer.sequence(finish),
+    });
+  } catch (error) {
+    if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
+    throw error;
+  }
+}
+
+function engineEnvironment(env: Environment): Record<string, string> {
+  const passed = ENGINE_VARIABLES.map((name) => [name, env[name]] as const).filter((entry): entry is readonly [string, string] => entry[1] !== undefined);
+  return Object.fromEntries(passed);
+}
+
+function servedModel(settings: Settings, names: readonly [string, ...string[]], engine: EngineHandle, tokenizer: OwnedTokenizer, template: ChatTemplate): ServedModel {
+  const kwargs = templateKwargs(settings.defaultChatTemplateKwargs);
+  return {
+    names,
+    backend: engine,
+    tokenizer,
+    template: { ...template, render: (input) => template.render({ ...input, kwargs: { ...kwargs, ...input.kwargs } }) },
+    defaults: generationDefaults(settings.overrideGenerationConfig),
+    parsers: {
+      reasoning: settings.reasoningParser === "auto" ? template.mentionsThinking : settings.reasoningParser !== "none",
+      tools: settings.enableAutoToolChoice && settings.toolCallParser !== "none",
+    },
+  };
+}
+
+interface Inner {
+  readonly served: readonly ServedModel[];
+  readonly metrics: VllmMetrics;
+  readonly accepting: () => boolean;
+  readonly print: () => Promise<string>;
+  readonly observe: ReturnType<typeof registerHttpMetrics>;
+}
+
+async function createServer({ settings, keys, log }: Parts, inner: Inner): Promise<Http> {
+  const [first, ...rest] = inner.served;
+  if (first === undefined) throw new StartupError("no model is served");
+  const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
+  let load = (): number => 0;
+  const services: Services = {
+    serving: {
+      models: new Models([first, ...rest]),
+      badWordTokens: settings.maxBadWordTokens,
+      makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
+      observerOf: (model) => observers.get(model) ?? inner.metrics.observerOf(model),
+    },
+    caps: requestCaps(settings),
+    usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
+    version: version(),
+    load: () => load(),
+    metrics: inner.print,
+    accepting: inner.accepting,
+  };
+  const http = await createHttp({
+    routes,
+    services,
+    identify: keys.identify,
+    dialect: openai,
+    options: {
+      maxBodyBytes: settings.maxBodyBytes,
+      requestIdHeader: settings.enableRequestIdHeaders,
+      stallTimeoutMs: settings.streamStallTimeout * 1000,
+      sseKeepAliveMs: settings.sseKeepAliveInterval * 1000,
+      maxConnections: settings.maxConnections,
+    },
+    observer: (record) => {
+      inner.observe(record);
+      if (!settings.disableAccessLog && record.route !== "/health" && record.route !== "/ping" && record.route !== "/metrics") log("info", "call", { ...record });
+    },
+    log,
+  });
+  // The call that asks for the load is one of the calls, and no load.
+  if (settings.enableServerLoadTracking) load = () => Math.max(0, http.counters().calls - 1);
+  return http;
+}
+
+function requestCaps(settings: Settings): RequestCaps {
+  return {
+    ...DEFAULT_CAPS,
+    n: settings.maxN,
+    choices: settings.maxChoices,
+    prompts: settings.maxCompletionPrompts,
+    messages: settings.maxMessages,
+    stopStrings: settings.maxStopStrings,
+    badWords: settings.maxBadWords,
+    badWordTokens: settings.maxBadWordTokens,
+    logprobs: settings.maxLogprobs,
+    tools: settings.maxTools,
+    priority: settings.schedulingPolicy === "priority",
+  };
+}

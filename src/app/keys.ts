@@ -1,0 +1,74 @@
+/**
+ * Which keys may call: the operator's (flag, variable, file), or the one that the first start mints.
+ */
+import { readFileSync, statSync } from "node:fs";
+import { Secret } from "#base/secret.ts";
+import type { Settings } from "#config/settings.ts";
+import { EVERY_SCOPE } from "#policy/authorize.ts";
+import { createIdentify, type Identify } from "#policy/identify.ts";
+import { KeySet, type KnownKey, keyDigest, mintKey, operatorKey, type Pepper } from "#policy/keys.ts";
+import { ensureKey } from "#policy/mint.ts";
+import { type StateDirectory, statePepper } from "#policy/state.ts";
+import { StartupError } from "./startup-error.ts";
+
+export interface Keys {
+  readonly identify: Identify;
+  /** Print it now: it cannot be had again. */
+  readonly minted: Secret | undefined;
+  /** `given`: by the operator. `minted`: now. `kept`: an earlier start printed it. */
+  readonly source: "given" | "minted" | "kept";
+  /** A key that lives only until `revoke`, for the server's own first question. */
+  temporary(): { readonly key: Secret; readonly revoke: () => void };
+}
+
+const OTHERS = 0o077;
+const MAX_KEY_FILE_BYTES = 1 << 20;
+
+/** @throws StateError | StartupError | Error (a key that no header can carry) */
+export function loadKeys(settings: Settings, state: StateDirectory): Keys {
+  const given = [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key) => new Secret(key));
+  if (given.length > 0) {
+    const pepper = statePepper(state);
+    return keysOf(pepper, given.map((key, i) => operatorKey(pepper, key, i + 1, EVERY_SCOPE)), "given", undefined);
+  }
+  const minted = ensureKey(state);
+  return minted.kind === "minted" ? keysOf(minted.pepper, minted.keys, "minted", minted.key) : keysOf(minted.pepper, minted.keys, "kept", undefined);
+}
+
+function keysOf(pepper: Pepper, keys: readonly KnownKey[], source: Keys["source"], minted: Secret | undefined): Keys {
+  const lasting = createIdentify(new KeySet(pepper, keys));
+  let current = lasting;
+  return {
+    identify: (headers, dialect) => current(headers, dialect),
+    minted,
+    source,
+    temporary: () => {
+      const key = mintKey();
+      const known = { id: "key_self", digest: keyDigest(pepper, key.expose()), tenant: "default", scopes: EVERY_SCOPE };
+      current = createIdentify(new KeySet(pepper, [...keys, known]));
+      return {
+        key,
+        revoke: () => {
+          current = lasting;
+        },
+      };
+    },
+  };
+}
+
+function fromFile(path: string | undefined): string[] {
+  if (path === undefined) return [];
+  try {
+    const stat = statSync(path);
+    if (process.getuid !== undefined && (stat.mode & OTHERS) !== 0) {
+      throw new StartupError("the key file can be read or written by others: run chmod 600 on it");
+    }
+    if (stat.size > MAX_KEY_FILE_BYTES) throw new StartupError("the key file is larger than 1 MiB");
+    const keys = readFileSync(path, "utf8").split("\n").map((line) => line.trim()).filter((line) => line !== "" && !line.startsWith("#"));
+    if (keys.length === 0) throw new StartupError("the key file holds no key");
+    return keys;
+  } catch (error) {
+    if (error instanceof StartupError) throw error;
+    throw new StartupError(`the key file cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * From the name of a model to a GGUF on disk whose header was read and judged.
+ */
+import { readFileSync } from "node:fs";
+import { basename, resolve } from "node:path";
+import { Secret } from "#base/secret.ts";
+import type { Environment } from "#config/resolve.ts";
+import type { Settings } from "#config/settings.ts";
+import { GgufError } from "#engine/gguf/errors.ts";
+import { type ModelFacts, modelFacts } from "#engine/gguf/facts.ts";
+import { readGgufHeader } from "#engine/gguf/header.ts";
+import { HubError, type HubReference } from "#egress/hub-names.ts";
+import { fetchModel, type ModelProgress } from "#integrity/hub-model.ts";
+import { ModelError } from "#integrity/model-error.ts";
+import { parseModelReference } from "#integrity/model-reference.ts";
+import { cacheDirectory, DEMO_MODEL } from "./paths.ts";
+import { StartupError } from "./startup-error.ts";
+
+export interface ModelSource {
+  readonly path: string;
+  /** What it is called when --served-model-name says nothing. */
+  readonly name: string;
+  readonly facts: ModelFacts;
+  /** For people: which commit, which digest. */
+  readonly origin: string;
+}
+
+export interface SourceEvents {
+  readonly onProgress: (progress: ModelProgress) => void;
+  readonly onWarning: (message: string) => void;
+}
+
+/** @throws StartupError, one line that says what is wrong with which model */
+export async function findModel(named: string | undefined, settings: Settings, env: Environment, events: SourceEvents): Promise<ModelSource> {
+  const reference = referenceOf(named);
+  if (reference.kind === "hub") return fromHub(reference, settings, env, events);
+  if (reference.kind === "demo") return { path: DEMO_MODEL, name: "castellan-demo", facts: judged(DEMO_MODEL, "the demo model"), origin: "built in" };
+  const path = resolve(reference.path);
+  return { path, name: basename(path).replace(/\.gguf$/i, ""), facts: judged(path, reference.path), origin: "local file" };
+}
+
+function referenceOf(named: string | undefined): ReturnType<typeof parseModelReference> {
+  try {
+    return parseModelReference(named);
+  } catch (error) {
+    if (error instanceof HubError) throw new StartupError(error.message);
+    throw error;
+  }
+}
+
+async function fromHub(reference: HubReference, settings: Settings, env: Environment, events: SourceEvents): Promise<ModelSource> {
+  try {
+    const model = await fetchModel(reference, {
+      cacheDir: cacheDirectory(settings.downloadDir, env),
+      endpoint: settings.hfEndpoint,
+      ...(settings.hfToken === undefined ? {} : { token: new Secret(settings.hfToken) }),
+      ...(settings.revision === undefined ? {} : { revision: settings.revision }),
+      offline: settings.offline,
+      ...events,
+    });
+    const name = `${reference.org}/${reference.repo}`;
+    return { path: model.path, name, facts: judged(model.path, name), origin: `commit ${model.commit}, sha256 ${model.sha256}` };
+  } catch (error) {
+    if (error instanceof ModelError) throw new StartupError(error.message);
+    throw error;
+  }
+}
+
+function judged(path: string, shown: string): ModelFacts {
+  try {
+    return modelFacts(readGgufHeader(path));
+  } catch (error) {
+    if (error instanceof GgufError) throw new StartupError(`${shown}: ${error.message}`);
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "ENOENT") throw new StartupError(`${shown}: there is no such file`);
+    if (code !== undefined) throw new StartupError(`${shown} cannot be read (${code})`);
+    throw error;
+  }
+}
+
+/** --chat-template: Jinja text, or the file that holds it. Text is told by its braces. */
+export function chatTemplateText(setting: string | undefined): string | undefined {
+  if (setting === undefined || setting.includes("{{") || setting.includes("{%")) return setting;
+  try {
+    return readFileSync(setting, "utf8");
+  } catch (error) {
+    throw new StartupError(`--chat-template ${setting} cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
+  }
+}

@@ -1,0 +1,36 @@
+/**
+ * Where things are: the package's own files, and the directories of the XDG base directory specification.
+ */
+import { existsSync } from "node:fs";
+import { homedir } from "node:os";
+import { dirname, isAbsolute, join } from "node:path";
+import { readFileSync } from "node:fs";
+import { parseJson } from "#base/json.ts";
+import type { Environment } from "#config/resolve.ts";
+
+const NAME = "castellan";
+
+/** The checkout's or the package's root: src/app/ and dist/app/ are equally deep. */
+const ROOT = dirname(dirname(import.meta.dirname));
+
+export const DEMO_MODEL = join(ROOT, "assets/demo/castellan-demo.gguf");
+
+/** Of package.json. */
+export function version(): string {
+  const file = join(ROOT, "package.json");
+  const manifest = existsSync(file) ? parseJson(readFileSync(file)) : null;
+  return manifest !== null && typeof manifest === "object" && !Array.isArray(manifest) && typeof manifest["version"] === "string" ? manifest["version"] : "0.0.0";
+}
+
+export function stateDirectory(setting: string | undefined, env: Environment): string {
+  return setting ?? join(base(env["XDG_STATE_HOME"], ".local/state"), NAME);
+}
+
+export function cacheDirectory(setting: string | undefined, env: Environment): string {
+  return setting ?? join(base(env["XDG_CACHE_HOME"], ".cache"), NAME);
+}
+
+/** The specification says that relative paths in these variables are to be ignored. */
+function base(variable: string | undefined, otherwise: string): string {
+  return variable !== undefined && isAbsolute(variable) ? variable : join(homedir(), otherwise);
+}

@@ -1,0 +1,58 @@
+/**
+ * How many sequences of how many tokens the memory holds. Pure.
+ *
+ * Each slot has cells of its own for a whole window (split KV), so memory = slots × window × bytes a token.
+ */
+import type { ModelFacts } from "#engine/gguf/facts.ts";
+import { StartupError } from "./startup-error.ts";
+
+export interface SizingRequest {
+  /** As set by the operator; absent: fit it. */
+  readonly contextLength: number | undefined;
+  readonly maxNumSeqs: number | undefined;
+  /** Bytes for the KV cache. */
+  readonly budget: number;
+}
+
+export interface Sizing {
+  readonly contextLength: number;
+  readonly maxNumSeqs: number;
+}
+
+export const DEFAULT_SEQUENCES = 32;
+/** A window is only shortened by itself until so many sequences fit. */
+const WANTED_SEQUENCES = 8;
+/** llama.cpp rounds a slot's cells up to this. */
+const CELL_BLOCK = 256;
+const SHORTEST = 256;
+
+/** @throws StartupError when what was asked for cannot be held, with the numbers to change */
+export function fit(facts: ModelFacts, request: SizingRequest): Sizing {
+  const contextLength = request.contextLength ?? fittedContext(facts, request);
+  if (contextLength > facts.trainedContext) {
+    throw new StartupError(`--max-model-len ${contextLength} is more than the ${facts.trainedContext} tokens that the model was trained for`);
+  }
+  const perSequence = cells(contextLength) * facts.kvBytesPerToken;
+  const most = Math.floor(request.budget / perSequence);
+  const maxNumSeqs = request.maxNumSeqs ?? Math.min(DEFAULT_SEQUENCES, Math.max(1, most));
+  if (maxNumSeqs > most) {
+    throw new StartupError(
+      `${maxNumSeqs} sequences of ${contextLength} tokens need ${mebibytes(maxNumSeqs * perSequence)} MiB for the KV cache and ${mebibytes(request.budget)} MiB are given: lower --max-num-seqs or --max-model-len, or raise --kv-cache-memory-bytes`,
+    );
+  }
+  return { contextLength, maxNumSeqs };
+}
+
+function fittedContext(facts: ModelFacts, request: SizingRequest): number {
+  const sequences = Math.min(request.maxNumSeqs ?? WANTED_SEQUENCES, WANTED_SEQUENCES);
+  const tokens = Math.floor(request.budget / (facts.kvBytesPerToken * sequences) / CELL_BLOCK) * CELL_BLOCK;
+  return Math.min(facts.trainedContext, Math.max(SHORTEST, tokens));
+}
+
+function cells(tokens: number): number {
+  return Math.ceil(tokens / CELL_BLOCK) * CELL_BLOCK;
+}
+
+function mebibytes(bytes: number): number {
+  return Math.ceil(bytes / 2 ** 20);
+}
