@@ -1,0 +1,64 @@
+/**
+ * What a start prints: where the server is, what it serves, the key if it was made now, and a line to paste.
+ * People read this; logs go to stderr.
+ */
+import type { Address } from "#http/listener.ts";
+import type { Keys } from "./keys.ts";
+
+export interface Announcement {
+  readonly version: string;
+  readonly model: string;
+  readonly origin: string;
+  readonly contextLength: number;
+  readonly maxNumSeqs: number;
+  readonly publicAddress: Address;
+  readonly opsAddress: Address;
+  readonly keys: Keys;
+  readonly stateDir: string;
+  readonly warnings: readonly string[];
+}
+
+export function announce(a: Announcement): string {
+  const key = a.keys.minted === undefined ? "$CASTELLAN_API_KEY" : a.keys.minted.expose();
+  const lines = [
+    `Castellan ${a.version}`,
+    "",
+    `  model   ${a.model} (${a.origin}), ${a.contextLength} tokens a sequence, ${a.maxNumSeqs} sequences at once`,
+    `  public  ${printAddress(a.publicAddress)}`,
+    `  ops     ${printAddress(a.opsAddress)}`,
+    `  state   ${a.stateDir}`,
+    ...keyLines(a),
+    ...a.warnings.map((warning) => `  warning ${warning}`),
+    "",
+    "Try it:",
+    "",
+    ...curl(a, key),
+    "",
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+function keyLines(a: Announcement): string[] {
+  if (a.keys.source === "given") return ["  key     yours (flag, variable or file)"];
+  if (a.keys.minted === undefined) return ["  key     the one that the first start printed; lost it? remove keys.json in the state directory"];
+  return [`  key     ${a.keys.minted.expose()}`, "          (made now and shown this once; only a keyed hash of it is kept)"];
+}
+
+function curl(a: Announcement, key: string): string[] {
+  const target = "path" in a.publicAddress ? `--unix-socket ${a.publicAddress.path} http://localhost` : origin(a.publicAddress);
+  return [
+    `  curl ${target}/v1/chat/completions \\`,
+    `    -H "Authorization: Bearer ${key}" -H "Content-Type: application/json" \\`,
+    `    -d '{"model": "${a.model}", "messages": [{"role": "user", "content": "What is Castellan?"}]}'`,
+  ];
+}
+
+export function printAddress(address: Address): string {
+  return "path" in address ? `unix:${address.path}` : origin(address);
+}
+
+/** http://host:port, with an address that a client can dial in place of a wildcard. */
+export function origin({ host, port }: { readonly host: string; readonly port: number }): string {
+  const name = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "[::1]" : host.includes(":") ? `[${host}]` : host;
+  return `http://${name}:${port}`;
+}

@@ -1,0 +1,120 @@
+/**
+ * `castellan serve`: from settings to a running server and back to nothing.
+ *
+ * Order of start: state and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
+ * answers finish within --shutdown-timeout, listeners close, the engine ends. A second signal ends at once.
+ */
+import { createLog, type Log } from "#base/log.ts";
+import type { Environment, Resolved } from "#config/resolve.ts";
+import type { Settings } from "#config/settings.ts";
+import type { Address } from "#http/listener.ts";
+import { openStateDirectory, StateError } from "#policy/state.ts";
+import { announce } from "./announce.ts";
+import { compose, type Server } from "./compose.ts";
+import { firstAnswer } from "./first-answer.ts";
+import { type Keys, loadKeys } from "./keys.ts";
+import { findModel, type SourceEvents } from "./model-source.ts";
+import { stateDirectory, version } from "./paths.ts";
+import { StartupError } from "./startup-error.ts";
+
+export interface ServeOutput extends SourceEvents {
+  /** To standard output. */
+  print(text: string): void;
+}
+
+/** @returns the exit code, once the server has ended. @throws StartupError */
+export async function serve(resolved: Resolved, env: Environment, output: ServeOutput): Promise<number> {
+  const { settings } = resolved;
+  const log = createLog(settings.logLevel);
+  const stateDir = stateDirectory(settings.stateDir, env);
+  const keys = stated(() => loadKeys(settings, openStateDirectory(stateDir)));
+  const source = await findModel(resolved.model, settings, env, output);
+  const server = await compose({ settings, env, source, keys, log });
+  const ended = endOnSignals(server, settings, log);
+  const [publicAddress, opsAddress] = await listen(server, settings);
+  const warnings = [...resolved.warnings, ...bindWarnings(settings)];
+  for (const warning of warnings) log("warn", warning);
+  output.print(
+    announce({ version: version(), model: server.names[0] ?? "", origin: source.origin, ...server.sizing, publicAddress, opsAddress, keys, stateDir, warnings }),
+  );
+  if (settings.firstAnswer) output.print(await askFirst(server, keys, publicAddress));
+  return ended;
+}
+
+function stated(load: () => Keys): Keys {
+  try {
+    return load();
+  } catch (error) {
+    if (error instanceof StateError || (error instanceof Error && error.message.startsWith("API key "))) throw new StartupError(error.message);
+    throw error;
+  }
+}
+
+async function listen(server: Server, settings: Settings): Promise<[Address, Address]> {
+  const doors = [
+    ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
+    ["ops", settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds }],
+  ] as const;
+  const opened: Address[] = [];
+  for (const [plane, address] of doors) {
+    try {
+      opened.push(await server.http.listen(plane, address));
+    } catch (error) {
+      await server.http.close(0);
+      await server.closeModel();
+      const shown = "path" in address ? address.path : `${address.host}:${address.port}`;
+      throw new StartupError(`the ${plane} listener cannot have ${shown}: ${reason(error)}`);
+    }
+  }
+  return opened as [Address, Address];
+}
+
+function reason(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === "EADDRINUSE") return "something else listens there (choose another with --port and --ops-port)";
+  if (code === "EACCES") return "it is not allowed";
+  return error instanceof Error ? error.message : String(error);
+}
+
+function bindWarnings(settings: Settings): string[] {
+  const open = (host: string, socket: string | undefined): boolean => socket === undefined && !/^(127\.|::1$|localhost$)/.test(host);
+  const warnings: string[] = [];
+  if (open(settings.host, settings.uds) && !settings.trustProxy) {
+    warnings.push(`the public listener is on ${settings.host} without TLS: keys and prompts travel in the clear. Put a proxy that ends TLS in front and say --trust-proxy`);
+  }
+  if (open(settings.opsHost, settings.opsUds)) warnings.push(`the operations listener is on ${settings.opsHost}: it belongs on loopback or a Unix socket`);
+  return warnings;
+}
+
+async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
+  const self = keys.temporary();
+  try {
+    return await firstAnswer(address, self.key, server.names[0] ?? "");
+  } finally {
+    self.revoke();
+  }
+}
+
+/** @returns resolves with the exit code */
+function endOnSignals(server: Server, settings: Settings, log: Log): Promise<number> {
+  return new Promise((done) => {
+    let signals = 0;
+    const onSignal = (signal: NodeJS.Signals): void => {
+      signals++;
+      log("info", signals === 1 ? "draining" : "ending at once", { signal });
+      if (signals > 1) {
+        done(signal === "SIGINT" ? 130 : 143);
+        return;
+      }
+      drain(server, settings).then(() => done(0), () => done(1));
+    };
+    process.on("SIGTERM", onSignal);
+    process.on("SIGINT", onSignal);
+  });
+}
+
+async function drain(server: Server, settings: Settings): Promise<void> {
+  server.stopAccepting();
+  await server.http.close(settings.shutdownTimeout * 1000);
+  await server.closeModel();
+}
