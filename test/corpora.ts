@@ -15,12 +15,14 @@ function findCorpora(): string | undefined {
   return undefined;
 }
 
-const root = process.env["CASTELLAN_CORPORA"] ?? findCorpora();
+const root = process.env.CASTELLAN_CORPORA ?? findCorpora();
 
 /** The folder of one corpus; where it is missing the test is skipped, with the reason, and undefined comes back. */
 export function corpus(t: TestContext, name: string): string | undefined {
   const path = root === undefined ? undefined : join(root, name);
   if (path !== undefined && existsSync(path)) return path;
-  t.skip(`the corpus ${name} is not here (looked for ../shared/corpora beside the project; CASTELLAN_CORPORA names another place)`);
+  t.skip(
+    `the corpus ${name} is not here (looked for ../shared/corpora beside the project; CASTELLAN_CORPORA names another place)`,
+  );
   return undefined;
 }

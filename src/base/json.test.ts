@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
@@ -40,7 +40,8 @@ test("JSONTestSuite: n_ refused, y_ taken but for duplicate keys, i_ as listed",
     const bytes: Buffer = readFileSync(join(folder, "test_parsing", file));
     const refusal = STRICTER.get(file);
     if (refusal !== undefined) assert.equal(fault(bytes).message, refusal, file);
-    else if (file.startsWith("y_") || TAKEN.has(file)) assert.deepEqual(parseJson(bytes), JSON.parse(bytes.toString()), file);
+    else if (file.startsWith("y_") || TAKEN.has(file))
+      assert.deepEqual(parseJson(bytes), JSON.parse(bytes.toString()), file);
     else fault(bytes);
   }
 });
@@ -58,7 +59,17 @@ test("agrees with JSON.parse on every value that JSON.stringify prints", () => {
 });
 
 test("on any text: either what JSON.parse gives, or a JsonError", () => {
-  const piece = fc.constantFrom(..."[]{}:,\"\\ \n\t0123456789.eE+-tfn", "true", "false", "null", "\\u00e9", "\\ud83d", '"a"', "é", "\0");
+  const piece = fc.constantFrom(
+    ...'[]{}:,"\\ \n\t0123456789.eE+-tfn',
+    "true",
+    "false",
+    "null",
+    "\\u00e9",
+    "\\ud83d",
+    '"a"',
+    "é",
+    "\0",
+  );
   fc.assert(
     fc.property(fc.array(piece, { maxLength: 30 }), (pieces) => {
       const text = pieces.join("");
@@ -76,14 +87,25 @@ test("on any text: either what JSON.parse gives, or a JsonError", () => {
 });
 
 test("integers keep their sign and their digits", () => {
-  for (const text of ["0", "-0", "7", "-7", "123456789012345", "1234567890123456", "-999999999999999", "9007199254740993"]) {
+  for (const text of [
+    "0",
+    "-0",
+    "7",
+    "-7",
+    "123456789012345",
+    "1234567890123456",
+    "-999999999999999",
+    "9007199254740993",
+  ]) {
     assert.ok(Object.is(parseJson(text), JSON.parse(text)), text);
   }
-  for (const text of ["00", "01", "-01", "-", "+1", "1.", ".5", "1e", "0x1", "1_000", "NaN", "Infinity", "-Infinity"]) fault(text);
+  for (const text of ["00", "01", "-01", "-", "+1", "1.", ".5", "1e", "0x1", "1_000", "NaN", "Infinity", "-Infinity"])
+    fault(text);
 });
 
 test("numbers out of a double's range are refused, not made infinite", () => {
-  for (const text of ["1e999", "-1e999", `1${"0".repeat(400)}`]) assert.equal(fault(text).message, "the number is out of range");
+  for (const text of ["1e999", "-1e999", `1${"0".repeat(400)}`])
+    assert.equal(fault(text).message, "the number is out of range");
 });
 
 test("duplicate keys are refused, also when an escape spells the second one", () => {
@@ -96,8 +118,12 @@ test("__proto__ is refused; other names of Object's prototype are ordinary keys"
   assert.equal(fault('{"__proto__":{}}').message, "the key __proto__ is not allowed");
   assert.equal(fault('{"\\u005f_proto__":{}}').message, "the key __proto__ is not allowed");
   const value = parseJson('{"constructor":1,"toString":2,"hasOwnProperty":3}') as Record<string, unknown>;
-  assert.deepEqual(Object.entries(value), [["constructor", 1], ["toString", 2], ["hasOwnProperty", 3]]);
-  assert.equal(({} as Record<string, unknown>)["polluted"], undefined);
+  assert.deepEqual(Object.entries(value), [
+    ["constructor", 1],
+    ["toString", 2],
+    ["hasOwnProperty", 3],
+  ]);
+  assert.equal(({} as Record<string, unknown>).polluted, undefined);
 });
 
 test("lone surrogates are refused in every spelling, pairs are taken", () => {
@@ -108,7 +134,12 @@ test("lone surrogates are refused in every spelling, pairs are taken", () => {
 });
 
 test("bytes that are not UTF-8, and a byte order mark, are refused", () => {
-  for (const bytes of [[0x22, 0xff, 0x22], [0x22, 0xc0, 0xaf, 0x22], [0x22, 0xed, 0xa0, 0x80, 0x22], [0xef, 0xbb, 0xbf, 0x31]]) {
+  for (const bytes of [
+    [0x22, 0xff, 0x22],
+    [0x22, 0xc0, 0xaf, 0x22],
+    [0x22, 0xed, 0xa0, 0x80, 0x22],
+    [0xef, 0xbb, 0xbf, 0x31],
+  ]) {
     fault(Uint8Array.from(bytes));
   }
 });

@@ -13,6 +13,9 @@ export const silentLog: Log = () => {};
 
 /** One JSON line a record on stderr, so that stdout stays for what the user asked for. */
 export function createLog(level: LogLevel | "silent"): Log {
-  const logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: 2, sync: true }));
+  const logger = pino(
+    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    pino.destination({ fd: 2, sync: true }),
+  );
   return (recordLevel, message, fields = {}) => logger[recordLevel](fields, message);
 }

@@ -7,8 +7,8 @@
  */
 import { Registry } from "prom-client";
 
-export { Counter, Gauge, Histogram } from "prom-client";
 export type { Registry } from "prom-client";
+export { Counter, Gauge, Histogram } from "prom-client";
 
 export function createRegistry(): Registry {
   return new Registry();

@@ -6,7 +6,14 @@ import { Secret } from "./secret.ts";
 
 test("no accidental way to text gives the value", () => {
   const secret = new Secret("hunter2");
-  const shown = [`${secret}`, String(secret), JSON.stringify({ secret }), inspect({ secret }, { showHidden: true, depth: 9 }), format("%s %o %j", secret, secret, secret), Object.values(secret).join()];
+  const shown = [
+    `${secret}`,
+    String(secret),
+    JSON.stringify({ secret }),
+    inspect({ secret }, { showHidden: true, depth: 9 }),
+    format("%s %o %j", secret, secret, secret),
+    Object.values(secret).join(),
+  ];
   for (const text of shown) assert.ok(!text.includes("hunter2"), text);
   assert.equal(secret.expose(), "hunter2");
 });

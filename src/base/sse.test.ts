@@ -32,7 +32,9 @@ test("frames are these bytes", () => {
 });
 
 test("no data, name or comment can forge an event", () => {
-  const hostile = fc.array(fc.constantFrom("\n", "\r", "data: x", "event: y", ":", " ", "a"), { maxLength: 12 }).map((p) => p.join(""));
+  const hostile = fc
+    .array(fc.constantFrom("\n", "\r", "data: x", "event: y", ":", " ", "a"), { maxLength: 12 })
+    .map((p) => p.join(""));
   fc.assert(
     fc.property(hostile, hostile, (data, comment) => {
       const normal = data.replaceAll(/\r\n|\r/g, "\n");

@@ -16,11 +16,15 @@ export const awaitingContinue = new WeakSet<IncomingMessage>();
 export function checkMediaType(rawHeaders: readonly string[]): void {
   const [type = "", ...more] = headerValues(rawHeaders, "content-type");
   if (more.length > 0 || !JSON_TYPE.test(type)) {
-    throw new Fault("unsupported_media_type", "Unsupported Media Type: Only 'application/json' is allowed", { param: "Content-Type" });
+    throw new Fault("unsupported_media_type", "Unsupported Media Type: Only 'application/json' is allowed", {
+      param: "Content-Type",
+    });
   }
   for (const coding of headerValues(rawHeaders, "content-encoding")) {
     if (coding.toLowerCase() !== "identity") {
-      throw new Fault("unsupported_media_type", "A body with a content encoding is not taken.", { param: "Content-Encoding" });
+      throw new Fault("unsupported_media_type", "A body with a content encoding is not taken.", {
+        param: "Content-Encoding",
+      });
     }
   }
 }

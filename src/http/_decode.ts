@@ -24,7 +24,8 @@ export function decodeQuery<T>(schema: ZodType<T>, url: string): T {
   const at = url.indexOf("?");
   const values = new Map<string, string>();
   for (const [name, value] of new URLSearchParams(at < 0 ? "" : url.slice(at + 1))) {
-    if (values.has(name)) throw new Fault("invalid_request", "A query parameter stands twice.", { param: clip(name, MAX_PATH) });
+    if (values.has(name))
+      throw new Fault("invalid_request", "A query parameter stands twice.", { param: clip(name, MAX_PATH) });
     values.set(name, value);
   }
   // fromEntries defines own properties, so that a parameter named __proto__ is only a name.
@@ -37,7 +38,11 @@ function readJson(bytes: Uint8Array): JsonValue {
   } catch (error) {
     if (!(error instanceof JsonError)) throw error;
     const param = clip(error.path, MAX_PATH);
-    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message} (at character ${error.offset}).`, param === "" ? {} : { param });
+    throw new Fault(
+      "invalid_json",
+      `The body is not JSON that is taken: ${error.message} (at character ${error.offset}).`,
+      param === "" ? {} : { param },
+    );
   }
 }
 
@@ -76,7 +81,10 @@ function closest(issue: Issue): Issue {
 function printIssue(issue: Issue): string {
   const path = pathOf(issue);
   const echo = issue.input === undefined ? "" : ` (input: ${printInput(issue.input)})`;
-  return clip(`${path === "" ? "" : `${path}: `}${clip(issue.message, MAX_MESSAGE - MAX_PATH - MAX_ECHO - 50)}${echo}`, MAX_MESSAGE);
+  return clip(
+    `${path === "" ? "" : `${path}: `}${clip(issue.message, MAX_MESSAGE - MAX_PATH - MAX_ECHO - 50)}${echo}`,
+    MAX_MESSAGE,
+  );
 }
 
 /** Containers are not printed: a megabyte of them would be turned into text to keep 200 characters. */
@@ -93,5 +101,10 @@ function pathOf(issue: Issue | undefined): string {
 
 /** Cut between characters, not inside a surrogate pair. */
 function clip(text: string, length: number): string {
-  return text.length <= length ? text : `${text.slice(0, length - 1).toWellFormed().replace(/\ufffd$/, "")}…`;
+  return text.length <= length
+    ? text
+    : `${text
+        .slice(0, length - 1)
+        .toWellFormed()
+        .replace(/\ufffd$/, "")}…`;
 }

@@ -11,6 +11,7 @@ import { Fault } from "#core/fault.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 
+const EMPTY = new Uint8Array(0);
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 export class Exchange {
@@ -80,10 +81,12 @@ export class Exchange {
   /** The result of the work, or the abort, whichever comes first; late results are dropped. */
   race<T>(work: PromiseLike<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      const settle = <V>(end: (value: V) => void) => (value: V): void => {
-        this.#interrupt = undefined;
-        end(value);
-      };
+      const settle =
+        <V>(end: (value: V) => void) =>
+        (value: V): void => {
+          this.#interrupt = undefined;
+          end(value);
+        };
       if (this.aborted !== undefined) reject(this.aborted);
       else this.#interrupt = settle(reject);
       work.then(settle(resolve), settle(reject));
@@ -131,6 +134,13 @@ export class Exchange {
   write(chunk: string | Uint8Array): boolean {
     this.bytesOut += Buffer.byteLength(chunk);
     return this.res.write(chunk);
+  }
+
+  /** The answer's last bytes, if any, and its end. */
+  end(chunk: Uint8Array = EMPTY): void {
+    this.bytesOut += chunk.length;
+    if (chunk.length === 0) this.res.end();
+    else this.res.end(chunk);
   }
 }
 

@@ -18,7 +18,12 @@ const KEEP_ALIVE = sseComment("keep-alive");
 export async function writeReply(exchange: Exchange, reply: Reply): Promise<void> {
   switch (reply.kind) {
     case "json":
-      return writeWhole(exchange, reply.status ?? 200, { ...reply.headers, "content-type": "application/json" }, stringifyJson(reply.body));
+      return writeWhole(
+        exchange,
+        reply.status ?? 200,
+        { ...reply.headers, "content-type": "application/json" },
+        stringifyJson(reply.body),
+      );
     case "text":
       return writeWhole(exchange, reply.status ?? 200, { "content-type": reply.contentType }, reply.body);
     case "empty":
@@ -28,19 +33,23 @@ export async function writeReply(exchange: Exchange, reply: Reply): Promise<void
   }
 }
 
-export async function writeWhole(exchange: Exchange, status: number, headers: OutgoingHttpHeaders, text: string): Promise<void> {
+export async function writeWhole(
+  exchange: Exchange,
+  status: number,
+  headers: OutgoingHttpHeaders,
+  text: string,
+): Promise<void> {
   const body = Buffer.from(text);
   const length = status === 204 ? {} : { "content-length": body.length };
   exchange.head(status, { "cache-control": "no-store", ...headers, ...length });
-  for (let at = 0; at < body.length && !exchange.gone; at += PIECE_BYTES) {
+  const lingers = await sendsOn(exchange);
+  // The last piece goes with the end, so that a small answer is one write; a lingering one must be out before it.
+  let at = 0;
+  for (; (lingers ? at : at + PIECE_BYTES) < body.length && !exchange.gone; at += PIECE_BYTES) {
     if (!exchange.write(body.subarray(at, at + PIECE_BYTES))) await exchange.taken();
   }
-  await finish(exchange);
-}
-
-async function finish(exchange: Exchange): Promise<void> {
-  if (await sendsOn(exchange)) await linger(exchange);
-  else exchange.res.end();
+  if (lingers) await linger(exchange);
+  else exchange.end(body.subarray(at));
   await exchange.taken();
 }
 
@@ -89,7 +98,7 @@ async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>): P
     clearInterval(silence);
     release(exchange, source, drained);
   }
-  exchange.res.end();
+  exchange.end();
   await exchange.taken();
 }
 

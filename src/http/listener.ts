@@ -7,8 +7,8 @@
  * `_raw.ts`. Callers: http/server.ts.
  */
 import { lstatSync, rmSync } from "node:fs";
-import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
-import { type AddressInfo, type Socket, connect } from "node:net";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { awaitingContinue } from "./_body.ts";
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
@@ -16,7 +16,9 @@ import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 
 /** `port` 0: any free one. A Unix socket is made with `mode`, which is 0600 unless said. */
-export type Address = { readonly host: string; readonly port: number } | { readonly path: string; readonly mode?: 0o600 | 0o660 };
+export type Address =
+  | { readonly host: string; readonly port: number }
+  | { readonly path: string; readonly mode?: 0o600 | 0o660 };
 
 export type Handle = (req: IncomingMessage, res: ServerResponse) => void;
 
@@ -36,7 +38,12 @@ interface Line {
 }
 
 /** @throws Error the address cannot be had (in use, not ours, no such host); `code` as Node gives it */
-export async function openListener(address: Address, handle: Handle, options: HttpOptions, counters: Counters): Promise<Listener> {
+export async function openListener(
+  address: Address,
+  handle: Handle,
+  options: HttpOptions,
+  counters: Counters,
+): Promise<Listener> {
   if ("path" in address) await clearStaleSocket(address.path);
   const server = createStrictServer(handle, options, counters);
   await bind(server, address);
@@ -91,7 +98,13 @@ function track(lines: WeakMap<Duplex, Line>, socket: Socket, counters: Counters)
 }
 
 /** One call at a time: a later request waits until the earlier one's answer is out. */
-function enqueue(lines: WeakMap<Duplex, Line>, req: IncomingMessage, res: ServerResponse, handle: Handle, options: HttpOptions): void {
+function enqueue(
+  lines: WeakMap<Duplex, Line>,
+  req: IncomingMessage,
+  res: ServerResponse,
+  handle: Handle,
+  options: HttpOptions,
+): void {
   const line = lines.get(req.socket);
   if (line === undefined || line.waiting.length >= options.maxPipelined) {
     req.socket.destroy();

@@ -76,9 +76,21 @@ interface Walk<S> {
 }
 
 /** Handles one request to its end. Never throws. */
-export async function walk<S>(corridor: Corridor<S>, matched: Matched<S>, req: IncomingMessage, res: ServerResponse): Promise<void> {
+export async function walk<S>(
+  corridor: Corridor<S>,
+  matched: Matched<S>,
+  req: IncomingMessage,
+  res: ServerResponse,
+): Promise<void> {
   const exchange = new Exchange(req, res, corridor.options, corridor.counters);
-  const step: Walk<S> = { exchange, matched, dialect: dialectOf(corridor, matched), principal: undefined, fault: undefined, admitted: false };
+  const step: Walk<S> = {
+    exchange,
+    matched,
+    dialect: dialectOf(corridor, matched),
+    principal: undefined,
+    fault: undefined,
+    admitted: false,
+  };
   corridor.counters.calls++;
   corridor.open.add(exchange);
   try {
@@ -104,7 +116,9 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
   const caller = callerOf(matched.route, step.principal);
   admit(corridor, step);
   const { route } = matched;
-  const endTime = corridor.counters.after(route.limits.timeoutMs, () => exchange.abort(new Fault("request_timeout", "The request took too long.")));
+  const endTime = corridor.counters.after(route.limits.timeoutMs, () =>
+    exchange.abort(new Fault("request_timeout", "The request took too long.")),
+  );
   try {
     const query = route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "");
     const body = route.body === undefined ? undefined : await take(exchange, route, route.body);
@@ -173,7 +187,10 @@ async function handle<S>(
 
 /** An answer that came after its call was over: nobody will read its frames. */
 function discard(reply: Reply): void {
-  if (reply.kind === "events") reply.frames[Symbol.asyncIterator]().return?.().catch(() => {});
+  if (reply.kind === "events")
+    reply.frames[Symbol.asyncIterator]()
+      .return?.()
+      .catch(() => {});
 }
 
 /** The one catch: prints the failure in the dialect, as far as the client can still be told. */
@@ -187,12 +204,16 @@ async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unknown): 
     else if (exchange.res.writableEnded || !exchange.streaming) exchange.res.destroy();
     else {
       exchange.write(dialect.streamFault(fault, exchange.requestId));
-      exchange.res.end();
+      exchange.end();
       await exchange.taken();
     }
   } catch (second) {
     // A second abort while the first failure is printed is no bug: the client was slow and the time ran out.
-    if (!(second instanceof Fault)) corridor.log("error", "a failure could not be printed", { requestId: exchange.requestId, stack: stackOf(second) });
+    if (!(second instanceof Fault))
+      corridor.log("error", "a failure could not be printed", {
+        requestId: exchange.requestId,
+        stack: stackOf(second),
+      });
     exchange.res.destroy();
   }
 }
@@ -213,9 +234,10 @@ async function writeFault<S>({ exchange, dialect, matched }: Walk<S>, fault: Fau
   const { status, body }: FaultReply = dialect.fault(fault, exchange.requestId);
   const headers: Record<string, string> = { "content-type": "application/json" };
   if (fault.kind === "unauthenticated") headers["www-authenticate"] = "Bearer";
-  if (matched.kind === "other-method" && fault.kind === "method_not_allowed") headers["allow"] = matched.allow;
+  if (matched.kind === "other-method" && fault.kind === "method_not_allowed") headers.allow = matched.allow;
   if (fault.kind === "draining" || fault.kind === "request_timeout") exchange.last = true;
-  if (fault.retryAfterMs !== undefined) headers["retry-after"] = String(Math.max(1, Math.ceil(fault.retryAfterMs / 1000)));
+  if (fault.retryAfterMs !== undefined)
+    headers["retry-after"] = String(Math.max(1, Math.ceil(fault.retryAfterMs / 1000)));
   await writeWhole(exchange, status, headers, stringifyJson(body));
 }
 
@@ -224,18 +246,20 @@ function settle<S>(corridor: Corridor<S>, { exchange, matched, principal, fault,
   corridor.open.delete(exchange);
   if (admitted) corridor.admitted--;
   const { res, requestId } = exchange;
+  // A client that went away mid-answer ends a call without anything being thrown.
+  const cause = fault ?? exchange.aborted;
   const record: CallRecord = {
     requestId,
     route: matched.kind === "route" ? matched.route.path : undefined,
     method: matched.kind === "route" ? matched.route.method : "other",
     status: res.headersSent ? res.statusCode : 499,
-    fault: fault?.kind ?? exchange.aborted?.kind,
+    fault: cause?.kind,
     principal: principal?.id,
     milliseconds: performance.now() - exchange.startedAt,
     requestBytes: exchange.bytesIn,
     responseBytes: exchange.bytesOut,
   };
-  corridor.log("info", "call", { ...record, ...(fault?.detail === undefined ? {} : { detail: fault.detail }) });
+  corridor.log("info", "call", { ...record, ...(cause?.detail === undefined ? {} : { detail: cause.detail }) });
   try {
     corridor.observer(record);
   } catch (error) {

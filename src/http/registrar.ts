@@ -24,7 +24,8 @@ const PATH = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$/;
 export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
   const seen = new Set<string>();
   for (const route of routes) {
-    if (typeof route !== "object" || route === null || !isRoute(route)) throw new Error("a route did not come from defineRoute()");
+    if (typeof route !== "object" || route === null || !isRoute(route))
+      throw new Error("a route did not come from defineRoute()");
     const name = `${route.method} ${route.path}`;
     const problem = seen.has(name) ? "is declared twice" : routeProblem(route);
     if (problem !== undefined) throw new Error(`route ${name} ${problem}`);
@@ -34,16 +35,22 @@ export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
 
 function routeProblem<S>({ path, access, plane, limits, body }: AnyRoute<S>): string | undefined {
   if (!PATH.test(path)) return "has a path that is not literal";
-  if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open") return "does not say who may call it";
+  if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open")
+    return "does not say who may call it";
   if (access.kind === "open" && access.reason.trim() === "") return "is open and gives no reason";
   if (!["public", "ops", "both"].includes(plane)) return "names no plane";
   if (!(limits.timeoutMs > 0)) return "has no time limit";
-  if ((body !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0)) return "needs both a body schema and limits.bodyBytes, or neither";
+  if ((body !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
+    return "needs both a body schema and limits.bodyBytes, or neither";
   return undefined;
 }
 
 /** Puts the plane's routes into the router, which takes no others from then on. */
-export function registerRoutes<S>(app: FastifyInstance, routes: readonly AnyRoute<S>[], plane: ListenerPlane): RouteTable<S> {
+export function registerRoutes<S>(
+  app: FastifyInstance,
+  routes: readonly AnyRoute<S>[],
+  plane: ListenerPlane,
+): RouteTable<S> {
   checkRoutes(routes);
   app.addHook("onRoute", ({ config, method, url }) => {
     const route = routeOf(config);

@@ -2,7 +2,12 @@
  * What a handler answers: data, not calls on a response object.
  */
 export type Reply =
-  | { readonly kind: "json"; readonly body: unknown; readonly status?: number; readonly headers?: Readonly<Record<string, string>> }
+  | {
+      readonly kind: "json";
+      readonly body: unknown;
+      readonly status?: number;
+      readonly headers?: Readonly<Record<string, string>>;
+    }
   | { readonly kind: "text"; readonly body: string; readonly contentType: string; readonly status?: number }
   | { readonly kind: "empty"; readonly status?: number }
   /**

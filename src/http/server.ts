@@ -4,7 +4,13 @@
  * Fastify is the router and the kernel under `inject`; one instance a plane. Each request leaves it in its first
  * hook, for the corridor, before Fastify would look at a body. Callers: app.
  */
-import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, type InjectOptions, type LightMyRequestResponse } from "fastify";
+import fastify, {
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type InjectOptions,
+  type LightMyRequestResponse,
+} from "fastify";
 import { type Log, silentLog } from "#base/log.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
@@ -13,7 +19,7 @@ import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
-import { type ListenerPlane, type RouteTable, match, registerRoutes } from "./registrar.ts";
+import { type ListenerPlane, match, type RouteTable, registerRoutes } from "./registrar.ts";
 import type { AnyRoute } from "./route.ts";
 
 export interface HttpSettings<S> {
@@ -100,7 +106,11 @@ function createCorridor<S>({ services, identify, dialect, options, observer, log
   };
 }
 
-async function createPlane<S>(corridor: Corridor<S>, routes: readonly AnyRoute<S>[], plane: ListenerPlane): Promise<FastifyInstance> {
+async function createPlane<S>(
+  corridor: Corridor<S>,
+  routes: readonly AnyRoute<S>[],
+  plane: ListenerPlane,
+): Promise<FastifyInstance> {
   let table: RouteTable<S> = new Map();
   const enter = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.hijack();

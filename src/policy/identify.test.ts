@@ -3,13 +3,18 @@ import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
-import { EVERY_SCOPE, authorize } from "./authorize.ts";
+import { authorize, EVERY_SCOPE } from "./authorize.ts";
 import { createIdentify } from "./identify.ts";
 import { KeySet, keyDigest, keyProblem, mintKey, operatorKey } from "./keys.ts";
 
 const pepper = randomBytes(32);
 const keys = ["alpha-key", "beta-key", "k".repeat(4096)];
-const identify = createIdentify(new KeySet(pepper, keys.map((key, i) => operatorKey(pepper, new Secret(key), i + 1, EVERY_SCOPE))));
+const identify = createIdentify(
+  new KeySet(
+    pepper,
+    keys.map((key, i) => operatorKey(pepper, new Secret(key), i + 1, EVERY_SCOPE)),
+  ),
+);
 
 const isFault = (kind: string) => (error: unknown) => error instanceof Fault && error.kind === kind;
 const refuses = (headers: string[], dialect = "openai"): void =>
@@ -25,10 +30,32 @@ test("a known key, in any case of scheme and header name", () => {
 
 test("everything else is nobody", () => {
   const values = [
-    "", "Bearer", "Bearer ", "Bearer  alpha-key", "Bearer\talpha-key", " Bearer alpha-key", "Bearer alpha-key ", "Bearer alpha-key,beta-key",
-    "Bearer alpha-key alpha-key", "alpha-key", "Basic YWxwaGEta2V5", "Token alpha-key", "Bearer Alpha-key", "Bearer alpha-ke", "Bearer alpha-keyx",
-    "Bearer alpha-key\0", "Bearer älpha-key", "Bearer ａlpha-key", "Bearer null", "Bearer undefined", "Bearer [object Object]",
-    `Bearer ${"k".repeat(4097)}`, `Bearer ${"x".repeat(100_000)}`, "Bearer alpha-key\r\nX: y", "Bearer: alpha-key", "Bearer=alpha-key",
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer  alpha-key",
+    "Bearer\talpha-key",
+    " Bearer alpha-key",
+    "Bearer alpha-key ",
+    "Bearer alpha-key,beta-key",
+    "Bearer alpha-key alpha-key",
+    "alpha-key",
+    "Basic YWxwaGEta2V5",
+    "Token alpha-key",
+    "Bearer Alpha-key",
+    "Bearer alpha-ke",
+    "Bearer alpha-keyx",
+    "Bearer alpha-key\0",
+    "Bearer älpha-key",
+    "Bearer ａlpha-key",
+    "Bearer null",
+    "Bearer undefined",
+    "Bearer [object Object]",
+    `Bearer ${"k".repeat(4097)}`,
+    `Bearer ${"x".repeat(100_000)}`,
+    "Bearer alpha-key\r\nX: y",
+    "Bearer: alpha-key",
+    "Bearer=alpha-key",
   ];
   for (const value of values) refuses(["authorization", value]);
   refuses([]);
@@ -80,9 +107,16 @@ test("minted keys: prefix, 40 + 6 base62 characters, checksum, all different", (
 });
 
 test("an operator's key is any visible ASCII; others are refused by place, without being shown", () => {
-  for (const good of ["a", "sk-123", "EMPTY", "!~", "k".repeat(4096)]) assert.equal(keyProblem(new Secret(good)), undefined);
+  for (const good of ["a", "sk-123", "EMPTY", "!~", "k".repeat(4096)])
+    assert.equal(keyProblem(new Secret(good)), undefined);
   for (const bad of ["", " ", "a b", "schlüssel", "a\n", "a\0", "k".repeat(4097)]) {
-    assert.throws(() => operatorKey(pepper, new Secret(bad), 2, EVERY_SCOPE), (error) => error instanceof Error && /^API key 2: /.test(error.message) && !(bad.length > 1 && error.message.includes(bad)));
+    assert.throws(
+      () => operatorKey(pepper, new Secret(bad), 2, EVERY_SCOPE),
+      (error) =>
+        error instanceof Error &&
+        /^API key 2: /.test(error.message) &&
+        !(bad.length > 1 && error.message.includes(bad)),
+    );
   }
 });
 

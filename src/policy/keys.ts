@@ -7,7 +7,7 @@
  * Minted form: `cst_` + 40 base62 characters (238 bits) + 6 base62 characters of the CRC-32 of what stands before.
  * The checksum is for secret scanners and mistyped keys; it proves nothing.
  */
-import { createHmac, randomInt, timingSafeEqual } from "node:crypto";
+import { createHmac, createSecretKey, type KeyObject, randomInt, timingSafeEqual } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { Secret } from "#base/secret.ts";
 import type { Principal, Scope } from "#core/principal.ts";
@@ -66,10 +66,13 @@ export function keyProblem(key: Secret): string | undefined {
 
 function checksumHolds(text: string): boolean {
   const body = text.slice(0, -CHECKSUM_CHARACTERS);
-  return text.length === KEY_PREFIX.length + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS && checksum(body) === text.slice(-CHECKSUM_CHARACTERS);
+  return (
+    text.length === KEY_PREFIX.length + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS &&
+    checksum(body) === text.slice(-CHECKSUM_CHARACTERS)
+  );
 }
 
-export function keyDigest(pepper: Pepper, key: string): Buffer {
+export function keyDigest(pepper: Pepper | KeyObject, key: string): Buffer {
   return createHmac("sha256", pepper).update(key, "utf8").digest();
 }
 
@@ -85,11 +88,12 @@ export function operatorKey(pepper: Pepper, key: Secret, index: number, scopes: 
 
 /** Every key that may call. Immutable. */
 export class KeySet {
-  readonly #pepper: Pepper;
+  /** As a KeyObject: importing raw bytes anew costs several times the digest itself. */
+  readonly #pepper: KeyObject;
   readonly #keys: readonly { readonly digest: Uint8Array; readonly principal: Principal }[];
 
   constructor(pepper: Pepper, keys: readonly KnownKey[]) {
-    this.#pepper = pepper;
+    this.#pepper = createSecretKey(pepper);
     this.#keys = keys.map(({ id, digest, tenant, scopes }) => ({
       digest,
       principal: Object.freeze({ id, tenant, scopes }),

@@ -10,7 +10,7 @@ import { z } from "zod";
 import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
 import type { Secret } from "#base/secret.ts";
 import { EVERY_SCOPE } from "./authorize.ts";
-import { keyDigest, type KnownKey, mintKey, type Pepper } from "./keys.ts";
+import { type KnownKey, keyDigest, mintKey, type Pepper } from "./keys.ts";
 import { type StateDirectory, StateError, statePepper } from "./state.ts";
 
 const FILE = "keys.json";
@@ -18,7 +18,9 @@ const FILE = "keys.json";
 const StoredKeys = z.strictObject({
   version: z.literal(1),
   keys: z
-    .array(z.strictObject({ id: z.string().regex(/^key_[1-9][0-9]{0,8}$/), digest: z.string().regex(/^[0-9a-f]{64}$/) }))
+    .array(
+      z.strictObject({ id: z.string().regex(/^key_[1-9][0-9]{0,8}$/), digest: z.string().regex(/^[0-9a-f]{64}$/) }),
+    )
     .min(1)
     .max(10_000),
 });
@@ -51,8 +53,16 @@ function readKeys(state: StateDirectory): Kept | undefined {
   const parsed = StoredKeys.safeParse(parseStored(state, bytes));
   if (!parsed.success) throw damaged(state);
   // A fresh pepper would make every stored digest useless, without a word.
-  if (state.read("pepper") === undefined) throw new StateError(`${join(state.path, "pepper")} is missing, and ${FILE} is of no use without it. Restore it, or remove ${FILE} to have a new key minted at the next start.`);
-  const keys = parsed.data.keys.map(({ id, digest }) => ({ id, digest: Buffer.from(digest, "hex"), tenant: "default", scopes: EVERY_SCOPE }));
+  if (state.read("pepper") === undefined)
+    throw new StateError(
+      `${join(state.path, "pepper")} is missing, and ${FILE} is of no use without it. Restore it, or remove ${FILE} to have a new key minted at the next start.`,
+    );
+  const keys = parsed.data.keys.map(({ id, digest }) => ({
+    id,
+    digest: Buffer.from(digest, "hex"),
+    tenant: "default",
+    scopes: EVERY_SCOPE,
+  }));
   return { pepper: statePepper(state), keys };
 }
 
@@ -66,5 +76,7 @@ function parseStored(state: StateDirectory, bytes: Buffer): unknown {
 }
 
 function damaged(state: StateDirectory): StateError {
-  return new StateError(`${join(state.path, FILE)} is damaged. Restore it, or remove it to have a new key minted at the next start.`);
+  return new StateError(
+    `${join(state.path, FILE)} is damaged. Restore it, or remove it to have a new key minted at the next start.`,
+  );
 }

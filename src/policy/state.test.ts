@@ -1,12 +1,24 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { chmodSync, existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { KeySet } from "./keys.ts";
 import { ensureKey } from "./mint.ts";
-import { StateError, openStateDirectory, statePepper } from "./state.ts";
+import { openStateDirectory, StateError, statePepper } from "./state.ts";
 
 function scratch(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), "castellan-state-"));
@@ -85,7 +97,10 @@ test("the first start mints a key that works, later starts find it and print not
   assert.equal(new KeySet(second.pepper, second.keys).find(first.key.expose())?.id, "key_1");
   assert.equal(mode(join(path, "keys.json")), 0o600);
   const kept = readdirSync(path).map((name) => readFileSync(join(path, name), "latin1"));
-  assert.ok(kept.every((content) => !content.includes(first.key.expose().slice(4, 30))), "no file holds the key");
+  assert.ok(
+    kept.every((content) => !content.includes(first.key.expose().slice(4, 30))),
+    "no file holds the key",
+  );
 });
 
 test("a damaged key file, or a lost pepper, stops the start and leaves the files alone", (t) => {
@@ -93,7 +108,15 @@ test("a damaged key file, or a lost pepper, stops the start and leaves the files
   ensureKey(openStateDirectory(path));
   const file = join(path, "keys.json");
   const good = readFileSync(file, "utf8");
-  const bad = ["", "{", "null", good.slice(0, -5), '{"version":1,"keys":[]}', good.replace('"version":1', '"version":2'), good.replace("key_1", "root")];
+  const bad = [
+    "",
+    "{",
+    "null",
+    good.slice(0, -5),
+    '{"version":1,"keys":[]}',
+    good.replace('"version":1', '"version":2'),
+    good.replace("key_1", "root"),
+  ];
   for (const content of bad) {
     writeFileSync(file, content);
     refused(() => ensureKey(openStateDirectory(path)), /keys\.json is damaged/);
@@ -111,7 +134,10 @@ test("of two servers that start at once one mints", (t) => {
   const winner = ensureKey(openStateDirectory(path));
   // The loser has looked and found nothing, then comes to write.
   let looks = 0;
-  const loser = ensureKey({ ...state, read: (name) => (name === "keys.json" && looks++ === 0 ? undefined : state.read(name)) });
+  const loser = ensureKey({
+    ...state,
+    read: (name) => (name === "keys.json" && looks++ === 0 ? undefined : state.read(name)),
+  });
   assert.equal(winner.kind, "minted");
   assert.equal(loser.kind, "exists");
   assert.deepEqual(loser.keys, winner.keys);

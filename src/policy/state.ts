@@ -64,7 +64,9 @@ export function statePepper(state: StateDirectory): Buffer {
   state.read("pepper") ?? state.create("pepper", randomBytes(PEPPER_BYTES));
   const pepper = state.read("pepper");
   if (pepper?.length !== PEPPER_BYTES) {
-    throw new StateError(`${join(state.path, "pepper")} is damaged: it should hold ${PEPPER_BYTES} bytes. Restore it, or remove it together with keys.json to start with a new key.`);
+    throw new StateError(
+      `${join(state.path, "pepper")} is damaged: it should hold ${PEPPER_BYTES} bytes. Restore it, or remove it together with keys.json to start with a new key.`,
+    );
   }
   return pepper;
 }
@@ -84,10 +86,13 @@ function makeMissing(directory: string): void {
 
 function checkDirectory(directory: string): void {
   const stats = lstatSync(directory);
-  if (!stats.isDirectory()) throw new StateError(`the state directory ${directory} is not a directory (a symbolic link is not taken)`);
+  if (!stats.isDirectory())
+    throw new StateError(`the state directory ${directory} is not a directory (a symbolic link is not taken)`);
   if (!ours(stats)) throw new StateError(`the state directory ${directory} belongs to another user`);
   if (hasMode(stats, OTHERS_WRITE)) {
-    throw new StateError(`the state directory ${directory} is writable by others: run chmod 700 on it, after a look at what is in it`);
+    throw new StateError(
+      `the state directory ${directory} is writable by others: run chmod 700 on it, after a look at what is in it`,
+    );
   }
 }
 
@@ -106,7 +111,10 @@ function readPrivate(path: string): Buffer | undefined {
   try {
     const stats = fstatSync(descriptor);
     if (!stats.isFile() || !ours(stats)) throw new StateError(`${path} is not a plain file of ours`);
-    if (hasMode(stats, OTHERS_ANY)) throw new StateError(`${path} can be read or written by others: its secrets may be known; run chmod 600 on it or replace it`);
+    if (hasMode(stats, OTHERS_ANY))
+      throw new StateError(
+        `${path} can be read or written by others: its secrets may be known; run chmod 600 on it or replace it`,
+      );
     if (stats.size > MAX_FILE_BYTES) throw new StateError(`${path} is larger than ${MAX_FILE_BYTES} bytes`);
     return readFileSync(descriptor);
   } finally {

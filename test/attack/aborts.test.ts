@@ -61,9 +61,18 @@ test("10,000 aborted requests leave every counter at zero", { timeout: 120_000 }
   };
   for (let at = 0; at < REQUESTS; at += AT_ONCE) await Promise.all(Array.from({ length: AT_ONCE }, one));
   const zero = { sockets: 0, calls: 0, handlers: 0, timers: 0 };
-  await until(() => Object.values(http.counters()).every((count) => count === 0), `zero, not ${JSON.stringify(http.counters())}`);
+  await until(
+    () => Object.values(http.counters()).every((count) => count === 0),
+    `zero, not ${JSON.stringify(http.counters())}`,
+  );
   assert.deepEqual(http.counters(), zero);
   assert.equal(released, opened);
-  assert.ok(opened > 500 && records.length > REQUESTS / 3, `the requests came through (${opened} streams, ${records.length} calls)`);
-  assert.deepEqual(logged.filter(({ level }) => level === "error"), []);
+  assert.ok(
+    opened > 500 && records.length > REQUESTS / 3,
+    `the requests came through (${opened} streams, ${records.length} calls)`,
+  );
+  assert.deepEqual(
+    logged.filter(({ level }) => level === "error"),
+    [],
+  );
 });

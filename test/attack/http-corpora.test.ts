@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { parseJson } from "#base/json.ts";
 import { corpus } from "#test/corpora.ts";
-import { AUTH, closed, dial, exchange, message, rig, statusOf, statusesOf } from "#test/http/harness.ts";
+import { AUTH, closed, dial, exchange, message, rig, statusesOf, statusOf } from "#test/http/harness.ts";
 
 const AT_ONCE = 64;
 
@@ -59,7 +59,10 @@ test("llhttp's cases: what must be an error reaches no call; nothing is a 5xx", 
     const label = `${file}: ${title}`;
     const before = records.length;
     const answer = await feed(port, wire(http));
-    assert.ok(statusesOf(answer).every((status) => status < 500), `${label}: ${answer}`);
+    assert.ok(
+      statusesOf(answer).every((status) => status < 500),
+      `${label}: ${answer}`,
+    );
     const type = /"type"\s*:\s*"([^"]+)"/.exec(meta ?? "")?.[1];
     if (type !== "request" || /"pause"|"skipBody"/.test(meta ?? "") || log?.includes("error code=") !== true) continue;
     strictErrors++;
@@ -67,7 +70,8 @@ test("llhttp's cases: what must be an error reaches no call; nothing is a 5xx", 
     const calls = records.length - before;
     assert.ok(calls <= wholeHeads, `${label}: ${calls} calls, ${wholeHeads} heads before the error`);
     for (const record of records.slice(before)) assert.ok(record.status >= 400, label);
-    if (wholeHeads === 0 && answer !== "") assert.ok([400, 408, 413, 431].includes(statusOf(answer)), `${label}: ${answer}`);
+    if (wholeHeads === 0 && answer !== "")
+      assert.ok([400, 408, 413, 431].includes(statusOf(answer)), `${label}: ${answer}`);
   }
   assert.ok(strictErrors >= 50, `${strictErrors} cases that must be errors were found`);
   assert.equal(statusOf(await exchange(port, message("GET /health"))), 200);
@@ -89,7 +93,9 @@ function isOtherHeader(header: string): boolean {
 test("smuggler's mutations: the hidden request is never handled", { timeout: 60_000 }, async (t) => {
   const folder = corpus(t, "smuggler-mutations");
   if (folder === undefined) return;
-  const lists = ["default", "doubles", "exhaustive"].map((name) => parseJson(readFileSync(join(folder, `${name}.json`))) as unknown as Mutation[]);
+  const lists = ["default", "doubles", "exhaustive"].map(
+    (name) => parseJson(readFileSync(join(folder, `${name}.json`))) as unknown as Mutation[],
+  );
   const mutations = lists.flat();
   assert.ok(mutations.length >= 1700);
   const { port, services, records } = await rig(t, { options: { lingerMs: 1, bodyTimeoutMs: 2000 } });
@@ -97,16 +103,30 @@ test("smuggler's mutations: the hidden request is never handled", { timeout: 60_
   const chunk = `${hidden.length.toString(16)}\r\n`;
   const last = message("GET /health");
   const start = (header: string, length: string): Buffer =>
-    Buffer.from(`POST /v1/chat HTTP/1.1\r\nHost: x\r\n${AUTH}\r\nContent-Type: application/json\r\n${length}${header}\r\n\r\n`, "latin1");
+    Buffer.from(
+      `POST /v1/chat HTTP/1.1\r\nHost: x\r\n${AUTH}\r\nContent-Type: application/json\r\n${length}${header}\r\n\r\n`,
+      "latin1",
+    );
   // The control: the same bytes behind a header that says nothing are two requests, and both are handled.
   await exchange(port, start("X: y", `Content-Length: ${chunk.length}\r\n`), `${chunk}${hidden}`);
   assert.deepEqual(services.handled.splice(0), ["models"]);
   const refused: number[] = [];
   await inBatches(mutations, async ({ header, name }) => {
     // Who reads the length sees one request, who reads chunks two.
-    const byLength = await exchange(port, start(header, `Content-Length: ${5 + hidden.length}\r\n`), `0\r\n\r\n${hidden}`, last);
+    const byLength = await exchange(
+      port,
+      start(header, `Content-Length: ${5 + hidden.length}\r\n`),
+      `0\r\n\r\n${hidden}`,
+      last,
+    );
     // The other way round; a header that is not Transfer-Encoding leaves two requests, by anybody's reading.
-    if (!isOtherHeader(header)) await exchange(port, start(header, `Content-Length: ${chunk.length}\r\n`), `${chunk}${hidden}\r\n0\r\n\r\n`, last);
+    if (!isOtherHeader(header))
+      await exchange(
+        port,
+        start(header, `Content-Length: ${chunk.length}\r\n`),
+        `${chunk}${hidden}\r\n0\r\n\r\n`,
+        last,
+      );
     // No length at all.
     await exchange(port, start(header, ""), `${chunk}${hidden}\r\n0\r\n\r\n`, last);
     assert.notEqual(statusOf(byLength), 200, name);

@@ -2,7 +2,7 @@
  * A small server around the corridor for tests: a plain dialect, a few routes, one key, and raw sockets.
  */
 import { randomBytes } from "node:crypto";
-import { type Socket, connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import type { TestContext } from "node:test";
 import { z } from "zod";
 import type { Log } from "#base/log.ts";
@@ -15,7 +15,7 @@ import type { HttpOptions } from "#http/options.ts";
 import type { CallRecord } from "#http/pipeline.ts";
 import { json } from "#http/reply.ts";
 import { type AnyRoute, type Call, defineRoute } from "#http/route.ts";
-import { type Http, createHttp } from "#http/server.ts";
+import { createHttp, type Http } from "#http/server.ts";
 import { EVERY_SCOPE } from "#policy/authorize.ts";
 import { createIdentify } from "#policy/identify.ts";
 import { KeySet, operatorKey } from "#policy/keys.ts";
@@ -45,7 +45,9 @@ const STATUS: Record<FaultKind, number> = {
 };
 
 export function plainDialect(name: string): Dialect {
-  const body = (kind: FaultKind, message: string, param: string | undefined) => ({ error: { kind, message, param: param ?? null } });
+  const body = (kind: FaultKind, message: string, param: string | undefined) => ({
+    error: { kind, message, param: param ?? null },
+  });
   return {
     name,
     fault: ({ kind, message, param }) => ({ status: STATUS[kind], body: body(kind, message, param) }),
@@ -56,7 +58,12 @@ export function plainDialect(name: string): Dialect {
 /** Handlers under test go in here by route. */
 export interface Services {
   readonly handled: string[];
-  chat: (call: Pick<Call<Services, ReturnType<typeof key<"inference">>, { messages: unknown[] }, undefined>, "body" | "signal" | "requestId">) => ReturnType<AnyRoute<Services>["handler"]>;
+  chat: (
+    call: Pick<
+      Call<Services, ReturnType<typeof key<"inference">>, { messages: unknown[] }, undefined>,
+      "body" | "signal" | "requestId"
+    >,
+  ) => ReturnType<AnyRoute<Services>["handler"]>;
 }
 
 const openai = plainDialect("openai");
@@ -73,17 +80,84 @@ export const ROUTES: readonly AnyRoute<Services>[] = [
     access: key("inference"),
     plane: "public",
     limits: { bodyBytes: 100_000, timeoutMs: 10_000 },
-    body: z.object({ messages: z.array(z.union([z.string(), z.object({ role: z.enum(["user", "system"]), content: z.string().min(1) })])), n: z.int().optional() }),
+    body: z.object({
+      messages: z.array(
+        z.union([z.string(), z.object({ role: z.enum(["user", "system"]), content: z.string().min(1) })]),
+      ),
+      n: z.int().optional(),
+    }),
     handler: ({ body, signal, requestId, services }) => {
       services.handled.push("chat");
       return services.chat({ body, signal, requestId });
     },
   }),
-  route({ ...rest, method: "POST", path: "/v1/messages", dialect: plainDialect("anthropic"), access: key("inference"), plane: "public", limits: { bodyBytes: 1000, timeoutMs: 10_000 }, body: z.looseObject({}), handler: ({ caller, services }) => { services.handled.push("messages"); return json({ id: caller.principal.id }); } }),
-  route({ ...rest, method: "GET", path: "/v1/models", dialect: openai, access: key("models:read"), plane: "both", limits: { timeoutMs: 10_000 }, query: z.object({ limit: z.coerce.number().int().max(10).optional() }), handler: ({ query, services }) => { services.handled.push("models"); return json(query); } }),
-  route({ ...rest, method: "DELETE", path: "/v1/models", dialect: openai, access: key("ops"), plane: "ops", limits: { timeoutMs: 10_000 }, handler: ({ services }) => { services.handled.push("delete"); return { kind: "empty", status: 204 }; } }),
-  route({ ...rest, method: "POST", path: "/ops/pause", dialect: openai, access: key("ops"), plane: "ops", limits: { timeoutMs: 10_000 }, handler: ({ services }) => { services.handled.push("pause"); return json({}); } }),
-  route({ ...rest, method: "GET", path: "/health", dialect: openai, access: open("liveness probes have no key"), plane: "both", limits: { timeoutMs: 10_000 }, handler: ({ services }) => { services.handled.push("health"); return { kind: "empty" }; } }),
+  route({
+    ...rest,
+    method: "POST",
+    path: "/v1/messages",
+    dialect: plainDialect("anthropic"),
+    access: key("inference"),
+    plane: "public",
+    limits: { bodyBytes: 1000, timeoutMs: 10_000 },
+    body: z.looseObject({}),
+    handler: ({ caller, services }) => {
+      services.handled.push("messages");
+      return json({ id: caller.principal.id });
+    },
+  }),
+  route({
+    ...rest,
+    method: "GET",
+    path: "/v1/models",
+    dialect: openai,
+    access: key("models:read"),
+    plane: "both",
+    limits: { timeoutMs: 10_000 },
+    query: z.object({ limit: z.coerce.number().int().max(10).optional() }),
+    handler: ({ query, services }) => {
+      services.handled.push("models");
+      return json(query);
+    },
+  }),
+  route({
+    ...rest,
+    method: "DELETE",
+    path: "/v1/models",
+    dialect: openai,
+    access: key("ops"),
+    plane: "ops",
+    limits: { timeoutMs: 10_000 },
+    handler: ({ services }) => {
+      services.handled.push("delete");
+      return { kind: "empty", status: 204 };
+    },
+  }),
+  route({
+    ...rest,
+    method: "POST",
+    path: "/ops/pause",
+    dialect: openai,
+    access: key("ops"),
+    plane: "ops",
+    limits: { timeoutMs: 10_000 },
+    handler: ({ services }) => {
+      services.handled.push("pause");
+      return json({});
+    },
+  }),
+  route({
+    ...rest,
+    method: "GET",
+    path: "/health",
+    dialect: openai,
+    access: open("liveness probes have no key"),
+    plane: "both",
+    limits: { timeoutMs: 10_000 },
+    handler: ({ services }) => {
+      services.handled.push("health");
+      return { kind: "empty" };
+    },
+  }),
 ];
 
 export interface Rig {
@@ -103,14 +177,25 @@ export interface RigOptions {
 }
 
 /** A server on a free loopback port; closed when the test ends. */
-export async function rig(t: TestContext, { options = {}, chat, scopes = EVERY_SCOPE, routes = ROUTES }: RigOptions = {}): Promise<Rig> {
+export async function rig(
+  t: TestContext,
+  { options = {}, chat, scopes = EVERY_SCOPE, routes = ROUTES }: RigOptions = {},
+): Promise<Rig> {
   const pepper = randomBytes(32);
   const identify = createIdentify(new KeySet(pepper, [operatorKey(pepper, new Secret(KEY), 1, scopes)]));
   const services: Services = { handled: [], chat: chat ?? (({ body }) => json(body)) };
   const records: CallRecord[] = [];
   const logged: Rig["logged"] = [];
   const log: Log = (level, message, fields = {}) => void logged.push({ level, message, fields });
-  const http = await createHttp({ routes, services, identify, dialect: openai, options, observer: (record) => void records.push(record), log });
+  const http = await createHttp({
+    routes,
+    services,
+    identify,
+    dialect: openai,
+    options,
+    observer: (record) => void records.push(record),
+    log,
+  });
   t.after(() => http.close(0));
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
   if (!("port" in address)) throw new Error("not a TCP address");
