@@ -12,6 +12,7 @@ import { PlatformError } from "#engine/native/locate.ts";
 import { openTokenizer, type OwnedTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import { createHttp, type Http } from "#http/server.ts";
+import type { Identify } from "#policy/identify.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
@@ -21,7 +22,6 @@ import { outputMaker } from "#serving/output.ts";
 import { DEFAULT_CAPS, type RequestCaps } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
-import type { Keys } from "./keys.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import { fit, type Sizing } from "./sizing.ts";
@@ -42,7 +42,7 @@ export interface Parts {
   readonly settings: Settings;
   readonly env: Environment;
   readonly source: ModelSource;
-  readonly keys: Keys;
+  readonly identify: Identify;
   readonly log: Log;
 }
 
@@ -175,7 +175,7 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, keys, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, identify, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
@@ -197,7 +197,7 @@ async function createServer({ settings, keys, log }: Parts, inner: Inner): Promi
   const http = await createHttp({
     routes,
     services,
-    identify: keys.identify,
+    identify,
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,

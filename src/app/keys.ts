@@ -24,13 +24,30 @@ export interface Keys {
 const OTHERS = 0o077;
 const MAX_KEY_FILE_BYTES = 1 << 20;
 
-/** @throws StateError | StartupError | Error (a key that no header can carry) */
-export function loadKeys(settings: Settings, state: StateDirectory): Keys {
+/**
+ * The keys that are there already: the operator's, or an earlier start's. Undefined: one has to be minted, which is
+ * for the moment when it can be printed, since a start that fails in between would burn it.
+ * @throws StateError | StartupError
+ */
+export function existingKeys(settings: Settings, state: StateDirectory): Keys | undefined {
   const given = [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key) => new Secret(key));
   if (given.length > 0) {
     const pepper = statePepper(state);
-    return keysOf(pepper, given.map((key, i) => operatorKey(pepper, key, i + 1, EVERY_SCOPE)), "given", undefined);
+    return keysOf(pepper, given.map((key, i) => operator(pepper, key, i + 1)), "given", undefined);
   }
+  return state.read("keys.json") === undefined ? undefined : mintedKeys(state);
+}
+
+function operator(pepper: Pepper, key: Secret, index: number): KnownKey {
+  try {
+    return operatorKey(pepper, key, index, EVERY_SCOPE);
+  } catch (error) {
+    throw new StartupError(error instanceof Error ? error.message : "an API key cannot be used");
+  }
+}
+
+/** Mints the key if there is none yet. @throws StateError */
+export function mintedKeys(state: StateDirectory): Keys {
   const minted = ensureKey(state);
   return minted.kind === "minted" ? keysOf(minted.pepper, minted.keys, "minted", minted.key) : keysOf(minted.pepper, minted.keys, "kept", undefined);
 }

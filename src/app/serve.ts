@@ -8,11 +8,13 @@ import { createLog, type Log } from "#base/log.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
+import { Fault } from "#core/fault.ts";
+import type { Identify } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import { announce } from "./announce.ts";
 import { compose, type Server } from "./compose.ts";
 import { firstAnswer } from "./first-answer.ts";
-import { type Keys, loadKeys } from "./keys.ts";
+import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
 import { findModel, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { StartupError } from "./startup-error.ts";
@@ -27,11 +29,18 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { settings } = resolved;
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
-  const keys = stated(() => loadKeys(settings, openStateDirectory(stateDir)));
+  const state = stated(() => openStateDirectory(stateDir));
+  let keys = stated(() => existingKeys(settings, state));
+  // Until there is a key nobody has one.
+  const identify: Identify = (headers, dialect) => {
+    if (keys === undefined) throw new Fault("unauthenticated", "Unauthorized");
+    return keys.identify(headers, dialect);
+  };
   const source = await findModel(resolved.model, settings, env, output);
-  const server = await compose({ settings, env, source, keys, log });
+  const server = await compose({ settings, env, source, identify, log });
   const ended = endOnSignals(server, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
+  keys ??= stated(() => mintedKeys(state));
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
   for (const warning of warnings) log("warn", warning);
   output.print(
@@ -41,11 +50,11 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended;
 }
 
-function stated(load: () => Keys): Keys {
+function stated<T>(load: () => T): T {
   try {
     return load();
   } catch (error) {
-    if (error instanceof StateError || (error instanceof Error && error.message.startsWith("API key "))) throw new StartupError(error.message);
+    if (error instanceof StateError) throw new StartupError(error.message);
     throw error;
   }
 }
