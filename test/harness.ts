@@ -51,7 +51,11 @@ export async function freePort(): Promise<number> {
 }
 
 /** Waits for a condition; at most `limitMs`. */
-export async function until(what: string, condition: () => boolean | Promise<boolean>, limitMs = 60_000): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  limitMs = 60_000,
+): Promise<void> {
   const end = Date.now() + limitMs;
   while (Date.now() < end) {
     if (await condition()) return;
@@ -156,6 +160,7 @@ function descendantsOf(pid: number): number[] {
     }
   }
   const found = [pid];
-  for (let i = 0; i < found.length; i++) for (const [child, parent] of parents) if (parent === found[i]) found.push(child);
+  for (let i = 0; i < found.length; i++)
+    for (const [child, parent] of parents) if (parent === found[i]) found.push(child);
   return found.slice(1);
 }

@@ -40,12 +40,17 @@ export function announce(a: Announcement): string {
 
 function keyLines(a: Announcement): string[] {
   if (a.keys.source === "given") return ["  key     yours (flag, variable or file)"];
-  if (a.keys.minted === undefined) return ["  key     the one that the first start printed; lost it? remove keys.json in the state directory"];
-  return [`  key     ${a.keys.minted.expose()}`, "          (made now and shown this once; only a keyed hash of it is kept)"];
+  if (a.keys.minted === undefined)
+    return ["  key     the one that the first start printed; lost it? remove keys.json in the state directory"];
+  return [
+    `  key     ${a.keys.minted.expose()}`,
+    "          (made now and shown this once; only a keyed hash of it is kept)",
+  ];
 }
 
 function curl(a: Announcement, key: string): string[] {
-  const target = "path" in a.publicAddress ? `--unix-socket ${a.publicAddress.path} http://localhost` : origin(a.publicAddress);
+  const target =
+    "path" in a.publicAddress ? `--unix-socket ${a.publicAddress.path} http://localhost` : origin(a.publicAddress);
   return [
     `  curl ${target}/v1/chat/completions \\`,
     `    -H "Authorization: Bearer ${key}" -H "Content-Type: application/json" \\`,

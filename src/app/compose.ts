@@ -9,7 +9,7 @@ import type { Settings } from "#config/settings.ts";
 import { EngineStartError, startEngine } from "#engine/launcher.ts";
 import type { NativeKernelOptions } from "#engine/native/kernel.ts";
 import { PlatformError } from "#engine/native/locate.ts";
-import { openTokenizer, type OwnedTokenizer } from "#engine/native/tokenizer.ts";
+import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Identify } from "#policy/identify.ts";
@@ -51,7 +51,14 @@ const KV_SHARE = 0.4;
 /** Prompt text beyond so many characters a token of the window is refused unread: no real text is that dense. */
 const CHARACTERS_PER_TOKEN = 16;
 /** What a GPU or a library path needs; everything else of the environment stays here. */
-const ENGINE_VARIABLES = ["PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "OMP_NUM_THREADS"];
+const ENGINE_VARIABLES = [
+  "PATH",
+  "LD_LIBRARY_PATH",
+  "CUDA_VISIBLE_DEVICES",
+  "HIP_VISIBLE_DEVICES",
+  "GGML_VK_VISIBLE_DEVICES",
+  "OMP_NUM_THREADS",
+];
 
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
@@ -61,14 +68,22 @@ export async function compose(parts: Parts): Promise<Server> {
     maxNumSeqs: settings.maxNumSeqs,
     budget: settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE,
   });
-  const names: [string, ...string[]] = [settings.servedModelName[0] ?? source.name, ...settings.servedModelName.slice(1)];
+  const names: [string, ...string[]] = [
+    settings.servedModelName[0] ?? source.name,
+    ...settings.servedModelName.slice(1),
+  ];
   const registry = createRegistry();
   const served: ServedModel[] = [];
   const metrics = registerMetrics({
     registry,
     contextLength: sizing.contextLength,
     models: () => served,
-    cacheConfig: { max_num_seqs: String(sizing.maxNumSeqs), max_model_len: String(sizing.contextLength), cache_dtype: "f16", enable_prefix_caching: "False" },
+    cacheConfig: {
+      max_num_seqs: String(sizing.maxNumSeqs),
+      max_model_len: String(sizing.contextLength),
+      cache_dtype: "f16",
+      enable_prefix_caching: "False",
+    },
   });
   const tokenizer = openModelTokenizer(source, sizing);
   const engine = await launch(parts, sizing, metrics, names[0]).catch((error) => {
@@ -78,7 +93,13 @@ export async function compose(parts: Parts): Promise<Server> {
   const template = modelTemplate(chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate);
   served.push(servedModel(settings, names, engine, tokenizer, template));
   let accepting = true;
-  const http = await createServer(parts, { served, metrics, accepting: () => accepting, print: async () => (await printMetrics(registry)).body, observe: registerHttpMetrics(registry) });
+  const http = await createServer(parts, {
+    served,
+    metrics,
+    accepting: () => accepting,
+    print: async () => (await printMetrics(registry)).body,
+    observe: registerHttpMetrics(registry),
+  });
   return {
     http,
     engine,
@@ -148,11 +169,19 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
 }
 
 function engineEnvironment(env: Environment): Record<string, string> {
-  const passed = ENGINE_VARIABLES.map((name) => [name, env[name]] as const).filter((entry): entry is readonly [string, string] => entry[1] !== undefined);
+  const passed = ENGINE_VARIABLES.map((name) => [name, env[name]] as const).filter(
+    (entry): entry is readonly [string, string] => entry[1] !== undefined,
+  );
   return Object.fromEntries(passed);
 }
 
-function servedModel(settings: Settings, names: readonly [string, ...string[]], engine: EngineHandle, tokenizer: OwnedTokenizer, template: ChatTemplate): ServedModel {
+function servedModel(
+  settings: Settings,
+  names: readonly [string, ...string[]],
+  engine: EngineHandle,
+  tokenizer: OwnedTokenizer,
+  template: ChatTemplate,
+): ServedModel {
   const kwargs = templateKwargs(settings.defaultChatTemplateKwargs);
   return {
     names,
@@ -208,7 +237,13 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
     },
     observer: (record) => {
       inner.observe(record);
-      if (!settings.disableAccessLog && record.route !== "/health" && record.route !== "/ping" && record.route !== "/metrics") log("info", "call", { ...record });
+      if (
+        !settings.disableAccessLog &&
+        record.route !== "/health" &&
+        record.route !== "/ping" &&
+        record.route !== "/metrics"
+      )
+        log("info", "call", { ...record });
     },
     log,
   });

@@ -15,12 +15,23 @@ interface Chunk {
 
 /** @returns the question, the answer and the speed, ready to print */
 export async function firstAnswer(address: Address, key: Secret, model: string): Promise<string> {
-  const client = new LocalClient("path" in address ? { origin: "http://localhost", socketPath: address.path, key } : { origin: origin(address), key });
+  const client = new LocalClient(
+    "path" in address
+      ? { origin: "http://localhost", socketPath: address.path, key }
+      : { origin: origin(address), key },
+  );
   const started = performance.now();
   let first = started;
   let text = "";
   let tokens = 0;
-  const body = { model, messages: [{ role: "user", content: QUESTION }], temperature: 0, max_tokens: 64, stream: true, stream_options: { include_usage: true } };
+  const body = {
+    model,
+    messages: [{ role: "user", content: QUESTION }],
+    temperature: 0,
+    max_tokens: 64,
+    stream: true,
+    stream_options: { include_usage: true },
+  };
   try {
     for await (const chunk of client.stream("/v1/chat/completions", body)) {
       const { choices, usage } = chunk as Chunk;

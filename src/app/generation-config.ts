@@ -20,8 +20,16 @@ const GenerationConfig = z.strictObject({
 export function generationDefaults(text: string | undefined): SamplingInput {
   if (text === undefined) return {};
   const parsed = GenerationConfig.safeParse(json("--override-generation-config", text));
-  if (!parsed.success) throw new StartupError(`--override-generation-config: ${z.prettifyError(parsed.error).split("\n")[0]}`);
-  const { temperature, top_k: topK, top_p: topP, min_p: minP, repetition_penalty: repetitionPenalty, max_new_tokens: maxTokens } = parsed.data;
+  if (!parsed.success)
+    throw new StartupError(`--override-generation-config: ${z.prettifyError(parsed.error).split("\n")[0]}`);
+  const {
+    temperature,
+    top_k: topK,
+    top_p: topP,
+    min_p: minP,
+    repetition_penalty: repetitionPenalty,
+    max_new_tokens: maxTokens,
+  } = parsed.data;
   const given = { temperature, topK: topK === -1 ? 0 : topK, topP, minP, repetitionPenalty, maxTokens };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
@@ -30,7 +38,8 @@ export function generationDefaults(text: string | undefined): SamplingInput {
 export function templateKwargs(text: string | undefined): Readonly<Record<string, unknown>> {
   if (text === undefined) return {};
   const value = json("--default-chat-template-kwargs", text);
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new StartupError("--default-chat-template-kwargs is a JSON object");
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new StartupError("--default-chat-template-kwargs is a JSON object");
   return value as Record<string, unknown>;
 }
 

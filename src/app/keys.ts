@@ -33,7 +33,12 @@ export function existingKeys(settings: Settings, state: StateDirectory): Keys | 
   const given = [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key) => new Secret(key));
   if (given.length > 0) {
     const pepper = statePepper(state);
-    return keysOf(pepper, given.map((key, i) => operator(pepper, key, i + 1)), "given", undefined);
+    return keysOf(
+      pepper,
+      given.map((key, i) => operator(pepper, key, i + 1)),
+      "given",
+      undefined,
+    );
   }
   return state.read("keys.json") === undefined ? undefined : mintedKeys(state);
 }
@@ -49,7 +54,9 @@ function operator(pepper: Pepper, key: Secret, index: number): KnownKey {
 /** Mints the key if there is none yet. @throws StateError */
 export function mintedKeys(state: StateDirectory): Keys {
   const minted = ensureKey(state);
-  return minted.kind === "minted" ? keysOf(minted.pepper, minted.keys, "minted", minted.key) : keysOf(minted.pepper, minted.keys, "kept", undefined);
+  return minted.kind === "minted"
+    ? keysOf(minted.pepper, minted.keys, "minted", minted.key)
+    : keysOf(minted.pepper, minted.keys, "kept", undefined);
 }
 
 function keysOf(pepper: Pepper, keys: readonly KnownKey[], source: Keys["source"], minted: Secret | undefined): Keys {
@@ -81,7 +88,10 @@ function fromFile(path: string | undefined): string[] {
       throw new StartupError("the key file can be read or written by others: run chmod 600 on it");
     }
     if (stat.size > MAX_KEY_FILE_BYTES) throw new StartupError("the key file is larger than 1 MiB");
-    const keys = readFileSync(path, "utf8").split("\n").map((line) => line.trim()).filter((line) => line !== "" && !line.startsWith("#"));
+    const keys = readFileSync(path, "utf8")
+      .split("\n")
+      .map((line) => line.trim())
+      .filter((line) => line !== "" && !line.startsWith("#"));
     if (keys.length === 0) throw new StartupError("the key file holds no key");
     return keys;
   } catch (error) {

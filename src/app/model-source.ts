@@ -6,10 +6,10 @@ import { basename, resolve } from "node:path";
 import { Secret } from "#base/secret.ts";
 import type { Environment } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
+import { HubError, type HubReference } from "#egress/hub-names.ts";
 import { GgufError } from "#engine/gguf/errors.ts";
 import { type ModelFacts, modelFacts } from "#engine/gguf/facts.ts";
 import { readGgufHeader } from "#engine/gguf/header.ts";
-import { HubError, type HubReference } from "#egress/hub-names.ts";
 import { fetchModel, type ModelProgress } from "#integrity/hub-model.ts";
 import { ModelError } from "#integrity/model-error.ts";
 import { parseModelReference } from "#integrity/model-reference.ts";
@@ -31,12 +31,28 @@ export interface SourceEvents {
 }
 
 /** @throws StartupError, one line that says what is wrong with which model */
-export async function findModel(named: string | undefined, settings: Settings, env: Environment, events: SourceEvents): Promise<ModelSource> {
+export async function findModel(
+  named: string | undefined,
+  settings: Settings,
+  env: Environment,
+  events: SourceEvents,
+): Promise<ModelSource> {
   const reference = referenceOf(named);
   if (reference.kind === "hub") return fromHub(reference, settings, env, events);
-  if (reference.kind === "demo") return { path: DEMO_MODEL, name: "castellan-demo", facts: judged(DEMO_MODEL, "the demo model"), origin: "built in" };
+  if (reference.kind === "demo")
+    return {
+      path: DEMO_MODEL,
+      name: "castellan-demo",
+      facts: judged(DEMO_MODEL, "the demo model"),
+      origin: "built in",
+    };
   const path = resolve(reference.path);
-  return { path, name: basename(path).replace(/\.gguf$/i, ""), facts: judged(path, reference.path), origin: "local file" };
+  return {
+    path,
+    name: basename(path).replace(/\.gguf$/i, ""),
+    facts: judged(path, reference.path),
+    origin: "local file",
+  };
 }
 
 function referenceOf(named: string | undefined): ReturnType<typeof parseModelReference> {
@@ -48,7 +64,12 @@ function referenceOf(named: string | undefined): ReturnType<typeof parseModelRef
   }
 }
 
-async function fromHub(reference: HubReference, settings: Settings, env: Environment, events: SourceEvents): Promise<ModelSource> {
+async function fromHub(
+  reference: HubReference,
+  settings: Settings,
+  env: Environment,
+  events: SourceEvents,
+): Promise<ModelSource> {
   try {
     const model = await fetchModel(reference, {
       cacheDir: cacheDirectory(settings.downloadDir, env),
@@ -59,7 +80,12 @@ async function fromHub(reference: HubReference, settings: Settings, env: Environ
       ...events,
     });
     const name = `${reference.org}/${reference.repo}`;
-    return { path: model.path, name, facts: judged(model.path, name), origin: `commit ${model.commit}, sha256 ${model.sha256}` };
+    return {
+      path: model.path,
+      name,
+      facts: judged(model.path, name),
+      origin: `commit ${model.commit}, sha256 ${model.sha256}`,
+    };
   } catch (error) {
     if (error instanceof ModelError) throw new StartupError(error.message);
     throw error;
@@ -84,6 +110,8 @@ export function chatTemplateText(setting: string | undefined): string | undefine
   try {
     return readFileSync(setting, "utf8");
   } catch (error) {
-    throw new StartupError(`--chat-template ${setting} cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
+    throw new StartupError(
+      `--chat-template ${setting} cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`,
+    );
   }
 }

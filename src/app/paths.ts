@@ -1,10 +1,9 @@
 /**
  * Where things are: the package's own files, and the directories of the XDG base directory specification.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
-import { readFileSync } from "node:fs";
 import { parseJson } from "#base/json.ts";
 import type { Environment } from "#config/resolve.ts";
 
@@ -19,7 +18,12 @@ export const DEMO_MODEL = join(ROOT, "assets/demo/castellan-demo.gguf");
 export function version(): string {
   const file = join(ROOT, "package.json");
   const manifest = existsSync(file) ? parseJson(readFileSync(file)) : null;
-  return manifest !== null && typeof manifest === "object" && !Array.isArray(manifest) && typeof manifest["version"] === "string" ? manifest["version"] : "0.0.0";
+  return manifest !== null &&
+    typeof manifest === "object" &&
+    !Array.isArray(manifest) &&
+    typeof manifest["version"] === "string"
+    ? manifest["version"]
+    : "0.0.0";
 }
 
 export function stateDirectory(setting: string | undefined, env: Environment): string {

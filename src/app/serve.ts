@@ -7,8 +7,8 @@
 import { createLog, type Log } from "#base/log.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
-import type { Address } from "#http/listener.ts";
 import { Fault } from "#core/fault.ts";
+import type { Address } from "#http/listener.ts";
 import type { Identify } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import { announce } from "./announce.ts";
@@ -44,7 +44,17 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
   for (const warning of warnings) log("warn", warning);
   output.print(
-    announce({ version: version(), model: server.names[0] ?? "", origin: source.origin, ...server.sizing, publicAddress, opsAddress, keys, stateDir, warnings }),
+    announce({
+      version: version(),
+      model: server.names[0] ?? "",
+      origin: source.origin,
+      ...server.sizing,
+      publicAddress,
+      opsAddress,
+      keys,
+      stateDir,
+      warnings,
+    }),
   );
   if (settings.firstAnswer) output.print(await askFirst(server, keys, publicAddress));
   return ended;
@@ -62,7 +72,10 @@ function stated<T>(load: () => T): T {
 async function listen(server: Server, settings: Settings): Promise<[Address, Address]> {
   const doors = [
     ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
-    ["ops", settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds }],
+    [
+      "ops",
+      settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds },
+    ],
   ] as const;
   const opened: Address[] = [];
   for (const [plane, address] of doors) {
@@ -86,12 +99,16 @@ function reason(error: unknown): string {
 }
 
 function bindWarnings(settings: Settings): string[] {
-  const open = (host: string, socket: string | undefined): boolean => socket === undefined && !/^(127\.|::1$|localhost$)/.test(host);
+  const open = (host: string, socket: string | undefined): boolean =>
+    socket === undefined && !/^(127\.|::1$|localhost$)/.test(host);
   const warnings: string[] = [];
   if (open(settings.host, settings.uds) && !settings.trustProxy) {
-    warnings.push(`the public listener is on ${settings.host} without TLS: keys and prompts travel in the clear. Put a proxy that ends TLS in front and say --trust-proxy`);
+    warnings.push(
+      `the public listener is on ${settings.host} without TLS: keys and prompts travel in the clear. Put a proxy that ends TLS in front and say --trust-proxy`,
+    );
   }
-  if (open(settings.opsHost, settings.opsUds)) warnings.push(`the operations listener is on ${settings.opsHost}: it belongs on loopback or a Unix socket`);
+  if (open(settings.opsHost, settings.opsUds))
+    warnings.push(`the operations listener is on ${settings.opsHost}: it belongs on loopback or a Unix socket`);
   return warnings;
 }
 
@@ -115,7 +132,10 @@ function endOnSignals(server: Server, settings: Settings, log: Log): Promise<num
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, settings).then(() => done(0), () => done(1));
+      drain(server, settings).then(
+        () => done(0),
+        () => done(1),
+      );
     };
     process.on("SIGTERM", onSignal);
     process.on("SIGINT", onSignal);

@@ -30,7 +30,9 @@ const SHORTEST = 256;
 export function fit(facts: ModelFacts, request: SizingRequest): Sizing {
   const contextLength = request.contextLength ?? fittedContext(facts, request);
   if (contextLength > facts.trainedContext) {
-    throw new StartupError(`--max-model-len ${contextLength} is more than the ${facts.trainedContext} tokens that the model was trained for`);
+    throw new StartupError(
+      `--max-model-len ${contextLength} is more than the ${facts.trainedContext} tokens that the model was trained for`,
+    );
   }
   const perSequence = cells(contextLength) * facts.kvBytesPerToken;
   const most = Math.floor(request.budget / perSequence);

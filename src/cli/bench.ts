@@ -5,7 +5,7 @@
  */
 import { SingleBar } from "cli-progress";
 import { ClientError, type LocalClient } from "#egress/local-client.ts";
-import { chooseModel, connect, type ConnectionOptions } from "./connection.ts";
+import { type ConnectionOptions, chooseModel, connect } from "./connection.ts";
 import { LOADS, type LoadRequest, makeLoad } from "./load.ts";
 import { FAILURE, fail, USAGE } from "./serve.ts";
 
@@ -53,17 +53,29 @@ export async function runBench(options: BenchOptions): Promise<number> {
 
 function check(options: BenchOptions): string | undefined {
   if (!(options.load in LOADS)) return `--load is one of ${Object.keys(LOADS).join(", ")}`;
-  for (const [name, most] of [["concurrency", 4096], ["requests", 1_000_000], ["maxTokens", 1_000_000]] as const) {
+  for (const [name, most] of [
+    ["concurrency", 4096],
+    ["requests", 1_000_000],
+    ["maxTokens", 1_000_000],
+  ] as const) {
     const value = options[name];
-    if (!Number.isInteger(value) || value < 1 || value > most) return `--${name === "maxTokens" ? "max-tokens" : name} lies between 1 and ${most}`;
+    if (!Number.isInteger(value) || value < 1 || value > most)
+      return `--${name === "maxTokens" ? "max-tokens" : name} lies between 1 and ${most}`;
   }
   return undefined;
 }
 
-async function run(client: LocalClient, model: string, load: readonly LoadRequest[], options: BenchOptions): Promise<{ samples: Sample[]; failures: Map<string, number> }> {
+async function run(
+  client: LocalClient,
+  model: string,
+  load: readonly LoadRequest[],
+  options: BenchOptions,
+): Promise<{ samples: Sample[]; failures: Map<string, number> }> {
   const samples: Sample[] = [];
   const failures = new Map<string, number>();
-  const bar = process.stderr.isTTY ? new SingleBar({ format: "{bar} {value}/{total} requests, {eta_formatted} left", stream: process.stderr }) : undefined;
+  const bar = process.stderr.isTTY
+    ? new SingleBar({ format: "{bar} {value}/{total} requests, {eta_formatted} left", stream: process.stderr })
+    : undefined;
   bar?.start(load.length, 0);
   let next = 0;
   const worker = async (): Promise<void> => {
@@ -86,7 +98,15 @@ async function measure(client: LocalClient, model: string, request: LoadRequest,
   const started = performance.now();
   const times: number[] = [];
   let usage: Chunk["usage"];
-  const body = { model, messages: request.messages, max_tokens: maxTokens, ignore_eos: true, stream: true, stream_options: { include_usage: true }, seed: request.seed };
+  const body = {
+    model,
+    messages: request.messages,
+    max_tokens: maxTokens,
+    ignore_eos: true,
+    stream: true,
+    stream_options: { include_usage: true },
+    seed: request.seed,
+  };
   for await (const chunk of client.stream("/v1/chat/completions", body)) {
     const { choices, error, usage: counted } = chunk as Chunk;
     if (error !== undefined) throw new ClientError(error.message ?? "the stream failed");
@@ -124,7 +144,13 @@ interface Percentiles {
   readonly p99: number;
 }
 
-function summarise(options: BenchOptions, model: string, samples: readonly Sample[], failures: ReadonlyMap<string, number>, seconds: number): Report {
+function summarise(
+  options: BenchOptions,
+  model: string,
+  samples: readonly Sample[],
+  failures: ReadonlyMap<string, number>,
+  seconds: number,
+): Report {
   const total = (of: (sample: Sample) => number): number => samples.reduce((sum, sample) => sum + of(sample), 0);
   return {
     load: options.load,
@@ -150,7 +176,8 @@ export function percentiles(values: readonly number[]): Percentiles {
 
 function table(report: Report): string {
   const number = (value: number): string => value.toFixed(1).padStart(10);
-  const row = (name: string, p: Percentiles): string => `  ${name.padEnd(18)}${number(p.p50)}${number(p.p90)}${number(p.p99)}`;
+  const row = (name: string, p: Percentiles): string =>
+    `  ${name.padEnd(18)}${number(p.p50)}${number(p.p90)}${number(p.p99)}`;
   const lines = [
     `${report.model}: load ${report.load}, ${report.concurrency} at once, ${report.requests} requests in ${report.seconds.toFixed(1)} s`,
     "",

@@ -3,7 +3,7 @@
  */
 import { createInterface } from "node:readline";
 import { ClientError, type LocalClient } from "#egress/local-client.ts";
-import { chooseModel, connect, type ConnectionOptions } from "./connection.ts";
+import { type ConnectionOptions, chooseModel, connect } from "./connection.ts";
 import { FAILURE, fail } from "./serve.ts";
 
 export interface ChatOptions extends ConnectionOptions {
@@ -41,7 +41,12 @@ async function converse(client: LocalClient, model: string, options: ChatOptions
   const person = process.stdin.isTTY === true;
   const opening: Message[] = options.system === undefined ? [] : [{ role: "system", content: options.system }];
   let messages = opening;
-  const lines = createInterface({ input: process.stdin, output: process.stdout, terminal: person, prompt: person ? "> " : "" });
+  const lines = createInterface({
+    input: process.stdin,
+    output: process.stdout,
+    terminal: person,
+    prompt: person ? "> " : "",
+  });
   let answering: AbortController | undefined;
   // Ctrl-C stops the answer; without one it ends the chat.
   lines.on("SIGINT", () => (answering === undefined ? lines.close() : answering.abort()));
@@ -64,7 +69,13 @@ async function converse(client: LocalClient, model: string, options: ChatOptions
 }
 
 /** @returns the answer, or undefined when it failed */
-async function ask(client: LocalClient, model: string, messages: readonly Message[], options: ChatOptions, signal: AbortSignal): Promise<string | undefined> {
+async function ask(
+  client: LocalClient,
+  model: string,
+  messages: readonly Message[],
+  options: ChatOptions,
+  signal: AbortSignal,
+): Promise<string | undefined> {
   const body = {
     model,
     messages,

@@ -13,10 +13,15 @@ export interface ConnectionOptions {
 /** @throws ClientError a URL that cannot be used */
 export function connect(options: ConnectionOptions, connections = 4): LocalClient {
   const url = URL.parse(options.url);
-  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) throw new ClientError(`${options.url} is not an http URL`);
+  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:"))
+    throw new ClientError(`${options.url} is not an http URL`);
   const env = environment();
   const key = env["CASTELLAN_API_KEY"] ?? env["VLLM_API_KEY"];
-  return new LocalClient({ origin: url.origin, connections, ...(key === undefined || key === "" ? {} : { key: new Secret(key) }) });
+  return new LocalClient({
+    origin: url.origin,
+    connections,
+    ...(key === undefined || key === "" ? {} : { key: new Secret(key) }),
+  });
 }
 
 /** The named model, else the first that the server lists. @throws ClientError */

@@ -8,7 +8,10 @@ export interface LoadRequest {
 
 type Random = () => number;
 
-const WORDS = "server engine token batch prompt cache key route model answer stream queue step sequence tenant scope limit memory kernel graph".split(" ");
+const WORDS =
+  "server engine token batch prompt cache key route model answer stream queue step sequence tenant scope limit memory kernel graph".split(
+    " ",
+  );
 
 /** Name → how one request's messages are made. */
 export const LOADS: Readonly<Record<string, (random: Random) => LoadRequest["messages"]>> = {

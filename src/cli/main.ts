@@ -28,7 +28,10 @@ program
   .option("--temperature <t>", "0 is greedy", Number)
   .option("--max-tokens <n>", "tokens of an answer at most", Number, 512)
   .option("--think", "ask the model to reason first")
-  .addHelpText("after", "\nThe key comes from CASTELLAN_API_KEY (or VLLM_API_KEY). In the chat: /reset forgets, /exit ends.")
+  .addHelpText(
+    "after",
+    "\nThe key comes from CASTELLAN_API_KEY (or VLLM_API_KEY). In the chat: /reset forgets, /exit ends.",
+  )
   .action(async (options) => finish(await (await import("./chat.ts")).runChat(options)));
 
 program

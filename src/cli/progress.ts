@@ -19,7 +19,10 @@ export interface ProgressStream {
 }
 
 /** @param clock milliseconds; the real one unless said. */
-export function createProgress(stream: NodeJS.WritableStream & ProgressStream, clock: () => number = Date.now): Progress {
+export function createProgress(
+  stream: NodeJS.WritableStream & ProgressStream,
+  clock: () => number = Date.now,
+): Progress {
   return stream.isTTY === true ? new Bar(stream, clock) : new Lines(stream, clock);
 }
 
@@ -78,7 +81,10 @@ class Bar implements Progress {
   private begin(label: string, done: number, total: number): void {
     this.stop();
     const format = `${label.replaceAll("{", "(")} [{bar}] {percentage}% · {bytes} · {speed} · {eta_formatted} left`;
-    const bar = new SingleBar({ format, stream: this.stream, barsize: 24, etaBuffer: 50, gracefulExit: false }, Presets.legacy);
+    const bar = new SingleBar(
+      { format, stream: this.stream, barsize: 24, etaBuffer: 50, gracefulExit: false },
+      Presets.legacy,
+    );
     bar.start(total, done, { bytes: "", speed: "-" });
     this.current = { label, bar, speed: new Speed(this.clock, done) };
   }

@@ -29,7 +29,8 @@ export async function runServe(argv: readonly string[]): Promise<number> {
   try {
     return await serve(resolved, env, {
       print: (text) => process.stdout.write(text),
-      onProgress: ({ phase, file, done, total }) => progress.update(`${phase === "download" ? "Downloading" : "Checking"} ${file}`, done, total),
+      onProgress: ({ phase, file, done, total }) =>
+        progress.update(`${phase === "download" ? "Downloading" : "Checking"} ${file}`, done, total),
       onWarning: (message) => process.stderr.write(`castellan: ${message}\n`),
     });
   } catch (error) {

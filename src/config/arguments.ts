@@ -14,7 +14,9 @@ export interface ParsedArguments {
   readonly warnings: readonly string[];
 }
 
-const BY_FLAG = new Map<string, SettingName>(settingRows().flatMap(([name, row]) => [flagOf(name), ...(row.flags ?? [])].map((flag) => [flag, name] as const)));
+const BY_FLAG = new Map<string, SettingName>(
+  settingRows().flatMap(([name, row]) => [flagOf(name), ...(row.flags ?? [])].map((flag) => [flag, name] as const)),
+);
 const ROWS = new Map(settingRows());
 
 /** @throws SettingError naming the flag, and the nearest known one */
@@ -26,7 +28,8 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
   const queue = [...argv];
   for (let word = queue.shift(); word !== undefined; word = queue.shift()) {
     if (!word.startsWith("--") || word === "--") {
-      if (word.startsWith("-") && word.length > 1 && word !== "--") throw new SettingError(`${word}: flags begin with two dashes`);
+      if (word.startsWith("-") && word.length > 1 && word !== "--")
+        throw new SettingError(`${word}: flags begin with two dashes`);
       if (word !== "--") positional.push(word);
       continue;
     }
@@ -55,7 +58,8 @@ function take(queue: string[], flag: string): string {
 /** vLLM's flags that are not ours. @returns whether it was one */
 function foreign(flag: string, inline: string | undefined, queue: string[], warnings: string[]): boolean {
   const reason = REFUSED.get(flag);
-  if (reason !== undefined) throw new SettingError(`--${flag} is a vLLM flag that this server does not take: ${reason}`);
+  if (reason !== undefined)
+    throw new SettingError(`--${flag} is a vLLM flag that this server does not take: ${reason}`);
   const shape = IGNORED.get(flag);
   if (shape === undefined) return false;
   if (shape === "value" && inline === undefined) take(queue, flag);
@@ -63,11 +67,18 @@ function foreign(flag: string, inline: string | undefined, queue: string[], warn
   return true;
 }
 
-function assign(values: Map<SettingName, unknown>, flag: string, inline: string | undefined, queue: string[], hasModel: boolean): void {
+function assign(
+  values: Map<SettingName, unknown>,
+  flag: string,
+  inline: string | undefined,
+  queue: string[],
+  hasModel: boolean,
+): void {
   const off = flag.startsWith("no-") && !BY_FLAG.has(flag);
   const name = BY_FLAG.get(off ? flag.slice(3) : flag);
   const row = name === undefined ? undefined : ROWS.get(name);
-  if (name === undefined || row === undefined) throw new SettingError(`--${flag} is not a flag${hint(flag, [...BY_FLAG.keys(), "config"], "--")}`);
+  if (name === undefined || row === undefined)
+    throw new SettingError(`--${flag} is not a flag${hint(flag, [...BY_FLAG.keys(), "config"], "--")}`);
   if (row.placeholder === undefined) {
     if (off && inline !== undefined) throw new SettingError(`--${flag} takes no value`);
     values.set(name, off ? false : (inline ?? true));
@@ -80,7 +91,8 @@ function assign(values: Map<SettingName, unknown>, flag: string, inline: string 
   }
   const items = [inline ?? take(queue, flag)];
   // vLLM's lists go on to the next flag; before the model is named, the next word may be the model.
-  while (hasModel && inline === undefined && queue[0] !== undefined && !queue[0].startsWith("--")) items.push(queue.shift() ?? "");
+  while (hasModel && inline === undefined && queue[0] !== undefined && !queue[0].startsWith("--"))
+    items.push(queue.shift() ?? "");
   values.set(name, [...((values.get(name) as string[] | undefined) ?? []), ...items]);
 }
 

@@ -41,7 +41,11 @@ function text(raw: unknown): string {
   throw new SettingError("takes a text");
 }
 
-export function string<D extends string | undefined>(fallback: D, placeholder: string, row: Row<string | D>): Setting<string | D> {
+export function string<D extends string | undefined>(
+  fallback: D,
+  placeholder: string,
+  row: Row<string | D>,
+): Setting<string | D> {
   return { ...row, fallback, placeholder, parse: text };
 }
 
@@ -57,7 +61,11 @@ function boolean(raw: unknown): boolean {
   throw new SettingError("is a switch: true or false");
 }
 
-export function integer<D extends number | undefined>(fallback: D, bounds: readonly [min: number, max: number], row: Row<number | D>): Setting<number | D> {
+export function integer<D extends number | undefined>(
+  fallback: D,
+  bounds: readonly [min: number, max: number],
+  row: Row<number | D>,
+): Setting<number | D> {
   return { ...row, fallback, placeholder: "n", parse: (raw) => within(whole(raw), bounds) };
 }
 
@@ -73,10 +81,25 @@ function within(value: number, [min, max]: readonly [number, number]): number {
 }
 
 const SIZE = /^(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib)?$/i;
-const UNITS: Readonly<Record<string, number>> = { b: 1, k: 1e3, kb: 1e3, kib: 1024, m: 1e6, mb: 1e6, mib: 1024 ** 2, g: 1e9, gb: 1e9, gib: 1024 ** 3 };
+const UNITS: Readonly<Record<string, number>> = {
+  b: 1,
+  k: 1e3,
+  kb: 1e3,
+  kib: 1024,
+  m: 1e6,
+  mb: 1e6,
+  mib: 1024 ** 2,
+  g: 1e9,
+  gb: 1e9,
+  gib: 1024 ** 3,
+};
 
 /** `64MiB`, `1.5GB`, `1048576`. */
-export function bytes<D extends number | undefined>(fallback: D, bounds: readonly [number, number], row: Row<number | D>): Setting<number | D> {
+export function bytes<D extends number | undefined>(
+  fallback: D,
+  bounds: readonly [number, number],
+  row: Row<number | D>,
+): Setting<number | D> {
   return {
     ...row,
     fallback,

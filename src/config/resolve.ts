@@ -40,20 +40,36 @@ export function resolveSettings(argv: readonly string[], env: Environment): Reso
     const found = find(name, row, args.values, env, file);
     sources.set(name, found.source);
     values[name] = found.value;
-    if (row.secret && found.source === "flag") warnings.push(`--${flagOf(name)} on the command line can be seen by other users of this machine; prefer ${variableOf(name)} or a file`);
-    if (row.loosens !== undefined && found.source !== "default" && found.value !== row.fallback) warnings.push(`--${flagOf(name)} is not at its safe default: ${row.loosens}`);
+    if (row.secret && found.source === "flag")
+      warnings.push(
+        `--${flagOf(name)} on the command line can be seen by other users of this machine; prefer ${variableOf(name)} or a file`,
+      );
+    if (row.loosens !== undefined && found.source !== "default" && found.value !== row.fallback)
+      warnings.push(`--${flagOf(name)} is not at its safe default: ${row.loosens}`);
   }
   const fromFile = file.get("model");
-  return { settings: values as unknown as Settings, sources, model: model ?? (typeof fromFile === "string" ? fromFile : undefined), warnings };
+  return {
+    settings: values as unknown as Settings,
+    sources,
+    model: model ?? (typeof fromFile === "string" ? fromFile : undefined),
+    warnings,
+  };
 }
 
-function find(name: SettingName, row: Setting<unknown>, flags: ReadonlyMap<SettingName, unknown>, env: Environment, file: ReadonlyMap<string, unknown>): { value: unknown; source: Source } {
+function find(
+  name: SettingName,
+  row: Setting<unknown>,
+  flags: ReadonlyMap<SettingName, unknown>,
+  env: Environment,
+  file: ReadonlyMap<string, unknown>,
+): { value: unknown; source: Source } {
   if (flags.has(name)) return { value: parsed(`--${flagOf(name)}`, row, flags.get(name)), source: "flag" };
   for (const variable of [variableOf(name), ...(row.variables ?? [])]) {
     const value = env[variable];
     if (value !== undefined && value !== "") return { value: parsed(variable, row, value), source: "variable" };
   }
-  if (file.has(name)) return { value: parsed(`${flagOf(name)} in the config file`, row, file.get(name)), source: "file" };
+  if (file.has(name))
+    return { value: parsed(`${flagOf(name)} in the config file`, row, file.get(name)), source: "file" };
   return { value: row.fallback, source: "default" };
 }
 
@@ -74,7 +90,8 @@ function readConfig(path: string): Map<string, unknown> {
   for (const [key, value] of Object.entries(document)) {
     const flag = flagOf(key.replace(/^[A-Z]/, (c) => c.toLowerCase())).replaceAll("_", "-");
     const name = known.get(flag);
-    if (name === undefined) throw new SettingError(`${key} in the config file is not a setting${hint(flag, [...known.keys()])}`);
+    if (name === undefined)
+      throw new SettingError(`${key} in the config file is not a setting${hint(flag, [...known.keys()])}`);
     if (values.has(name)) throw new SettingError(`${key} stands twice in the config file`);
     values.set(name, value);
   }
@@ -86,11 +103,14 @@ function loadYaml(path: string): Record<string, unknown> {
     if (statSync(path).size > MAX_CONFIG_BYTES) throw new SettingError("the config file is larger than 1 MiB");
     const document: unknown = parseYaml(readFileSync(path, "utf8"), { maxAliasCount: 16, uniqueKeys: true });
     if (document === null) return {};
-    if (typeof document !== "object" || Array.isArray(document)) throw new SettingError("the config file is a map of settings");
+    if (typeof document !== "object" || Array.isArray(document))
+      throw new SettingError("the config file is a map of settings");
     return document as Record<string, unknown>;
   } catch (error) {
     if (error instanceof SettingError) throw error;
-    throw new SettingError(`the config file ${path} cannot be read: ${error instanceof Error ? error.message.split("\n")[0] : error}`);
+    throw new SettingError(
+      `the config file ${path} cannot be read: ${error instanceof Error ? error.message.split("\n")[0] : error}`,
+    );
   }
 }
 

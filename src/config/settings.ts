@@ -19,68 +19,226 @@ const API = "API behaviour";
 const LIFE = "Lifecycle and logs";
 
 export const SETTINGS = {
-  host: string("127.0.0.1", "address", { section: LISTENERS, doc: "Address of the public listener.", loosens: "a public address without TLS sends keys in the clear" }),
+  host: string("127.0.0.1", "address", {
+    section: LISTENERS,
+    doc: "Address of the public listener.",
+    loosens: "a public address without TLS sends keys in the clear",
+  }),
   port: integer(8000, [0, 65_535], { section: LISTENERS, doc: "Port of the public listener; 0 takes a free one." }),
-  uds: string(undefined, "path", { section: LISTENERS, doc: "Unix socket of the public listener, instead of host and port." }),
-  opsHost: string("127.0.0.1", "address", { section: LISTENERS, doc: "Address of the operations listener.", loosens: "operations become reachable from other machines" }),
-  opsPort: integer(8001, [0, 65_535], { section: LISTENERS, doc: "Port of the operations listener; 0 takes a free one." }),
-  opsUds: string(undefined, "path", { section: LISTENERS, doc: "Unix socket of the operations listener, instead of host and port." }),
-  trustProxy: switched(false, { section: LISTENERS, doc: "A proxy in front ends TLS: no warning about a public address without it.", loosens: "says that somebody else encrypts" }),
+  uds: string(undefined, "path", {
+    section: LISTENERS,
+    doc: "Unix socket of the public listener, instead of host and port.",
+  }),
+  opsHost: string("127.0.0.1", "address", {
+    section: LISTENERS,
+    doc: "Address of the operations listener.",
+    loosens: "operations become reachable from other machines",
+  }),
+  opsPort: integer(8001, [0, 65_535], {
+    section: LISTENERS,
+    doc: "Port of the operations listener; 0 takes a free one.",
+  }),
+  opsUds: string(undefined, "path", {
+    section: LISTENERS,
+    doc: "Unix socket of the operations listener, instead of host and port.",
+  }),
+  trustProxy: switched(false, {
+    section: LISTENERS,
+    doc: "A proxy in front ends TLS: no warning about a public address without it.",
+    loosens: "says that somebody else encrypts",
+  }),
   maxConnections: integer(4096, [1, 1_000_000], { section: LISTENERS, doc: "Connections open at once, per listener." }),
 
-  apiKey: list("key", { section: KEYS, doc: "A key that may call the server; may be given several times. With none anywhere the first start makes one.", variables: ["VLLM_API_KEY"], secret: true }),
-  apiKeyFile: string(undefined, "path", { section: KEYS, doc: "File with one key a line, readable by its owner alone." }),
-  stateDir: string(undefined, "path", { section: KEYS, doc: "Where the server keeps its state (mode 0700).", fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan" }),
+  apiKey: list("key", {
+    section: KEYS,
+    doc: "A key that may call the server; may be given several times. With none anywhere the first start makes one.",
+    variables: ["VLLM_API_KEY"],
+    secret: true,
+  }),
+  apiKeyFile: string(undefined, "path", {
+    section: KEYS,
+    doc: "File with one key a line, readable by its owner alone.",
+  }),
+  stateDir: string(undefined, "path", {
+    section: KEYS,
+    doc: "Where the server keeps its state (mode 0700).",
+    fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
+  }),
 
-  servedModelName: list("name", { section: MODEL, doc: "Names that the model answers to; the first is printed in answers.", fallbackDoc: "the file's name, or castellan-demo" }),
-  revision: string(undefined, "revision", { section: MODEL, doc: "Branch, tag or commit of a hub model; the commit is pinned.", fallbackDoc: "main" }),
-  downloadDir: string(undefined, "path", { section: MODEL, doc: "Cache of downloaded models (mode 0700).", fallbackDoc: "$XDG_CACHE_HOME/castellan, else ~/.cache/castellan", flags: ["cache-dir"] }),
-  hfEndpoint: string("https://huggingface.co", "url", { section: MODEL, doc: "The hub that hf: references name.", variables: ["HF_ENDPOINT"] }),
-  hfToken: string(undefined, "token", { section: MODEL, doc: "Token for the hub; sent to the hub's own host only.", variables: ["HF_TOKEN"], secret: true }),
+  servedModelName: list("name", {
+    section: MODEL,
+    doc: "Names that the model answers to; the first is printed in answers.",
+    fallbackDoc: "the file's name, or castellan-demo",
+  }),
+  revision: string(undefined, "revision", {
+    section: MODEL,
+    doc: "Branch, tag or commit of a hub model; the commit is pinned.",
+    fallbackDoc: "main",
+  }),
+  downloadDir: string(undefined, "path", {
+    section: MODEL,
+    doc: "Cache of downloaded models (mode 0700).",
+    fallbackDoc: "$XDG_CACHE_HOME/castellan, else ~/.cache/castellan",
+    flags: ["cache-dir"],
+  }),
+  hfEndpoint: string("https://huggingface.co", "url", {
+    section: MODEL,
+    doc: "The hub that hf: references name.",
+    variables: ["HF_ENDPOINT"],
+  }),
+  hfToken: string(undefined, "token", {
+    section: MODEL,
+    doc: "Token for the hub; sent to the hub's own host only.",
+    variables: ["HF_TOKEN"],
+    secret: true,
+  }),
   offline: switched(false, { section: MODEL, doc: "Never ask the hub; use the cache.", variables: ["HF_HUB_OFFLINE"] }),
-  chatTemplate: string(undefined, "file|text", { section: MODEL, doc: "Jinja chat template instead of the model's own: a file, or the text." }),
-  defaultChatTemplateKwargs: string(undefined, "json", { section: MODEL, doc: "JSON object of template variables under every request's chat_template_kwargs." }),
-  overrideGenerationConfig: string(undefined, "json", { section: MODEL, doc: "JSON object of sampling defaults: temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens." }),
-  toolCallParser: choice("hermes", ["hermes", "none"], { section: MODEL, doc: "How tool calls are read out of the model's text." }),
+  chatTemplate: string(undefined, "file|text", {
+    section: MODEL,
+    doc: "Jinja chat template instead of the model's own: a file, or the text.",
+  }),
+  defaultChatTemplateKwargs: string(undefined, "json", {
+    section: MODEL,
+    doc: "JSON object of template variables under every request's chat_template_kwargs.",
+  }),
+  overrideGenerationConfig: string(undefined, "json", {
+    section: MODEL,
+    doc: "JSON object of sampling defaults: temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens.",
+  }),
+  toolCallParser: choice("hermes", ["hermes", "none"], {
+    section: MODEL,
+    doc: "How tool calls are read out of the model's text.",
+  }),
   enableAutoToolChoice: switched(true, { section: MODEL, doc: "Let the model choose tools (tool_choice auto)." }),
-  reasoningParser: choice("auto", ["auto", "deepseek_r1", "qwen3", "none"], { section: MODEL, doc: "How reasoning is split from the answer; auto looks at the chat template." }),
+  reasoningParser: choice("auto", ["auto", "deepseek_r1", "qwen3", "none"], {
+    section: MODEL,
+    doc: "How reasoning is split from the answer; auto looks at the chat template.",
+  }),
 
-  maxModelLen: tokens([16, 1_048_576], { section: ENGINE, doc: "Tokens a sequence may hold, prompt and output together.", fallbackDoc: "what the model was trained for, as far as memory goes" }),
-  maxNumSeqs: integer(undefined, [1, 256], { section: ENGINE, doc: "Sequences in a step at most.", fallbackDoc: "32, fewer where memory is short" }),
-  maxNumBatchedTokens: integer(2048, [16, 65_536], { section: ENGINE, doc: "Tokens in a step at most, prefill and decode together." }),
-  maxNumQueuedReqs: integer(1024, [1, 1_000_000], { section: ENGINE, doc: "Sequences open at once, waiting or running; over it the answer is 503." }),
-  schedulingPolicy: choice("fcfs", ["fcfs", "priority"], { section: ENGINE, doc: "Who waits: first come first served, or the request's priority." }),
-  kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], { section: ENGINE, doc: "Memory for the KV cache.", fallbackDoc: "40 % of the free memory" }),
+  maxModelLen: tokens([16, 1_048_576], {
+    section: ENGINE,
+    doc: "Tokens a sequence may hold, prompt and output together.",
+    fallbackDoc: "what the model was trained for, as far as memory goes",
+  }),
+  maxNumSeqs: integer(undefined, [1, 256], {
+    section: ENGINE,
+    doc: "Sequences in a step at most.",
+    fallbackDoc: "32, fewer where memory is short",
+  }),
+  maxNumBatchedTokens: integer(2048, [16, 65_536], {
+    section: ENGINE,
+    doc: "Tokens in a step at most, prefill and decode together.",
+  }),
+  maxNumQueuedReqs: integer(1024, [1, 1_000_000], {
+    section: ENGINE,
+    doc: "Sequences open at once, waiting or running; over it the answer is 503.",
+  }),
+  schedulingPolicy: choice("fcfs", ["fcfs", "priority"], {
+    section: ENGINE,
+    doc: "Who waits: first come first served, or the request's priority.",
+  }),
+  kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], {
+    section: ENGINE,
+    doc: "Memory for the KV cache.",
+    fallbackDoc: "40 % of the free memory",
+  }),
   threads: integer(0, [0, 1024], { section: ENGINE, doc: "Compute threads; 0 = one a processor." }),
-  gpuLayers: integer(0, [-1, 10_000], { section: ENGINE, doc: "Layers on the GPU where the installed kernels have one; -1 = all." }),
-  engineStartTimeout: seconds(600, [1, 86_400], { section: ENGINE, doc: "How long loading the model may take.", variables: ["VLLM_ENGINE_READY_TIMEOUT_S"] }),
-  engineStallTimeout: seconds(30, [1, 86_400], { section: ENGINE, doc: "Work without a step for so long turns /health to 503." }),
-  engineKillTimeout: seconds(300, [1, 86_400], { section: ENGINE, doc: "Stalled for so long, the engine is ended and started again.", variables: ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] }),
+  gpuLayers: integer(0, [-1, 10_000], {
+    section: ENGINE,
+    doc: "Layers on the GPU where the installed kernels have one; -1 = all.",
+  }),
+  engineStartTimeout: seconds(600, [1, 86_400], {
+    section: ENGINE,
+    doc: "How long loading the model may take.",
+    variables: ["VLLM_ENGINE_READY_TIMEOUT_S"],
+  }),
+  engineStallTimeout: seconds(30, [1, 86_400], {
+    section: ENGINE,
+    doc: "Work without a step for so long turns /health to 503.",
+  }),
+  engineKillTimeout: seconds(300, [1, 86_400], {
+    section: ENGINE,
+    doc: "Stalled for so long, the engine is ended and started again.",
+    variables: ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"],
+  }),
 
-  maxBodyBytes: bytes(8 * MIB, [KIB, GIB], { section: LIMITS, doc: "Body of a request.", loosens: "memory a single request can take" }),
+  maxBodyBytes: bytes(8 * MIB, [KIB, GIB], {
+    section: LIMITS,
+    doc: "Body of a request.",
+    loosens: "memory a single request can take",
+  }),
   requestTimeout: seconds(600, [1, 86_400], { section: LIMITS, doc: "Until an answer is complete." }),
-  streamStallTimeout: seconds(60, [1, 3600], { section: LIMITS, doc: "A client that reads nothing of its stream for so long is cut off." }),
-  maxN: integer(16, [1, 16_384], { section: LIMITS, doc: "The request field n.", variables: ["VLLM_MAX_N_SEQUENCES"], loosens: "work a single request can cause" }),
-  maxCompletionPrompts: integer(64, [1, 16_384], { section: LIMITS, doc: "Prompts in one completion request.", variables: ["VLLM_MAX_COMPLETION_PROMPTS"], loosens: "work a single request can cause" }),
-  maxChoices: integer(128, [1, 65_536], { section: LIMITS, doc: "Prompts times n of one request.", loosens: "work a single request can cause" }),
+  streamStallTimeout: seconds(60, [1, 3600], {
+    section: LIMITS,
+    doc: "A client that reads nothing of its stream for so long is cut off.",
+  }),
+  maxN: integer(16, [1, 16_384], {
+    section: LIMITS,
+    doc: "The request field n.",
+    variables: ["VLLM_MAX_N_SEQUENCES"],
+    loosens: "work a single request can cause",
+  }),
+  maxCompletionPrompts: integer(64, [1, 16_384], {
+    section: LIMITS,
+    doc: "Prompts in one completion request.",
+    variables: ["VLLM_MAX_COMPLETION_PROMPTS"],
+    loosens: "work a single request can cause",
+  }),
+  maxChoices: integer(128, [1, 65_536], {
+    section: LIMITS,
+    doc: "Prompts times n of one request.",
+    loosens: "work a single request can cause",
+  }),
   maxMessages: integer(4096, [1, 1_000_000], { section: LIMITS, doc: "Messages in one chat." }),
-  maxStopStrings: integer(4, [0, 1024], { section: LIMITS, doc: "Stop strings.", variables: ["VLLM_MAX_STOP_STRINGS"] }),
+  maxStopStrings: integer(4, [0, 1024], {
+    section: LIMITS,
+    doc: "Stop strings.",
+    variables: ["VLLM_MAX_STOP_STRINGS"],
+  }),
   maxBadWords: integer(128, [0, 10_000], { section: LIMITS, doc: "bad_words.", variables: ["VLLM_MAX_NUM_BAD_WORDS"] }),
-  maxBadWordTokens: integer(1024, [0, 100_000], { section: LIMITS, doc: "Tokens of all bad_words together.", variables: ["VLLM_MAX_BAD_WORDS_TOTAL_TOKENS"] }),
-  maxLogprobs: integer(20, [-1, 1_000_000], { section: LIMITS, doc: "Logprobs a position; -1 lifts the cap.", loosens: "size of an answer" }),
+  maxBadWordTokens: integer(1024, [0, 100_000], {
+    section: LIMITS,
+    doc: "Tokens of all bad_words together.",
+    variables: ["VLLM_MAX_BAD_WORDS_TOTAL_TOKENS"],
+  }),
+  maxLogprobs: integer(20, [-1, 1_000_000], {
+    section: LIMITS,
+    doc: "Logprobs a position; -1 lifts the cap.",
+    loosens: "size of an answer",
+  }),
   maxTools: integer(128, [0, 10_000], { section: LIMITS, doc: "Tools in one request." }),
 
   enableForceIncludeUsage: switched(false, { section: API, doc: "A usage chunk at the end of every stream." }),
-  enablePromptTokensDetails: switched(false, { section: API, doc: "cached_tokens in usage.", loosens: "shows what the prefix cache holds" }),
+  enablePromptTokensDetails: switched(false, {
+    section: API,
+    doc: "cached_tokens in usage.",
+    loosens: "shows what the prefix cache holds",
+  }),
   enableServerLoadTracking: switched(false, { section: API, doc: "Make /load count." }),
   enableRequestIdHeaders: switched(false, { section: API, doc: "X-Request-Id on answers." }),
   returnTokensAsTokenIds: switched(false, { section: API, doc: "Tokens in logprobs as token_id:N." }),
-  sseKeepAliveInterval: seconds(0, [0, 3600], { section: API, doc: "Comment lines while a stream is silent; 0 = none." }),
+  sseKeepAliveInterval: seconds(0, [0, 3600], {
+    section: API,
+    doc: "Comment lines while a stream is silent; 0 = none.",
+  }),
 
-  shutdownTimeout: seconds(30, [0, 86_400], { section: LIFE, doc: "How long running answers may go on after SIGTERM." }),
-  logLevel: choice("info", ["debug", "info", "warn", "error", "silent"], { section: LIFE, doc: "What is logged, as JSON lines on stderr." }),
-  disableAccessLog: switched(false, { section: LIFE, doc: "No record a request.", flags: ["disable-uvicorn-access-log"] }),
-  firstAnswer: switched(false, { section: LIFE, doc: "Ask the model one question after start, and show the answer and the speed." }),
+  shutdownTimeout: seconds(30, [0, 86_400], {
+    section: LIFE,
+    doc: "How long running answers may go on after SIGTERM.",
+  }),
+  logLevel: choice("info", ["debug", "info", "warn", "error", "silent"], {
+    section: LIFE,
+    doc: "What is logged, as JSON lines on stderr.",
+  }),
+  disableAccessLog: switched(false, {
+    section: LIFE,
+    doc: "No record a request.",
+    flags: ["disable-uvicorn-access-log"],
+  }),
+  firstAnswer: switched(false, {
+    section: LIFE,
+    doc: "Ask the model one question after start, and show the answer and the speed.",
+  }),
 } as const satisfies Record<string, Setting<unknown>>;
 
 export type SettingName = keyof typeof SETTINGS;

@@ -122,7 +122,11 @@ export type CallEvent =
         readonly text?: string;
       }[];
     }
-  | { readonly type: "prompt-logprobs"; readonly prompt: number; readonly positions: readonly (PrintedPosition | null)[] }
+  | {
+      readonly type: "prompt-logprobs";
+      readonly prompt: number;
+      readonly positions: readonly (PrintedPosition | null)[];
+    }
   | ({ readonly type: "text"; readonly choice: number; readonly text: string } & DeltaTokens)
   | ({ readonly type: "reasoning"; readonly choice: number; readonly text: string } & DeltaTokens)
   | ({

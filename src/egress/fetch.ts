@@ -77,7 +77,8 @@ export class Egress {
       trusted &&= url.origin === this.policy.bearer?.origin;
       const response = await this.send(url, outbound, trusted);
       const location = response.headers["location"];
-      if (!REDIRECTS.has(response.statusCode) || typeof location !== "string") return this.present(response, outbound.signal);
+      if (!REDIRECTS.has(response.statusCode) || typeof location !== "string")
+        return this.present(response, outbound.signal);
       discard(response);
       // The one method with a body here is POST to an API, which has no reason to redirect it.
       if (outbound.body !== undefined) throw new EgressError("redirects", `${url.host} redirects a POST`);
@@ -116,7 +117,10 @@ export class Egress {
     const encoding = headers.get("content-encoding") ?? "identity";
     if (encoding !== "identity") {
       discard(response);
-      throw new EgressError("protocol", `the answer came with content-encoding ${encoding.slice(0, 40)}, which was not asked for`);
+      throw new EgressError(
+        "protocol",
+        `the answer came with content-encoding ${encoding.slice(0, 40)}, which was not asked for`,
+      );
     }
     return {
       status: response.statusCode,

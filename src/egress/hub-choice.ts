@@ -55,7 +55,9 @@ function only(matching: readonly string[], quantisation: string): string {
     return first;
   }
   const split = matching.every((path) => SPLIT.test(path));
-  const why = split ? "models split into several files are not supported" : `several GGUF files are ${quantisation}: name one`;
+  const why = split
+    ? "models split into several files are not supported"
+    : `several GGUF files are ${quantisation}: name one`;
   throw noChoice(why, matching);
 }
 

@@ -8,7 +8,14 @@
  */
 
 /** What a hub answers with when it cannot or may not be used. */
-export type HubErrorCode = "bad_name" | "not_found" | "unauthorized" | "no_choice" | "no_digest" | "bad_answer" | "unavailable";
+export type HubErrorCode =
+  | "bad_name"
+  | "not_found"
+  | "unauthorized"
+  | "no_choice"
+  | "no_digest"
+  | "bad_answer"
+  | "unavailable";
 
 export class HubError extends Error {
   readonly code: HubErrorCode;
@@ -49,7 +56,8 @@ export function parseHubReference(text: string): HubReference {
   if (colon < 0) return { org, repo };
   const selector = text.slice(colon + 1);
   if (isGguf(selector)) checkFilePath(selector);
-  else if (!QUANTISATION.test(selector)) throw badName("after the colon stands a file ending in .gguf, or a quantisation such as Q4_K_M");
+  else if (!QUANTISATION.test(selector))
+    throw badName("after the colon stands a file ending in .gguf, or a quantisation such as Q4_K_M");
   return { org, repo, selector };
 }
 
@@ -67,7 +75,8 @@ export function isSha256(text: string): boolean {
 
 /** A branch, a tag or a commit. @throws HubError bad_name */
 export function checkRevision(revision: string): void {
-  if (!REVISION.test(revision) || revision.includes("..")) throw badName("the revision is not the name of a branch, a tag or a commit");
+  if (!REVISION.test(revision) || revision.includes(".."))
+    throw badName("the revision is not the name of a branch, a tag or a commit");
 }
 
 /** @throws HubError bad_name; the path is not repeated in the message when it could carry control characters. */

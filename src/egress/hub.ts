@@ -99,9 +99,11 @@ export class Hub {
     const commit = checked(CommitAnswer, info).sha;
     const path = await this.choose(reference, commit, common);
     const [found] = await pathsInfo({ repo: { type: "model", name }, paths: [path], revision: commit, ...common });
-    if (found === undefined) throw new HubError("not_found", `${name} has no file ${path} at commit ${commit.slice(0, 12)}`);
+    if (found === undefined)
+      throw new HubError("not_found", `${name} has no file ${path} at commit ${commit.slice(0, 12)}`);
     const answer = checked(PathAnswer, found);
-    if (answer.type !== "file" || answer.path !== path) throw badAnswer("described another file than the one asked for");
+    if (answer.type !== "file" || answer.path !== path)
+      throw badAnswer("described another file than the one asked for");
     if (answer.lfs === undefined || answer.lfs === null) {
       throw new HubError("no_digest", `the hub's metadata has no SHA-256 for ${path}, so it cannot be checked`);
     }
@@ -113,7 +115,11 @@ export class Hub {
    * @returns an answer of status 200, 206 or 416; the caller checks which bytes it holds.
    * @throws HubError | EgressError
    */
-  async open(file: HubFile, from: { offset: number; etag?: string | undefined }, signal?: AbortSignal): Promise<OutboundResponse> {
+  async open(
+    file: HubFile,
+    from: { offset: number; etag?: string | undefined },
+    signal?: AbortSignal,
+  ): Promise<OutboundResponse> {
     const headers: Record<string, string> = {};
     if (from.offset > 0) headers["range"] = `bytes=${from.offset}-`;
     if (from.offset > 0 && from.etag !== undefined) headers["if-range"] = from.etag;
@@ -152,7 +158,8 @@ export class Hub {
       try {
         parseJson(body);
       } catch (error) {
-        if (error instanceof JsonError) throw badAnswer(`answered with something that is not JSON: ${error.message}`, error);
+        if (error instanceof JsonError)
+          throw badAnswer(`answered with something that is not JSON: ${error.message}`, error);
         throw error;
       }
       const link = response.headers.get("link");
@@ -165,11 +172,15 @@ export class Hub {
     const { status } = response;
     const code = response.headers.get("x-error-code") ?? "";
     const said = await reason(response);
-    if (code === "GatedRepo") return new HubError("unauthorized", `${name} is gated: ${this.tokenAdvice("accept its terms on the hub")}`);
+    if (code === "GatedRepo")
+      return new HubError("unauthorized", `${name} is gated: ${this.tokenAdvice("accept its terms on the hub")}`);
     if (code === "RevisionNotFound") return new HubError("not_found", `${name} has no such revision`);
     if (code === "EntryNotFound") return new HubError("not_found", `${name} has no such file at this commit`);
     if (status === 401 || status === 403) {
-      return new HubError("unauthorized", `the hub refuses ${name}, which is private, gated, or not there: ${this.tokenAdvice("ask its owner for access")}`);
+      return new HubError(
+        "unauthorized",
+        `the hub refuses ${name}, which is private, gated, or not there: ${this.tokenAdvice("ask its owner for access")}`,
+      );
     }
     if (status === 404) return new HubError("not_found", `the hub has no model ${name}`);
     const later = status === 429 || status >= 500;
@@ -209,7 +220,12 @@ function endpointUrl(text: string): URL {
 function checked<T extends z.ZodType>(schema: T, value: unknown): z.infer<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw badAnswer(`gave metadata of another form: ${result.error.issues.map((issue) => issue.path.join(".")).join(", ").slice(0, 200)}`);
+  throw badAnswer(
+    `gave metadata of another form: ${result.error.issues
+      .map((issue) => issue.path.join("."))
+      .join(", ")
+      .slice(0, 200)}`,
+  );
 }
 
 /** A short, printable line of the hub's own; nothing when it sent a page or nonsense. */

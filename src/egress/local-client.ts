@@ -32,7 +32,10 @@ export class LocalClient {
   private readonly headers: Record<string, string>;
 
   constructor(options: ClientOptions) {
-    this.pool = new Pool(options.origin, { connections: options.connections ?? 4, ...(options.socketPath === undefined ? {} : { socketPath: options.socketPath }) });
+    this.pool = new Pool(options.origin, {
+      connections: options.connections ?? 4,
+      ...(options.socketPath === undefined ? {} : { socketPath: options.socketPath }),
+    });
     this.headers = options.key === undefined ? {} : { authorization: `Bearer ${options.key.expose()}` };
   }
 
@@ -65,7 +68,9 @@ export class LocalClient {
       throw new ClientError(refusal(response.statusCode, await this.whole(response)), response.statusCode);
     } catch (error) {
       if (error instanceof ClientError || (error as Error).name === "AbortError") throw error;
-      throw new ClientError(`the server cannot be reached (${(error as NodeJS.ErrnoException).code ?? (error as Error).message})`);
+      throw new ClientError(
+        `the server cannot be reached (${(error as NodeJS.ErrnoException).code ?? (error as Error).message})`,
+      );
     }
   }
 

@@ -12,14 +12,16 @@ import { type Batch, KernelError, type KernelLimits } from "./kernel.ts";
 export function checkBatch(batch: Batch, limits: KernelLimits, lengths: Int32Array): number {
   const { count } = batch;
   if (!Number.isInteger(count) || count < 1) refuse("a batch holds at least one token");
-  if (count > limits.maxBatchTokens || count > batch.tokens.length) refuse(`${count} tokens are more than a batch holds`);
+  if (count > limits.maxBatchTokens || count > batch.tokens.length)
+    refuse(`${count} tokens are more than a batch holds`);
   let outputs = 0;
   let slot = Number.NEGATIVE_INFINITY;
   let position = 0;
   for (let i = 0; i < count; i++) {
     const next = batch.slots[i] as number;
     if (next !== slot) {
-      if (next < slot || next >= limits.maxSequences || next < 0) refuse(`slot ${next} is out of order or does not exist`);
+      if (next < slot || next >= limits.maxSequences || next < 0)
+        refuse(`slot ${next} is out of order or does not exist`);
       slot = next;
       position = lengths[slot] as number;
     }
@@ -33,7 +35,8 @@ export function checkBatch(batch: Batch, limits: KernelLimits, lengths: Int32Arr
 function checkToken(batch: Batch, i: number, position: number, limits: KernelLimits): void {
   const token = batch.tokens[i] as number;
   if (token < 0 || token >= limits.vocabularySize) refuse(`token ${token} is not in the vocabulary`);
-  if (batch.positions[i] !== position) refuse(`position ${batch.positions[i]} does not go on where the slot ends (${position})`);
+  if (batch.positions[i] !== position)
+    refuse(`position ${batch.positions[i]} does not go on where the slot ends (${position})`);
   if (position >= limits.contextPerSlot) refuse("the slot's context is full");
 }
 

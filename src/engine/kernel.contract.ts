@@ -27,7 +27,8 @@ export function batchOf(kernel: Kernel, entries: readonly Entry[]): Batch {
   return batch;
 }
 
-const run = (slot: number, tokens: readonly number[], from = tokens.length - 1): Entry[] => tokens.map((token, i) => [slot, token, i >= from] as const);
+const run = (slot: number, tokens: readonly number[], from = tokens.length - 1): Entry[] =>
+  tokens.map((token, i) => [slot, token, i >= from] as const);
 const copy = (rows: readonly Float32Array[]): number[][] => rows.map((row) => Array.from(row));
 
 export function kernelContract(name: string, options: ContractOptions): void {
@@ -38,8 +39,14 @@ export function kernelContract(name: string, options: ContractOptions): void {
   };
   const refused = (batch: Batch): void => {
     const before = Array.from({ length: kernel.limits.maxSequences }, (_, slot) => kernel.length(slot));
-    assert.throws(() => kernel.forward(batch), (error) => error instanceof KernelError && error.code === "invalid");
-    assert.deepEqual(Array.from({ length: kernel.limits.maxSequences }, (_, slot) => kernel.length(slot)), before);
+    assert.throws(
+      () => kernel.forward(batch),
+      (error) => error instanceof KernelError && error.code === "invalid",
+    );
+    assert.deepEqual(
+      Array.from({ length: kernel.limits.maxSequences }, (_, slot) => kernel.length(slot)),
+      before,
+    );
   };
   const it = (what: string, body: () => void): void => {
     test(`${name}: ${what}`, () => {
@@ -100,19 +107,43 @@ export function kernelContract(name: string, options: ContractOptions): void {
     refused(batchOf(kernel, [[0, -1, true]]));
     refused(batchOf(kernel, [[limits.maxSequences, 1, true]]));
     refused(batchOf(kernel, [[-1, 1, true]]));
-    refused(batchOf(kernel, [[1, 1, true], [0, 1, true]]));
-    refused(batchOf(kernel, [[0, 1, true], [1, 1, true], [0, 1, true]]));
+    refused(
+      batchOf(kernel, [
+        [1, 1, true],
+        [0, 1, true],
+      ]),
+    );
+    refused(
+      batchOf(kernel, [
+        [0, 1, true],
+        [1, 1, true],
+        [0, 1, true],
+      ]),
+    );
     const gap = batchOf(kernel, [[0, 1, true]]);
     gap.positions[0] = 5;
     refused(gap);
-    refused(batchOf(kernel, run(1, Array.from({ length: limits.maxBatchTokens + 1 }, () => 1))));
+    refused(
+      batchOf(
+        kernel,
+        run(
+          1,
+          Array.from({ length: limits.maxBatchTokens + 1 }, () => 1),
+        ),
+      ),
+    );
     assert.throws(() => kernel.clear(limits.maxSequences), KernelError);
   });
 
   it("holds as many tokens as it promises, and not one more", () => {
     const { contextPerSlot, maxBatchTokens } = kernel.limits;
     for (let held = 0; held < contextPerSlot; held = kernel.length(0)) {
-      forward(run(0, Array.from({ length: Math.min(maxBatchTokens, contextPerSlot - held) }, (_, i) => i % 7)));
+      forward(
+        run(
+          0,
+          Array.from({ length: Math.min(maxBatchTokens, contextPerSlot - held) }, (_, i) => i % 7),
+        ),
+      );
     }
     assert.equal(kernel.length(0), contextPerSlot);
     refused(batchOf(kernel, [[0, 1, true]]));

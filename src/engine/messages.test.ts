@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { deserialize, serialize } from "node:v8";
 import type { PositionLogprobs } from "#core/generate.ts";
+import { NEUTRAL_SAMPLING } from "#core/sampling.ts";
 import { Engine } from "./engine.ts";
 import { FakeKernel } from "./fake.ts";
 import { EngineLoop, WINDOW } from "./loop.ts";
 import { MessageError, type Notice, readCommand, readNotice, type StepMessage } from "./messages.ts";
 import { packLogprobs, packStep, unpackLogprobs } from "./packed.ts";
 import { emptyReport } from "./report.ts";
-import { NEUTRAL_SAMPLING } from "#core/sampling.ts";
 
 const GAUGES = { running: 0, waiting: 0, kvUsage: 0, steps: 0, promptTokens: 0, generationTokens: 0, preemptions: 0 };
 const position = (token: number, top: number): PositionLogprobs => ({

@@ -15,7 +15,12 @@ export interface DigestOptions {
 }
 
 /** Feeds bytes [0, end) of the file to the hash. @returns bytes fed: less than `end` when the file is shorter. */
-export async function hashPrefix(hash: Hash, file: FileHandle, end: number, options: DigestOptions = {}): Promise<number> {
+export async function hashPrefix(
+  hash: Hash,
+  file: FileHandle,
+  end: number,
+  options: DigestOptions = {},
+): Promise<number> {
   const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, Math.max(1, end)));
   let at = 0;
   while (at < end) {
@@ -30,7 +35,10 @@ export async function hashPrefix(hash: Hash, file: FileHandle, end: number, opti
 }
 
 /** Lower-case hexadecimal SHA-256 of the whole file, and its length in bytes. */
-export async function sha256OfFile(file: FileHandle, options: DigestOptions = {}): Promise<{ sha256: string; bytes: number }> {
+export async function sha256OfFile(
+  file: FileHandle,
+  options: DigestOptions = {},
+): Promise<{ sha256: string; bytes: number }> {
   const hash = createHash("sha256");
   const { size } = await file.stat();
   const bytes = await hashPrefix(hash, file, size, options);

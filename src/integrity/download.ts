@@ -38,7 +38,12 @@ const MAX_DELAY_MS = 30_000;
 const Tag = z.object({ etag: z.string().max(1024) });
 
 /** @throws ModelError digest | size | disk, EgressError, HubError */
-export async function download(hub: Pick<Hub, "open">, file: HubFile, place: CachePlace, options: DownloadOptions): Promise<void> {
+export async function download(
+  hub: Pick<Hub, "open">,
+  file: HubFile,
+  place: CachePlace,
+  options: DownloadOptions,
+): Promise<void> {
   const handle = await openPrivate(place.partial, constants.O_RDWR | constants.O_CREAT);
   try {
     const part = new Partial(handle, file, place);
@@ -52,7 +57,10 @@ export async function download(hub: Pick<Hub, "open">, file: HubFile, place: Cac
     }
     if (!part.isRight()) {
       await part.remove();
-      throw new ModelError("digest", `${file.path}: the SHA-256 of what was downloaded is not the one in the hub's metadata; it was removed`);
+      throw new ModelError(
+        "digest",
+        `${file.path}: the SHA-256 of what was downloaded is not the one in the hub's metadata; it was removed`,
+      );
     }
     await handle.sync();
   } finally {
@@ -102,7 +110,12 @@ class Partial {
     if (this.received + chunk.byteLength > this.file.size) throw wrongSize(this.file, `more than ${this.file.size}`);
     let written = 0;
     while (written < chunk.byteLength) {
-      const { bytesWritten } = await this.handle.write(chunk, written, chunk.byteLength - written, this.received + written);
+      const { bytesWritten } = await this.handle.write(
+        chunk,
+        written,
+        chunk.byteLength - written,
+        this.received + written,
+      );
       written += bytesWritten;
     }
     this.hash.update(chunk);
@@ -178,11 +191,16 @@ async function align(part: Partial, response: OutboundResponse): Promise<void> {
 }
 
 function isTransient(error: unknown): boolean {
-  return (error instanceof EgressError && error.transient) || (error instanceof HubError && error.code === "unavailable");
+  return (
+    (error instanceof EgressError && error.transient) || (error instanceof HubError && error.code === "unavailable")
+  );
 }
 
 function wrongSize(file: HubFile, found: string): ModelError {
-  return new ModelError("size", `${file.path}: the hub's metadata says ${file.size} bytes, the server sends ${found.slice(0, 20)}`);
+  return new ModelError(
+    "size",
+    `${file.path}: the hub's metadata says ${file.size} bytes, the server sends ${found.slice(0, 20)}`,
+  );
 }
 
 async function refuseWithoutRoom(place: CachePlace, needed: number): Promise<void> {

@@ -6,11 +6,12 @@
  * once. A commit with a file name that is in the cache needs no network at all.
  * Callers: app.
  */
+
+import type { Secret } from "#base/secret.ts";
 import type { EgressTimeouts } from "#egress/fetch.ts";
 import { HUB_ENDPOINT, Hub, type HubFile } from "#egress/hub.ts";
 import { checkRevision, HubError, type HubReference, isCommit, isGguf } from "#egress/hub-names.ts";
 import { EgressError } from "#egress/policy.ts";
-import type { Secret } from "#base/secret.ts";
 import { type CachePlace, ModelCache, type Provenance } from "./cache.ts";
 import { download } from "./download.ts";
 import { withLock } from "./lock.ts";
@@ -79,7 +80,14 @@ class Fetch {
   private readonly revision: string;
   private readonly options: FetchModelOptions;
 
-  constructor(hub: Hub, cache: ModelCache, reference: HubReference, endpoint: string, revision: string, options: FetchModelOptions) {
+  constructor(
+    hub: Hub,
+    cache: ModelCache,
+    reference: HubReference,
+    endpoint: string,
+    revision: string,
+    options: FetchModelOptions,
+  ) {
     this.hub = hub;
     this.cache = cache;
     this.reference = reference;
@@ -111,7 +119,8 @@ class Fetch {
     if (!isCommit(this.revision) || selector === undefined || !isGguf(selector)) return undefined;
     const place = await this.cache.place({ org, repo, commit: this.revision, path: selector });
     const found = await this.cache.manifest(place);
-    const same = found?.endpoint === this.endpoint && found.file.path === selector && found.file.commit === this.revision;
+    const same =
+      found?.endpoint === this.endpoint && found.file.path === selector && found.file.commit === this.revision;
     return same && this.isAsked(found) ? found : undefined;
   }
 
@@ -124,7 +133,9 @@ class Fetch {
       const last = await this.cache.recall(this.key(), this.reference);
       if (last === undefined || !this.isAsked(last)) throw error;
       const commit = last.file.commit.slice(0, 12);
-      this.options.onWarning?.(`the hub cannot be reached (${error.message}); using ${this.revision} as it was last seen, commit ${commit}`);
+      this.options.onWarning?.(
+        `the hub cannot be reached (${error.message}); using ${this.revision} as it was last seen, commit ${commit}`,
+      );
       return { file: last.file, fresh: false };
     }
   }
@@ -144,7 +155,10 @@ class Fetch {
   private async ask(state: "absent" | "changed"): Promise<HubFile> {
     if (this.options.offline !== true) return this.resolve();
     if (state === "absent") throw this.offline("its file is not in the cache");
-    throw new ModelError("digest", "the file in the cache is not the one that was stored; it cannot be replaced offline");
+    throw new ModelError(
+      "digest",
+      "the file in the cache is not the one that was stored; it cannot be replaced offline",
+    );
   }
 
   private async store(file: HubFile): Promise<FetchedModel> {
@@ -154,7 +168,8 @@ class Fetch {
     return withLock(place.lock, { signal, onWait }, async (lost) => {
       const state = await this.verified(place, file);
       if (state === "good") return present(place, file, true);
-      if (state === "changed") onWarning?.(`${file.path} in the cache does not have the hub's SHA-256; downloading it anew`);
+      if (state === "changed")
+        onWarning?.(`${file.path} in the cache does not have the hub's SHA-256; downloading it anew`);
       await this.cache.drop(place);
       await download(this.hub, file, place, {
         signal: signal === undefined ? lost : AbortSignal.any([signal, lost]),
@@ -190,7 +205,9 @@ class Fetch {
 }
 
 function isUnreachable(error: unknown): error is EgressError | HubError {
-  return (error instanceof EgressError && error.transient) || (error instanceof HubError && error.code === "unavailable");
+  return (
+    (error instanceof EgressError && error.transient) || (error instanceof HubError && error.code === "unavailable")
+  );
 }
 
 function present(place: CachePlace, file: HubFile, fromCache: boolean): FetchedModel {

@@ -31,7 +31,11 @@ export interface LockOptions {
  * Runs `work` while holding the lock; waits for it without limit (the signal ends the wait).
  * @param work `lost` aborts when the lock was taken from us.
  */
-export async function withLock<T>(path: string, options: LockOptions, work: (lost: AbortSignal) => Promise<T>): Promise<T> {
+export async function withLock<T>(
+  path: string,
+  options: LockOptions,
+  work: (lost: AbortSignal) => Promise<T>,
+): Promise<T> {
   const text = `${hostname()}\n${process.pid}\n${randomUUID()}\n`;
   held.add(text);
   try {

@@ -5,8 +5,9 @@
  * of the network, the hub and the file system become this.
  * Callers: integrity/; app and cli print the message.
  */
-import { type EgressErrorCode, EgressError } from "#egress/policy.ts";
+
 import { HubError, type HubErrorCode } from "#egress/hub-names.ts";
+import { EgressError, type EgressErrorCode } from "#egress/policy.ts";
 
 /**
  * Besides the codes of the hub and of the way out. `digest`: the bytes are not the ones that the hub describes ·
@@ -26,8 +27,10 @@ export class ModelError extends Error {
 
 /** Anything else (a bug) is given back as it is. */
 export function toModelError(error: unknown): unknown {
-  if (error instanceof HubError || error instanceof EgressError) return new ModelError(error.code, error.message, error);
-  if (error instanceof DOMException && error.name === "AbortError") return new ModelError("aborted", "the download was stopped", error);
+  if (error instanceof HubError || error instanceof EgressError)
+    return new ModelError(error.code, error.message, error);
+  if (error instanceof DOMException && error.name === "AbortError")
+    return new ModelError("aborted", "the download was stopped", error);
   const code = systemCode(error);
   if (code === "ENOSPC" || code === "EDQUOT") return new ModelError("disk", "the disk is full", error);
   if (code === "ELOOP") return new ModelError("directory", "a file in the cache is a symbolic link", error);

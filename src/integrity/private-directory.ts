@@ -39,7 +39,8 @@ export async function openPrivate(path: string, flags: number): Promise<FileHand
     const stat = await file.stat();
     if (!stat.isFile()) throw refused(path, "is not a regular file");
     if (isForeign(stat.uid)) throw refused(path, "belongs to another user");
-    if (process.getuid !== undefined && (stat.mode & WRITABLE_BY_OTHERS) !== 0) throw refused(path, "can be written by other users");
+    if (process.getuid !== undefined && (stat.mode & WRITABLE_BY_OTHERS) !== 0)
+      throw refused(path, "can be written by other users");
     return file;
   } catch (error) {
     await file.close();

@@ -41,7 +41,8 @@ function contentAliases(nodes: readonly Node[]): Set<string> {
   const aliases = new Set<string>();
   for (let round = 0; round < 2; round++) {
     for (const node of nodes) {
-      if (node.type === "Set" && isNode(node.value) && holdsContent(node.value, aliases)) addName(aliases, node.assignee);
+      if (node.type === "Set" && isNode(node.value) && holdsContent(node.value, aliases))
+        addName(aliases, node.assignee);
       if (node.type === "CallExpression") aliasParameters(node, macros, aliases);
     }
   }

@@ -10,7 +10,19 @@ import type { Budget } from "./_budget.ts";
 export class TemplateRefusal extends Error {}
 
 /** Names that stand in every scope; a client's variable may not replace them. */
-export const GLOBAL_NAMES = ["true", "false", "none", "True", "False", "None", "range", "namespace", "loop", "raise_exception", "strftime_now"];
+export const GLOBAL_NAMES = [
+  "true",
+  "false",
+  "none",
+  "True",
+  "False",
+  "None",
+  "range",
+  "namespace",
+  "loop",
+  "raise_exception",
+  "strftime_now",
+];
 
 export function templateGlobals(budget: Budget, now: Date): Record<string, unknown> {
   return {

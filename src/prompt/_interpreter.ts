@@ -8,15 +8,15 @@
  *   otherwise, exactly. So an operation nobody thought of loses a special token; it never grants one.
  * Callers: template.ts only. One instance renders once.
  */
-import { Budget, TemplateLimitError } from "./_budget.ts";
+import { type Budget, TemplateLimitError } from "./_budget.ts";
 import {
   BaseInterpreter,
   isList,
   isMap,
   isString,
+  type Node,
   newString,
   newUndefined,
-  type Node,
   type Scope,
   type StringLike,
   type Value,
@@ -220,7 +220,8 @@ export class GuardedInterpreter extends BaseInterpreter {
 
   override evaluateCallExpression(node: Node, scope: Scope): Value {
     const callee = node.callee as Node;
-    if (callee.type !== "MemberExpression" || callee.computed === true) return super.evaluateCallExpression(node, scope);
+    if (callee.type !== "MemberExpression" || callee.computed === true)
+      return super.evaluateCallExpression(node, scope);
     const object = this.evaluate(callee.object as Node, scope);
     const name = (callee.property as Node).value as string;
     this.charge(object);
@@ -314,7 +315,8 @@ export class GuardedInterpreter extends BaseInterpreter {
     let longest = 0;
     for (const item of items) {
       if (isString(item)) longest = Math.max(longest, item.value.length);
-      else if (isList(item) || isMap(item)) for (const inner of item.value.values()) longest = Math.max(longest, isString(inner) ? inner.value.length : 0);
+      else if (isList(item) || isMap(item))
+        for (const inner of item.value.values()) longest = Math.max(longest, isString(inner) ? inner.value.length : 0);
     }
     return longest;
   }

@@ -59,7 +59,11 @@ export function checkKwargs(kwargs: Readonly<Record<string, unknown>>): void {
  *   the tags then come from the template and not from the client's text.
  * @throws Fault invalid_request naming the tool call whose arguments are not a JSON object
  */
-export function messageVariables(messages: readonly ChatMessage[], format: ContentFormat, splitThink: boolean): unknown[] {
+export function messageVariables(
+  messages: readonly ChatMessage[],
+  format: ContentFormat,
+  splitThink: boolean,
+): unknown[] {
   return messages.map((message, index) => {
     const variables: Record<string, unknown> = { role: message.role };
     const { reasoning, content } = splitThink ? splitReasoning(message) : message;

@@ -6,7 +6,17 @@ import { fakeTokenizer, show } from "./_fake-tokenizer.ts";
 import { type ChatEncodeInput, encodeChat, encodePrompt } from "./encode.ts";
 import { compileTemplate } from "./template.ts";
 
-const SPECIALS = ["<s>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|", "!<think>", "!</think>", "!<tool_call>", "<|im_end|>x"];
+const SPECIALS = [
+  "<s>",
+  "<|im_start|>",
+  "<|im_end|>",
+  "<|user|>",
+  "<|",
+  "!<think>",
+  "!</think>",
+  "!<tool_call>",
+  "<|im_end|>x",
+];
 
 const CHATML = compileTemplate(`{{- bos_token }}{%- for tool in tools or [] %}{{ tool | tojson(indent=2) }}{% endfor %}
 {%- for d in documents or [] %}{{ d.text }}{% endfor %}
@@ -18,7 +28,15 @@ const CHATML = compileTemplate(`{{- bos_token }}{%- for tool in tools or [] %}{{
 {{- '<|im_end|>' }}{% endfor %}{% if mood is defined %}{{ mood | upper }}{{ mood }}{% endif %}`);
 
 function input(messages: readonly ChatMessage[], more: Partial<ChatEncodeInput> = {}): ChatEncodeInput {
-  return { messages, tools: [], addGenerationPrompt: false, continueFinalMessage: false, addSpecialTokens: false, kwargs: {}, ...more };
+  return {
+    messages,
+    tools: [],
+    addGenerationPrompt: false,
+    continueFinalMessage: false,
+    addSpecialTokens: false,
+    kwargs: {},
+    ...more,
+  };
 }
 
 const tokenizer = fakeTokenizer({ specials: SPECIALS, bos: "<s>", eos: "<|im_end|>", addsBos: true });
@@ -35,30 +53,67 @@ test("the template's own literals become tokens and the rest is text", async () 
 
 test("Wall: no client string makes a special token, wherever it stands", async () => {
   for (const literal of SPECIALS.map((spelling) => spelling.replace(/^!/, ""))) {
-    const raw = { type: "function", function: { name: literal, description: literal, parameters: { [literal]: literal } } };
+    const raw = {
+      type: "function",
+      function: { name: literal, description: literal, parameters: { [literal]: literal } },
+    };
     const tools: ToolDefinition[] = [{ name: literal, raw }];
     const messages: ChatMessage[] = [
       { role: literal, content: literal, name: literal },
       { role: "user", content: `a${literal}b${literal}${literal}`, name: literal },
-      { role: "assistant", content: literal, reasoning: literal, toolCalls: [{ id: literal, name: literal, arguments: JSON.stringify({ [literal]: literal }) }] },
+      {
+        role: "assistant",
+        content: literal,
+        reasoning: literal,
+        toolCalls: [{ id: literal, name: literal, arguments: JSON.stringify({ [literal]: literal }) }],
+      },
       { role: "tool", content: [{ type: "text", text: literal }], toolCallId: literal },
     ];
-    const { tokens } = await encodeChat(tokenizer, CHATML, input(messages, { tools, documents: [{ text: literal }], kwargs: { mood: literal } }));
-    assert.deepEqual(specialsOf(tokens), ["<s>", ...Array(4).fill(["<|im_start|>", "<|im_end|>"]).flat().toSpliced(5, 0, "<tool_call>")], literal);
+    const { tokens } = await encodeChat(
+      tokenizer,
+      CHATML,
+      input(messages, { tools, documents: [{ text: literal }], kwargs: { mood: literal } }),
+    );
+    assert.deepEqual(
+      specialsOf(tokens),
+      ["<s>", ...Array(4).fill(["<|im_start|>", "<|im_end|>"]).flat().toSpliced(5, 0, "<tool_call>")],
+      literal,
+    );
   }
 });
 
 test("Wall: literals that come together across borders stay text", async () => {
-  const split = compileTemplate("{% for m in messages %}{{ m.name }}{{ m.content }}|><|im_{{ m.content }}{{ '<|im_' ~ m.name ~ '|>' }}{% endfor %}");
-  for (const [name, content] of [["<|im_", "end|>"], ["end", "start|>"], ["<", "|im_start"], ["<|im_end", ""], ["<|im_end|", ">"]] as const) {
+  const split = compileTemplate(
+    "{% for m in messages %}{{ m.name }}{{ m.content }}|><|im_{{ m.content }}{{ '<|im_' ~ m.name ~ '|>' }}{% endfor %}",
+  );
+  for (const [name, content] of [
+    ["<|im_", "end|>"],
+    ["end", "start|>"],
+    ["<", "|im_start"],
+    ["<|im_end", ""],
+    ["<|im_end|", ">"],
+  ] as const) {
     const { text, tokens } = await encodeChat(tokenizer, split, input([{ role: "user", name, content }]));
-    assert.deepEqual(specialsOf(tokens).filter((special) => special !== "<|"), [], text);
+    assert.deepEqual(
+      specialsOf(tokens).filter((special) => special !== "<|"),
+      [],
+      text,
+    );
   }
 });
 
 test("a template may spell a literal in pieces, also with a well-known role", async () => {
-  const pieces = compileTemplate("{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ '<|im_' }}{% if true %}end|{% endif %}>{{ m.content }}{% endfor %}");
-  const { tokens } = await encodeChat(tokenizer, pieces, input([{ role: "user", content: "x" }, { role: "im_end", content: "y" }]));
+  const pieces = compileTemplate(
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}{{ '<|im_' }}{% if true %}end|{% endif %}>{{ m.content }}{% endfor %}",
+  );
+  const { tokens } = await encodeChat(
+    tokenizer,
+    pieces,
+    input([
+      { role: "user", content: "x" },
+      { role: "im_end", content: "y" },
+    ]),
+  );
   assert.equal(show(tokenizer, tokens), "«<|user|>»«<|im_end|>»x«<|»im_end|>«<|im_end|>»y");
 });
 
@@ -73,7 +128,11 @@ test("trims, macros, set blocks, joins and loops keep the template's literals", 
 });
 
 test("the longest literal wins", async () => {
-  const { tokens } = await encodeChat(tokenizer, compileTemplate("<|im_end|>x<|im_end|>y"), input([{ role: "user", content: "" }]));
+  const { tokens } = await encodeChat(
+    tokenizer,
+    compileTemplate("<|im_end|>x<|im_end|>y"),
+    input([{ role: "user", content: "" }]),
+  );
   assert.equal(show(tokenizer, tokens), "«<|im_end|>x»«<|im_end|>»y");
 });
 
@@ -93,7 +152,12 @@ test("a completion's prompt is text", async () => {
 });
 
 test("Wall: NUL, private-use characters and a megabyte of partial literals are text, in linear time", async () => {
-  for (const content of ["\0<|im_end|>\0", "\uE000\uF8FF<|im_end|>\u{F0000}\u{10FFFD}", "<|im_".repeat(200_000), "<".repeat(1_000_000)]) {
+  for (const content of [
+    "\0<|im_end|>\0",
+    "\uE000\uF8FF<|im_end|>\u{F0000}\u{10FFFD}",
+    "<|im_".repeat(200_000),
+    "<".repeat(1_000_000),
+  ]) {
     const { tokens, text } = await encodeChat(tokenizer, CHATML, input([{ role: "user", content }]));
     assert.deepEqual(specialsOf(tokens), ["<s>", "<|im_start|>", "<|im_end|>"]);
     assert.ok(text.includes(content));
@@ -101,15 +165,35 @@ test("Wall: NUL, private-use characters and a megabyte of partial literals are t
 });
 
 test("Wall: any client strings give exactly the template's tokens, and the text is what it would be without the wall", async () => {
-  const fragment = fc.constantFrom(...SPECIALS.map((s) => s.replace(/^!/, "")), "<", "|", "im_", "end", "start", ">", "|>", "<|im", " ", "\n", '"', "\\", "é", "\u{1F600}");
+  const fragment = fc.constantFrom(
+    ...SPECIALS.map((s) => s.replace(/^!/, "")),
+    "<",
+    "|",
+    "im_",
+    "end",
+    "start",
+    ">",
+    "|>",
+    "<|im",
+    " ",
+    "\n",
+    '"',
+    "\\",
+    "é",
+    "\u{1F600}",
+  );
   const text = fc.array(fragment, { maxLength: 8 }).map((parts) => parts.join(""));
   const message = fc.record({ role: fc.oneof(fc.constantFrom("user", "system"), text), content: text, name: text });
-  const source = "{% for m in messages %}<|im_start|>{{ m.role }}{{ m.name }}\n{{ m.content | trim }}{{ m | tojson }}{{ m.content[1:3] ~ m.name.upper() }}<|im_end|>{% endfor %}";
+  const source =
+    "{% for m in messages %}<|im_start|>{{ m.role }}{{ m.name }}\n{{ m.content | trim }}{{ m | tojson }}{{ m.content[1:3] ~ m.name.upper() }}<|im_end|>{% endfor %}";
   const template = compileTemplate(source);
   await fc.assert(
     fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 3 }), async (messages) => {
       const { tokens, text: rendered } = await encodeChat(tokenizer, template, input(messages));
-      assert.deepEqual(specialsOf(tokens), messages.flatMap(() => ["<|im_start|>", "<|im_end|>"]));
+      assert.deepEqual(
+        specialsOf(tokens),
+        messages.flatMap(() => ["<|im_start|>", "<|im_end|>"]),
+      );
       assert.equal(show(tokenizer, tokens).replaceAll(/[«»]/g, ""), rendered);
     }),
     { numRuns: 200 },

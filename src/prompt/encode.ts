@@ -22,7 +22,11 @@ export interface ChatEncodeInput extends Omit<RenderInput, "bosToken" | "eosToke
 }
 
 /** @throws Fault invalid_request */
-export async function encodeChat(tokenizer: Tokenizer, template: ChatTemplate, input: ChatEncodeInput): Promise<EncodedPrompt> {
+export async function encodeChat(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  input: ChatEncodeInput,
+): Promise<EncodedPrompt> {
   const bosToken = spellingOf(tokenizer, tokenizer.bos);
   const eosToken = spellingOf(tokenizer, tokenizer.eos);
   const rendered = template.render({ ...input, bosToken, eosToken });
@@ -142,7 +146,9 @@ function specialTrie(tokenizer: Tokenizer): SpecialTrie {
   let trie = tries.get(tokenizer);
   if (trie === undefined) {
     if (tokenizer.specials.some((special) => special.id < 0 || special.id >= tokenizer.vocabularySize)) {
-      throw new Fault("internal", "The tokenizer is not usable.", { detail: "a special token lies outside the vocabulary" });
+      throw new Fault("internal", "The tokenizer is not usable.", {
+        detail: "a special token lies outside the vocabulary",
+      });
     }
     trie = new SpecialTrie(tokenizer.specials);
     tries.set(tokenizer, trie);

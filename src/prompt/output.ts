@@ -78,7 +78,8 @@ export class Output {
     this.count++;
     if (this.options.reasoning?.thinking === true) this.thought++;
     if (this.options.tokenIds) this.pendingIds.push(token);
-    if (this.options.logprobs && logprobs !== undefined) this.pendingLogprobs.push(printPosition(this.options.tokenizer, logprobs));
+    if (this.options.logprobs && logprobs !== undefined)
+      this.pendingLogprobs.push(printPosition(this.options.tokenizer, logprobs));
   }
 
   private bytesToText(token: number): string {
@@ -107,7 +108,10 @@ export class Output {
 
   private split(text: string, events: ChoiceEvent[]): void {
     const { reasoning } = this.options;
-    if (reasoning === undefined) return this.content(text, events);
+    if (reasoning === undefined) {
+      this.content(text, events);
+      return;
+    }
     const parts = reasoning.push(text);
     this.emit({ type: "reasoning", text: parts.reasoning }, events);
     this.content(parts.content, events);
@@ -126,7 +130,8 @@ export class Output {
   private emit(delta: { readonly type: "text" | "reasoning"; readonly text: string }, events: ChoiceEvent[]): void {
     if (delta.text === "") return;
     const last = events.at(-1);
-    if (last !== undefined && last.type === delta.type) events[events.length - 1] = { ...last, text: last.text + delta.text };
+    if (last !== undefined && last.type === delta.type)
+      events[events.length - 1] = { ...last, text: last.text + delta.text };
     else events.push({ ...delta, choice: this.options.choice });
   }
 

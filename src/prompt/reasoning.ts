@@ -99,7 +99,9 @@ class ThinkParser implements ReasoningParser {
   end(): Split {
     const rest = this.held;
     this.held = "";
-    return this.phase === "reasoning" ? { reasoning: this.afterBreaks(rest).trimEnd(), content: "" } : { reasoning: "", content: this.afterBreaks(rest) };
+    return this.phase === "reasoning"
+      ? { reasoning: this.afterBreaks(rest).trimEnd(), content: "" }
+      : { reasoning: "", content: this.afterBreaks(rest) };
   }
 }
 

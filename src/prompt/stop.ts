@@ -31,7 +31,8 @@ class Needle {
   /** @returns whether the needle is complete with this character */
   feed(unit: number): boolean {
     if (this.state === this.text.length) this.state = this.fallback[this.state] as number;
-    while (this.state > 0 && this.text.charCodeAt(this.state) !== unit) this.state = this.fallback[this.state] as number;
+    while (this.state > 0 && this.text.charCodeAt(this.state) !== unit)
+      this.state = this.fallback[this.state] as number;
     if (this.text.charCodeAt(this.state) === unit) this.state++;
     return this.state === this.text.length;
   }
@@ -78,7 +79,10 @@ export class StopStrings {
 
   /** A match that did not count is text like any other: only a proper prefix may still grow. */
   private growing(): number {
-    return this.needles.reduce((most, needle) => (needle.state === needle.text.length ? most : Math.max(most, needle.state)), 0);
+    return this.needles.reduce(
+      (most, needle) => (needle.state === needle.text.length ? most : Math.max(most, needle.state)),
+      0,
+    );
   }
 
   /** The stream is over: nothing more can complete. */

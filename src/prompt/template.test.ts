@@ -48,7 +48,10 @@ test("renders a conversation, with tools and a generation prompt", () => {
     '<|im_start|>system\n{"type": "function", "function": {"name": "f", "description": "d"}}\n<|im_end|>\n' +
       "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>assistant\n",
   );
-  assert.equal(rendered.runs.reduce((sum, length) => sum + length, 0), rendered.text.length);
+  assert.equal(
+    rendered.runs.reduce((sum, length) => sum + length, 0),
+    rendered.text.length,
+  );
 });
 
 test("variables are those that transformers gives", () => {
@@ -82,8 +85,14 @@ test("content is a string or a list of parts, as the template wants it", () => {
 });
 
 test("tool call arguments are objects in the template, and bad ones are named", () => {
-  const template = compileTemplate("{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.city }}{% endfor %}{% endfor %}");
-  const call = (text: string): ChatMessage => ({ role: "assistant", content: null, toolCalls: [{ id: "1", name: "f", arguments: text }] });
+  const template = compileTemplate(
+    "{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.arguments.city }}{% endfor %}{% endfor %}",
+  );
+  const call = (text: string): ChatMessage => ({
+    role: "assistant",
+    content: null,
+    toolCalls: [{ id: "1", name: "f", arguments: text }],
+  });
   assert.equal(template.render(input([call('{"city":"Oslo"}'), call("")])).text, "Oslo");
   for (const bad of ["{", "[]", "3", '{"a":1,"a":2}']) {
     const error = fault(() => template.render(input([user("x"), call(bad)])));
@@ -108,11 +117,17 @@ test("reasoning goes to templates under both names, and is taken out of the clie
 test("a final message can be continued", () => {
   const template = compileTemplate(CHATML);
   const go = { addGenerationPrompt: false, continueFinalMessage: true };
-  assert.equal(template.render(input([user("q"), assistant("so far")], go)).text, "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nso far");
+  assert.equal(
+    template.render(input([user("q"), assistant("so far")], go)).text,
+    "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\nso far",
+  );
   assert.equal(template.render(input([user("q"), assistant(" so far ")], go)).text.endsWith("assistant\nso far"), true);
   const verbatim = compileTemplate("{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}");
   assert.equal(verbatim.render(input([assistant("so far ")], go)).text, "assistant:so far ");
-  assert.equal(fault(() => template.render(input([user("q")], { continueFinalMessage: true }))).param, "continue_final_message");
+  assert.equal(
+    fault(() => template.render(input([user("q")], { continueFinalMessage: true }))).param,
+    "continue_final_message",
+  );
   assert.equal(fault(() => template.render(input([assistant(" ")], go))).param, "messages.0.content");
   const hidden = compileTemplate("nothing");
   assert.equal(fault(() => hidden.render(input([assistant("x")], go))).param, "continue_final_message");
@@ -120,7 +135,20 @@ test("a final message can be continued", () => {
 
 test("template arguments may not replace what the server sets", () => {
   const template = compileTemplate("{{ messages[0].content }}");
-  for (const key of ["chat_template", "tokenize", "messages", "tools", "add_generation_prompt", "continue_final_message", "documents", "bos_token", "eos_token", "range", "namespace", "raise_exception"]) {
+  for (const key of [
+    "chat_template",
+    "tokenize",
+    "messages",
+    "tools",
+    "add_generation_prompt",
+    "continue_final_message",
+    "documents",
+    "bos_token",
+    "eos_token",
+    "range",
+    "namespace",
+    "raise_exception",
+  ]) {
     const error = fault(() => template.render(input([user("x")], { kwargs: { [key]: 1 } })));
     assert.equal(error.kind, "invalid_request");
     assert.equal(error.param, `chat_template_kwargs.${key}`);
@@ -130,7 +158,9 @@ test("template arguments may not replace what the server sets", () => {
 
 test("a refusal reaches the client shortened and without paths", () => {
   const template = compileTemplate("{{ raise_exception(messages[0].content) }}");
-  const error = fault(() => template.render(input([user("roles must alternate,\n see /srv/models/x/template.jinja now")])));
+  const error = fault(() =>
+    template.render(input([user("roles must alternate,\n see /srv/models/x/template.jinja now")])),
+  );
   assert.equal(error.message, "The chat template refused the conversation: roles must alternate, see … now");
   assert.ok(fault(() => template.render(input([user("y".repeat(100_000))]))).message.length < 400);
 });
@@ -148,15 +178,24 @@ test("a model without a template, or with a broken one, answers 400", () => {
 const BOMBS: Readonly<Record<string, string>> = {
   "a huge range": "{% for i in range(1000000000) %}{{ i }}{% endfor %}",
   "a negative huge range": "{{ range(0, -1000000000, -1) | length }}",
-  "nested loops": "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
-  "loops without output": "{% for a in range(100000) %}{% for b in range(100000) %}{% set x = a %}{% endfor %}{% endfor %}",
-  "doubling text": "{% set ns = namespace(x='0123456789abcdef') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
-  "doubling lists": "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | length }}",
-  "a list of itself, printed": "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-  "a list of itself, as JSON": "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-  "a list of itself, joined": "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | join }}",
-  "a list of itself, compared": "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == 'a' }}",
-  "a list of itself, added": "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x + 'a' }}",
+  "nested loops":
+    "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+  "loops without output":
+    "{% for a in range(100000) %}{% for b in range(100000) %}{% set x = a %}{% endfor %}{% endfor %}",
+  "doubling text":
+    "{% set ns = namespace(x='0123456789abcdef') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+  "doubling lists":
+    "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | length }}",
+  "a list of itself, printed":
+    "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+  "a list of itself, as JSON":
+    "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+  "a list of itself, joined":
+    "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | join }}",
+  "a list of itself, compared":
+    "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x == 'a' }}",
+  "a list of itself, added":
+    "{% set ns = namespace(x=[1,2]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x + 'a' }}",
   "a map that holds itself": "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns | tojson }}",
   "a wide join": "{{ range(100000) | join('x' * 1) }}{{ range(100000) | join(messages[0].content) }}",
   "a wide indent": "{{ 'a\\nb' | indent(1000000000) }}",
@@ -164,13 +203,18 @@ const BOMBS: Readonly<Record<string, string>> = {
   "a wide replace": "{{ messages[0].content | replace('', messages[0].content) }}",
   "a wide method replace": "{{ messages[0].content.replace('a', messages[0].content) }}",
   "endless recursion": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
-  "branching recursion": "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
-  "sorting long strings": "{% set ns = namespace(x=[messages[0].content]) %}{% for i in range(16) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | sort | length }}",
+  "branching recursion":
+    "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+  "sorting long strings":
+    "{% set ns = namespace(x=[messages[0].content]) %}{% for i in range(16) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | sort | length }}",
   "slices of long text": "{% for i in range(100000) %}{% set x = messages[0].content[1:] %}{% endfor %}",
-  "filters over long lists": "{% set r = range(100000) %}{% for i in range(100000) %}{% set x = r | reverse %}{% endfor %}",
+  "filters over long lists":
+    "{% set r = range(100000) %}{% for i in range(100000) %}{% set x = r | reverse %}{% endfor %}",
   "macros made in a loop": `{% for i in range(100000) %}{% macro f(x) %}${"{{ x }}".repeat(5000)}{% endmacro %}{% endfor %}`,
-  "searching for long text": "{% for i in range(100000) %}{% set x = (messages[0].content ~ 'b') in messages[0].content %}{% endfor %}",
-  "unknown names in a loop": "{% for i in range(100000) %}{% for j in range(100000) %}{{ nothing }}{% endfor %}{% endfor %}",
+  "searching for long text":
+    "{% for i in range(100000) %}{% set x = (messages[0].content ~ 'b') in messages[0].content %}{% endfor %}",
+  "unknown names in a loop":
+    "{% for i in range(100000) %}{% for j in range(100000) %}{{ nothing }}{% endfor %}{% endfor %}",
 };
 
 for (const [name, source] of Object.entries(BOMBS)) {

@@ -65,7 +65,8 @@ export function modelTemplate(source: string | undefined, limits: Partial<Templa
   try {
     return compileTemplate(source, limits);
   } catch (error) {
-    if (error instanceof TemplateSourceError) return refuse(`The model's chat template cannot be used: ${error.message}`);
+    if (error instanceof TemplateSourceError)
+      return refuse(`The model's chat template cannot be used: ${error.message}`);
     throw error;
   }
 }
@@ -100,7 +101,8 @@ function parseSource(source: string, limits: TemplateLimits): Node {
   let spaces = 0;
   for (let i = 0; i < source.length; i++) {
     spaces = isSpace(source.charCodeAt(i)) ? spaces + 1 : 0;
-    if (spaces > MAX_SPACE_RUN) throw new TemplateSourceError(`it has more than ${MAX_SPACE_RUN} white space characters in a row`);
+    if (spaces > MAX_SPACE_RUN)
+      throw new TemplateSourceError(`it has more than ${MAX_SPACE_RUN} white space characters in a row`);
   }
   try {
     return parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true })) as unknown as Node;
@@ -117,11 +119,17 @@ function checkFlags(input: RenderInput): void {
   if (input.messages.length === 0) throw invalid("messages", "`messages` must hold at least one message");
   if (!input.continueFinalMessage) return;
   if (input.addGenerationPrompt) {
-    throw invalid("continue_final_message", "`continue_final_message` and `add_generation_prompt` exclude each other; set one of them to false");
+    throw invalid(
+      "continue_final_message",
+      "`continue_final_message` and `add_generation_prompt` exclude each other; set one of them to false",
+    );
   }
   const last = input.messages.at(-1) as ChatMessage;
   if (contentText(last.content).trim() === "") {
-    throw invalid(`messages.${input.messages.length - 1}.content`, "`continue_final_message` needs content in the last message");
+    throw invalid(
+      `messages.${input.messages.length - 1}.content`,
+      "`continue_final_message` needs content in the last message",
+    );
   }
 }
 
@@ -159,10 +167,22 @@ function attempt(render: () => Rendered): Rendered {
   } catch (error) {
     if (error instanceof Fault) throw error;
     const message = messageOf(error);
-    if (error instanceof TemplateRefusal) throw new Fault("invalid_request", `The chat template refused the conversation: ${shorten(message)}`, { param: "messages" });
-    if (error instanceof TemplateLimitError) throw new Fault("invalid_request", `The conversation cannot be rendered: ${message}.`, { param: "messages" });
-    if (error instanceof RangeError) throw new Fault("invalid_request", "The conversation cannot be rendered: it is too large or nests too deeply.", { param: "messages", cause: error });
-    throw new Fault("invalid_request", "The chat template failed on this conversation.", { param: "messages", detail: message, cause: error });
+    if (error instanceof TemplateRefusal)
+      throw new Fault("invalid_request", `The chat template refused the conversation: ${shorten(message)}`, {
+        param: "messages",
+      });
+    if (error instanceof TemplateLimitError)
+      throw new Fault("invalid_request", `The conversation cannot be rendered: ${message}.`, { param: "messages" });
+    if (error instanceof RangeError)
+      throw new Fault("invalid_request", "The conversation cannot be rendered: it is too large or nests too deeply.", {
+        param: "messages",
+        cause: error,
+      });
+    throw new Fault("invalid_request", "The chat template failed on this conversation.", {
+      param: "messages",
+      detail: message,
+      cause: error,
+    });
   }
 }
 
@@ -174,8 +194,14 @@ function messageOf(error: unknown): string {
 
 /** One line of at most 300 characters, without what looks like a file path. */
 function shorten(message: string): string {
-  const line = message.slice(0, 4 * MAX_MESSAGE).replace(/[\s\p{Cc}]+/gu, " ").trim();
-  const safe = line.split(" ").map((word) => (/^["'(]?(?:[A-Za-z]:\\|\/)[^ ]+[/\\]/.test(word) ? "…" : word)).join(" ");
+  const line = message
+    .slice(0, 4 * MAX_MESSAGE)
+    .replace(/[\s\p{Cc}]+/gu, " ")
+    .trim();
+  const safe = line
+    .split(" ")
+    .map((word) => (/^["'(]?(?:[A-Za-z]:\\|\/)[^ ]+[/\\]/.test(word) ? "…" : word))
+    .join(" ");
   return safe.length > MAX_MESSAGE ? `${safe.slice(0, MAX_MESSAGE)}…` : safe;
 }
 
@@ -190,7 +216,10 @@ function cutAfterFinalMessage(rendered: Rendered, messages: readonly unknown[]):
   const trimmed = content.trim();
   const at = rendered.text.lastIndexOf(trimmed);
   if (trimmed === "" || at < 0) {
-    throw invalid("continue_final_message", "the chat template does not print the last message as it is, so it cannot be continued");
+    throw invalid(
+      "continue_final_message",
+      "the chat template does not print the last message as it is, so it cannot be continued",
+    );
   }
   const spaced = content.trimStart();
   const end = at + (rendered.text.startsWith(spaced, at) ? spaced.length : trimmed.length);

@@ -28,7 +28,8 @@ export class FileReader {
 
   private need(bytes: number): void {
     if (this.at + bytes <= this.buffer.length) return;
-    if (this.offset + bytes > this.size) throw new GgufError("truncated", "the file ends in the middle of its header: it is truncated");
+    if (this.offset + bytes > this.size)
+      throw new GgufError("truncated", "the file ends in the middle of its header: it is truncated");
     this.base = this.offset;
     this.at = 0;
     const wanted = Math.min(Math.max(CHUNK, bytes), this.size - this.base);
@@ -80,13 +81,15 @@ export class FileReader {
 
   private length(limit: number): number {
     const length = this.u64();
-    if (length > this.size - this.offset) throw new GgufError("truncated", "a text in the header is longer than the rest of the file");
+    if (length > this.size - this.offset)
+      throw new GgufError("truncated", "a text in the header is longer than the rest of the file");
     if (length > limit) throw new GgufError("malformed", "a text in the header is longer than any model needs");
     return length;
   }
 
   skip(bytes: number): void {
-    if (this.offset + bytes > this.size) throw new GgufError("truncated", "the file ends in the middle of its header: it is truncated");
+    if (this.offset + bytes > this.size)
+      throw new GgufError("truncated", "the file ends in the middle of its header: it is truncated");
     if (this.at + bytes <= this.buffer.length) this.at += bytes;
     else {
       this.base = this.offset + bytes;

@@ -16,10 +16,18 @@ const scratch = join(directory, "scratch.gguf");
 
 const refusedAs = (bytes: Uint8Array, code: GgufErrorCode, message?: RegExp): void => {
   writeFileSync(scratch, bytes);
-  assert.throws(() => readGgufHeader(scratch), (error) => error instanceof GgufError && error.code === code && (message?.test(error.message) ?? true));
+  assert.throws(
+    () => readGgufHeader(scratch),
+    (error) => error instanceof GgufError && error.code === code && (message?.test(error.message) ?? true),
+  );
 };
 const arch = (value: string): readonly [string, MetaValue] => ["general.architecture", { type: "string", value }];
-const tensor = (shape: readonly number[]): TensorSpec => ({ name: "t", shape, type: "f32", data: () => new Uint8Array(0) });
+const tensor = (shape: readonly number[]): TensorSpec => ({
+  name: "t",
+  shape,
+  type: "f32",
+  data: () => new Uint8Array(0),
+});
 
 test("a good model's facts are read", () => {
   const header = readGgufHeader(good);
@@ -62,7 +70,11 @@ test("each kind of bad file is refused by its name", () => {
   refusedAs(headerBytes([arch("mamba")], []), "unsupported", /'mamba' is not supported/);
   refusedAs(headerBytes([arch("evil\u001b[2J")], []), "unsupported", /evil\?/);
   refusedAs(headerBytes([], []), "malformed", /does not name an architecture/);
-  refusedAs(headerBytes([arch("llama"), ["split.count", { type: "u32", value: 3 }]], []), "unsupported", /split into 3/);
+  refusedAs(
+    headerBytes([arch("llama"), ["split.count", { type: "u32", value: 3 }]], []),
+    "unsupported",
+    /split into 3/,
+  );
   refusedAs(headerBytes([arch("llama"), arch("llama")], []), "malformed", /twice/);
   refusedAs(headerBytes([arch("llama")], [tensor([4, 0])]), "malformed", /shape/);
   refusedAs(headerBytes([arch("llama")], [tensor([2 ** 40, 2 ** 40])]), "malformed", /shape/);

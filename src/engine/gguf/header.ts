@@ -5,10 +5,10 @@
  * Every count and length in the file is untrusted: each is bounded before it is used. Source: docs/gguf.md of ggml.
  */
 import { closeSync, fstatSync, openSync } from "node:fs";
-import { ARCHITECTURES } from "./architectures.ts";
-import { GgufError } from "./errors.ts";
 import { FileReader } from "./_reader.ts";
 import { TENSOR_TYPES } from "./_tensor-types.ts";
+import { ARCHITECTURES } from "./architectures.ts";
+import { GgufError } from "./errors.ts";
 
 export type GgufScalar = number | boolean | string;
 
@@ -33,7 +33,19 @@ const MAX_DIMENSIONS = 4;
 const MAGIC = 0x46554747; // "GGUF", little-endian
 const STRING = 8;
 const ARRAY = 9;
-const FIXED_BYTES: Readonly<Record<number, number>> = { 0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8 };
+const FIXED_BYTES: Readonly<Record<number, number>> = {
+  0: 1,
+  1: 1,
+  2: 2,
+  3: 2,
+  4: 4,
+  5: 4,
+  6: 4,
+  7: 1,
+  10: 8,
+  11: 8,
+  12: 8,
+};
 
 /** @throws GgufError | Error (ENOENT and kin) */
 export function readGgufHeader(path: string): GgufHeader {
@@ -57,10 +69,14 @@ function parse(reader: FileReader): GgufHeader {
   const architecture = judge(metadata);
   const { end, parameters } = readTensors(reader, tensorCount);
   const alignment = metadata.get("general.alignment") ?? 32;
-  if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20) throw new GgufError("malformed", "general.alignment is absurd");
+  if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20)
+    throw new GgufError("malformed", "general.alignment is absurd");
   const dataStart = Math.ceil(reader.offset / alignment) * alignment;
   if (dataStart + end > reader.size) {
-    throw new GgufError("truncated", `the file is truncated: its tensors need ${dataStart + end} bytes and it has ${reader.size}`);
+    throw new GgufError(
+      "truncated",
+      `the file is truncated: its tensors need ${dataStart + end} bytes and it has ${reader.size}`,
+    );
   }
   return { version, architecture, metadata, arrayLengths, tensorCount, parameters, fileBytes: reader.size };
 }
@@ -74,7 +90,8 @@ function readPreamble(reader: FileReader): number {
 }
 
 function bounded(value: number, limit: number, what: string): number {
-  if (value > limit) throw new GgufError("malformed", `the header promises ${value} ${what}; at most ${limit} are believed`);
+  if (value > limit)
+    throw new GgufError("malformed", `the header promises ${value} ${what}; at most ${limit} are believed`);
   return value;
 }
 
@@ -133,9 +150,11 @@ function skipArray(reader: FileReader): number {
 function judge(metadata: ReadonlyMap<string, GgufScalar>): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
-  if (!ARCHITECTURES.has(architecture)) throw new GgufError("unsupported", `the architecture '${printable(architecture)}' is not supported`);
+  if (!ARCHITECTURES.has(architecture))
+    throw new GgufError("unsupported", `the architecture '${printable(architecture)}' is not supported`);
   const parts = metadata.get("split.count");
-  if (typeof parts === "number" && parts > 1) throw new GgufError("unsupported", `the model is split into ${parts} files; merge them first`);
+  if (typeof parts === "number" && parts > 1)
+    throw new GgufError("unsupported", `the model is split into ${parts} files; merge them first`);
   return architecture;
 }
 
@@ -168,7 +187,8 @@ function readShape(reader: FileReader): number {
   let elements = 1;
   for (let d = 0; d < dimensions; d++) {
     elements *= reader.u64();
-    if (elements === 0 || !Number.isSafeInteger(elements)) throw new GgufError("malformed", "a tensor's shape is absurd");
+    if (elements === 0 || !Number.isSafeInteger(elements))
+      throw new GgufError("malformed", "a tensor's shape is absurd");
   }
   return elements;
 }

@@ -22,7 +22,7 @@ export function cutLiterals(text: string, pattern: RegExp | undefined): string[]
   let start = 0;
   pattern.lastIndex = 0;
   for (let match = pattern.exec(text); match !== null; match = pattern.exec(text)) {
-    const cut = match.index + (match[0].codePointAt(0)! > 0xffff ? 2 : 1);
+    const cut = match.index + ((match[0].codePointAt(0) ?? 0) > 0xffff ? 2 : 1);
     parts.push(text.slice(start, cut));
     start = cut;
     // Go on just behind the cut: another literal may begin inside this one.
@@ -33,7 +33,12 @@ export function cutLiterals(text: string, pattern: RegExp | undefined): string[]
 }
 
 /** @returns ids; no special ones are added around them. @throws Error when libllama fails */
-export function encodeParts(library: Library, vocabulary: Pointer, parts: readonly string[], parseSpecial: boolean): Int32Array {
+export function encodeParts(
+  library: Library,
+  vocabulary: Pointer,
+  parts: readonly string[],
+  parseSpecial: boolean,
+): Int32Array {
   const runs = parts.map((part) => encodeOne(library, vocabulary, encoder.encode(part), parseSpecial));
   const [only] = runs;
   if (only !== undefined && runs.length === 1) return only;

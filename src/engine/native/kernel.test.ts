@@ -14,7 +14,8 @@ const f16 = join(directory, "f16.gguf");
 writeModel(q8);
 writeModel(f16, { weights: "f16", seed: 2 });
 
-const open = (modelPath: string, maxSequences = 32) => openNativeKernel({ modelPath, contextPerSlot: 256, maxSequences, maxBatchTokens: 128, threads: 2, gpuLayers: 0 });
+const open = (modelPath: string, maxSequences = 32) =>
+  openNativeKernel({ modelPath, contextPerSlot: 256, maxSequences, maxBatchTokens: 128, threads: 2, gpuLayers: 0 });
 
 kernelContract("native, Q8_0", { open: () => open(q8) });
 kernelContract("native, F16", { open: () => open(f16) });
@@ -23,7 +24,12 @@ test("two thousand forwards leave the process no larger than two hundred did", (
   const kernel = open(q8, 4);
   const forward = (rounds: number): void => {
     for (let i = 0; i < rounds; i++) {
-      kernel.forward(batchOf(kernel, [[0, i % 100, true], [1, 5, true]]));
+      kernel.forward(
+        batchOf(kernel, [
+          [0, i % 100, true],
+          [1, 5, true],
+        ]),
+      );
       if (kernel.length(0) === kernel.limits.contextPerSlot) for (const slot of [0, 1]) kernel.clear(slot);
     }
   };
@@ -36,9 +42,15 @@ test("two thousand forwards leave the process no larger than two hundred did", (
 });
 
 test("an unknown platform is refused by its name", () => {
-  assert.throws(() => locateKernels("plan9", "x64"), (error) => error instanceof PlatformError && /plan9-x64/.test(error.message));
+  assert.throws(
+    () => locateKernels("plan9", "x64"),
+    (error) => error instanceof PlatformError && /plan9-x64/.test(error.message),
+  );
 });
 
 test("a platform without its package says what to install", () => {
-  assert.throws(() => locateKernels("win32", "arm64"), (error) => error instanceof PlatformError && /npm install @node-llama-cpp\/win-arm64@3\.22\.1/.test(error.message));
+  assert.throws(
+    () => locateKernels("win32", "arm64"),
+    (error) => error instanceof PlatformError && /npm install @node-llama-cpp\/win-arm64@3\.22\.1/.test(error.message),
+  );
 });

@@ -37,7 +37,9 @@ export function openNativeKernel(options: NativeKernelOptions): Kernel {
   const context = createContext(model, options);
   if (context === null) {
     model.close();
-    throw new Error(`no memory for ${options.maxSequences} sequences of ${options.contextPerSlot} tokens: lower --max-num-seqs or --max-model-len`);
+    throw new Error(
+      `no memory for ${options.maxSequences} sequences of ${options.contextPerSlot} tokens: lower --max-num-seqs or --max-model-len`,
+    );
   }
   return new NativeKernel(model, context, options);
 }
@@ -74,7 +76,8 @@ class NativeKernel implements Kernel {
     this.memory = library.memory(context);
     const vocabularySize = library.vocabularySize(vocabulary);
     const endOfTurn: number[] = [];
-    for (let token = 0; token < vocabularySize; token++) if (library.endsGeneration(vocabulary, token)) endOfTurn.push(token);
+    for (let token = 0; token < vocabularySize; token++)
+      if (library.endsGeneration(vocabulary, token)) endOfTurn.push(token);
     this.limits = {
       vocabularySize,
       // llama.cpp rounds the cells of a slot up; more than was asked for is not promised.
@@ -93,9 +96,15 @@ class NativeKernel implements Kernel {
     const code = this.model.library.decode(this.context, this.buffers.fill(batch));
     if (code !== 0) {
       this.undo(batch);
-      throw new KernelError(code === 1 ? "full" : "failed", code === 1 ? "no cells are left" : `llama_decode failed (${code})`);
+      throw new KernelError(
+        code === 1 ? "full" : "failed",
+        code === 1 ? "no cells are left" : `llama_decode failed (${code})`,
+      );
     }
-    for (let i = 0; i < batch.count; i++) this.lengths[batch.slots[i] as number]! += 1;
+    for (let i = 0; i < batch.count; i++) {
+      const slot = batch.slots[i] as number;
+      this.lengths[slot] = (this.lengths[slot] as number) + 1;
+    }
     return this.rows(outputs);
   }
 
@@ -124,7 +133,8 @@ class NativeKernel implements Kernel {
   }
 
   clear(slot: number): void {
-    if (!(slot >= 0 && slot < this.limits.maxSequences)) throw new KernelError("invalid", `slot ${slot} does not exist`);
+    if (!(slot >= 0 && slot < this.limits.maxSequences))
+      throw new KernelError("invalid", `slot ${slot} does not exist`);
     if (this.lengths[slot] === 0) return;
     this.model.library.removeTokens(this.memory, slot, 0, -1);
     this.lengths[slot] = 0;

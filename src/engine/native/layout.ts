@@ -88,7 +88,16 @@ const CONTEXT_FIELDS = {
   ctx_other: "void *",
 } as const;
 
-const MODEL_DEFAULTS: Struct = { n_gpu_layers: -1, split_mode: 1, load_mode: -1, lazy_mode: 1, main_gpu: 0, vocab_only: false, use_extra_bufts: true, load_mtp: false };
+const MODEL_DEFAULTS: Struct = {
+  n_gpu_layers: -1,
+  split_mode: 1,
+  load_mode: -1,
+  lazy_mode: 1,
+  main_gpu: 0,
+  vocab_only: false,
+  use_extra_bufts: true,
+  load_mtp: false,
+};
 const CONTEXT_DEFAULTS: Struct = {
   n_ctx: 512,
   n_batch: 2048,
@@ -111,7 +120,8 @@ export function checkLayout(library: Library): void {
   const version = library.version();
   if (!VERSION.test(version)) throw new PlatformError(`libllama is version ${version}; these bindings are for 0.5.0`);
   for (const [name, size] of Object.entries(SIZES)) {
-    if (koffi.sizeof(name) !== size) throw new PlatformError(`${name} takes ${koffi.sizeof(name)} bytes here, not ${size}`);
+    if (koffi.sizeof(name) !== size)
+      throw new PlatformError(`${name} takes ${koffi.sizeof(name)} bytes here, not ${size}`);
   }
   compare("model", library.modelDefaults(), MODEL_DEFAULTS);
   compare("context", library.contextDefaults(), CONTEXT_DEFAULTS);
@@ -119,6 +129,7 @@ export function checkLayout(library: Library): void {
 
 function compare(what: string, actual: Struct, expected: Struct): void {
   for (const [field, value] of Object.entries(expected)) {
-    if (actual[field] !== value) throw new PlatformError(`libllama's ${what} default ${field} is ${actual[field]}, not ${value}: another build`);
+    if (actual[field] !== value)
+      throw new PlatformError(`libllama's ${what} default ${field} is ${actual[field]}, not ${value}: another build`);
   }
 }

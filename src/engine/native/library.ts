@@ -6,8 +6,8 @@
  * Used by model.ts, kernel.ts, vocabulary.ts; loaded once per process.
  */
 import koffi, { type LibraryHandle } from "koffi";
-import { type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
 import { checkLayout, defineStructs } from "./layout.ts";
+import { type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
 
 /** A native address. */
 export type Pointer = unknown;
@@ -36,7 +36,15 @@ export interface Library {
   bos(vocabulary: Pointer): number;
   eos(vocabulary: Pointer): number;
   addsBos(vocabulary: Pointer): boolean;
-  tokenize(vocabulary: Pointer, text: Uint8Array, length: number, out: Int32Array, max: number, special: boolean, parse: boolean): number;
+  tokenize(
+    vocabulary: Pointer,
+    text: Uint8Array,
+    length: number,
+    out: Int32Array,
+    max: number,
+    special: boolean,
+    parse: boolean,
+  ): number;
   piece(vocabulary: Pointer, token: number, out: Uint8Array, length: number, strip: number, special: boolean): number;
 }
 
@@ -76,7 +84,10 @@ function loadBackends(files: KernelFiles): void {
   const ggml = koffi.load(files.ggml);
   ggml.func("void ggml_backend_load_all_from_path(const char *directory)")(files.directory);
   const count = Number(ggml.func("size_t ggml_backend_dev_count()")());
-  if (count === 0) throw new PlatformError("no kernel variant fits this processor (the CPU lacks the instructions that all of them need)");
+  if (count === 0)
+    throw new PlatformError(
+      "no kernel variant fits this processor (the CPU lacks the instructions that all of them need)",
+    );
 }
 
 function bind(llama: LibraryHandle): Library {

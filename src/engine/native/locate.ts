@@ -71,6 +71,7 @@ function missing(name: string, platform: string, arch: string): PlatformError {
 function only(directory: string, pattern: RegExp, name: string): string {
   const found = readdirSync(directory).filter((file) => pattern.test(file));
   const [file] = found;
-  if (file === undefined || found.length > 1) throw new PlatformError(`${name} holds ${found.length} files like ${pattern}`);
+  if (file === undefined || found.length > 1)
+    throw new PlatformError(`${name} holds ${found.length} files like ${pattern}`);
   return join(directory, file);
 }

@@ -28,7 +28,8 @@ export function openModel(options: OpenModelOptions): OpenModel {
   const bound = library();
   const params = { ...bound.modelDefaults(), vocab_only: options.vocabularyOnly, n_gpu_layers: options.gpuLayers };
   const handle = bound.loadModel(options.path, params);
-  if (handle === null) throw new Error("libllama cannot load this model: a tensor or a metadata key is missing or has the wrong shape");
+  if (handle === null)
+    throw new Error("libllama cannot load this model: a tensor or a metadata key is missing or has the wrong shape");
   let open = true;
   return {
     library: bound,

@@ -6,10 +6,15 @@ import { type ChildProcess, fork } from "node:child_process";
 import { Fault } from "#core/fault.ts";
 
 export type EncodeRequest = { readonly id: number; readonly parts: readonly string[]; readonly parseSpecial: boolean };
-export type EncodeAnswer = { readonly id: number; readonly tokens: Int32Array } | { readonly id: number; readonly error: string };
+export type EncodeAnswer =
+  | { readonly id: number; readonly tokens: Int32Array }
+  | { readonly id: number; readonly error: string };
 
 const MAX_WAITING = 64;
-const ENTRY = new URL(import.meta.url.endsWith(".ts") ? "./tokenizer-process.ts" : "./tokenizer-process.js", import.meta.url);
+const ENTRY = new URL(
+  import.meta.url.endsWith(".ts") ? "./tokenizer-process.ts" : "./tokenizer-process.js",
+  import.meta.url,
+);
 
 interface Waiting {
   readonly resolve: (tokens: Int32Array) => void;
@@ -30,7 +35,8 @@ export class LongTextEncoder {
   /** @throws Fault overloaded | invalid_request (the text crashed the tokenizer) */
   encode(parts: readonly string[], parseSpecial: boolean): Promise<Int32Array> {
     if (this.closed) throw new Fault("draining", "the server is shutting down");
-    if (this.waiting.size >= MAX_WAITING) throw new Fault("overloaded", "too many long texts are waiting", { retryAfterMs: 1000 });
+    if (this.waiting.size >= MAX_WAITING)
+      throw new Fault("overloaded", "too many long texts are waiting", { retryAfterMs: 1000 });
     const id = this.nextId++;
     const child = this.running();
     return new Promise((resolve, reject) => {
@@ -42,7 +48,10 @@ export class LongTextEncoder {
 
   private running(): ChildProcess {
     if (this.child !== undefined) return this.child;
-    const child = fork(ENTRY, [this.modelPath], { serialization: "advanced", stdio: ["ignore", "ignore", "ignore", "ipc"] });
+    const child = fork(ENTRY, [this.modelPath], {
+      serialization: "advanced",
+      stdio: ["ignore", "ignore", "ignore", "ipc"],
+    });
     child.on("message", (answer: EncodeAnswer) => this.settle(answer));
     child.on("exit", () => this.lost(child));
     child.on("error", () => this.lost(child));

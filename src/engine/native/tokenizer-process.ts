@@ -15,7 +15,10 @@ process.on("message", (request: EncodeRequest) => process.send?.(answer(request)
 
 function answer(request: EncodeRequest): EncodeAnswer {
   try {
-    return { id: request.id, tokens: encodeParts(model.library, model.vocabulary, request.parts, request.parseSpecial) };
+    return {
+      id: request.id,
+      tokens: encodeParts(model.library, model.vocabulary, request.parts, request.parseSpecial),
+    };
   } catch (error) {
     return { id: request.id, error: String(error) };
   }

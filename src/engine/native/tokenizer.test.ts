@@ -15,16 +15,27 @@ const tokenizer = openTokenizer({ modelPath: path, maxCharacters: 200_000 });
 after(() => tokenizer.close());
 
 const specialIds = new Set(tokenizer.specials.map((special) => special.id));
-const text = (tokens: Int32Array): string => new TextDecoder().decode(Buffer.concat([...tokens].map((token) => tokenizer.piece(token, false))));
+const text = (tokens: Int32Array): string =>
+  new TextDecoder().decode(Buffer.concat([...tokens].map((token) => tokenizer.piece(token, false))));
 const literal = fc.constantFrom(...SPECIALS.map((special) => special.text));
 
 test("plain text comes back as it was, whatever it spells, and never as a special token", async () => {
-  const mixed = fc.array(fc.oneof(fc.string({ unit: "grapheme" }), literal, literal.chain((t) => fc.nat(t.length).map((n) => t.slice(0, n)))), { maxLength: 12 });
+  const mixed = fc.array(
+    fc.oneof(
+      fc.string({ unit: "grapheme" }),
+      literal,
+      literal.chain((t) => fc.nat(t.length).map((n) => t.slice(0, n))),
+    ),
+    { maxLength: 12 },
+  );
   await fc.assert(
     fc.asyncProperty(mixed, async (parts) => {
       const input = parts.join("");
       const tokens = await tokenizer.encodeText(input);
-      assert.equal([...tokens].some((token) => specialIds.has(token)), false);
+      assert.equal(
+        [...tokens].some((token) => specialIds.has(token)),
+        false,
+      );
       assert.equal(text(tokens), input);
     }),
     { numRuns: 300 },

@@ -59,7 +59,12 @@ export function openTokenizer(options: TokenizerOptions): OwnedTokenizer {
 
 function judge(text: string, maxCharacters: number): void {
   if (text.length > maxCharacters) {
-    throw new Fault("invalid_request", `the prompt has ${text.length} characters, which is more than this model's window can hold`, { param: "prompt" });
+    throw new Fault(
+      "invalid_request",
+      `the prompt has ${text.length} characters, which is more than this model's window can hold`,
+      { param: "prompt" },
+    );
   }
-  if (!text.isWellFormed()) throw new Fault("invalid_request", "the text has a lone surrogate, which no UTF-8 can carry");
+  if (!text.isWellFormed())
+    throw new Fault("invalid_request", "the text has a lone surrogate, which no UTF-8 can carry");
 }

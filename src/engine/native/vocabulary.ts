@@ -40,7 +40,8 @@ export function readVocabulary(model: OpenModel): Vocabulary {
     if (library.endsGeneration(vocabulary, token)) endOfTurn.add(token);
     const isControl = (attributes & (TOKEN_CONTROL | TOKEN_UNKNOWN)) !== 0;
     control[token] = isControl ? 1 : 0;
-    if ((isControl || (attributes & TOKEN_USER_DEFINED) !== 0) && spelling !== "") specials.push({ id: token, text: spelling, control: isControl });
+    if ((isControl || (attributes & TOKEN_USER_DEFINED) !== 0) && spelling !== "")
+      specials.push({ id: token, text: spelling, control: isControl });
   }
   return {
     size,

@@ -9,8 +9,8 @@ import type { PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
 import { Drawer } from "./draw.ts";
 import { Edits } from "./edits.ts";
-import { LogprobReader } from "./logprobs.ts";
 import { largest, type RowProblem } from "./largest.ts";
+import { LogprobReader } from "./logprobs.ts";
 import { uniform } from "./random.ts";
 import { MAX_ROW_LENGTH } from "./select.ts";
 

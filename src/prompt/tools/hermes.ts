@@ -11,7 +11,13 @@ import { parseJson } from "#base/json.ts";
 export type ToolPart =
   | { readonly type: "text"; readonly text: string }
   /** `name` and `id` on a call's first fragment. */
-  | { readonly type: "call"; readonly index: number; readonly id?: string; readonly name?: string; readonly arguments: string };
+  | {
+      readonly type: "call";
+      readonly index: number;
+      readonly id?: string;
+      readonly name?: string;
+      readonly arguments: string;
+    };
 
 export interface ToolParser {
   push(text: string): ToolPart[];
@@ -213,7 +219,9 @@ class CallScanner {
   /** Fragments that may be sent by now. */
   take(): ToolPart[] {
     if (!this.committed || (this.announced && this.waiting === "")) return [];
-    const head = this.announced ? {} : { id: `chatcmpl-tool-${randomUUID().replaceAll("-", "")}`, name: this.name ?? "" };
+    const head = this.announced
+      ? {}
+      : { id: `chatcmpl-tool-${randomUUID().replaceAll("-", "")}`, name: this.name ?? "" };
     const fragment: ToolPart = { type: "call", index: this.index, ...head, arguments: this.waiting };
     this.announced = true;
     this.waiting = "";

@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { checkLayers } from "./layers.ts";
+
+const header = "/** What it is. */\n";
+const breaches = (path: string, text: string): string[] =>
+  checkLayers([{ path, text: header + text }]).map(({ message }) => message);
+
+test("a check that saw no files fails", () => {
+  assert.equal(checkLayers([]).length, 1);
+});
+
+test("imports go down only, by #area, and private files stay private", () => {
+  assert.deepEqual(
+    breaches("serving/chat.ts", 'import { a } from "#core/model.ts";\nimport { b } from "./merge.ts";'),
+    [],
+  );
+  assert.match(breaches("core/a.ts", 'import { x } from "#http/route.ts";')[0] ?? "", /go down only/);
+  assert.match(breaches("engine/a.ts", 'import { x } from "#wire/openai/caps.ts";')[0] ?? "", /blind/);
+  assert.match(breaches("http/a.ts", 'import { x } from "#serving/chat.ts";')[0] ?? "", /arrive as values/);
+  assert.match(breaches("serving/a.ts", 'import { x } from "#config/settings.ts";')[0] ?? "", /settings/);
+  assert.match(breaches("app/a.ts", 'import { x } from "#http/_body.ts";')[0] ?? "", /private/);
+  assert.match(breaches("app/a.ts", 'import { x } from "../http/route.ts";')[0] ?? "", /not used/);
+});
+
+test("fenced modules and words stay where they belong", () => {
+  assert.match(breaches("serving/a.ts", 'import net from "node:net";')[0] ?? "", /sockets/);
+  assert.match(breaches("app/a.ts", 'import { spawn } from "node:child_process";')[0] ?? "", /launchers/);
+  assert.match(breaches("serving/a.ts", "const x = JSON.parse(text);")[0] ?? "", /one JSON reader/);
+  assert.match(breaches("app/a.ts", "const x = process.env;")[0] ?? "", /environment/);
+  assert.match(breaches("http/a.ts", "return value as Grant<S>;")[0] ?? "", /authorize/);
+  assert.deepEqual(breaches("serving/a.ts", "// JSON.parse( is for base\nconst a = 1;"), []);
+});
+
+test("a file has a header and a name of its own", () => {
+  assert.match(checkLayers([{ path: "core/a.ts", text: "export const a = 1;" }])[0]?.message ?? "", /opens with/);
+  assert.match(breaches("core/utils.ts", "")[0] ?? "", /named after/);
+});
