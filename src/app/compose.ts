@@ -230,6 +230,7 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
+      maxTimeoutMs: settings.requestTimeout * 1000,
       requestIdHeader: settings.enableRequestIdHeaders,
       stallTimeoutMs: settings.streamStallTimeout * 1000,
       sseKeepAliveMs: settings.sseKeepAliveInterval * 1000,

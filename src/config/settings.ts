@@ -162,12 +162,14 @@ export const SETTINGS = {
     variables: ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"],
   }),
 
-  maxBodyBytes: bytes(8 * MIB, [KIB, GIB], {
+  maxBodyBytes: bytes(8 * MIB, [KIB, 8 * MIB], {
     section: LIMITS,
-    doc: "Body of a request.",
-    loosens: "memory a single request can take",
+    doc: "Body of a request; routes have limits of their own, which this lowers.",
   }),
-  requestTimeout: seconds(600, [1, 86_400], { section: LIMITS, doc: "Until an answer is complete." }),
+  requestTimeout: seconds(600, [1, 600], {
+    section: LIMITS,
+    doc: "Until an answer is complete; routes have limits of their own, which this lowers.",
+  }),
   streamStallTimeout: seconds(60, [1, 3600], {
     section: LIMITS,
     doc: "A client that reads nothing of its stream for so long is cut off.",

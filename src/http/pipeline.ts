@@ -116,7 +116,7 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
   const caller = callerOf(matched.route, step.principal);
   admit(corridor, step);
   const { route } = matched;
-  const endTime = corridor.counters.after(route.limits.timeoutMs, () =>
+  const endTime = corridor.counters.after(Math.min(route.limits.timeoutMs, corridor.options.maxTimeoutMs), () =>
     exchange.abort(new Fault("request_timeout", "The request took too long.")),
   );
   try {
