@@ -194,10 +194,10 @@ export const SETTINGS = {
   maxMessages: integer(4096, [1, 1_000_000], { section: LIMITS, doc: "Messages in one chat." }),
   maxStopStrings: integer(4, [0, 1024], {
     section: LIMITS,
-    doc: "Stop strings.",
+    doc: "Stop strings of a request.",
     variables: ["VLLM_MAX_STOP_STRINGS"],
   }),
-  maxBadWords: integer(128, [0, 10_000], { section: LIMITS, doc: "bad_words.", variables: ["VLLM_MAX_NUM_BAD_WORDS"] }),
+  maxBadWords: integer(128, [0, 10_000], { section: LIMITS, doc: "Entries of bad_words.", variables: ["VLLM_MAX_NUM_BAD_WORDS"] }),
   maxBadWordTokens: integer(1024, [0, 100_000], {
     section: LIMITS,
     doc: "Tokens of all bad_words together.",
