@@ -1,10 +1,9 @@
 /**
  * One choice's tokens → call events: what the request asks for, and what of the parsed output it may see.
  */
-import type { ChatCall, CompletionCall, PrintedPosition } from "#core/calls.ts";
+import type { ChatCall, CompletionCall } from "#core/calls.ts";
 import type { ToolDefinition } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
-import type { PositionLogprobs } from "#core/generate.ts";
 import type { Tokenizer } from "#core/model.ts";
 import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
 import type { ServedModel } from "./models.ts";
@@ -127,14 +126,3 @@ function show(event: ChoiceEvent, visible: Visible, called: boolean): ChoiceEven
     ...(logprobs === undefined ? {} : { logprobs }),
   };
 }
-
-/** A position as it is printed: tokens become their own text, U+FFFD where a token is part of a character. */
-export function printPosition(tokenizer: Tokenizer, { chosen, top }: PositionLogprobs): PrintedPosition {
-  const print = (entry: typeof chosen) => {
-    const bytes = tokenizer.piece(entry.token, true);
-    return { ...entry, text: decoder.decode(bytes), bytes: Array.from(bytes) };
-  };
-  return { ...print(chosen), top: top.map(print) };
-}
-
-const decoder = new TextDecoder("utf-8", { ignoreBOM: true });

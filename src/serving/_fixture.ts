@@ -7,11 +7,11 @@ import type { Grant, Scope } from "#core/principal.ts";
 import { authorize, EVERY_SCOPE } from "#policy/authorize.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
 import { modelTemplate } from "#prompt/template.ts";
-import { fakeOutput } from "./_fake-output.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
 import type { Serving } from "./context.ts";
 import { Models, type ServedModel } from "./models.ts";
 import { NO_OBSERVER } from "./observe.ts";
+import { outputMaker } from "./output.ts";
 
 /** ids: bytes, then <s>, <|im_start|>, <|im_end|>. */
 export const IM_END = 258;
@@ -51,7 +51,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
   const serving: Serving = {
     models: new Models([model]),
     badWordTokens: 1024,
-    makeOutput: fakeOutput,
+    makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
   };
   return { serving, backend, model };

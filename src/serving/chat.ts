@@ -4,7 +4,8 @@
 import type { CallEvent, ChatCall } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat } from "#prompt/encode.ts";
-import { chatOutput, printPosition, requireToolParser } from "./_choice.ts";
+import { printPosition } from "#prompt/output.ts";
+import { chatOutput, requireToolParser } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";

@@ -4,7 +4,8 @@
 import type { CallEvent, CompletionCall, Prompt } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodePrompt } from "#prompt/encode.ts";
-import { printPosition, textOutput } from "./_choice.ts";
+import { printPosition } from "#prompt/output.ts";
+import { textOutput } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
