@@ -1,7 +1,7 @@
 /**
  * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
  */
-import { freemem } from "node:os";
+import { availableParallelism, freemem } from "node:os";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
@@ -24,7 +24,7 @@ import { openai } from "#wire/openai/dialect.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
-import { fit, type Sizing } from "./sizing.ts";
+import { fit, fitThreads, type Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface Server {
@@ -132,7 +132,7 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     contextPerSlot: sizing.contextLength,
     maxSequences: sizing.maxNumSeqs,
     maxBatchTokens: settings.maxNumBatchedTokens,
-    threads: settings.threads,
+    threads: fitThreads(source.facts, settings.threads, availableParallelism()),
     gpuLayers: settings.gpuLayers,
   };
   const { facts } = source;

@@ -58,3 +58,12 @@ function cells(tokens: number): number {
 function mebibytes(bytes: number): number {
   return Math.ceil(bytes / 2 ** 20);
 }
+
+/** Below so many parameters a step is over before a second thread would have woken. */
+const THREADED_PARAMETERS = 30e6;
+
+/** Compute threads when nothing is said. A thread that waits spins, so more than the work needs is slower, not faster. */
+export function fitThreads(facts: ModelFacts, setting: number, processors: number): number {
+  if (setting > 0) return setting;
+  return facts.parameters < THREADED_PARAMETERS ? 1 : processors;
+}

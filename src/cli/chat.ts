@@ -51,6 +51,11 @@ async function converse(client: LocalClient, model: string, options: ChatOptions
   // Ctrl-C stops the answer; without one it ends the chat.
   lines.on("SIGINT", () => (answering === undefined ? lines.close() : answering.abort()));
   if (person) process.stdout.write(`Talking to ${model}. /reset forgets, /exit ends.\n`);
+  // A pipe is at its end long before its lines are answered; a closed interface cannot prompt.
+  let open = true;
+  lines.on("close", () => {
+    open = false;
+  });
   lines.prompt();
   for await (const line of lines) {
     const text = line.trim();
@@ -63,9 +68,9 @@ async function converse(client: LocalClient, model: string, options: ChatOptions
       answering = undefined;
       if (answer !== undefined) messages = [...asked, { role: "assistant", content: answer }];
     }
-    lines.prompt();
+    if (open) lines.prompt();
   }
-  lines.close();
+  if (open) lines.close();
 }
 
 /** @returns the answer, or undefined when it failed */

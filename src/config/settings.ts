@@ -142,7 +142,10 @@ export const SETTINGS = {
     doc: "Memory for the KV cache.",
     fallbackDoc: "40 % of the free memory",
   }),
-  threads: integer(0, [0, 1024], { section: ENGINE, doc: "Compute threads; 0 = one a processor." }),
+  threads: integer(0, [0, 1024], {
+    section: ENGINE,
+    doc: "Compute threads; 0 = one a processor, or a single one for very small models.",
+  }),
   gpuLayers: integer(0, [-1, 10_000], {
     section: ENGINE,
     doc: "Layers on the GPU where the installed kernels have one; -1 = all.",
@@ -197,7 +200,11 @@ export const SETTINGS = {
     doc: "Stop strings of a request.",
     variables: ["VLLM_MAX_STOP_STRINGS"],
   }),
-  maxBadWords: integer(128, [0, 10_000], { section: LIMITS, doc: "Entries of bad_words.", variables: ["VLLM_MAX_NUM_BAD_WORDS"] }),
+  maxBadWords: integer(128, [0, 10_000], {
+    section: LIMITS,
+    doc: "Entries of bad_words.",
+    variables: ["VLLM_MAX_NUM_BAD_WORDS"],
+  }),
   maxBadWordTokens: integer(1024, [0, 100_000], {
     section: LIMITS,
     doc: "Tokens of all bad_words together.",
