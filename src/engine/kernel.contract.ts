@@ -16,7 +16,8 @@ export function batchOf(kernel: Kernel, entries: readonly Entry[]): Batch {
   const batch = createBatch(Math.max(entries.length, kernel.limits.maxBatchTokens));
   const next = new Map<number, number>();
   for (const [slot, token, output] of entries) {
-    const position = next.get(slot) ?? kernel.length(slot);
+    const exists = slot >= 0 && slot < kernel.limits.maxSequences;
+    const position = next.get(slot) ?? (exists ? kernel.length(slot) : 0);
     next.set(slot, position + 1);
     const i = batch.count++;
     batch.tokens[i] = token;
