@@ -89,6 +89,11 @@ function commandLine(options: ServerOptions, port: number, opsPort: number, stat
     String(opsPort),
     "--state-dir",
     stateDir,
+    // Threads that wait spin: with several servers on few cores they would starve each other.
+    "--threads",
+    "1",
+    "--log-level",
+    "warn",
     ...(key === null ? [] : ["--api-key", key]),
     ...(options.args ?? []),
   ];
