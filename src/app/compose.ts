@@ -218,6 +218,7 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
     },
     caps: requestCaps(settings),
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
+    tokensAsIds: settings.returnTokensAsTokenIds,
     version: version(),
     load: () => load(),
     metrics: inner.print,
@@ -235,17 +236,9 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
       stallTimeoutMs: settings.streamStallTimeout * 1000,
       sseKeepAliveMs: settings.sseKeepAliveInterval * 1000,
       maxConnections: settings.maxConnections,
+      accessLog: !settings.disableAccessLog,
     },
-    observer: (record) => {
-      inner.observe(record);
-      if (
-        !settings.disableAccessLog &&
-        record.route !== "/health" &&
-        record.route !== "/ping" &&
-        record.route !== "/metrics"
-      )
-        log("info", "call", { ...record });
-    },
+    observer: inner.observe,
     log,
   });
   // The call that asks for the load is one of the calls, and no load.

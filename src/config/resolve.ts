@@ -1,7 +1,7 @@
 /**
- * flag > variable > file > default, for every row of the table; an unknown name is an error.
+ * flag > variable > file > default, for every row of the table. An unknown flag or key is an error, an unknown variable a warning.
  *
- * The only area that reads process.env. Called by cli/ (serve, doctor) with what it found.
+ * The only area that reads process.env. Called by cli/ with what it found.
  */
 import { readFileSync, statSync } from "node:fs";
 import { parse as parseYaml } from "yaml";

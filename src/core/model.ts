@@ -30,7 +30,7 @@ export interface SpecialToken {
 /**
  * Text to token ids and back, by the model's own vocabulary.
  *
- * Wall: `encodeText` never yields a special token, whatever the text spells; only `encodeTemplate`, whose
+ * Wall: T04. `encodeText` never yields a special token, whatever the text spells; only `encodeTemplate`, whose
  * input is the template's own text, does.
  */
 export interface Tokenizer {

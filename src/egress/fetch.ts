@@ -7,8 +7,8 @@
  * that bytes on the wire are bytes of the file.
  * Callers: egress only (hub.ts). Address judging and pinning belong in `connect` below.
  */
-import { setTimeout as wait } from "node:timers/promises";
-import { Agent, type Dispatcher, errors, request } from "undici";
+import { Agent, errors } from "undici";
+import { type ExchangeBody, type ExchangeResponse, exchange } from "./exchange.ts";
 import { admittedUrl, EgressError, type EgressPolicy } from "./policy.ts";
 
 /** Milliseconds, except `minBytesPerSecond`. */
@@ -77,9 +77,9 @@ export class Egress {
       trusted &&= url.origin === this.policy.bearer?.origin;
       const response = await this.send(url, outbound, trusted);
       const location = response.headers["location"];
-      if (!REDIRECTS.has(response.statusCode) || typeof location !== "string")
+      if (!REDIRECTS.has(response.status) || typeof location !== "string")
         return this.present(response, outbound.signal);
-      discard(response);
+      response.body.close();
       // The one method with a body here is POST to an API, which has no reason to redirect it.
       if (outbound.body !== undefined) throw new EgressError("redirects", `${url.host} redirects a POST`);
       url = admittedUrl(location, url, this.policy);
@@ -87,8 +87,9 @@ export class Egress {
     throw new EgressError("redirects", `${url.host} redirects more than ${MAX_REDIRECTS} times`);
   }
 
-  private async send(url: URL, outbound: OutboundRequest, trusted: boolean): Promise<Dispatcher.ResponseData> {
+  private async send(url: URL, outbound: OutboundRequest, trusted: boolean): Promise<ExchangeResponse> {
     const { bearer } = this.policy;
+    const { method = "GET", body = null, signal } = outbound;
     const headers: Record<string, string> = {
       "user-agent": "castellan",
       "accept-encoding": "identity",
@@ -96,38 +97,27 @@ export class Egress {
       ...(trusted && bearer !== undefined ? { authorization: `Bearer ${bearer.token.expose()}` } : {}),
     };
     try {
-      return await request(url, {
-        dispatcher: this.agent,
-        method: outbound.method ?? "GET",
-        headers,
-        body: outbound.body ?? null,
-        signal: outbound.signal ?? null,
-      });
+      return await exchange(this.agent, url, { method, headers, body, signal });
     } catch (error) {
-      throw translate(error, url.host, outbound.signal);
+      throw translate(error, url.host, signal);
     }
   }
 
-  private present(response: Dispatcher.ResponseData, signal: AbortSignal | undefined): OutboundResponse {
+  private present({ status, headers: raw, body }: ExchangeResponse, signal: AbortSignal | undefined): OutboundResponse {
     const headers = new Map<string, string>();
-    for (const [name, value] of Object.entries(response.headers)) {
+    for (const [name, value] of Object.entries(raw)) {
       const first = Array.isArray(value) ? value[0] : value;
       if (first !== undefined) headers.set(name.toLowerCase(), first);
     }
     const encoding = headers.get("content-encoding") ?? "identity";
     if (encoding !== "identity") {
-      discard(response);
+      body.close();
       throw new EgressError(
         "protocol",
         `the answer came with content-encoding ${encoding.slice(0, 40)}, which was not asked for`,
       );
     }
-    return {
-      status: response.statusCode,
-      headers,
-      body: patient(response, this.timeouts, signal),
-      close: () => discard(response),
-    };
+    return { status, headers, body: patient(body, this.timeouts, signal), close: () => body.close() };
   }
 }
 
@@ -149,51 +139,30 @@ export async function readAll(response: OutboundResponse, limit: number): Promis
  * Time that the reader takes for itself (a slow disk) is not counted.
  */
 async function* patient(
-  response: Dispatcher.ResponseData,
+  body: ExchangeBody,
   timeouts: EgressTimeouts,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
-  const chunks = response.body[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
   let patienceMs = timeouts.bodyIdleMs;
   try {
     for (;;) {
       const begin = performance.now();
-      const result = await nextWithin(chunks, patienceMs);
-      if (result.done === true) return;
+      const chunk = await body.next(patienceMs);
+      if (chunk === undefined) return;
+      if (chunk === "late") throw new EgressError("timeout", "the server sends too slowly, or has stopped sending");
       patienceMs -= performance.now() - begin;
-      patienceMs += (result.value.byteLength / timeouts.minBytesPerSecond) * 1000;
+      patienceMs += (chunk.byteLength / timeouts.minBytesPerSecond) * 1000;
       patienceMs = Math.min(patienceMs, timeouts.bodyIdleMs);
-      yield result.value;
+      yield chunk;
     }
   } catch (error) {
     throw translate(error, "the server", signal);
   } finally {
-    discard(response);
+    body.close();
   }
 }
 
-async function nextWithin(chunks: AsyncIterator<Uint8Array>, limitMs: number): Promise<IteratorResult<Uint8Array>> {
-  const over = new AbortController();
-  const next = chunks.next();
-  // When time wins the race nobody else looks at this promise's failure.
-  next.catch(() => {});
-  const late = wait(Math.max(0, limitMs), undefined, { signal: over.signal, ref: true }).then(() => {
-    throw new EgressError("timeout", "the server sends too slowly, or has stopped sending");
-  });
-  late.catch(() => {});
-  try {
-    return await Promise.race([next, late]);
-  } finally {
-    over.abort();
-  }
-}
-
-function discard(response: Dispatcher.ResponseData): void {
-  response.body.on("error", () => {});
-  response.body.destroy();
-}
-
-const TIMEOUTS = new Set(["UND_ERR_CONNECT_TIMEOUT", "UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
+const TIMEOUTS = new Set(["UND_ERR_CONNECT_TIMEOUT", "UND_ERR_HEADERS_TIMEOUT"]);
 
 function translate(error: unknown, host: string, signal: AbortSignal | undefined): EgressError {
   if (error instanceof EgressError) return error;

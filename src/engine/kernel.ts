@@ -1,6 +1,6 @@
 /**
  * The kernel: the one narrow surface between scheduling and numbers. Implementations: native/ (libllama) and
- * fake.ts (tests); contract.test.ts runs over both.
+ * fake.ts (tests); kernel.contract.ts runs over both.
  *
  * Words: a slot is the kernel's dense sequence id, 0 … maxSequences-1; a row is the logits of one output token.
  * One thread, one caller (the engine process's step loop); no call overlaps another.

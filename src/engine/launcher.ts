@@ -1,5 +1,5 @@
 /**
- * Starts engine processes: the only place of the engine that makes one.
+ * Starts engine processes. The tokenizer helper apart (native/tokenizer-launcher.ts), nothing else makes a process.
  *
  * The child gets the environment it is given and nothing else (the parent's holds secrets), speaks over the IPC
  * channel, and its stderr (where native code writes before it aborts) goes to the log line by line, bounded.

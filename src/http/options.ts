@@ -8,6 +8,8 @@ export interface HttpOptions {
   readonly maxTimeoutMs: number;
   /** Calls with a key that may be in the corridor at once; 0: no cap. Beyond: `overloaded`. */
   readonly maxInFlight: number;
+  /** A record a call; liveness routes at level debug. */
+  readonly accessLog: boolean;
   /** Takes a valid X-Request-Id over and prints it in every answer. */
   readonly requestIdHeader: boolean;
   /** For a whole body to arrive. */
@@ -36,6 +38,7 @@ export const DEFAULT_HTTP_OPTIONS: HttpOptions = {
   maxBodyBytes: 32 * 1024 * 1024,
   maxTimeoutMs: 600_000,
   maxInFlight: 0,
+  accessLog: true,
   requestIdHeader: false,
   bodyTimeoutMs: 60_000,
   stallTimeoutMs: 60_000,

@@ -259,7 +259,11 @@ function settle<S>(corridor: Corridor<S>, { exchange, matched, principal, fault,
     requestBytes: exchange.bytesIn,
     responseBytes: exchange.bytesOut,
   };
-  corridor.log("info", "call", { ...record, ...(cause?.detail === undefined ? {} : { detail: cause.detail }) });
+  if (corridor.options.accessLog) {
+    // Probes ask every few seconds: their record is for whoever debugs them.
+    const level = record.principal === undefined && record.status === 200 ? "debug" : "info";
+    corridor.log(level, "call", { ...record, ...(cause?.detail === undefined ? {} : { detail: cause.detail }) });
+  }
   try {
     corridor.observer(record);
   } catch (error) {

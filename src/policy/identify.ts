@@ -16,7 +16,7 @@ import { type KeySet, MAX_KEY_LENGTH } from "./keys.ts";
  */
 export type Identify = (rawHeaders: readonly string[], dialect: string) => Principal;
 
-// RFC 9110, 11.6.2 would allow several spaces; RFC 6750 clients send one, and so did we until now.
+// RFC 9110, 11.6.2 would allow several spaces; RFC 6750 clients send one.
 const BEARER = /^bearer ([\x21-\x7e]+)$/i;
 const BARE = /^[\x21-\x7e]+$/;
 const LONGEST = MAX_KEY_LENGTH + "bearer ".length;

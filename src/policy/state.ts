@@ -1,5 +1,5 @@
 /**
- * The state directory: what the server keeps between starts, readable by its user alone.
+ * The state directory: what the server keeps between starts, in files that its user alone can read.
  *
  * Invariants: the directory is a real one (no symlink), ours, and writable by nobody else; a file in it is regular,
  * ours, and neither readable nor writable by others. Everything else is refused, not repaired: who

@@ -4,7 +4,7 @@
  * It extends @huggingface/jinja's interpreter and keeps its results; two things are added.
  * - Budget: each node, block, filter and operation on long values is charged before it runs, and what would make
  *   a huge value is measured first.
- * - Provenance (Wall: special tokens): a string that the package makes is the client's unless this file derives
+ * - Provenance (Wall: T04, special tokens): a string that the package makes is the client's unless this file derives
  *   otherwise, exactly. So an operation nobody thought of loses a special token; it never grants one.
  * Callers: template.ts only. One instance renders once.
  */

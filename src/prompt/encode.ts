@@ -1,7 +1,7 @@
 /**
  * Prompts as token ids, behind the wall between text and control tokens.
  *
- * Wall: special tokens. A special literal becomes its token only where the template itself wrote every character
+ * Wall: T04, special tokens. A special literal becomes its token only where the template itself wrote every character
  * of it; whatever a client's string spells, alone or together with its neighbours, is encoded as text. Text between
  * two special tokens is encoded in one piece, whoever wrote it, so ids equal those of an ordinary tokenizer.
  * Callers: serving.

@@ -3,7 +3,7 @@
  */
 import type { ReplyDeclaration } from "#http/route.ts";
 import type { Identity } from "#wire/openai/frames.ts";
-import { ErrorReply } from "#wire/openai/replies.ts";
+import { ErrorReply, UnauthenticatedReply } from "#wire/openai/replies.ts";
 import type { Services } from "./_services.ts";
 
 /** @param prefix `chatcmpl` or `cmpl`. @throws Fault model_not_found */
@@ -31,13 +31,13 @@ const FAILURES: readonly (readonly [status: number, doc: string])[] = [
 export const failures: readonly ReplyDeclaration[] = FAILURES.map(([status, doc]) => ({
   status,
   contentType: "application/json",
-  schema: ErrorReply,
+  schema: status === 401 ? UnauthenticatedReply : ErrorReply,
   doc,
 }));
 
 export const unauthenticated: ReplyDeclaration = {
   status: 401,
   contentType: "application/json",
-  schema: ErrorReply,
+  schema: UnauthenticatedReply,
   doc: "No key, or one that is not known.",
 };

@@ -14,6 +14,8 @@ export interface Services {
     /** --enable-force-include-usage */
     readonly always: boolean;
   };
+  /** What `return_tokens_as_token_ids` is when a request says nothing. */
+  readonly tokensAsIds: boolean;
   /** Of this server, e.g. "0.1.0". */
   readonly version: string;
   /** Requests in flight that count as load. */

@@ -34,7 +34,8 @@ export const chatCompletions = route({
   audit: "metadata",
   doc: "Create a chat completion.",
   handler: async ({ caller, body, requestId, signal, services }) => {
-    const { call, print } = decodeChat(body, services.caps);
+    const { call, print: asked } = decodeChat(body, services.caps);
+    const print = { ...asked, tokensAsIds: body.return_tokens_as_token_ids ?? services.tokensAsIds };
     const identity = identify("chatcmpl", body.request_id ?? requestId, call.model, services);
     const answer = chat(caller, services.serving, call, signal);
     if (print.stream) return events(chatFrames(answer, print, identity, call.output.n));

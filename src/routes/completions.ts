@@ -34,7 +34,8 @@ export const completions = route({
   audit: "metadata",
   doc: "Complete one or more prompts.",
   handler: async ({ caller, body, requestId, signal, services }) => {
-    const { call, print } = decodeCompletion(body, services.caps);
+    const { call, print: asked } = decodeCompletion(body, services.caps);
+    const print = { ...asked, tokensAsIds: body.return_tokens_as_token_ids ?? services.tokensAsIds };
     const identity = identify("cmpl", body.request_id ?? requestId, call.model, services);
     const answer = complete(caller, services.serving, call, signal);
     if (print.stream) return events(completionFrames(answer, print, identity, call.output.n));

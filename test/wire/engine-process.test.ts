@@ -55,6 +55,7 @@ before(async () => {
     serving,
     caps: DEFAULT_CAPS,
     usage: { cachedTokens: false, always: false },
+    tokensAsIds: false,
     version: "0.0.0-test",
     load: () => 0,
     metrics: async () => "",

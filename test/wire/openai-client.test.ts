@@ -37,6 +37,7 @@ function services(setting: Fixture): Services {
     serving: { ...setting.serving, observerOf: metrics.observerOf },
     caps: DEFAULT_CAPS,
     usage: { cachedTokens: false, always: false },
+    tokensAsIds: false,
     version: "0.0.0-test",
     load: () => setting.backend.open,
     metrics: () => registry.metrics(),

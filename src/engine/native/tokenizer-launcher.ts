@@ -51,6 +51,8 @@ export class LongTextEncoder {
     const child = fork(ENTRY, [this.modelPath], {
       serialization: "advanced",
       stdio: ["ignore", "ignore", "ignore", "ipc"],
+      // The parent's environment holds secrets (Wall: T17).
+      env: {},
     });
     child.on("message", (answer: EncodeAnswer) => this.settle(answer));
     child.on("exit", () => this.lost(child));

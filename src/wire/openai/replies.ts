@@ -152,3 +152,6 @@ export const ErrorReply = z.object({
     z.object({ message: z.string(), type: z.string(), param: z.string().nullable(), code: z.int() }),
   ]),
 });
+
+/** vLLM's authentication middleware answers in a shape of its own. */
+export const UnauthenticatedReply = z.object({ error: z.literal("Unauthorized") });
