@@ -223,7 +223,7 @@ function faultOf<S>(corridor: Corridor<S>, exchange: Exchange, error: unknown): 
   // What a handler throws on its way out after an abort (an AbortError, as a rule) is not the cause.
   if (exchange.aborted !== undefined) return exchange.aborted;
   corridor.log("error", "a bug ended a call", { requestId: exchange.requestId, stack: stackOf(error) });
-  return new Fault("internal", `Internal server error (request ${exchange.requestId}).`, { cause: error });
+  return new Fault("internal", "Internal server error.", { cause: error });
 }
 
 function stackOf(error: unknown): string {

@@ -50,7 +50,11 @@ export function plainDialect(name: string): Dialect {
   });
   return {
     name,
-    fault: ({ kind, message, param }) => ({ status: STATUS[kind], body: body(kind, message, param) }),
+    // As every dialect must: a bug's answer names the request, so that the log can be searched for it.
+    fault: ({ kind, message, param }, id) => ({
+      status: STATUS[kind],
+      body: body(kind, kind === "internal" ? `${message} ${id}` : message, param),
+    }),
     streamFault: ({ kind, message, param }) => sseData(JSON.stringify(body(kind, message, param))) + sseData("[DONE]"),
   };
 }

@@ -37,20 +37,21 @@ const PARAM_LENGTH = 200;
 export const openai: Dialect = {
   name: "openai",
   fault,
-  streamFault: (failure) => sseData(stringifyJson(errorBody(failure))) + DONE,
+  streamFault: (failure, requestId) => sseData(stringifyJson(errorBody(failure, requestId))) + DONE,
 };
 
-function fault(failure: Fault): FaultReply {
+function fault(failure: Fault, requestId: string): FaultReply {
   // vLLM's authentication middleware answers in a shape of its own.
   if (failure.kind === "unauthenticated") return { status: 401, body: { error: "Unauthorized" } };
-  return { status: REPLIES[failure.kind].status, body: errorBody(failure) };
+  return { status: REPLIES[failure.kind].status, body: errorBody(failure, requestId) };
 }
 
-function errorBody(failure: Fault): unknown {
+function errorBody(failure: Fault, requestId: string): unknown {
   const { status, type } = REPLIES[failure.kind];
+  const message = failure.kind === "internal" ? `${failure.message} Request id: ${requestId}` : failure.message;
   return {
     error: {
-      message: bound(failure.message, MESSAGE_LENGTH),
+      message: bound(message, MESSAGE_LENGTH),
       type,
       param: failure.param === undefined ? null : bound(failure.param, PARAM_LENGTH),
       code: status,
