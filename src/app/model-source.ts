@@ -76,6 +76,7 @@ async function fromHub(
       endpoint: settings.hfEndpoint,
       ...(settings.hfToken === undefined ? {} : { token: new Secret(settings.hfToken) }),
       ...(settings.revision === undefined ? {} : { revision: settings.revision }),
+      ...(settings.hfStorageHosts.length > 0 ? { storageHosts: settings.hfStorageHosts } : {}),
       offline: settings.offline,
       ...events,
     });
@@ -87,8 +88,9 @@ async function fromHub(
       origin: `commit ${model.commit}, sha256 ${model.sha256}`,
     };
   } catch (error) {
-    if (error instanceof ModelError) throw new StartupError(error.message);
-    throw error;
+    if (!(error instanceof ModelError)) throw error;
+    const hint = error.code === "forbidden" ? " (--hf-storage-hosts names the hosts of a hub of your own)" : "";
+    throw new StartupError(`${reference.org}/${reference.repo}: ${error.message}${hint}`);
   }
 }
 

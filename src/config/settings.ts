@@ -86,6 +86,11 @@ export const SETTINGS = {
     doc: "The hub that hf: references name.",
     variables: ["HF_ENDPOINT"],
   }),
+  hfStorageHosts: list("host", {
+    section: MODEL,
+    doc: "Hosts that the hub may send downloads to: host, host:port or *.domain.",
+    fallbackDoc: "the public hub's own storage",
+  }),
   hfToken: string(undefined, "token", {
     section: MODEL,
     doc: "Token for the hub; sent to the hub's own host only.",
