@@ -5,7 +5,7 @@
  * redirect leads elsewhere; proxy variables of the environment have no say (the agent is ours, not the
  * process-wide one); a body that dries up or drips ends with a timeout. Content encodings are not asked for, so
  * that bytes on the wire are bytes of the file.
- * Callers: egress only (hub.ts). Address judging and pinning belong in `connect` below.
+ * Callers: egress only (hub.ts). Hosts here are named by the operator, so the addresses that they lead to are not judged.
  */
 import { Agent, errors } from "undici";
 import { type ExchangeBody, type ExchangeResponse, exchange } from "./exchange.ts";
