@@ -11,6 +11,7 @@ import type { NativeKernelOptions } from "#engine/native/kernel.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
+import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Identify } from "#policy/identify.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -82,7 +83,9 @@ export async function compose(parts: Parts): Promise<Server> {
       max_num_seqs: String(sizing.maxNumSeqs),
       max_model_len: String(sizing.contextLength),
       cache_dtype: "f16",
-      enable_prefix_caching: "False",
+      block_size: String(settings.blockSize),
+      enable_prefix_caching: settings.enablePrefixCaching ? "True" : "False",
+      prefix_caching_hash_algo: settings.prefixCachingHashAlgo,
     },
   });
   const tokenizer = openModelTokenizer(source, sizing);
@@ -154,6 +157,7 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
       maxNumBatchedTokens: settings.maxNumBatchedTokens,
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
+      prefixCache: prefixCache(settings),
       startTimeoutMs: settings.engineStartTimeout * 1000,
       stallAfterMs: settings.engineStallTimeout * 1000,
       killAfterMs: settings.engineKillTimeout * 1000,
@@ -166,6 +170,11 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
     throw error;
   }
+}
+
+function prefixCache(settings: Settings): PrefixCacheOptions {
+  const { prefixCachingHashSeed: seed, prefixCachingHashAlgo: algorithm, blockSize } = settings;
+  return { enabled: settings.enablePrefixCaching, algorithm, blockSize, ...(seed === undefined ? {} : { seed }) };
 }
 
 function engineEnvironment(env: Environment): Record<string, string> {

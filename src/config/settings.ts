@@ -134,6 +134,21 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Tokens in a step at most, prefill and decode together.",
   }),
+  enablePrefixCaching: switched(true, {
+    section: ENGINE,
+    doc: "Keep what was computed for prompts that start alike; never between tenants.",
+  }),
+  prefixCachingHashAlgo: choice("sha256", ["sha256", "sha256_cbor", "xxhash", "xxhash_cbor"], {
+    section: ENGINE,
+    doc: "How cached blocks are named; the xxhash ones do not resist collisions.",
+  }),
+  prefixCachingHashSeed: string(undefined, "seed", {
+    section: ENGINE,
+    doc: "Makes the names of cached blocks the same in every process; random without it.",
+    variables: ["PYTHONHASHSEED"],
+    secret: true,
+  }),
+  blockSize: integer(16, [1, 1024], { section: ENGINE, doc: "Tokens of a cached block." }),
   maxNumQueuedReqs: integer(1024, [1, 1_000_000], {
     section: ENGINE,
     doc: "Sequences open at once, waiting or running; over it the answer is 503.",

@@ -10,7 +10,6 @@ export const IGNORED: ReadonlyMap<string, "value" | "switch"> = new Map([
   ["pipeline-parallel-size", "value"],
   ["dtype", "value"],
   ["quantization", "value"],
-  ["block-size", "value"],
   ["swap-space", "value"],
   ["seed", "value"],
   ["tokenizer", "value"],
@@ -25,7 +24,6 @@ export const IGNORED: ReadonlyMap<string, "value" | "switch"> = new Map([
   ["disable-log-requests", "switch"],
   ["no-enable-log-requests", "switch"],
   ["disable-fastapi-docs", "switch"],
-  ["no-enable-prefix-caching", "switch"],
 ] as const);
 
 /** Refused, with the reason: ignoring them would lose something that was asked for. */
@@ -41,7 +39,6 @@ export const REFUSED: ReadonlyMap<string, string> = new Map([
   ["grpc", "HTTP only"],
   ["enable-lora", "adapters are not served yet"],
   ["lora-modules", "adapters are not served yet"],
-  ["enable-prefix-caching", "the prefix cache does not exist yet"],
   ["ssl-keyfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["ssl-certfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["data-parallel-size", "one engine process is run"],

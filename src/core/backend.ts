@@ -17,6 +17,9 @@ export interface BackendStats {
   readonly promptTokens: number;
   readonly generationTokens: number;
   readonly preemptions: number;
+  /** Tokens that were looked up in the prefix cache, and found there. */
+  readonly prefixQueries: number;
+  readonly prefixHits: number;
   readonly restarts: number;
 }
 

@@ -1,6 +1,6 @@
 /**
  * Judges a batch before any native call sees it: GGML_ASSERT ends the process, and an out-of-range sequence id is
- * accepted silently by llama.cpp. Pure; used by the native kernel.
+ * accepted silently by llama.cpp. Pure; used by the kernels.
  */
 import { type Batch, KernelError, type KernelLimits } from "./kernel.ts";
 
@@ -38,6 +38,12 @@ function checkToken(batch: Batch, i: number, position: number, limits: KernelLim
   if (batch.positions[i] !== position)
     refuse(`position ${batch.positions[i]} does not go on where the slot ends (${position})`);
   if (position >= limits.contextPerSlot) refuse("the slot's context is full");
+}
+
+/** @throws KernelError invalid: a prefix of so many tokens is not there to be kept or copied */
+export function checkPrefix(slot: number, length: number, held: number): void {
+  if (!Number.isInteger(length) || length < 0 || length > held)
+    refuse(`slot ${slot} holds ${held} tokens, not ${length}`);
 }
 
 function refuse(message: string): never {

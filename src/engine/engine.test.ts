@@ -4,14 +4,22 @@ import fc from "fast-check";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import { Engine, type EngineLimits } from "./engine.ts";
 import { FakeKernel, type FakeRow, type FakeScript } from "./fake.ts";
+import { createBlockHasher, NO_PREFIX_CACHE } from "./prefix/hash.ts";
 import type { StepReport } from "./report.ts";
 import type { Submission } from "./requests.ts";
 
-const LIMITS: EngineLimits = { maxNumSeqs: 8, maxNumBatchedTokens: 64, contextLength: 256, schedulingPolicy: "fcfs" };
+const LIMITS: EngineLimits = {
+  maxNumSeqs: 8,
+  maxNumBatchedTokens: 64,
+  contextLength: 256,
+  schedulingPolicy: "fcfs",
+  prefixCache: { ...NO_PREFIX_CACHE, enabled: true, blockSize: 4 },
+};
+const hasher = await createBlockHasher("sha256");
 const GREEDY: SamplingParams = { ...NEUTRAL_SAMPLING, temperature: 0, ignoreEos: true };
 
 function engineOf(script: FakeScript = {}, row?: FakeRow, limits: Partial<EngineLimits> = {}): Engine {
-  return new Engine(new FakeKernel(script, row), { ...LIMITS, ...limits });
+  return new Engine(new FakeKernel(script, row), { ...LIMITS, ...limits }, hasher);
 }
 
 function submission(request: number, changes: Partial<SamplingParams> = {}, prompt: number[] = [1, 3, 4]): Submission {
@@ -63,6 +71,8 @@ describe("Engine", () => {
       promptTokens: 3,
       generationTokens: 5,
       preemptions: 0,
+      prefixQueries: 3,
+      prefixHits: 0,
     });
   });
 

@@ -6,6 +6,9 @@
  * Invariants: checkIntegrity. Driven by loop.ts in the engine process, and by tests directly.
  */
 import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
+import { Placement } from "./placement.ts";
+import { type ChainMaker, extendChain } from "./prefix/chain.ts";
+import type { BlockHasher, PrefixCacheOptions } from "./prefix/hash.ts";
 import { type EngineGauges, emptyReport, type FailureReport, type FinishReport, type StepReport } from "./report.ts";
 import { problemOf, Requests, type Submission } from "./requests.ts";
 import { Sampler, SamplingError } from "./sampler/sampler.ts";
@@ -16,6 +19,9 @@ import { advance, assemble, type RowUse } from "./step.ts";
 
 /** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
 const MAX_PROMPT_ROWS = 64;
+
+/** A copy moves a whole slot: a prefix shorter than this share of it is computed again. */
+const COPY_SHARE = 64;
 
 /** A request for no tokens ends with its prompt. */
 const NO_TOKENS: Ending = { reason: "length" };
@@ -28,10 +34,14 @@ export interface EngineLimits {
   /** Tokens that a sequence may hold; the kernel's own bound may be lower. */
   readonly contextLength: number;
   readonly schedulingPolicy: SchedulingPolicy;
+  readonly prefixCache: PrefixCacheOptions;
 }
 
 export class Engine {
   readonly #kernel: Kernel;
+  readonly #placement: Placement;
+  readonly #chain: ChainMaker;
+  readonly #prefixCaching: boolean;
   readonly #scheduler: Scheduler;
   readonly #sampler: Sampler;
   readonly #batch: Batch;
@@ -43,14 +53,34 @@ export class Engine {
   #promptTokens = 0;
   #generationTokens = 0;
   #preemptions = 0;
+  #prefixQueries = 0;
+  #prefixHits = 0;
 
-  /** @param now monotonic seconds */
-  constructor(kernel: Kernel, limits: EngineLimits, now: () => number = () => performance.now() / 1000) {
+  /** @param hasher names the blocks of the prefix cache @param now monotonic seconds */
+  constructor(
+    kernel: Kernel,
+    limits: EngineLimits,
+    hasher: BlockHasher,
+    now: () => number = () => performance.now() / 1000,
+  ) {
+    const { enabled, blockSize } = limits.prefixCache;
     const maxBatchTokens = Math.min(limits.maxNumBatchedTokens, kernel.limits.maxBatchTokens);
     const maxSequences = Math.min(limits.maxNumSeqs, kernel.limits.maxSequences, maxBatchTokens);
     const policy = limits.schedulingPolicy;
+    const slots = kernel.limits.maxSequences;
     this.#kernel = kernel;
-    this.#scheduler = new Scheduler({ maxSequences, maxBatchTokens, maxPromptRows: MAX_PROMPT_ROWS, policy });
+    this.#chain = { hasher, blockSize };
+    this.#prefixCaching = enabled;
+    this.#placement = new Placement({
+      slots,
+      blockSize,
+      minCopyTokens: Math.max(blockSize, kernel.limits.contextPerSlot / COPY_SHARE),
+      retain: enabled,
+    });
+    this.#scheduler = new Scheduler(
+      { maxSequences, maxBatchTokens, maxPromptRows: MAX_PROMPT_ROWS, policy },
+      this.#placement,
+    );
     this.#sampler = new Sampler(kernel.limits.vocabularySize);
     this.#batch = createBatch(maxBatchTokens);
     this.#rules = {
@@ -68,13 +98,22 @@ export class Engine {
       ? "the request is open already"
       : problemOf(submission, { vocabularySize, contextLength: this.#rules.contextLength });
     if (problem !== undefined) this.#report.failures.push({ request, kind: "invalid_request", message: problem });
-    else for (const sequence of this.#requests.open(submission, this.#now())) this.#scheduler.enqueue(sequence);
+    else {
+      // Without the cache a prefix is shared within its request and nowhere else.
+      const salt = this.#prefixCaching ? {} : { cacheSalt: `request ${request}` };
+      for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
+    }
+  }
+
+  /** Forgets every prefix that no running sequence uses. */
+  resetPrefixCache(): void {
+    this.#placement.reset();
+    this.#carryOut();
   }
 
   /** Drops a request; nothing more is said about it. Unknown ones are ignored: it may just have ended. */
   abort(request: number): void {
-    for (const sequence of this.#requests.of(request)) this.#drop(sequence);
-    this.#requests.close(request);
+    this.#close(request, true);
   }
 
   /** A slow reader: its sequences keep their slots and get no tokens until resumed. */
@@ -85,6 +124,8 @@ export class Engine {
   /** One iteration; undefined when there was nothing to do or say. @throws only if the kernel cannot go on */
   step(): StepReport | undefined {
     const plan = this.#scheduler.schedule();
+    this.#placement.compact();
+    this.#carryOut();
     if (plan.size > 0) {
       const done = this.#forward(plan);
       if (done !== undefined) this.#settle(done.uses, done.rows);
@@ -98,15 +139,17 @@ export class Engine {
   get gauges(): EngineGauges {
     const { contextPerSlot, maxSequences } = this.#kernel.limits;
     let cells = 0;
-    for (const sequence of this.#scheduler.running) cells += sequence.computed;
+    for (const sequence of this.#placement.running) cells += sequence.computed;
     return {
-      running: this.#scheduler.runningCount,
+      running: this.#placement.runningCount,
       waiting: this.#scheduler.waitingCount + this.#requests.heldCount,
       kvUsage: cells / (contextPerSlot * maxSequences),
       steps: this.#steps,
       promptTokens: this.#promptTokens,
       generationTokens: this.#generationTokens,
       preemptions: this.#preemptions,
+      prefixQueries: this.#prefixQueries,
+      prefixHits: this.#prefixHits,
     };
   }
 
@@ -117,14 +160,13 @@ export class Engine {
   /** @throws Error naming the invariant that does not hold */
   checkIntegrity(): void {
     this.#scheduler.checkIntegrity();
-    const { runningCount, waitingCount, running } = this.#scheduler;
+    this.#placement.checkIntegrity();
     const open = this.#requests.sequenceCount - this.#requests.heldCount;
-    const scheduled = runningCount + waitingCount;
+    const scheduled = this.#placement.runningCount + this.#scheduler.waitingCount;
     if (open !== scheduled) throw new Error(`${open} open sequences, ${scheduled} scheduled`);
-    const held = new Map(running.map((sequence) => [sequence.slot, sequence.computed]));
     for (let slot = 0; slot < this.#kernel.limits.maxSequences; slot++) {
-      const length = this.#kernel.length(slot);
-      if (length !== (held.get(slot) ?? 0)) throw new Error(`slot ${slot} holds ${length}, not ${held.get(slot) ?? 0}`);
+      const [length, expected] = [this.#kernel.length(slot), this.#placement.tokens(slot)];
+      if (length !== expected) throw new Error(`slot ${slot} holds ${length}, not ${expected}`);
     }
   }
 
@@ -141,6 +183,7 @@ export class Engine {
         const rows = this.#kernel.forward(this.#batch);
         this.#countPrompt(left);
         advance(left);
+        for (const sequence of left.keys()) this.#placement.advance(sequence);
         return { uses, rows };
       } catch (error) {
         if (!(error instanceof KernelError)) throw error;
@@ -150,15 +193,30 @@ export class Engine {
     return undefined;
   }
 
-  /** Sends the last in line back to the queue, its work lost. False when only one is running: it will never fit. */
+  /** Frees what is only kept, then sends the last in line back to the queue. False: the only one will never fit. */
   #makeRoom(left: Map<Sequence, number>): boolean {
-    const victim = this.#scheduler.victim();
-    if (victim === undefined || this.#scheduler.runningCount < 2) return false;
-    left.delete(victim);
-    this.#kernel.clear(this.#scheduler.release(victim));
-    this.#scheduler.enqueue(victim);
-    this.#preemptions++;
+    if (!this.#placement.evict()) {
+      const victim = this.#scheduler.victim();
+      if (victim === undefined || this.#placement.runningCount < 2) return false;
+      left.delete(victim);
+      this.#placement.release(victim, false);
+      this.#enqueue(victim);
+      this.#preemptions++;
+    }
+    this.#carryOut();
     return true;
+  }
+
+  #enqueue(sequence: Sequence): void {
+    if (this.#prefixCaching || sequence.shared) extendChain(sequence, this.#chain);
+    this.#scheduler.enqueue(sequence);
+  }
+
+  #carryOut(): void {
+    for (const { from, to, tokens } of this.#placement.takeMoves()) {
+      if (from === to) this.#kernel.truncate(to, tokens);
+      else this.#kernel.copy(from, to, tokens);
+    }
   }
 
   #failPlan(left: Map<Sequence, number>, error: KernelError): void {
@@ -205,16 +263,16 @@ export class Engine {
     const logprobs = sequence.promptLogprobs;
     this.#report.prompts.push({
       request: sequence.request,
-      cachedTokens: 0,
+      cachedTokens: sequence.cached,
       ...(logprobs === undefined ? {} : { logprobs }),
     });
-    for (const sibling of this.#requests.takeHeld(sequence.request)) this.#scheduler.enqueue(sibling);
+    for (const sibling of this.#requests.takeHeld(sequence.request)) this.#enqueue(sibling);
   }
 
   #finish(sequence: Sequence, ending: Ending): void {
     this.#requests.finish(sequence);
     this.#report.finishes.push({ ...ending, ...this.#account(sequence) });
-    this.#drop(sequence);
+    this.#drop(sequence, true);
   }
 
   #account({ request, sample, prompt, output, clock }: Sequence): Omit<FinishReport, "reason"> {
@@ -232,21 +290,46 @@ export class Engine {
   /** Fails the whole request; its other samples end silently. */
   #fail(failure: FailureReport): void {
     if (!this.#requests.has(failure.request)) return;
-    this.abort(failure.request);
+    this.#close(failure.request, false);
     this.#report.failures.push(failure);
   }
 
-  #drop(sequence: Sequence): void {
-    if (sequence.state === "running") this.#kernel.clear(this.#scheduler.release(sequence));
-    else if (sequence.state === "waiting") this.#scheduler.dequeue(sequence);
+  #close(request: number, valid: boolean): void {
+    for (const sequence of this.#requests.of(request)) this.#drop(sequence, valid);
+    this.#requests.close(request);
+  }
+
+  /** @param valid whether what was computed may serve others */
+  #drop(sequence: Sequence, valid: boolean): void {
+    if (sequence.state === "running") {
+      if (valid && this.#prefixCaching) this.#nameOutput(sequence);
+      this.#placement.release(sequence, valid);
+      this.#carryOut();
+    } else if (sequence.state === "waiting") this.#scheduler.dequeue(sequence);
     sequence.state = "finished";
+  }
+
+  /** The next turn of a conversation starts with this answer. */
+  #nameOutput(sequence: Sequence): void {
+    extendChain(sequence, this.#chain);
+    this.#placement.advance(sequence);
   }
 
   #countPrompt(plan: Plan): void {
     for (const [sequence, count] of plan) {
-      if (sequence.clock.admitted === 0) sequence.clock.admitted = this.#now();
+      if (sequence.clock.admitted === 0) this.#noteAdmission(sequence);
       const left = sequence.prompt.length - sequence.computed;
       if (sequence.output.length === 0) this.#promptTokens += Math.min(count, left);
     }
+  }
+
+  /** Before the step's work is added, `computed` is what was found. Counted as vLLM does: tokens looked up, tokens found. */
+  #noteAdmission(sequence: Sequence): void {
+    sequence.clock.admitted = this.#now();
+    sequence.cached = sequence.computed;
+    this.#promptTokens += sequence.cached;
+    if (!this.#prefixCaching || sequence.promptLogprobs !== undefined) return;
+    this.#prefixQueries += sequence.prompt.length;
+    this.#prefixHits += sequence.cached;
   }
 }

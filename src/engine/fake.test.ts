@@ -63,7 +63,7 @@ describe("FakeKernel", () => {
       ]),
     );
     assert.equal(kernel.length(2), 2);
-    kernel.clear(2);
+    kernel.truncate(2, 0);
     assert.equal(kernel.length(2), 0);
     assert.equal(
       errorOf(() => kernel.forward(batchOf([[2, 2, 1]]))),

@@ -4,6 +4,7 @@
  *
  * Called by process.ts (init message `kernel: "fake"`) and by tests.
  */
+import { checkPrefix } from "./batch-check.ts";
 import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits } from "./kernel.ts";
 
 /** Plain data, so that it can cross the process border. Forwards count from 1; "crash" aborts the process. */
@@ -73,8 +74,17 @@ export class FakeKernel implements Kernel {
     return rows;
   }
 
-  clear(slot: number): void {
-    this.#tokensOf(slot).length = 0;
+  truncate(slot: number, length: number): void {
+    const tokens = this.#tokensOf(slot);
+    checkPrefix(slot, length, tokens.length);
+    tokens.length = length;
+  }
+
+  copy(from: number, to: number, length: number): void {
+    const [source, target] = [this.#tokensOf(from), this.#tokensOf(to)];
+    if (from === to) throw new KernelError("invalid", `slot ${from} is copied onto itself`);
+    checkPrefix(from, length, source.length);
+    target.splice(0, target.length, ...source.slice(0, length));
   }
 
   length(slot: number): number {

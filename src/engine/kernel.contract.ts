@@ -36,7 +36,7 @@ export function kernelContract(name: string, options: ContractOptions): void {
   let kernel: Kernel;
   const forward = (entries: readonly Entry[]): number[][] => copy(kernel.forward(batchOf(kernel, entries)));
   const clearAll = (): void => {
-    for (let slot = 0; slot < kernel.limits.maxSequences; slot++) kernel.clear(slot);
+    for (let slot = 0; slot < kernel.limits.maxSequences; slot++) kernel.truncate(slot, 0);
   };
   const refused = (batch: Batch): void => {
     const before = Array.from({ length: kernel.limits.maxSequences }, (_, slot) => kernel.length(slot));
@@ -92,12 +92,12 @@ export function kernelContract(name: string, options: ContractOptions): void {
   it("keeps slots apart and forgets what is cleared", () => {
     const first = forward(run(0, [3, 4]));
     forward(run(1, [8, 8, 8]));
-    kernel.clear(0);
+    kernel.truncate(0, 0);
     assert.equal(kernel.length(0), 0);
     assert.equal(kernel.length(1), 3);
     assert.deepEqual(forward(run(0, [3, 4])), first);
-    kernel.clear(0);
-    kernel.clear(0);
+    kernel.truncate(0, 0);
+    kernel.truncate(0, 0);
   });
 
   it("refuses what breaks the invariants, and changes nothing", () => {
@@ -133,7 +133,32 @@ export function kernelContract(name: string, options: ContractOptions): void {
         ),
       ),
     );
-    assert.throws(() => kernel.clear(limits.maxSequences), KernelError);
+    assert.throws(() => kernel.truncate(limits.maxSequences, 0), KernelError);
+  });
+
+  it("goes on from a truncated or copied prefix as if it had computed it", () => {
+    const whole = forward(run(0, [3, 9, 4, 7, 5]));
+    kernel.truncate(0, 2);
+    assert.equal(kernel.length(0), 2);
+    assert.deepEqual(forward(run(0, [4, 7, 5])), whole);
+    forward(run(2, [6, 6]));
+    kernel.copy(0, 2, 3);
+    kernel.copy(2, 3, 1);
+    kernel.truncate(0, 0);
+    assert.deepEqual(
+      [0, 2, 3].map((slot) => kernel.length(slot)),
+      [0, 3, 1],
+    );
+    assert.deepEqual(forward([...run(2, [7, 5]), ...run(3, [9, 4, 7, 5])]), [whole[0], whole[0]]);
+    for (const wrong of [
+      () => kernel.truncate(2, 6),
+      () => kernel.truncate(2, -1),
+      () => kernel.copy(2, 2, 1),
+      () => kernel.copy(2, kernel.limits.maxSequences, 1),
+      () => kernel.copy(-1, 2, 0),
+      () => kernel.copy(3, 1, 6),
+    ])
+      assert.throws(wrong, (error) => error instanceof KernelError && error.code === "invalid");
   });
 
   it("holds as many tokens as it promises, and not one more", () => {

@@ -61,8 +61,13 @@ export interface Kernel {
    * @throws KernelError; after `full` or `invalid` nothing has changed.
    */
   forward(batch: Batch): readonly Float32Array[];
-  /** Forgets all tokens of a slot. Free for an empty slot. */
-  clear(slot: number): void;
+  /** Forgets all but the first `length` tokens of a slot; it holds at least as many. Free where nothing changes. */
+  truncate(slot: number, length: number): void;
+  /**
+   * Slot `to` holds the first `length` tokens of slot `from` (another one, with at least as many), and nothing else.
+   * Costs a copy of a whole slot, however short the prefix is.
+   */
+  copy(from: number, to: number, length: number): void;
   /** Tokens the slot holds. */
   length(slot: number): number;
   close(): void;

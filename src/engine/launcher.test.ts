@@ -8,6 +8,7 @@ import { Fault } from "#core/fault.ts";
 import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
+import { NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
 import type { FakeFault, FakeScript } from "./fake.ts";
 import { EngineStartError, startEngine } from "./launcher.ts";
 import { WINDOW } from "./loop.ts";
@@ -33,6 +34,7 @@ async function start(script: FakeScript = {}, changes: Partial<EngineOptions> = 
     maxNumBatchedTokens: 64,
     contextLength: 100_000,
     schedulingPolicy: "fcfs",
+    prefixCache: NO_PREFIX_CACHE,
     restartAfterMs: 5,
     ...changes,
   });
@@ -276,6 +278,7 @@ describe("startEngine", () => {
         maxNumBatchedTokens: 64,
         contextLength: 256,
         schedulingPolicy: "fcfs",
+        prefixCache: NO_PREFIX_CACHE,
       })});
       console.log(engine.pid);
       setInterval(() => {}, 1000);`;

@@ -8,9 +8,21 @@ import { FakeKernel } from "./fake.ts";
 import { EngineLoop, WINDOW } from "./loop.ts";
 import { MessageError, type Notice, readCommand, readNotice, type StepMessage } from "./messages.ts";
 import { packLogprobs, packStep, unpackLogprobs } from "./packed.ts";
+import { createBlockHasher, NO_PREFIX_CACHE } from "./prefix/hash.ts";
 import { emptyReport } from "./report.ts";
 
-const GAUGES = { running: 0, waiting: 0, kvUsage: 0, steps: 0, promptTokens: 0, generationTokens: 0, preemptions: 0 };
+const GAUGES = {
+  running: 0,
+  waiting: 0,
+  kvUsage: 0,
+  steps: 0,
+  promptTokens: 0,
+  generationTokens: 0,
+  preemptions: 0,
+  prefixQueries: 0,
+  prefixHits: 0,
+};
+const hasher = await createBlockHasher("sha256");
 const position = (token: number, top: number): PositionLogprobs => ({
   chosen: { token, logprob: -0.5, rank: 1 },
   top: Array.from({ length: top }, (_, at) => ({ token: at, logprob: -at, rank: at + 1 })),
@@ -71,7 +83,13 @@ describe("messages", () => {
 });
 
 describe("EngineLoop", () => {
-  const limits = { maxNumSeqs: 8, maxNumBatchedTokens: 64, contextLength: 4096, schedulingPolicy: "fcfs" as const };
+  const limits = {
+    maxNumSeqs: 8,
+    maxNumBatchedTokens: 64,
+    contextLength: 4096,
+    schedulingPolicy: "fcfs" as const,
+    prefixCache: NO_PREFIX_CACHE,
+  };
   const submit = (request: number, maxTokens: number) =>
     ({
       type: "submit",
@@ -87,7 +105,7 @@ describe("EngineLoop", () => {
 
   it("stops WINDOW messages ahead of the last ack, and goes on after one", async () => {
     const posted: Notice[] = [];
-    const loop = new EngineLoop(new Engine(new FakeKernel({ contextPerSlot: 4096 }), limits), (notice) =>
+    const loop = new EngineLoop(new Engine(new FakeKernel({ contextPerSlot: 4096 }), limits, hasher), (notice) =>
       posted.push(notice),
     );
     loop.handle(submit(1, 1000));
@@ -103,7 +121,9 @@ describe("EngineLoop", () => {
 
   it("takes commands between steps, and says what an abort changed", async () => {
     const posted: StepMessage[] = [];
-    const loop = new EngineLoop(new Engine(new FakeKernel(), limits), (notice) => posted.push(notice as StepMessage));
+    const loop = new EngineLoop(new Engine(new FakeKernel(), limits, hasher), (notice) =>
+      posted.push(notice as StepMessage),
+    );
     loop.handle(submit(1, 50));
     loop.handle(submit(1, 50));
     await turns(3);

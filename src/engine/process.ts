@@ -9,6 +9,7 @@ import { openFakeKernel } from "./fake.ts";
 import type { Kernel } from "./kernel.ts";
 import { EngineLoop } from "./loop.ts";
 import { type Command, type KernelInit, type Notice, readCommand } from "./messages.ts";
+import { createBlockHasher } from "./prefix/hash.ts";
 
 type NativeModule = { openNativeKernel(options: unknown): Kernel | Promise<Kernel> };
 
@@ -26,7 +27,8 @@ async function openKernel(init: KernelInit): Promise<Kernel> {
 async function start({ kernel: init, limits }: Extract<Command, { type: "init" }>): Promise<EngineLoop | undefined> {
   try {
     const kernel = await openKernel(init);
-    const engine = new Engine(kernel, limits);
+    const { algorithm, seed } = limits.prefixCache;
+    const engine = new Engine(kernel, limits, await createBlockHasher(algorithm, seed));
     post({ type: "ready", limits: kernel.limits });
     return new EngineLoop(engine, post);
   } catch (error) {

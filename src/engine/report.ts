@@ -55,6 +55,9 @@ export interface EngineGauges {
   readonly promptTokens: number;
   readonly generationTokens: number;
   readonly preemptions: number;
+  /** Tokens that were looked up in the prefix cache, and found there. */
+  readonly prefixQueries: number;
+  readonly prefixHits: number;
 }
 
 export interface StepReport {

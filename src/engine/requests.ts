@@ -15,7 +15,7 @@ export interface Submission {
   readonly sampling: SamplingParams;
   readonly samples: number;
   readonly priority: number;
-  /** Room for the prefix cache: the salt at the root of its hashes. */
+  /** The salt at the root of its cached blocks: two salts never share one. */
   readonly cacheSalt?: string;
 }
 
@@ -40,11 +40,13 @@ export class Requests {
   #arrivals = 0;
 
   /** Opens a request; returns the sequences that may run now. @param arrived seconds */
-  open({ request, prompt, sampling, samples, priority }: Submission, arrived: number): Sequence[] {
+  open({ request, prompt, sampling, samples, priority, cacheSalt = "" }: Submission, arrived: number): Sequence[] {
     const sequences: Sequence[] = [];
     for (let sample = 0; sample < samples; sample++) {
       const order = this.#arrivals++;
-      sequences.push(new Sequence({ request, sample, order, prompt, sampling, priority, arrived }));
+      sequences.push(
+        new Sequence({ request, sample, order, prompt, sampling, priority, arrived, cacheSalt, shared: samples > 1 }),
+      );
     }
     this.#open.set(request, new Set(sequences));
     const held = sampling.promptLogprobs === undefined ? [] : sequences.splice(1);

@@ -2,15 +2,32 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { NEUTRAL_SAMPLING } from "#core/sampling.ts";
+import { Placement } from "./placement.ts";
 import { type Plan, Scheduler, type SchedulerLimits } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
+
+/** A scheduler with its slots; nothing is cached. */
+function schedulerOf(limits: SchedulerLimits): { scheduler: Scheduler; placement: Placement } {
+  const placement = new Placement({ slots: limits.maxSequences, blockSize: 4, minCopyTokens: 4, retain: false });
+  return { scheduler: new Scheduler(limits, placement), placement };
+}
 
 const LIMITS: SchedulerLimits = { maxSequences: 4, maxBatchTokens: 10, maxPromptRows: 3, policy: "fcfs" };
 
 function sequenceOf(order: number, length: number, priority = 0, promptLogprobs = false): Sequence {
   const sampling = promptLogprobs ? { ...NEUTRAL_SAMPLING, promptLogprobs: 0 } : NEUTRAL_SAMPLING;
   const prompt = new Int32Array(length);
-  return new Sequence({ request: order, sample: 0, order, prompt, sampling, priority, arrived: 0 });
+  return new Sequence({
+    request: order,
+    sample: 0,
+    order,
+    prompt,
+    sampling,
+    priority,
+    arrived: 0,
+    cacheSalt: "",
+    shared: false,
+  });
 }
 
 /** What a forward and a settle do to the sequences: compute, and grow by a token once all is computed. */
@@ -29,7 +46,7 @@ const tokensOf = (plan: Plan): Record<number, number> =>
 
 describe("Scheduler", () => {
   it("serves decodes first, then prompts in chunks, in order of arrival", () => {
-    const scheduler = new Scheduler(LIMITS);
+    const { scheduler } = schedulerOf(LIMITS);
     for (const [order, length] of [
       [0, 2],
       [1, 14],
@@ -50,11 +67,11 @@ describe("Scheduler", () => {
   });
 
   it("takes the lowest free slot", () => {
-    const scheduler = new Scheduler(LIMITS);
+    const { scheduler, placement } = schedulerOf(LIMITS);
     const sequences = [0, 1, 2].map((order) => sequenceOf(order, 1));
     for (const sequence of sequences) scheduler.enqueue(sequence);
     run(scheduler.schedule());
-    scheduler.release(sequences[1] as Sequence);
+    placement.release(sequences[1] as Sequence, true);
     const next = sequenceOf(3, 1);
     scheduler.enqueue(next);
     scheduler.schedule();
@@ -66,7 +83,7 @@ describe("Scheduler", () => {
       ["fcfs", 0],
       ["priority", 2],
     ] as const) {
-      const scheduler = new Scheduler({ ...LIMITS, maxSequences: 1, policy });
+      const { scheduler } = schedulerOf({ ...LIMITS, maxSequences: 1, policy });
       for (const [order, priority] of [
         [0, 5],
         [1, 5],
@@ -78,7 +95,7 @@ describe("Scheduler", () => {
   });
 
   it("gives a paused sequence nothing and keeps its slot", () => {
-    const scheduler = new Scheduler(LIMITS);
+    const { scheduler } = schedulerOf(LIMITS);
     const sequence = sequenceOf(0, 3);
     scheduler.enqueue(sequence);
     run(scheduler.schedule());
@@ -90,7 +107,7 @@ describe("Scheduler", () => {
   });
 
   it("takes few prompt-logprob rows a step and lets others pass", () => {
-    const scheduler = new Scheduler(LIMITS);
+    const { scheduler } = schedulerOf(LIMITS);
     scheduler.enqueue(sequenceOf(0, 8, 0, true));
     scheduler.enqueue(sequenceOf(1, 5, 0, false));
     const plan = scheduler.schedule();
@@ -98,7 +115,7 @@ describe("Scheduler", () => {
   });
 
   it("refuses more slots than the budget has tokens", () => {
-    assert.throws(() => new Scheduler({ ...LIMITS, maxSequences: 11 }), RangeError);
+    assert.throws(() => schedulerOf({ ...LIMITS, maxSequences: 11 }), RangeError);
   });
 
   it("holds its invariants and follows a naive model under any commands", () => {
@@ -119,7 +136,7 @@ describe("Scheduler", () => {
     });
     fc.assert(
       fc.property(limits, fc.array(command, { maxLength: 60 }), (chosen, commands) => {
-        const scheduler = new Scheduler(chosen);
+        const { scheduler, placement } = schedulerOf(chosen);
         const live: Sequence[] = [];
         commands.forEach((todo, order) => {
           if (todo.kind === "submit") {
@@ -130,10 +147,10 @@ describe("Scheduler", () => {
             const sequence = live[todo.pick % Math.max(1, live.length)];
             if (sequence === undefined) return;
             if (todo.kind === "toggle") sequence.paused = !sequence.paused;
-            else drop(scheduler, live, sequence);
+            else drop(scheduler, placement, live, sequence);
           } else step(scheduler, live, chosen);
           scheduler.checkIntegrity();
-          assert.equal(scheduler.runningCount + scheduler.waitingCount, live.length);
+          assert.equal(placement.runningCount + scheduler.waitingCount, live.length);
         });
       }),
       { numRuns: 300 },
@@ -141,8 +158,8 @@ describe("Scheduler", () => {
   });
 });
 
-function drop(scheduler: Scheduler, live: Sequence[], sequence: Sequence): void {
-  if (sequence.state === "running") scheduler.release(sequence);
+function drop(scheduler: Scheduler, placement: Placement, live: Sequence[], sequence: Sequence): void {
+  if (sequence.state === "running") placement.release(sequence, true);
   else scheduler.dequeue(sequence);
   sequence.state = "finished";
   live.splice(live.indexOf(sequence), 1);

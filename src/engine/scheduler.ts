@@ -1,24 +1,25 @@
 /**
- * Decides how many tokens each sequence gets in this step. That one map is all there is: prefill, decode, chunking
- * and admission are read off it; prefix hits, preemption and adapters will be too.
+ * Decides how many tokens each sequence gets in this step. That one map is all there is: prefill, decode, chunking,
+ * admission and prefix hits are read off it; where a sequence sits is placement.ts's.
  *
  * Rules, in order:
  *  1. every decoding sequence gets its one token, so that no prompt ever makes a running answer wait;
  *  2. running prompts get what is left, first come first served (or by priority), in chunks;
- *  3. waiting sequences are admitted to the lowest free slot while there is a slot and budget left;
+ *  3. waiting sequences are admitted while there is a slot and budget left; one whose prompt starts like a running
+ *     prompt waits until it can take that over;
  *  4. a paused sequence (slow reader) gets nothing and keeps its slot.
- * The kernel is fastest with dense ascending slots, hence the lowest free slot first.
  *
- * Invariants (checkIntegrity): a slot belongs to at most one sequence; waiting is sorted; the plan never exceeds the
- * budget. Rule 1 always fits, because there are no more slots than tokens in the budget. Called by engine.ts only.
+ * Invariants (checkIntegrity): waiting is sorted; the plan never exceeds the budget. Rule 1 always fits, because there
+ * are no more slots than tokens in the budget. Called by engine.ts only.
  */
+import type { Placement } from "./placement.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** fcfs: order of arrival. priority: lower first, then order of arrival. As vLLM's --scheduling-policy. */
 export type SchedulingPolicy = "fcfs" | "priority";
 
 export interface SchedulerLimits {
-  /** Slots, ≥ 1 and ≤ maxBatchTokens. */
+  /** Sequences that run at once, ≥ 1 and ≤ maxBatchTokens. */
   readonly maxSequences: number;
   /** Token budget of a step. */
   readonly maxBatchTokens: number;
@@ -30,28 +31,20 @@ export interface SchedulerLimits {
 /** Tokens per sequence in this step, each ≥ 1. */
 export type Plan = ReadonlyMap<Sequence, number>;
 
+/** Waiting sequences that may be passed over in one step because they wait for another's prompt. */
+const MAX_PASSED_OVER = 64;
+
 export class Scheduler {
   readonly #limits: SchedulerLimits;
-  readonly #slots: (Sequence | undefined)[];
+  readonly #placement: Placement;
   readonly #waiting: Sequence[] = [];
 
-  constructor(limits: SchedulerLimits) {
+  constructor(limits: SchedulerLimits, placement: Placement) {
     if (limits.maxSequences < 1 || limits.maxSequences > limits.maxBatchTokens) {
       throw new RangeError(`maxSequences ${limits.maxSequences} does not lie in 1 … ${limits.maxBatchTokens}`);
     }
     this.#limits = limits;
-    this.#slots = new Array<Sequence | undefined>(limits.maxSequences).fill(undefined);
-  }
-
-  /** Running sequences, by slot. */
-  get running(): Sequence[] {
-    return this.#slots.filter((sequence) => sequence !== undefined);
-  }
-
-  get runningCount(): number {
-    let count = 0;
-    for (const sequence of this.#slots) if (sequence !== undefined) count++;
-    return count;
+    this.#placement = placement;
   }
 
   get waitingCount(): number {
@@ -71,15 +64,6 @@ export class Scheduler {
     this.#waiting.splice(low, 0, sequence);
   }
 
-  /** Takes a running sequence off its slot; returns the slot, which the caller clears in the kernel. */
-  release(sequence: Sequence): number {
-    const { slot } = sequence;
-    this.#slots[slot] = undefined;
-    sequence.slot = -1;
-    sequence.computed = 0;
-    return slot;
-  }
-
   /** Forgets a waiting sequence. */
   dequeue(sequence: Sequence): void {
     const at = this.#waiting.indexOf(sequence);
@@ -89,7 +73,7 @@ export class Scheduler {
   /** The running sequence that gives way when the kernel is full: the one that would be served last. */
   victim(): Sequence | undefined {
     let last: Sequence | undefined;
-    for (const sequence of this.running) {
+    for (const sequence of this.#placement.running) {
       if (last === undefined || this.#compare(last, sequence) < 0) last = sequence;
     }
     return last;
@@ -99,8 +83,8 @@ export class Scheduler {
     const plan = new Map<Sequence, number>();
     const budget = { tokens: this.#limits.maxBatchTokens, rows: this.#limits.maxPromptRows };
     const prefills: Sequence[] = [];
-    for (const sequence of this.#slots) {
-      if (sequence === undefined || sequence.paused) continue;
+    for (const sequence of this.#placement.running) {
+      if (sequence.paused) continue;
       if (!sequence.decoding) prefills.push(sequence);
       else {
         plan.set(sequence, 1);
@@ -115,14 +99,7 @@ export class Scheduler {
 
   /** @throws Error naming the invariant that does not hold */
   checkIntegrity(): void {
-    const seen = new Set<Sequence>();
-    this.#slots.forEach((sequence, slot) => {
-      if (sequence === undefined) return;
-      if (sequence.slot !== slot || sequence.state !== "running")
-        throw new Error(`slot ${slot} and its sequence differ`);
-      if (sequence.computed >= sequence.length) throw new Error(`slot ${slot} has nothing left to compute`);
-      seen.add(sequence);
-    });
+    const seen = new Set<Sequence>(this.#placement.running);
     this.#waiting.forEach((sequence, at) => {
       const before = this.#waiting[at - 1];
       if (sequence.state !== "waiting" || sequence.slot !== -1) throw new Error("a waiting sequence has a slot");
@@ -133,20 +110,23 @@ export class Scheduler {
 
   #admit(plan: Map<Sequence, number>, budget: Budget): void {
     let at = 0;
-    let slot = this.#slots.indexOf(undefined);
-    while (slot >= 0 && budget.tokens > 0 && at < this.#waiting.length) {
+    let passedOver = 0;
+    while (budget.tokens > 0 && at < this.#waiting.length && passedOver < MAX_PASSED_OVER && this.#hasRoom()) {
       const sequence = this.#waiting[at] as Sequence;
-      if (sequence.paused) {
+      const waits = !sequence.paused && this.#placement.shouldWait(sequence);
+      if (sequence.paused || waits) {
+        if (waits) passedOver++;
         at++;
         continue;
       }
       this.#waiting.splice(at, 1);
-      this.#slots[slot] = sequence;
-      sequence.slot = slot;
-      sequence.state = "running";
+      this.#placement.seat(sequence);
       this.#grant(sequence, plan, budget);
-      slot = this.#slots.indexOf(undefined, slot + 1);
     }
+  }
+
+  #hasRoom(): boolean {
+    return this.#placement.hasRoom && this.#placement.runningCount < this.#limits.maxSequences;
   }
 
   #grant(sequence: Sequence, plan: Map<Sequence, number>, budget: Budget): void {

@@ -2,10 +2,12 @@
  * One stream of tokens in the engine: what it was asked for, what it holds, how far the kernel has computed it.
  *
  * Invariants: 0 ≤ computed < length while it lives; slot ≥ 0 exactly while running; numbers that follow from others
- * are getters. Written by scheduler.ts (state, slot), step.ts (computed) and settle.ts (output) only.
+ * are getters. Written by scheduler.ts and placement.ts (state, slot), step.ts (computed), settle.ts (output) and prefix/chain.ts
+ * (blocks) only.
  */
 import type { PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
+import type { BlockHash } from "./prefix/hash.ts";
 import type { SequenceSampler } from "./sampler/sampler.ts";
 
 /** A waiting sequence has no slot; a finished one is known to nobody but its last reader. */
@@ -28,6 +30,10 @@ export interface SequenceInit {
   readonly sampling: SamplingParams;
   readonly priority: number;
   readonly arrived: number;
+  /** Root of the sequence's cached blocks; two salts never share one. */
+  readonly cacheSalt: string;
+  /** Whether other samples of the request have the same prompt. */
+  readonly shared: boolean;
 }
 
 export class Sequence {
@@ -38,6 +44,10 @@ export class Sequence {
   readonly sampling: SamplingParams;
   readonly priority: number;
   readonly clock: SequenceClock;
+  readonly cacheSalt: string;
+  readonly shared: boolean;
+  /** Names of the full blocks of known tokens, as far as they were made (prefix/chain.ts). */
+  readonly blocks: BlockHash[] = [];
   /** Tokens generated so far. */
   readonly output: number[] = [];
   /** Prompt logprobs collected so far, one a prompt position; only where this sequence reports them. */
@@ -49,6 +59,8 @@ export class Sequence {
   slot = -1;
   /** Tokens that the kernel holds. */
   computed = 0;
+  /** Prompt tokens that were found computed when it was first seated; -1 = not yet. */
+  cached = -1;
   /** Made at the first draw, so that a waiting sequence costs no sampler state. */
   sampler: SequenceSampler | undefined;
 
@@ -59,6 +71,8 @@ export class Sequence {
     this.prompt = init.prompt;
     this.sampling = init.sampling;
     this.priority = init.priority;
+    this.cacheSalt = init.cacheSalt;
+    this.shared = init.shared;
     this.clock = { arrived: init.arrived, admitted: 0, firstToken: 0 };
     // The prompt is the same for all samples: the first one reports it.
     const reports = init.sample === 0 && init.sampling.promptLogprobs !== undefined;

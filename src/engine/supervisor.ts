@@ -199,11 +199,11 @@ export class Supervisor implements EngineHandle {
   }
 
   async #launchChild(): Promise<void> {
-    const { kernel, maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy } = this.#options;
+    const { kernel, maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = this.#options;
     const { env, execArgv, log } = this.#options;
     const options: LaunchOptions = {
       kernel,
-      limits: { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy },
+      limits: { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
       startTimeoutMs: this.#options.startTimeoutMs ?? 120_000,
       ...(env === undefined ? {} : { env }),
       ...(execArgv === undefined ? {} : { execArgv }),

@@ -12,6 +12,8 @@ const NOTHING: EngineGauges = {
   promptTokens: 0,
   generationTokens: 0,
   preemptions: 0,
+  prefixQueries: 0,
+  prefixHits: 0,
 };
 
 function sum(a: EngineGauges, b: EngineGauges): EngineGauges {
@@ -21,6 +23,8 @@ function sum(a: EngineGauges, b: EngineGauges): EngineGauges {
     promptTokens: a.promptTokens + b.promptTokens,
     generationTokens: a.generationTokens + b.generationTokens,
     preemptions: a.preemptions + b.preemptions,
+    prefixQueries: a.prefixQueries + b.prefixQueries,
+    prefixHits: a.prefixHits + b.prefixHits,
   };
 }
 

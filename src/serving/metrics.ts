@@ -252,8 +252,17 @@ function registerTotals({ registry, models }: MetricsOptions): void {
   total("vllm:prompt_tokens_total", "Number of prefill tokens processed.", (stats) => stats.promptTokens);
   total("vllm:generation_tokens_total", "Number of generation tokens processed.", (stats) => stats.generationTokens);
   total("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", (stats) => stats.preemptions);
-  total("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.", () => 0);
-  total("vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.", () => 0);
+  total(
+    "vllm:prefix_cache_queries_total",
+    "Prefix cache queries, in terms of number of queried tokens.",
+    (stats) => stats.prefixQueries,
+  );
+  total(
+    "vllm:prefix_cache_hits_total",
+    "Prefix cache hits, in terms of number of cached tokens.",
+    (stats) => stats.prefixHits,
+  );
+  total("vllm:prompt_tokens_cached_total", "Number of prompt tokens found in a cache.", (stats) => stats.prefixHits);
   total("castellan:engine_restarts_total", "Times an engine process was started again.", (stats) => stats.restarts);
 }
 

@@ -7,6 +7,7 @@ import OpenAI, { InternalServerError } from "openai";
 import type { ModelInfo } from "#core/model.ts";
 import { startEngine } from "#engine/launcher.ts";
 import type { EngineHandle } from "#engine/options.ts";
+import { NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import { EVERY_SCOPE } from "#policy/authorize.ts";
 import { routes, type Services } from "#routes/index.ts";
@@ -47,6 +48,7 @@ before(async () => {
     maxNumBatchedTokens: 64,
     contextLength: 4096,
     schedulingPolicy: "fcfs",
+    prefixCache: NO_PREFIX_CACHE,
     maxNumQueuedReqs: 64,
     restartAfterMs: 5,
   });

@@ -31,7 +31,7 @@ test("two thousand forwards leave the process no larger than two hundred did", (
           [1, 5, true],
         ]),
       );
-      if (kernel.length(0) === kernel.limits.contextPerSlot) for (const slot of [0, 1]) kernel.clear(slot);
+      if (kernel.length(0) === kernel.limits.contextPerSlot) for (const slot of [0, 1]) kernel.truncate(slot, 0);
     }
   };
   forward(200);

@@ -8,7 +8,7 @@
  */
 import { availableParallelism } from "node:os";
 import koffi from "koffi";
-import { checkBatch } from "#engine/batch-check.ts";
+import { checkBatch, checkPrefix } from "#engine/batch-check.ts";
 import { type Batch, type Kernel, KernelError, type KernelLimits } from "#engine/kernel.ts";
 import type { Pointer } from "./library.ts";
 import { type OpenModel, openModel } from "./model.ts";
@@ -132,12 +132,31 @@ class NativeKernel implements Kernel {
     return this.views.rows.length === count ? this.views.rows : this.views.rows.slice(0, count);
   }
 
-  clear(slot: number): void {
-    if (!(slot >= 0 && slot < this.limits.maxSequences))
-      throw new KernelError("invalid", `slot ${slot} does not exist`);
-    if (this.lengths[slot] === 0) return;
-    this.model.library.removeTokens(this.memory, slot, 0, -1);
-    this.lengths[slot] = 0;
+  truncate(slot: number, length: number): void {
+    const held = this.heldBy(slot);
+    checkPrefix(slot, length, held);
+    if (length === held) return;
+    if (!this.model.library.removeTokens(this.memory, slot, length, -1))
+      throw new KernelError("failed", "this model's state cannot be cut");
+    this.lengths[slot] = length;
+  }
+
+  copy(from: number, to: number, length: number): void {
+    const held = this.heldBy(from);
+    this.heldBy(to);
+    if (from === to) throw new KernelError("invalid", `slot ${from} is copied onto itself`);
+    checkPrefix(from, length, held);
+    // Between slots with cells of their own only whole slots are copied (llama_kv_cache::seq_cp asserts it); the
+    // bytes move at the next decode, in the order of the calls.
+    this.model.library.copySequence(this.memory, from, to, -1, -1);
+    this.lengths[to] = held;
+    this.truncate(to, length);
+  }
+
+  private heldBy(slot: number): number {
+    const held = slot >= 0 ? this.lengths[slot] : undefined;
+    if (held === undefined) throw new KernelError("invalid", `slot ${slot} does not exist`);
+    return held;
   }
 
   length(slot: number): number {

@@ -26,6 +26,7 @@ export interface Library {
   maxSequences(context: Pointer): number;
   memory(context: Pointer): Pointer;
   removeTokens(memory: Pointer, sequence: number, from: number, to: number): boolean;
+  copySequence(memory: Pointer, from: number, to: number, start: number, end: number): void;
   decode(context: Pointer, batch: Struct): number;
   logits(context: Pointer): Pointer;
   vocabulary(model: Pointer): Pointer;
@@ -105,6 +106,7 @@ function bind(llama: LibraryHandle): Library {
     maxSequences: f("uint32_t llama_n_seq_max(void *context)"),
     memory: f("void *llama_get_memory(void *context)"),
     removeTokens: f("bool llama_memory_seq_rm(void *memory, int32_t sequence, int32_t from, int32_t to)"),
+    copySequence: f("void llama_memory_seq_cp(void *memory, int32_t from, int32_t to, int32_t start, int32_t end)"),
     decode: f("int32_t llama_decode(void *context, llama_batch batch)"),
     logits: f("void *llama_get_logits(void *context)"),
     vocabulary: f("void *llama_model_get_vocab(void *model)"),
