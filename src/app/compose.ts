@@ -174,7 +174,13 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
 
 function prefixCache(settings: Settings): PrefixCacheOptions {
   const { prefixCachingHashSeed: seed, prefixCachingHashAlgo: algorithm, blockSize } = settings;
-  return { enabled: settings.enablePrefixCaching, algorithm, blockSize, ...(seed === undefined ? {} : { seed }) };
+  return {
+    enabled: settings.enablePrefixCaching,
+    algorithm,
+    blockSize,
+    reuseGenerated: settings.prefixCachingGenerated,
+    ...(seed === undefined ? {} : { seed }),
+  };
 }
 
 function engineEnvironment(env: Environment): Record<string, string> {

@@ -148,6 +148,10 @@ export const SETTINGS = {
     variables: ["PYTHONHASHSEED"],
     secret: true,
   }),
+  prefixCachingGenerated: switched(false, {
+    section: ENGINE,
+    doc: "Also reuse what was computed while answering: next turns start sooner, and their answers may depend on it.",
+  }),
   blockSize: integer(16, [1, 1024], { section: ENGINE, doc: "Tokens of a cached block." }),
   maxNumQueuedReqs: integer(1024, [1, 1_000_000], {
     section: ENGINE,

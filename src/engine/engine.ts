@@ -76,9 +76,17 @@ export class Engine {
       blockSize,
       minCopyTokens: Math.max(blockSize, kernel.limits.contextPerSlot / COPY_SHARE),
       retain: enabled,
+      prefillBlock: kernel.limits.prefillBlock,
+      reuseGenerated: limits.prefixCache.reuseGenerated,
     });
     this.#scheduler = new Scheduler(
-      { maxSequences, maxBatchTokens, maxPromptRows: MAX_PROMPT_ROWS, policy },
+      {
+        maxSequences,
+        maxBatchTokens,
+        maxPromptRows: MAX_PROMPT_ROWS,
+        policy,
+        prefillBlock: kernel.limits.prefillBlock,
+      },
       this.#placement,
     );
     this.#sampler = new Sampler(kernel.limits.vocabularySize);

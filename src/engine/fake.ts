@@ -31,7 +31,11 @@ export const FAKE_LIMITS: KernelLimits = {
   maxSequences: 8,
   maxBatchTokens: 64,
   endOfTurn: [2],
+  prefillBlock: 1,
 };
+
+/** Added to a token that was computed as part of a prefill block. */
+const IN_BLOCK = 1 << 24;
 
 function mix(hash: number, value: number): number {
   let mixed = Math.imul(hash ^ value, 0x9e3779b1);
@@ -56,8 +60,9 @@ export class FakeKernel implements Kernel {
   #closed = false;
 
   constructor(script: FakeScript = {}, row?: FakeRow) {
-    const { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn } = { ...FAKE_LIMITS, ...script };
-    this.limits = { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn };
+    const limits = { ...FAKE_LIMITS, ...script };
+    const { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn, prefillBlock } = limits;
+    this.limits = { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn, prefillBlock };
     this.#script = script;
     this.#row = row;
     this.#slots = Array.from({ length: maxSequences }, () => []);
@@ -99,14 +104,26 @@ export class FakeKernel implements Kernel {
     let used = 0;
     for (let at = 0; at < batch.count; at++) {
       const tokens = this.#slots[batch.slots[at] as number] as number[];
-      tokens.push(batch.tokens[at] as number);
+      tokens.push((batch.tokens[at] as number) + (this.#inBlock(batch, at) ? IN_BLOCK : 0));
       if (batch.outputs[at] === 0) continue;
       this.#rows[used] ??= new Float32Array(this.limits.vocabularySize);
       const row = this.#rows[used++] as Float32Array;
       if (this.#row === undefined) hashRow(tokens, row);
-      else row.set(this.#row(tokens));
+      else row.set(this.#row(tokens.map((token) => token % IN_BLOCK)));
     }
     return this.#rows.slice(0, used);
+  }
+
+  /** Whether the real kernel would compute this entry as part of a block: then the rows say so for ever. */
+  #inBlock(batch: Batch, at: number): boolean {
+    const { prefillBlock } = this.limits;
+    if (prefillBlock === 1) return false;
+    const slot = batch.slots[at];
+    let [first, last] = [at, at];
+    while (first > 0 && batch.slots[first - 1] === slot) first--;
+    while (last + 1 < batch.count && batch.slots[last + 1] === slot) last++;
+    const count = last - first + 1;
+    return at - first < count - (count % prefillBlock);
   }
 
   #faultOf(batch: Batch): FakeFault | undefined {

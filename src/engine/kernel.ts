@@ -15,6 +15,12 @@ export interface KernelLimits {
   /** Tokens that one forward can take. */
   readonly maxBatchTokens: number;
   readonly endOfTurn: readonly number[];
+  /**
+   * A slot that brings so many tokens to a forward has each whole run of them computed as a block, in another order of
+   * additions than fewer tokens are. So that a row never depends on chunking, prompts come in whole blocks from their
+   * start on, and what is left after the last whole one comes in smaller chunks. 1: rows never depend on it.
+   */
+  readonly prefillBlock: number;
 }
 
 /**

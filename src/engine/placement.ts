@@ -6,11 +6,10 @@
  * (llama.cpp, split_equal). So a new sequence sits beside those that run, what it shares with another slot is copied
  * there, and gaps that nobody fills are closed by moving a sequence. What ended stays in its slot until the slot is
  * wanted; the least recently used goes first.
- * Invariants (checkIntegrity): a slot belongs to at most one sequence; the index tells what the kernel holds once
+ * Invariants (checkIntegrity): a slot belongs to at most one sequence; the holdings tell what the kernel holds once
  * `takeMoves` was carried out. Called by scheduler.ts and engine.ts.
  */
-import type { BlockHash } from "./prefix/hash.ts";
-import { type Match, PrefixIndex } from "./prefix/index.ts";
+import { commonBlocks, Holdings } from "./prefix/index.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** Slot `to` holds the first `tokens` tokens of `from` from now on; where they are the same, the rest is forgotten. */
@@ -27,18 +26,31 @@ export interface PlacementOptions {
   readonly minCopyTokens: number;
   /** Keep what ended. Without it sequences of one request still share. */
   readonly retain: boolean;
+  /** As KernelLimits.prefillBlock. */
+  readonly prefillBlock: number;
+  /**
+   * Take over tokens that were computed in another way than this prompt would have them computed (one by one while
+   * answering, not in prefill blocks). Their numbers differ in the last digits.
+   */
+  readonly reuseGenerated: boolean;
+}
+
+/** What a slot has of a sequence's tokens. */
+interface Match {
+  readonly slot: number;
+  readonly blocks: number;
 }
 
 export class Placement {
   readonly #options: PlacementOptions;
   readonly #running: (Sequence | undefined)[];
-  readonly #index: PrefixIndex;
+  readonly #held: Holdings;
   #moves: Move[] = [];
 
   constructor(options: PlacementOptions) {
     this.#options = options;
     this.#running = new Array<Sequence | undefined>(options.slots).fill(undefined);
-    this.#index = new PrefixIndex(options.slots);
+    this.#held = new Holdings(options.slots);
   }
 
   /** Running sequences, by slot. */
@@ -58,10 +70,10 @@ export class Placement {
 
   /** Seats a sequence; what it shares with a slot counts as computed. Call only while there is room. */
   seat(sequence: Sequence): void {
-    const match = this.#matchOf(sequence);
-    const candidates = this.#candidates();
-    const slot = this.#choose(candidates, match);
-    const blocks = match === undefined ? 0 : this.#obtain(slot, match);
+    const slot = this.#choose(sequence);
+    const own = this.#matchWith(sequence, slot);
+    const best = this.#bestMatch(sequence);
+    const blocks = this.#obtain(slot, best !== undefined && best.blocks > own ? best : { slot, blocks: own });
     const tokens = blocks * this.#options.blockSize;
     this.#running[slot] = sequence;
     sequence.slot = slot;
@@ -75,15 +87,14 @@ export class Placement {
    */
   shouldWait(sequence: Sequence): boolean {
     const { blockSize, minCopyTokens } = this.#options;
-    const wanted = usableBlocks(sequence, blockSize);
-    if (wanted * blockSize < minCopyTokens) return false;
-    const ready = this.#matchOf(sequence)?.blocks ?? 0;
-    for (const other of this.#running) {
-      if (other === undefined || other.paused || other.decoding) continue;
-      const common = commonBlocks(sequence.blocks, other.blocks, Math.min(wanted, usableBlocks(other, blockSize)));
-      if ((common - ready) * blockSize >= minCopyTokens) return true;
-    }
-    return false;
+    if (sequence.length <= minCopyTokens || sequence.promptRowsLeft > 0) return false;
+    const enough = (this.#bestMatch(sequence)?.blocks ?? 0) * blockSize + minCopyTokens;
+    return this.#running.some((other) => {
+      if (other === undefined || other.paused || other.decoding) return false;
+      const ready = Math.floor(other.prompt.length / blockSize);
+      const common = commonBlocks(sequence.blocks, other.blocks, ready);
+      return this.#usable(sequence, common, this.#bodyOf(other)) * blockSize >= enough;
+    });
   }
 
   /** Takes a running sequence off its slot. @param valid whether what the kernel computed for it may be used again */
@@ -92,13 +103,14 @@ export class Placement {
     this.#running[slot] = undefined;
     sequence.slot = -1;
     sequence.computed = 0;
-    if (!valid || !this.#options.retain || this.#index.blocks(slot) === 0) this.forget(slot);
+    if (!valid || !this.#options.retain || this.#held.at(slot).chain.length === 0) this.forget(slot);
   }
 
   /** The kernel computed more of the sequence. */
   advance(sequence: Sequence): void {
     const blocks = Math.min(sequence.blocks.length, Math.floor(sequence.computed / this.#options.blockSize));
-    this.#index.hold(sequence.slot, sequence.blocks, blocks, sequence.computed);
+    const body = Math.min(this.#bodyOf(sequence), sequence.computed);
+    this.#held.hold(sequence.slot, sequence.blocks, blocks, sequence.computed, body);
   }
 
   /** Closes the gaps between running slots with as few moves as possible. */
@@ -116,15 +128,15 @@ export class Placement {
 
   /** Frees the idle slot that was of no use for longest. False when none holds anything. */
   evict(): boolean {
-    const idle = this.#idle().filter((slot) => this.#index.tokens(slot) > 0);
+    const idle = this.#idle().filter((slot) => this.#held.at(slot).tokens > 0);
     if (idle.length === 0) return false;
     this.forget(this.#leastUsed(idle));
     return true;
   }
 
   forget(slot: number): void {
-    if (this.#index.tokens(slot) === 0) return;
-    this.#index.keep(slot, 0, 0);
+    if (this.#held.at(slot).tokens === 0) return;
+    this.#held.keep(slot, 0, 0);
     this.#moves.push({ from: slot, to: slot, tokens: 0 });
   }
 
@@ -142,27 +154,65 @@ export class Placement {
 
   /** Tokens that the kernel holds for a slot, once the moves are carried out. */
   tokens(slot: number): number {
-    return this.#index.tokens(slot);
+    return this.#held.at(slot).tokens;
   }
 
   /** @throws Error naming the invariant that does not hold */
   checkIntegrity(): void {
-    this.#index.checkIntegrity(this.#options.blockSize);
+    this.#held.checkIntegrity(this.#options.blockSize);
     this.#running.forEach((sequence, slot) => {
       if (sequence === undefined) return;
       if (sequence.slot !== slot || sequence.state !== "running")
         throw new Error(`slot ${slot} and its sequence differ`);
       if (sequence.computed >= sequence.length) throw new Error(`slot ${slot} has nothing left to compute`);
-      if (sequence.computed !== this.#index.tokens(slot))
-        throw new Error(`slot ${slot} holds ${this.#index.tokens(slot)} tokens, its sequence has ${sequence.computed}`);
+      if (sequence.computed !== this.#held.at(slot).tokens)
+        throw new Error(
+          `slot ${slot} holds ${this.#held.at(slot).tokens} tokens, its sequence has ${sequence.computed}`,
+        );
     });
   }
 
-  #matchOf(sequence: Sequence): Match | undefined {
+  /** Tokens that the scheduler has computed in whole prefill blocks for this sequence. */
+  #bodyOf(sequence: Sequence): number {
+    const { prefillBlock } = this.#options;
+    return sequence.prompt.length - (sequence.prompt.length % prefillBlock);
+  }
+
+  /**
+   * Of so many common blocks, those that the sequence can take over from a text with such a body: at least one token
+   * is left to compute, as its row is wanted; what is left starts where a prefill block may start; and, unless told
+   * otherwise, every token was computed the way in which this sequence would have it computed.
+   */
+  #usable(sequence: Sequence, common: number, theirBody: number): number {
+    const { blockSize, prefillBlock, reuseGenerated } = this.#options;
+    const body = this.#bodyOf(sequence);
+    let tokens = Math.min(common * blockSize, sequence.length - 1);
+    const alike = reuseGenerated || prefillBlock === 1 || body === theirBody;
+    if (!alike) tokens = Math.min(tokens, body, theirBody);
+    tokens -= tokens % blockSize;
+    if (tokens < body) tokens -= tokens % leastCommonMultiple(blockSize, prefillBlock);
+    return tokens / blockSize;
+  }
+
+  #matchWith(sequence: Sequence, slot: number): number {
     // Logprobs of the prompt need every row of it, so nothing can be skipped (as in vLLM).
-    if (sequence.promptRowsLeft > 0) return undefined;
-    const usable = usableBlocks(sequence, this.#options.blockSize);
-    return usable === 0 ? undefined : this.#index.match(sequence.blocks, usable);
+    if (sequence.promptRowsLeft > 0) return 0;
+    const { chain, body, tokens } = this.#held.at(slot);
+    // While its prompt is being computed a slot has less than its body will be.
+    const running = this.#running[slot];
+    const theirBody = running === undefined ? body : this.#bodyOf(running);
+    const common = commonBlocks(sequence.blocks, chain, chain.length);
+    return tokens === 0 ? 0 : this.#usable(sequence, common, theirBody);
+  }
+
+  #bestMatch(sequence: Sequence): Match | undefined {
+    let best: Match | undefined;
+    if (sequence.blocks.length === 0) return undefined;
+    for (let slot = 0; slot < this.#running.length; slot++) {
+      const blocks = this.#matchWith(sequence, slot);
+      if (blocks > (best?.blocks ?? 0)) best = { slot, blocks };
+    }
+    return best;
   }
 
   /** Idle slots that leave the running ones consecutive: those in a gap, else those at the ends, else all. */
@@ -175,41 +225,41 @@ export class Placement {
     return [first - 1, last + 1].filter((slot) => slot >= 0 && slot < this.#running.length);
   }
 
-  /** The slot that has most of it already and would lose little, else the one whose content is of least use. */
-  #choose(candidates: readonly number[], match: Match | undefined): number {
-    const own = candidates.filter(
-      (slot) => match?.slots.has(slot) && this.#index.blocks(slot) <= Math.max(2 * match.blocks, match.blocks + 4),
-    );
-    if (own.length > 0) return this.#leastUsed(own);
-    return this.#leastUsed(candidates);
+  /** The idle slot that has much of it already and would lose little, else the one whose content is of least use. */
+  #choose(sequence: Sequence): number {
+    const candidates = this.#candidates();
+    const most = this.#bestMatch(sequence)?.blocks ?? 0;
+    const own = candidates.filter((slot) => {
+      const blocks = this.#matchWith(sequence, slot);
+      return blocks > 0 && blocks === most && this.#held.at(slot).chain.length <= 2 * blocks + 4;
+    });
+    return this.#leastUsed(own.length > 0 ? own : candidates);
   }
 
   /** Brings the matched blocks into the slot; returns how many it has then. */
   #obtain(slot: number, match: Match): number {
-    const { blockSize, minCopyTokens } = this.#options;
-    const tokens = match.blocks * blockSize;
-    if (match.slots.has(slot)) {
-      if (this.#index.tokens(slot) > tokens) this.#move(slot, slot, match.blocks, tokens);
-      this.#index.touch(slot);
+    const tokens = match.blocks * this.#options.blockSize;
+    if (match.slot === slot) {
+      if (this.#held.at(slot).tokens > tokens) this.#move(slot, slot, match.blocks, tokens);
       return match.blocks;
     }
-    if (tokens < minCopyTokens) {
+    if (tokens < this.#options.minCopyTokens) {
       this.forget(slot);
       return 0;
     }
-    const from = match.slots.values().next().value as number;
-    this.#move(from, slot, match.blocks, tokens);
-    this.#index.touch(from);
+    this.#move(match.slot, slot, match.blocks, tokens);
+    this.#held.touch(match.slot);
     return match.blocks;
   }
 
   #shift(from: number, to: number, start: number, count: number): void {
     const sequence = this.#running[from] as Sequence;
-    if (this.#index.blocks(to) > 0) this.#rescue(to, start, count);
+    if (this.#held.at(to).chain.length > 0) this.#rescue(to, start, count);
     this.#running[from] = undefined;
     this.#running[to] = sequence;
     sequence.slot = to;
-    if (this.#index.tokens(from) > 0) this.#move(from, to, this.#index.blocks(from), this.#index.tokens(from));
+    const { chain, tokens } = this.#held.at(from);
+    if (tokens > 0) this.#move(from, to, chain.length, tokens);
     else this.forget(to);
     this.forget(from);
   }
@@ -219,17 +269,14 @@ export class Placement {
     const others = this.#idle().filter((other) => other < start || other >= start + count);
     const target = this.#leastUsed([slot, ...others]);
     if (target === slot) return;
-    const used = this.#index.lastUsed(slot);
-    this.#move(slot, target, this.#index.blocks(slot), this.#index.tokens(slot));
-    this.#index.setUsed(target, used);
+    const { chain, tokens, used } = this.#held.at(slot);
+    this.#move(slot, target, chain.length, tokens);
+    this.#held.setUsed(target, used);
   }
 
   #move(from: number, to: number, blocks: number, tokens: number): void {
-    if (from === to) this.#index.keep(to, blocks, tokens);
-    else {
-      this.#index.keep(to, 0, 0);
-      this.#index.copy(from, to, blocks, tokens);
-    }
+    if (from === to) this.#held.keep(to, blocks, tokens);
+    else this.#held.copy(from, to, blocks, tokens);
     this.#moves.push({ from, to, tokens });
   }
 
@@ -240,36 +287,23 @@ export class Placement {
   }
 
   #worth(slot: number): number {
-    return this.#index.tokens(slot) === 0 ? -1 : this.#index.lastUsed(slot);
+    const { tokens, used } = this.#held.at(slot);
+    return tokens === 0 ? -1 : used;
   }
 
   #occupied(): number[] {
-    const slots: number[] = [];
-    this.#running.forEach((sequence, slot) => sequence !== undefined && slots.push(slot));
-    return slots;
+    return [...this.#running.keys()].filter((slot) => this.#running[slot] !== undefined);
   }
 
   #idle(): number[] {
-    const slots: number[] = [];
-    this.#running.forEach((sequence, slot) => sequence === undefined && slots.push(slot));
-    return slots;
+    return [...this.#running.keys()].filter((slot) => this.#running[slot] === undefined);
   }
 }
 
-/** Blocks that a lookup may use: at least one token is left to compute, as its row is wanted. */
-function usableBlocks(sequence: Sequence, blockSize: number): number {
-  return Math.min(sequence.blocks.length, Math.floor((sequence.length - 1) / blockSize));
-}
-
-/** Chains agree up to a point and never after it. */
-function commonBlocks(a: readonly BlockHash[], b: readonly BlockHash[], most: number): number {
-  let [low, high] = [0, most];
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (a[middle - 1] === b[middle - 1]) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+function leastCommonMultiple(a: number, b: number): number {
+  let [x, y] = [a, b];
+  while (y > 0) [x, y] = [y, x % y];
+  return (a / x) * b;
 }
 
 /** Where a window as long as there are slots has most of them inside. @param slots ascending */

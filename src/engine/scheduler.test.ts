@@ -8,11 +8,24 @@ import { Sequence } from "./sequence.ts";
 
 /** A scheduler with its slots; nothing is cached. */
 function schedulerOf(limits: SchedulerLimits): { scheduler: Scheduler; placement: Placement } {
-  const placement = new Placement({ slots: limits.maxSequences, blockSize: 4, minCopyTokens: 4, retain: false });
+  const placement = new Placement({
+    slots: limits.maxSequences,
+    blockSize: 4,
+    minCopyTokens: 4,
+    retain: false,
+    prefillBlock: 1,
+    reuseGenerated: false,
+  });
   return { scheduler: new Scheduler(limits, placement), placement };
 }
 
-const LIMITS: SchedulerLimits = { maxSequences: 4, maxBatchTokens: 10, maxPromptRows: 3, policy: "fcfs" };
+const LIMITS: SchedulerLimits = {
+  maxSequences: 4,
+  maxBatchTokens: 10,
+  maxPromptRows: 3,
+  policy: "fcfs",
+  prefillBlock: 1,
+};
 
 function sequenceOf(order: number, length: number, priority = 0, promptLogprobs = false): Sequence {
   const sampling = promptLogprobs ? { ...NEUTRAL_SAMPLING, promptLogprobs: 0 } : NEUTRAL_SAMPLING;
@@ -133,6 +146,7 @@ describe("Scheduler", () => {
       maxBatchTokens: fc.integer({ min: 5, max: 12 }),
       maxPromptRows: fc.constant(3),
       policy: fc.constantFrom("fcfs" as const, "priority" as const),
+      prefillBlock: fc.constant(1),
     });
     fc.assert(
       fc.property(limits, fc.array(command, { maxLength: 60 }), (chosen, commands) => {

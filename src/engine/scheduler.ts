@@ -26,6 +26,8 @@ export interface SchedulerLimits {
   /** Rows of prompt logprobs in one step: each costs a pass over the vocabulary. */
   readonly maxPromptRows: number;
   readonly policy: SchedulingPolicy;
+  /** As KernelLimits.prefillBlock; maxBatchTokens leaves room for one beside a token a sequence. */
+  readonly prefillBlock: number;
 }
 
 /** Tokens per sequence in this step, each ≥ 1. */
@@ -131,13 +133,21 @@ export class Scheduler {
 
   #grant(sequence: Sequence, plan: Map<Sequence, number>, budget: Budget): void {
     let tokens = Math.min(sequence.pending, budget.tokens);
-    if (sequence.promptRowsLeft > 0) {
-      tokens = Math.min(tokens, budget.rows);
-      budget.rows -= tokens;
-    }
+    const logprobs = sequence.promptRowsLeft > 0;
+    tokens = this.#inBlocks(sequence, logprobs ? Math.min(tokens, budget.rows) : tokens);
     if (tokens <= 0) return;
+    if (logprobs) budget.rows -= tokens;
     plan.set(sequence, tokens);
     budget.tokens -= tokens;
+  }
+
+  /** At most `tokens`: whole blocks of the prompt, then fewer than one block, however they were chunked before. */
+  #inBlocks(sequence: Sequence, tokens: number): number {
+    const { prefillBlock } = this.#limits;
+    if (prefillBlock === 1) return tokens;
+    const left = sequence.prompt.length - (sequence.prompt.length % prefillBlock) - sequence.computed;
+    if (left <= 0) return Math.min(tokens, prefillBlock - 1);
+    return tokens < left ? tokens - (tokens % prefillBlock) : Math.min(tokens, left + prefillBlock - 1);
   }
 
   #compare(a: Sequence, b: Sequence): number {

@@ -1,15 +1,16 @@
 /**
  * The Kernel over libllama: one model, one context, one batch in C memory seen as typed arrays.
  *
- * Split KV (each slot has cells of its own) with flash attention off: measured to give the same logits bit for bit
- * alone and in a full batch, which is what makes a seed mean something. Every batch is judged in JavaScript before the
- * native call, because GGML_ASSERT ends the process; slot lengths are kept here in step with the native cache.
+ * Split KV (each slot has cells of its own), and calls cut so that a row is the same bit for bit alone and in a full
+ * batch (groups.ts), which is what makes a seed mean something. Every batch is judged in JavaScript before the native
+ * call, because GGML_ASSERT ends the process; slot lengths are kept here in step with the native cache.
  * Called by the engine process alone.
  */
 import { availableParallelism } from "node:os";
 import koffi from "koffi";
 import { checkBatch, checkPrefix } from "#engine/batch-check.ts";
 import { type Batch, type Kernel, KernelError, type KernelLimits } from "#engine/kernel.ts";
+import { BLOCK, groupForward, type Span, segmentsOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
 import { type OpenModel, openModel } from "./model.ts";
 
@@ -27,9 +28,12 @@ export interface NativeKernelOptions {
 }
 
 export const MAX_SEQUENCES = 256;
-const FLASH_ATTENTION_OFF = 0;
+/** Where the model's shape allows it: prefill is about a fifth quicker, and the values need no transposed copy. */
+const FLASH_ATTENTION_AUTO = -1;
 /** Tokens of one physical batch: the activations' memory grows with it, the speed does not beyond this. */
 const PHYSICAL_BATCH = 512;
+/** Up to so many tokens of context one token alone is computed as it is in company (n_kv is padded to this). */
+const COMPANY_FROM = 256;
 
 /** @throws GgufError | PlatformError | Error with a message for people */
 export function openNativeKernel(options: NativeKernelOptions): Kernel {
@@ -48,15 +52,30 @@ function createContext(model: OpenModel, options: NativeKernelOptions): Pointer 
   const threads = options.threads > 0 ? options.threads : availableParallelism();
   return model.library.createContext(model.handle, {
     ...model.library.contextDefaults(),
-    n_ctx: options.contextPerSlot * options.maxSequences,
+    n_ctx: cellsPerSlot(options) * options.maxSequences,
     n_batch: options.maxBatchTokens,
-    n_ubatch: Math.min(PHYSICAL_BATCH, options.maxBatchTokens),
+    n_ubatch: physicalBatch(options),
     n_seq_max: options.maxSequences,
     n_threads: threads,
     n_threads_batch: threads,
-    flash_attn_type: FLASH_ATTENTION_OFF,
+    flash_attn_type: FLASH_ATTENTION_AUTO,
     kv_unified: false,
   });
+}
+
+/** One more than the sequence's own: a neighbour may put a companion token there for the time of a call. */
+function cellsPerSlot({ contextPerSlot, maxSequences }: NativeKernelOptions): number {
+  return maxSequences === 1 ? contextPerSlot : contextPerSlot + 1;
+}
+
+/** Whether a block always finds room beside a token of every other sequence; without that there are no blocks. */
+function hasBlocks({ maxBatchTokens, maxSequences }: NativeKernelOptions): boolean {
+  return maxBatchTokens >= maxSequences + BLOCK;
+}
+
+function physicalBatch(options: NativeKernelOptions): number {
+  const size = Math.min(PHYSICAL_BATCH, options.maxBatchTokens);
+  return hasBlocks(options) ? size - (size % BLOCK) : size;
 }
 
 class NativeKernel implements Kernel {
@@ -66,6 +85,9 @@ class NativeKernel implements Kernel {
   private readonly memory: Pointer;
   private readonly lengths: Int32Array;
   private readonly buffers: BatchBuffers;
+  private readonly physical: number;
+  /** Rows of all but the last call of a forward. */
+  private readonly kept: Float32Array[] = [];
   private views: { address: bigint; rows: Float32Array[] } = { address: 0n, rows: [] };
   private open = true;
 
@@ -86,36 +108,105 @@ class NativeKernel implements Kernel {
       // n_batch is clamped silently to n_ctx.
       maxBatchTokens: Math.min(options.maxBatchTokens, library.batchSize(context)),
       endOfTurn,
+      prefillBlock: hasBlocks(options) ? BLOCK : 1,
     };
+    this.physical = physicalBatch(options);
     this.lengths = new Int32Array(this.limits.maxSequences);
     this.buffers = new BatchBuffers(this.limits.maxBatchTokens);
   }
 
   forward(batch: Batch): readonly Float32Array[] {
-    const outputs = checkBatch(batch, this.limits, this.lengths);
-    const code = this.model.library.decode(this.context, this.buffers.fill(batch));
-    if (code !== 0) {
-      this.undo(batch);
-      throw new KernelError(
-        code === 1 ? "full" : "failed",
-        code === 1 ? "no cells are left" : `llama_decode failed (${code})`,
-      );
+    checkBatch(batch, this.limits, this.lengths);
+    const before = this.lengths.slice();
+    const { calls, singles } = groupForward(batch, this.limits.prefillBlock === BLOCK, this.physical);
+    const found = new Map<number, Float32Array>();
+    try {
+      for (const spans of calls) this.call(batch, spans, found, singles.length === 0 && spans === calls.at(-1));
+      if (singles.length > 0) this.callSingles(batch, singles, found);
+    } catch (error) {
+      this.undo(before);
+      throw error;
     }
-    for (let i = 0; i < batch.count; i++) {
-      const slot = batch.slots[i] as number;
-      this.lengths[slot] = (this.lengths[slot] as number) + 1;
-    }
-    return this.rows(outputs);
+    return [...found].sort(([a], [b]) => a - b).map(([, row]) => row);
   }
 
-  /** Removes what a failed decode may have left, so that cache and lengths agree again. */
-  private undo(batch: Batch): void {
-    let last = -1;
-    for (let i = 0; i < batch.count; i++) {
-      const slot = batch.slots[i] as number;
-      if (slot !== last) this.model.library.removeTokens(this.memory, slot, this.length(slot), -1);
-      last = slot;
+  /** Computes spans of the batch in one call. @param found rows by index in the batch @param last nothing follows */
+  private call(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
+    const { buffers } = this;
+    buffers.clear();
+    const wanted: number[] = [];
+    for (const { slot, from, count } of spans) {
+      for (let i = from; i < from + count; i++) {
+        const output = batch.outputs[i] !== 0;
+        if (output) wanted.push(i);
+        buffers.add(batch.tokens[i] as number, batch.positions[i] as number, slot, output);
+      }
     }
+    this.decode();
+    for (const { slot, count } of spans) this.lengths[slot] = (this.lengths[slot] as number) + count;
+    this.collect(wanted, found, last);
+  }
+
+  private callSingles(batch: Batch, singles: readonly Span[], found: Map<number, Float32Array>): void {
+    const { buffers } = this;
+    const companions = this.companionsOf(singles.map(({ slot }) => slot));
+    const entries = [...singles, ...companions.map((slot) => ({ slot, from: -1, count: 1 }))];
+    if (companions.length > 0) entries.sort((a, b) => a.slot - b.slot);
+    buffers.clear();
+    const wanted: number[] = [];
+    for (const { slot, from } of entries) {
+      const output = from >= 0 && batch.outputs[from] !== 0;
+      if (output) wanted.push(from);
+      buffers.add(from < 0 ? 0 : (batch.tokens[from] as number), this.lengths[slot] as number, slot, output);
+    }
+    this.decode();
+    for (const { slot } of singles) this.lengths[slot] = (this.lengths[slot] as number) + 1;
+    for (const slot of companions) this.model.library.removeTokens(this.memory, slot, this.lengths[slot] as number, -1);
+    this.collect(wanted, found, true);
+  }
+
+  /** Slots that keep lone long ones company: beside them, not in the call, the shorter the better. */
+  private companionsOf(slots: readonly number[]): number[] {
+    const companions: number[] = [];
+    for (const segment of segmentsOf(slots)) {
+      const slot = segment[0] as number;
+      if (segment.length > 1 || (this.lengths[slot] as number) < COMPANY_FROM) continue;
+      if (companions[companions.length - 1] === slot - 1) continue;
+      const beside = [slot - 1, slot + 1].filter((other) => other >= 0 && other < this.limits.maxSequences);
+      beside.sort((a, b) => (this.lengths[a] as number) - (this.lengths[b] as number));
+      if (beside.length > 0) companions.push(beside[0] as number);
+    }
+    return companions;
+  }
+
+  private decode(): void {
+    const code = this.model.library.decode(this.context, this.buffers.struct());
+    if (code === 1) throw new KernelError("full", "no cells are left");
+    if (code !== 0) throw new KernelError("failed", `llama_decode failed (${code})`);
+  }
+
+  /** The next call overwrites llama.cpp's rows: all but the last one's are copied. */
+  private collect(wanted: readonly number[], found: Map<number, Float32Array>, last: boolean): void {
+    const rows = this.rows(wanted.length);
+    wanted.forEach((index, at) => {
+      const row = rows[at] as Float32Array;
+      found.set(index, last ? row : this.keep(found.size, row));
+    });
+  }
+
+  private keep(at: number, row: Float32Array): Float32Array {
+    this.kept[at] ??= new Float32Array(row.length);
+    const kept = this.kept[at];
+    kept.set(row);
+    return kept;
+  }
+
+  /** Removes what a failed forward may have left, so that cache and lengths agree again. */
+  private undo(before: Int32Array): void {
+    before.forEach((length, slot) => {
+      this.model.library.removeTokens(this.memory, slot, length, -1);
+      this.lengths[slot] = length;
+    });
   }
 
   /** One view over all rows, made again only when llama.cpp moved its buffer or the batch has more rows than ever. */
@@ -179,7 +270,8 @@ class BatchBuffers {
   private readonly positions: Int32Array;
   private readonly slots: Int32Array;
   private readonly outputs: Int8Array;
-  private readonly struct: Record<string, unknown>;
+  private readonly fields: Record<string, unknown>;
+  private count = 0;
 
   constructor(capacity: number) {
     const token = this.allocate("int32_t", capacity);
@@ -196,7 +288,7 @@ class BatchBuffers {
     const base = koffi.address(slot);
     const addresses = new BigUint64Array(koffi.view(pointers, capacity * 8));
     for (let i = 0; i < capacity; i++) addresses[i] = base + BigInt(i * 4);
-    this.struct = { n_tokens: 0, token, embd: null, pos, n_seq_id: counts, seq_id: pointers, logits };
+    this.fields = { n_tokens: 0, token, embd: null, pos, n_seq_id: counts, seq_id: pointers, logits };
   }
 
   private allocate(type: string, count: number): Pointer {
@@ -205,14 +297,21 @@ class BatchBuffers {
     return block;
   }
 
-  fill(batch: Batch): Record<string, unknown> {
-    const n = batch.count;
-    this.tokens.set(batch.tokens.subarray(0, n));
-    this.positions.set(batch.positions.subarray(0, n));
-    this.slots.set(batch.slots.subarray(0, n));
-    this.outputs.set(batch.outputs.subarray(0, n));
-    this.struct["n_tokens"] = n;
-    return this.struct;
+  clear(): void {
+    this.count = 0;
+  }
+
+  add(token: number, position: number, slot: number, output: boolean): void {
+    const at = this.count++;
+    this.tokens[at] = token;
+    this.positions[at] = position;
+    this.slots[at] = slot;
+    this.outputs[at] = output ? 1 : 0;
+  }
+
+  struct(): Record<string, unknown> {
+    this.fields["n_tokens"] = this.count;
+    return this.fields;
   }
 
   free(): void {

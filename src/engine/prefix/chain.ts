@@ -1,7 +1,7 @@
 /**
  * The chain of block hashes of a sequence, made as its tokens become known. Called by engine.ts only.
  */
-import type { Sequence } from "../sequence.ts";
+import type { Sequence } from "#engine/sequence.ts";
 import type { BlockHasher } from "./hash.ts";
 
 export interface ChainMaker {

@@ -20,9 +20,16 @@ export interface PrefixCacheOptions {
   readonly seed?: string;
   /** Tokens of a block, ≥ 1: prefixes are shared in whole blocks. */
   readonly blockSize: number;
+  /** Also take over what was computed while answering; see placement.ts. */
+  readonly reuseGenerated: boolean;
 }
 
-export const NO_PREFIX_CACHE: PrefixCacheOptions = { enabled: false, algorithm: "sha256", blockSize: 16 };
+export const NO_PREFIX_CACHE: PrefixCacheOptions = {
+  enabled: false,
+  algorithm: "sha256",
+  blockSize: 16,
+  reuseGenerated: false,
+};
 
 /** Hexadecimal: 64 digits of SHA-256 or 32 of XXH3-128. */
 export type BlockHash = string;

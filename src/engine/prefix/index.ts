@@ -1,119 +1,83 @@
 /**
- * Which slot of the kernel holds which blocks: the index of the prefix cache. Bookkeeping only; it moves nothing.
+ * What each slot of the kernel holds, by names of blocks. Bookkeeping only; it moves nothing.
  *
  * A slot holds the first `tokens` tokens of some text, as a chain of block hashes; the last, partial block has no name
- * and is never found. Running and retained slots are indexed alike: a prefix may be copied from a sequence that is
- * still being generated.
- * Invariants: a slot stands under exactly the hashes of its chain; blocks × size ≤ tokens. Called by placement.ts.
+ * and is never found. Running and retained slots are known alike: a prefix may be copied from a sequence that is still
+ * being generated.
+ * Invariant: blocks × block size ≤ tokens. Called by placement.ts.
  */
 import type { BlockHash } from "./hash.ts";
 
-export interface Match {
-  /** Slots that hold the matched blocks; at least one. */
-  readonly slots: ReadonlySet<number>;
-  readonly blocks: number;
-}
-
-interface Holding {
-  chain: BlockHash[];
+export interface Holding {
+  readonly chain: BlockHash[];
   /** Tokens in the kernel, those of the partial block included. */
   tokens: number;
+  /** The first so many tokens were computed as whole prefill blocks, the rest not (KernelLimits.prefillBlock). */
+  body: number;
   /** When it was last of use; higher is later. */
   used: number;
 }
 
-export class PrefixIndex {
+export class Holdings {
   readonly #slots: Holding[];
-  readonly #holders = new Map<BlockHash, Set<number>>();
   #clock = 0;
 
   constructor(slots: number) {
-    this.#slots = Array.from({ length: slots }, () => ({ chain: [], tokens: 0, used: 0 }));
+    this.#slots = Array.from({ length: slots }, () => ({ chain: [], tokens: 0, body: 0, used: 0 }));
   }
 
-  /** The longest chain that starts as the first `limit` blocks do. Undefined when not even the first one is held. */
-  match(blocks: readonly BlockHash[], limit: number): Match | undefined {
-    let found: Match | undefined;
-    for (let count = 1; count <= limit; count++) {
-      const slots = this.#holders.get(blocks[count - 1] as BlockHash);
-      if (slots === undefined) break;
-      found = { slots, blocks: count };
-    }
-    return found;
+  at(slot: number): Readonly<Holding> {
+    return this.#slots[slot] as Holding;
   }
 
-  /** The slot now holds `tokens` tokens, whose full blocks are `chain`, of which a part may be known already. */
-  hold(slot: number, chain: readonly BlockHash[], blocks: number, tokens: number): void {
-    const holding = this.#at(slot);
-    for (let at = holding.chain.length; at < blocks; at++) this.#append(slot, holding, chain[at] as BlockHash);
+  /** The slot now holds `tokens` tokens, whose full blocks are the first ones of `chain`, of which it has a part. */
+  hold(slot: number, chain: readonly BlockHash[], blocks: number, tokens: number, body: number): void {
+    const holding = this.#slots[slot] as Holding;
+    for (let at = holding.chain.length; at < blocks; at++) holding.chain.push(chain[at] as BlockHash);
     holding.tokens = tokens;
-    holding.used = ++this.#clock;
+    holding.body = body;
+    this.touch(slot);
   }
 
   /** Forgets all after the first blocks. */
   keep(slot: number, blocks: number, tokens: number): void {
-    const holding = this.#at(slot);
-    for (const block of holding.chain.splice(blocks)) this.#remove(slot, block);
+    const holding = this.#slots[slot] as Holding;
+    holding.chain.length = blocks;
     holding.tokens = tokens;
+    holding.body = Math.min(holding.body, tokens);
   }
 
-  /** `to`, which holds nothing, becomes like the first blocks of `from`. */
+  /** `to` becomes like the first blocks of `from`. */
   copy(from: number, to: number, blocks: number, tokens: number): void {
-    this.hold(to, this.#at(from).chain, blocks, tokens);
+    const { chain, body } = this.at(from);
+    this.keep(to, 0, 0);
+    this.hold(to, chain, blocks, tokens, Math.min(body, tokens));
   }
 
   touch(slot: number): void {
-    this.#at(slot).used = ++this.#clock;
+    (this.#slots[slot] as Holding).used = ++this.#clock;
   }
 
   setUsed(slot: number, used: number): void {
-    this.#at(slot).used = used;
-  }
-
-  tokens(slot: number): number {
-    return this.#at(slot).tokens;
-  }
-
-  blocks(slot: number): number {
-    return this.#at(slot).chain.length;
-  }
-
-  lastUsed(slot: number): number {
-    return this.#at(slot).used;
-  }
-
-  /** Different blocks that are held. */
-  get size(): number {
-    return this.#holders.size;
+    (this.#slots[slot] as Holding).used = used;
   }
 
   /** @throws Error naming the invariant that does not hold */
   checkIntegrity(blockSize: number): void {
-    let entries = 0;
-    this.#slots.forEach(({ chain, tokens }, slot) => {
+    this.#slots.forEach(({ chain, tokens, body }, slot) => {
       if (chain.length * blockSize > tokens) throw new Error(`slot ${slot} has more blocks than tokens`);
-      for (const block of chain)
-        if (!this.#holders.get(block)?.has(slot)) throw new Error(`slot ${slot} is not under one of its blocks`);
-      entries += new Set(chain).size;
+      if (body > tokens) throw new Error(`slot ${slot} has ${body} of ${tokens} tokens in prefill blocks`);
     });
-    for (const slots of this.#holders.values()) entries -= slots.size;
-    if (entries !== 0) throw new Error("the index names slots that do not hold the block");
   }
+}
 
-  #append(slot: number, holding: Holding, block: BlockHash): void {
-    holding.chain.push(block);
-    const slots = this.#holders.get(block);
-    if (slots === undefined) this.#holders.set(block, new Set([slot]));
-    else slots.add(slot);
+/** How many blocks two chains share, `most` at most: they agree up to a point and never after it. */
+export function commonBlocks(a: readonly BlockHash[], b: readonly BlockHash[], most: number): number {
+  let [low, high] = [0, Math.min(most, a.length, b.length)];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (a[middle - 1] === b[middle - 1]) low = middle;
+    else high = middle - 1;
   }
-
-  #remove(slot: number, block: BlockHash): void {
-    const slots = this.#holders.get(block);
-    slots?.delete(slot);
-    if (slots?.size === 0) this.#holders.delete(block);
-  }
-
-  #at(slot: number): Holding {
-    return this.#slots[slot] as Holding;
-  }
+  return low;
 }

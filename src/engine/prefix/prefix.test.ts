@@ -5,11 +5,11 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { NEUTRAL_SAMPLING } from "#core/sampling.ts";
-import { Engine, type EngineLimits } from "../engine.ts";
-import { FakeKernel, type FakeScript } from "../fake.ts";
-import type { Batch } from "../kernel.ts";
-import type { StepReport } from "../report.ts";
-import type { Submission } from "../requests.ts";
+import { Engine, type EngineLimits } from "#engine/engine.ts";
+import { FakeKernel, type FakeScript } from "#engine/fake.ts";
+import type { Batch } from "#engine/kernel.ts";
+import type { StepReport } from "#engine/report.ts";
+import type { Submission } from "#engine/requests.ts";
 import { createBlockHasher, NO_PREFIX_CACHE } from "./hash.ts";
 
 const LIMITS: EngineLimits = {
@@ -187,9 +187,8 @@ describe("prefix cache", () => {
   it("keeps running slots consecutive when some end in the middle", () => {
     const { engine, kernel } = setting();
     const lengths = [30, 3, 30, 5, 30, 7, 30, 9];
-    lengths.forEach((maxTokens, request) =>
-      engine.submit(submission(request, text(9, request), { sampling: { ...submission(0, []).sampling, maxTokens } })),
-    );
+    for (const [request, maxTokens] of lengths.entries())
+      engine.submit(submission(request, text(9, request), { sampling: { ...submission(0, []).sampling, maxTokens } }));
     drain(engine);
     assert.deepEqual([...new Set(kernel.segments)], [1]);
   });
@@ -209,8 +208,9 @@ describe("prefix cache", () => {
       fc.property(
         fc.array(request, { minLength: 1, maxLength: 14 }),
         fc.constantFrom(60, 200, Infinity),
-        (todo, cells) => {
-          const { engine } = setting({ maxSequences: 4, maxBatchTokens: 24, cells });
+        fc.constantFrom(1, 4, 8),
+        (todo, cells, prefillBlock) => {
+          const { engine } = setting({ maxSequences: 4, maxBatchTokens: 24, cells, prefillBlock });
           const reports: StepReport[] = [];
           const submissions = todo.map(({ from, shared, own, salt, samples, maxTokens }, number) =>
             submission(number, [...text(shared, from), ...own], {
@@ -232,7 +232,7 @@ describe("prefix cache", () => {
           const failed = new Set(reports.flatMap(({ failures }) => failures).map((failure) => failure.request));
           submissions.forEach((one, number) => {
             if (todo[number + 1]?.abort || failed.has(number)) return;
-            const fresh = setting({ maxSequences: 4 }, { prefixCache: NO_PREFIX_CACHE }).engine;
+            const fresh = setting({ maxSequences: 4, prefillBlock }, { prefixCache: NO_PREFIX_CACHE }).engine;
             fresh.submit(one);
             assert.deepEqual(tokensOf(reports, number), tokensOf(drain(fresh), number));
           });

@@ -1,0 +1,109 @@
+/**
+ * Cuts one forward into the calls that llama.cpp computes the same way whoever else is in the batch.
+ *
+ * With flash attention ggml's CPU code takes one of three ways, which round differently (ggml-cpu/ops.cpp,
+ * ggml_compute_forward_flash_attn_ext_f16): tiles, where a sequence brings at least 64 tokens to a physical batch; row
+ * by row, where it brings fewer; and split over threads, where one sequence alone brings one token to a long context.
+ * llama_decode forms physical batches by what is in the call, so a neighbour could change the way. Hence calls of three
+ * kinds, each of which has one way only:
+ *  - blocks: whole multiples of BLOCK tokens a slot, equal among the call's slots, which fit one physical batch
+ *    together (one slot alone may be longer: its pieces stay multiples of BLOCK);
+ *  - chunks: 2 … BLOCK-1 tokens a slot, equal among the call's slots;
+ *  - singles: one token a slot. A slot without a neighbour in the call gets a companion token in the slot beside it,
+ *    which is forgotten afterwards, so that it never is alone.
+ * Pure. Called by kernel.ts only; which tokens come as blocks is the scheduler's to say (KernelLimits.prefillBlock).
+ */
+import type { Batch } from "#engine/kernel.ts";
+
+/** GGML_FA_TILE_Q of ggml-cpu/common.h. */
+export const BLOCK = 64;
+
+/** Consecutive entries of a batch, all of one slot. */
+export interface Span {
+  readonly slot: number;
+  readonly from: number;
+  readonly count: number;
+}
+
+export interface Groups {
+  /** Calls in the order in which they must be made: blocks, then chunks. */
+  readonly calls: readonly (readonly Span[])[];
+  /** The one call with a token a slot; empty if there is none. */
+  readonly singles: readonly Span[];
+}
+
+/**
+ * @param blocks whether 64 tokens and more of a slot are computed as blocks; else they are cut into chunks
+ * @param physical tokens of a physical batch, a multiple of BLOCK where there are blocks
+ */
+export function groupForward(batch: Batch, blocks: boolean, physical: number): Groups {
+  const whole: Span[] = [];
+  const chunks: Span[] = [];
+  const singles: Span[] = [];
+  const short = (span: Span): void => {
+    (span.count === 1 ? singles : chunks).push(span);
+  };
+  for (const { slot, from, count } of spansOf(batch)) {
+    const body = blocks ? count - (count % BLOCK) : 0;
+    if (body > 0) whole.push({ slot, from, count: body });
+    let at = body;
+    // Cut evenly, so that no lone token is left over: it would come after its slot's other pieces, as a single.
+    for (let pieces = Math.ceil((count - body) / (BLOCK - 1)); pieces > 0; pieces--) {
+      const size = Math.ceil((count - at) / pieces);
+      short({ slot, from: from + at, count: size });
+      at += size;
+    }
+  }
+  return { calls: [...joined(whole, physical), ...joinedChunks(chunks, physical)], singles };
+}
+
+/** One span a slot: a batch has its slots in order. */
+function spansOf(batch: Batch): Span[] {
+  const spans: Span[] = [];
+  let from = 0;
+  for (let at = 1; at <= batch.count; at++) {
+    const slot = batch.slots[from] as number;
+    if (at < batch.count && batch.slots[at] === slot) continue;
+    spans.push({ slot, from, count: at - from });
+    from = at;
+  }
+  return spans;
+}
+
+/** Joins neighbouring slots with equal counts while they fit one physical batch. */
+function joined(spans: readonly Span[], physical: number): Span[][] {
+  const calls: Span[][] = [];
+  for (const span of spans) {
+    const call = calls[calls.length - 1];
+    const last = call?.[call.length - 1];
+    const fits = call !== undefined && (call.length + 1) * span.count <= physical;
+    if (call !== undefined && last !== undefined && fits && last.count === span.count && last.slot + 1 === span.slot)
+      call.push(span);
+    else calls.push([span]);
+  }
+  return calls;
+}
+
+/** The pieces of one slot stand in their order, so only first pieces join, and so on. */
+function joinedChunks(spans: readonly Span[], physical: number): Span[][] {
+  const rounds: Span[][] = [];
+  const seen = new Map<number, number>();
+  for (const span of spans) {
+    const round = seen.get(span.slot) ?? 0;
+    seen.set(span.slot, round + 1);
+    if (round === rounds.length) rounds.push([]);
+    rounds[round]?.push(span);
+  }
+  return rounds.flatMap((round) => joined(round, physical));
+}
+
+/** Runs of neighbouring slots in a list of ascending slots. */
+export function segmentsOf(slots: readonly number[]): number[][] {
+  const segments: number[][] = [];
+  for (const slot of slots) {
+    const last = segments[segments.length - 1];
+    if (last !== undefined && (last[last.length - 1] as number) + 1 === slot) last.push(slot);
+    else segments.push([slot]);
+  }
+  return segments;
+}

@@ -1,0 +1,150 @@
+/**
+ * The promise behind a seed, over the real kernels: a request's tokens and logprobs are the same to the last bit alone,
+ * in a full batch, however its prompt is chunked, and with a part of it found in the prefix cache.
+ */
+import assert from "node:assert/strict";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { NEUTRAL_SAMPLING } from "#core/sampling.ts";
+import { Engine } from "#engine/engine.ts";
+import { createBlockHasher, NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
+import type { TokenReport } from "#engine/report.ts";
+import type { Submission } from "#engine/requests.ts";
+import { writeModel } from "../../../test/fixtures/gguf.ts";
+import { openNativeKernel } from "./kernel.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "castellan-invariance-"));
+const [quantised, halves] = [join(directory, "q8.gguf"), join(directory, "f16.gguf")];
+writeModel(quantised, { weights: "q8_0", context: 1024, seed: 3 });
+writeModel(halves, { weights: "f16", context: 1024, seed: 3 });
+const hasher = await createBlockHasher("sha256");
+
+interface Setting {
+  readonly maxSequences: number;
+  readonly maxBatchTokens: number;
+  readonly threads?: number;
+  readonly caching?: boolean;
+  readonly modelPath?: string;
+}
+
+function engineOf({
+  maxSequences,
+  maxBatchTokens,
+  threads = 1,
+  caching = true,
+  modelPath = quantised,
+}: Setting): Engine {
+  const contextPerSlot = 768;
+  const kernel = openNativeKernel({
+    modelPath,
+    contextPerSlot,
+    maxSequences,
+    maxBatchTokens,
+    threads,
+    gpuLayers: 0,
+  });
+  const limits = {
+    maxNumSeqs: maxSequences,
+    maxNumBatchedTokens: maxBatchTokens,
+    contextLength: contextPerSlot,
+    schedulingPolicy: "fcfs" as const,
+    prefixCache: { ...NO_PREFIX_CACHE, enabled: caching },
+  };
+  return new Engine(kernel, limits, hasher);
+}
+
+const text = (length: number, seed: number): number[] =>
+  Array.from({ length }, (_, i) => (i * 31 + seed * 101 + ((i * i) % 17)) % 400);
+
+function submission(request: number, prompt: readonly number[], maxTokens = 12): Submission {
+  const sampling = { ...NEUTRAL_SAMPLING, temperature: 1, seed: request, ignoreEos: true, maxTokens, logprobs: 2 };
+  return { request, prompt: Int32Array.from(prompt), sampling, samples: 1, priority: 0 };
+}
+
+/** Runs all to their ends; a submission joins every `every` steps. What each request got. */
+function run(engine: Engine, submissions: readonly Submission[], every = 0): Map<number, TokenReport[]> {
+  const got = new Map<number, TokenReport[]>();
+  const waiting = [...submissions];
+  for (let step = 0; step < 5000; step++) {
+    while (waiting.length > 0 && (every === 0 || step % every === 0)) {
+      engine.submit(waiting.shift() as Submission);
+      if (every > 0) break;
+    }
+    const report = engine.step();
+    if (report === undefined && waiting.length === 0) return got;
+    engine.checkIntegrity();
+    for (const token of report?.tokens ?? []) got.set(token.request, [...(got.get(token.request) ?? []), token]);
+  }
+  throw new Error("the engine did not become idle");
+}
+
+const LENGTHS = [1, 2, 63, 64, 65, 100, 127, 128, 130, 200, 255, 256, 257, 320, 400, 513, 600];
+const all = LENGTHS.map((length, number) => submission(number, text(length, number)));
+
+test("alone, in company, in small and large steps: the same tokens and logprobs", () => {
+  const alone = new Map<number, TokenReport[]>();
+  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  for (const one of all) for (const [request, tokens] of run(solo, [one])) alone.set(request, tokens);
+  solo.close();
+  for (const [setting, every] of [
+    [{ maxSequences: 20, maxBatchTokens: 2048 }, 0],
+    [{ maxSequences: 20, maxBatchTokens: 2048 }, 3],
+    [{ maxSequences: 5, maxBatchTokens: 100 }, 2],
+  ] as const) {
+    const engine = engineOf(setting);
+    assert.deepEqual(run(engine, all, every), alone);
+    engine.close();
+  }
+});
+
+test("with a prefix found in the cache, by copy and in place: the same tokens and logprobs", () => {
+  const shared = text(300, 50);
+  const asked = [0, 1, 2, 3, 4].map((n) =>
+    submission(100 + n, [...shared.slice(0, 300 - n * 40), ...text(20 + n * 30, n)]),
+  );
+  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = engineOf({ maxSequences: 4, maxBatchTokens: 512 });
+  run(warm, [submission(1, shared), submission(2, text(80, 9))]);
+  for (const one of [...asked, ...asked.toReversed()]) {
+    assert.deepEqual(run(warm, [one]), run(cold, [one]));
+  }
+  assert.deepEqual(run(warm, asked, 2), new Map(asked.flatMap((one) => [...run(cold, [one])])));
+  assert.ok(warm.gauges.prefixHits > 1500, `${warm.gauges.prefixHits} tokens were found`);
+  cold.close();
+  warm.close();
+});
+
+test("two threads: a long sequence alone and beside another", () => {
+  const one = submission(7, text(300, 7), 5);
+  const results = [1, 2].map((count) => {
+    const engine = engineOf({ maxSequences: 3, maxBatchTokens: 512, threads: 2, caching: false });
+    const got = run(engine, count === 1 ? [one] : [one, submission(8, text(310, 8), 5)]);
+    engine.close();
+    return got.get(7);
+  });
+  assert.deepEqual(results[1], results[0]);
+});
+
+test("weights in half precision: the same tokens, logprobs to a thousandth", () => {
+  // ggml multiplies halves in tiles whose shape follows the number of rows, so the last bits differ, and more of them later on.
+  const modelPath = halves;
+  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false, modelPath });
+  const full = engineOf({ maxSequences: 20, maxBatchTokens: 2048, modelPath });
+  const together = run(full, all, 2);
+  for (const one of all) {
+    const alone = run(solo, [one]).get(one.request) ?? [];
+    const beside = together.get(one.request) ?? [];
+    assert.deepEqual(
+      beside.map(({ token }) => token),
+      alone.map(({ token }) => token),
+    );
+    alone.forEach(({ logprobs }, at) => {
+      const difference = (logprobs?.chosen.logprob ?? 0) - (beside[at]?.logprobs?.chosen.logprob ?? 1);
+      assert.ok(Math.abs(difference) < 1e-3, `${difference}`);
+    });
+  }
+  solo.close();
+  full.close();
+});
