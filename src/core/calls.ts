@@ -3,6 +3,7 @@
  */
 import type { ChatMessage, ToolChoice, ToolDefinition } from "./chat.ts";
 import type { FinishReason } from "./generate.ts";
+import type { StructuredOutput } from "./structured.ts";
 
 /** Sampling as the client gave it: what is absent is filled from the model's defaults by serving. */
 export interface SamplingInput {
@@ -41,6 +42,8 @@ export interface OutputOptions {
   readonly runningUsage?: boolean;
   readonly priority: number;
   readonly cacheSalt?: string;
+  /** What the text has to look like. */
+  readonly structured?: StructuredOutput;
   /** Keep only the last (or first) tokens of the prompt; -1 = the window. */
   readonly truncatePrompt?: { readonly tokens: number; readonly side: "left" | "right" };
 }

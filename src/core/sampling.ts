@@ -4,6 +4,8 @@
  * Invariants (checked by the wire layer, relied on by the engine): every number is finite; every token id lies
  * in [0, vocabulary); `minTokens` ≤ `maxTokens`. Meanings are vLLM's (vllm/sampling_params.py).
  */
+import type { Constraint } from "./grammar.ts";
+
 export interface SamplingParams {
   /** 0 = greedy; else in (0, 2]. */
   readonly temperature: number;
@@ -39,6 +41,8 @@ export interface SamplingParams {
   readonly allowedTokenIds?: readonly number[];
   /** Token runs that may not be completed: the last token of each is barred when the rest precedes it. */
   readonly badWords: readonly (readonly number[])[];
+  /** What the output has to look like. */
+  readonly constraint?: Constraint;
 }
 
 /** The neutral values: what vLLM does when a request says nothing and the model brings no generation config. */

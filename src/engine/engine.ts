@@ -5,6 +5,8 @@
  * batch goes wrong fails by itself; the engine lives on unless the kernel cannot even clear a slot.
  * Invariants: checkIntegrity. Driven by loop.ts in the engine process, and by tests directly.
  */
+import type { Constraint } from "#core/grammar.ts";
+import { Grammars, type Matcher } from "./grammar/matcher.ts";
 import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
 import { Placement } from "./placement.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
@@ -48,6 +50,8 @@ export class Engine {
   readonly #rules: StopRules;
   readonly #requests = new Requests();
   readonly #now: () => number;
+  /** Made at the first grammar: the vocabulary in order takes memory. */
+  #grammars: Grammars | undefined;
   #report: StepReport = emptyReport();
   #steps = 0;
   #promptTokens = 0;
@@ -258,10 +262,16 @@ export class Engine {
 
   #nextToken(sequence: Sequence, row: Float32Array): Ending | undefined {
     const { request, sample } = sequence;
-    const sampled = settleToken(this.#sampler, sequence, row, this.#kernel.limits.endOfTurn);
+    const { endOfTurn } = this.#kernel.limits;
+    const sampled = settleToken(this.#sampler, sequence, row, endOfTurn, (constraint) => this.#matcherOf(constraint));
     this.#report.tokens.push({ request, sample, ...sampled });
     this.#generationTokens++;
     return endingOf(sequence, this.#rules);
+  }
+
+  #matcherOf(constraint: Constraint): Matcher {
+    this.#grammars ??= new Grammars(this.#kernel.pieces(), this.#kernel.limits.endOfTurn);
+    return this.#grammars.matcher(constraint);
   }
 
   /** The first sample speaks for the request: it is never served after its siblings, so no token precedes this. */

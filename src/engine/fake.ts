@@ -96,6 +96,13 @@ export class FakeKernel implements Kernel {
     return this.#tokensOf(slot).length;
   }
 
+  /** Token 32 + i stands for character 32 + i of ASCII; below and above there is no text. */
+  pieces(): readonly (Uint8Array | undefined)[] {
+    return Array.from({ length: this.limits.vocabularySize }, (_, token) =>
+      token >= 32 && token < 127 ? Uint8Array.of(token) : undefined,
+    );
+  }
+
   close(): void {
     this.#closed = true;
   }

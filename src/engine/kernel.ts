@@ -74,6 +74,8 @@ export interface Kernel {
    * Costs a copy of a whole slot, however short the prefix is.
    */
   copy(from: number, to: number, length: number): void;
+  /** Bytes of the text that each token stands for; undefined where it stands for none. Shape: [vocabularySize]. */
+  pieces(): readonly (Uint8Array | undefined)[];
   /** Tokens the slot holds. */
   length(slot: number): number;
   close(): void;

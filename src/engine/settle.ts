@@ -5,6 +5,8 @@
  * first two before min_tokens. Called by engine.ts only; it alone appends to a sequence's output.
  */
 import type { FinishReason } from "#core/generate.ts";
+import type { Constraint } from "#core/grammar.ts";
+import type { Matcher } from "./grammar/matcher.ts";
 import { randomSeed } from "./sampler/random.ts";
 import { type Sampled, type Sampler, SequenceSampler } from "./sampler/sampler.ts";
 import type { Sequence } from "./sequence.ts";
@@ -32,8 +34,15 @@ export function settleToken(
   sequence: Sequence,
   row: Float32Array,
   endOfTurn: readonly number[],
+  matcherOf: (constraint: Constraint) => Matcher,
 ): Sampled {
-  sequence.sampler ??= new SequenceSampler(sequence.sampling, sequence.prompt, endOfTurn, seedOf(sequence));
+  sequence.sampler ??= new SequenceSampler(
+    sequence.sampling,
+    sequence.prompt,
+    endOfTurn,
+    seedOf(sequence),
+    sequence.sampling.constraint === undefined ? undefined : matcherOf(sequence.sampling.constraint),
+  );
   const sampled = sampler.sample(row, sequence.sampler, sequence.output);
   sequence.output.push(sampled.token);
   return sampled;
@@ -47,6 +56,8 @@ export function endingOf(sequence: Sequence, rules: StopRules): Ending | undefin
     if (!sampling.ignoreEos && rules.endOfTurn.has(last)) return { reason: "stop", stopToken: last };
     if (sampling.stopTokenIds.includes(last)) return { reason: "stop", stopToken: last };
   }
+  const mayEnd = !sampling.ignoreEos && rules.endOfTurn.size > 0;
+  if (!mayEnd && sequence.sampler?.matcher?.finished) return { reason: "stop" };
   if (output.length >= sampling.maxTokens || sequence.length >= rules.contextLength) return { reason: "length" };
   return undefined;
 }

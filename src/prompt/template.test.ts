@@ -171,7 +171,7 @@ test("a model without a template, or with a broken one, answers 400", () => {
   assert.match(none.message, /no chat template/);
   assert.match(fault(() => modelTemplate("{% for %}").render(input([user("x")]))).message, /cannot be used/);
   assert.throws(() => compileTemplate("x".repeat(600 * 1024)), TemplateSourceError);
-  assert.throws(() => compileTemplate(" ".repeat(100_000) + "{% generation %}"), TemplateSourceError);
+  assert.throws(() => compileTemplate(`${" ".repeat(100_000)}{% generation %}`), TemplateSourceError);
   assert.throws(() => compileTemplate(`{{ ${"(".repeat(100_000)}`), TemplateSourceError);
 });
 

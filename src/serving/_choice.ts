@@ -52,7 +52,7 @@ export function chatOutput(
     ...commonSpec(model, call, choice),
     ...(hidden ? { logprobs: false, tokenIds: false } : {}),
     reasoning: reasoning ? { prompt } : undefined,
-    tools: call.toolChoice === "auto" ? call.tools : undefined,
+    tools: call.toolChoice === "none" ? undefined : call.tools,
   });
   return filtered(inner, { reasoning: call.includeReasoning, parallel: call.parallelToolCalls });
 }

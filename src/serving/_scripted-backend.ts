@@ -113,8 +113,8 @@ export class ScriptedBackend implements Backend {
       promptTokens: 0,
       generationTokens: 0,
       preemptions: 0,
-      prefixQueries: 30,
-      prefixHits: 16,
+      prefixQueries: 0,
+      prefixHits: 0,
       restarts: 0,
     };
   }

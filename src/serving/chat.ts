@@ -9,6 +9,7 @@ import { chatOutput, requireToolParser } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
+import { chatConstraint } from "./_structured.ts";
 import type { Serving } from "./context.ts";
 
 /** @throws Fault as decode does, model_not_found, and as Backend.generate does */
@@ -28,7 +29,9 @@ export async function* chat(
     tools: call.tools,
     ...call.template,
   });
-  const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, shared);
+  const constraint = await chatConstraint(call, model, text);
+  const sampling = constraint === undefined ? shared : { ...shared, constraint };
+  const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, sampling);
   yield* generate(
     {
       model,

@@ -9,6 +9,7 @@ import { textOutput } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
+import { outputConstraint } from "./_structured.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
 import { detokenizeAll } from "./tokenize.ts";
@@ -27,7 +28,9 @@ export async function* complete(
   const encoded = await Promise.all(
     call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
   );
-  const prompts = encoded.map((prompt) => planPrompt(prompt, model, input, output, shared));
+  const constraint = outputConstraint(output);
+  const sampling = constraint === undefined ? shared : { ...shared, constraint };
+  const prompts = encoded.map((prompt) => planPrompt(prompt, model, input, output, sampling));
   yield* generate(
     {
       model,

@@ -17,6 +17,8 @@ const stats = {
   promptTokens: 30,
   generationTokens: 20,
   preemptions: 1,
+  prefixQueries: 30,
+  prefixHits: 16,
   restarts: 0,
 };
 const model = { names: ["demo"], backend: { stats: () => stats } as unknown as Backend } as unknown as ServedModel;

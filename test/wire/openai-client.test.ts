@@ -149,10 +149,10 @@ describe("chat", () => {
     });
     await assert.rejects(client.chat.completions.create({ model: "nope", messages }), NotFoundError);
     await assert.rejects(
-      client.chat.completions.create({ model: "demo", messages, response_format: { type: "json_object" } }),
+      client.chat.completions.create({ model: "demo", messages, ...{ use_beam_search: true } }),
       (error) => {
         assert.ok(error instanceof InternalServerError);
-        assert.deepEqual([error.status, error.param], [501, "response_format"]);
+        assert.deepEqual([error.status, error.param], [501, "use_beam_search"]);
         return true;
       },
     );

@@ -13,6 +13,7 @@ import { type Batch, type Kernel, KernelError, type KernelLimits } from "#engine
 import { BLOCK, groupForward, type Span, segmentsOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
 import { type OpenModel, openModel } from "./model.ts";
+import { readVocabulary } from "./vocabulary.ts";
 
 export interface NativeKernelOptions {
   readonly modelPath: string;
@@ -252,6 +253,14 @@ class NativeKernel implements Kernel {
 
   length(slot: number): number {
     return this.lengths[slot] ?? 0;
+  }
+
+  pieces(): readonly (Uint8Array | undefined)[] {
+    const { piece, size } = readVocabulary(this.model);
+    return Array.from({ length: size }, (_, token) => {
+      const bytes = piece(token, false);
+      return bytes.length === 0 ? undefined : bytes;
+    });
   }
 
   close(): void {

@@ -52,9 +52,10 @@ export function philox(
  * Uniform in [0, 1), 53 bits.
  * @param seed any safe integer, negative ones too
  * @param index which token of the sequence is drawn, 0 for the first
+ * @param attempt 0 for the first draw of the token; another draw is independent of it
  */
-export function uniform(seed: number, index: number): number {
-  const [a, b] = philox([index >>> 0, 0, 0, 0], [seed >>> 0, Math.floor(seed / 0x1_0000_0000) >>> 0]);
+export function uniform(seed: number, index: number, attempt = 0): number {
+  const [a, b] = philox([index >>> 0, attempt, 0, 0], [seed >>> 0, Math.floor(seed / 0x1_0000_0000) >>> 0]);
   return ((a >>> 5) * 0x400_0000 + (b >>> 6)) / 0x20_0000_0000_0000;
 }
 

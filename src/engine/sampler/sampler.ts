@@ -7,6 +7,8 @@
  */
 import type { PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
+import { AmbiguityError } from "#engine/grammar/automaton.ts";
+import type { Matcher } from "#engine/grammar/matcher.ts";
 import { Drawer } from "./draw.ts";
 import { Edits } from "./edits.ts";
 import { largest, type RowProblem } from "./largest.ts";
@@ -35,8 +37,18 @@ export class SequenceSampler {
   readonly seed: number;
   readonly edits: Edits;
 
+  /** What the grammar lets through; undefined: everything. */
+  readonly matcher: Matcher | undefined;
+
   /** @param seed of this sample (the request's seed + the sample's number) */
-  constructor(params: SamplingParams, prompt: Int32Array, endOfTurn: readonly number[], seed: number) {
+  constructor(
+    params: SamplingParams,
+    prompt: Int32Array,
+    endOfTurn: readonly number[],
+    seed: number,
+    matcher?: Matcher,
+  ) {
+    this.matcher = matcher;
     this.params = params;
     this.seed = seed;
     this.edits = new Edits(params, prompt, endOfTurn);
@@ -71,7 +83,7 @@ export class Sampler {
    */
   sample(row: Float32Array, sequence: SequenceSampler, output: readonly number[]): Sampled {
     const { params, edits } = sequence;
-    const edited = edits.touches(output.length);
+    const edited = edits.touches(output.length) || sequence.matcher?.active === true;
     let raw = row;
     if (edited && params.logprobs !== undefined) {
       this.#raw.set(row);
@@ -80,6 +92,7 @@ export class Sampler {
     if (edited) edits.apply(row, output);
     const token = this.#choose(row, sequence, output.length, edited);
     edits.note(token);
+    sequence.matcher?.advance(token);
     if (params.logprobs === undefined) return { token };
     return { token, logprobs: this.#readLogprobs(raw, token, params.logprobs) };
   }
@@ -95,13 +108,37 @@ export class Sampler {
     return logprobs;
   }
 
+  /**
+   * Under a grammar the drawn token is checked first, and only if it is refused all others are barred and another is
+   * drawn: a token is then drawn as often as if they had been barred at once. Cuts go by what is left after barring,
+   * so with them it comes first.
+   */
   #choose(row: Float32Array, sequence: SequenceSampler, index: number, edited: boolean): number {
+    const { params, matcher } = sequence;
+    if (matcher === undefined || !matcher.active) return this.#pick(row, sequence, index, edited);
+    try {
+      const cuts = params.temperature >= GREEDY_BELOW && (params.topK > 0 || params.topP < 1 || params.minP > 0);
+      if (!cuts) {
+        const token = this.#pick(row, sequence, index, edited);
+        if (matcher.allows(token)) return token;
+      }
+      bar(row, matcher.mask());
+      return this.#pick(row, sequence, index, true, 1);
+    } catch (error) {
+      if (error instanceof AmbiguityError) throw new SamplingError("masked", error.message);
+      throw error;
+    }
+  }
+
+  #pick(row: Float32Array, sequence: SequenceSampler, index: number, edited: boolean, attempt = 0): number {
     const { params, seed, edits } = sequence;
     const { allowed } = edits;
     const values = allowed === undefined ? row : this.#gather(row, allowed);
     const length = allowed === undefined ? row.length : allowed.length;
     const greedy = params.temperature < GREEDY_BELOW;
-    const at = greedy ? largest(values, length) : this.#drawer.draw(values, length, params, uniform(seed, index));
+    const at = greedy
+      ? largest(values, length)
+      : this.#drawer.draw(values, length, params, uniform(seed, index, attempt));
     if (typeof at === "string") throw unusable(at, edited || allowed !== undefined);
     return allowed === undefined ? at : (allowed[at] as number);
   }
@@ -109,6 +146,16 @@ export class Sampler {
   #gather(row: Float32Array, allowed: Int32Array): Float32Array {
     for (let at = 0; at < allowed.length; at++) this.#gathered[at] = row[allowed[at] as number] as number;
     return this.#gathered;
+  }
+}
+
+function bar(row: Float32Array, mask: Uint32Array | undefined): void {
+  if (mask === undefined) return;
+  for (let word = 0; word < mask.length; word++) {
+    const bits = mask[word] as number;
+    if (bits === 0xffff_ffff) continue;
+    const end = Math.min(row.length, (word + 1) * 32);
+    for (let token = word * 32; token < end; token++) if (((bits >>> (token & 31)) & 1) === 0) row[token] = -Infinity;
   }
 }
 

@@ -28,7 +28,7 @@ export const int64 = z
   .refine((value) => Number.isInteger(value), "Invalid input: expected int");
 
 const LIST_OF_INT = { type: "array", items: { type: "integer" } };
-const STRUCTURED = { type: "object", description: "Not done yet: refused with 501." };
+const NOT_YET = { type: "object", description: "Not done yet: refused with 501." };
 const NEVER = { description: "Never taken from a client: refused with 400." };
 
 /** Fields that were removed from vLLM and whose silent loss would drop a constraint. */
@@ -80,8 +80,8 @@ export const sharedFields = {
   allowed_token_ids: shape(LIST_OF_INT),
   bad_words: shape({ type: "array", items: { type: "string" } }),
   add_special_tokens: bool.optional(),
-  response_format: shape({ type: "object", description: "Only {type: text}; the others are refused with 501." }),
-  structured_outputs: shape(STRUCTURED),
+  response_format: shape({ type: "object", description: "type: text, json_object or json_schema." }),
+  structured_outputs: shape({ type: "object", description: "One of json, json_object, regex, choice, grammar." }),
   priority: int64.optional(),
   request_id: z.string().max(256).optional(),
   session_id: z.string().max(256).nullish(),
@@ -94,7 +94,7 @@ export const sharedFields = {
     type: "object",
     description: "Arguments of custom extensions; there are none, so they are ignored.",
   }),
-  repetition_detection: shape(STRUCTURED),
+  repetition_detection: shape(NOT_YET),
   thinking_token_budget: int.gte(-1).nullish(),
   stream_interval: int.gte(1).nullish(),
   logits_processors: shape(NEVER),

@@ -4,6 +4,7 @@
 import type { OutputOptions } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
 import { decodeLogprobs, decodeStop, dropAbsent, type SharedBody } from "./_sampling.ts";
+import { decodeStructured } from "./_structured.ts";
 import type { RequestCaps } from "./caps.ts";
 
 /** How the answer is printed: what the encoders need of the request. */
@@ -42,6 +43,7 @@ export function decodeOutput(
     runningUsage: wantsContinuousUsage(body) ? true : undefined,
     priority: decodePriority(body.priority, caps),
     cacheSalt: decodeSalt(body.cache_salt),
+    structured: decodeStructured(body),
     truncatePrompt: decodeTruncation(body),
   });
 }

@@ -3,7 +3,7 @@
  * client asked for. What is harmless to ignore (user, session_id, length_penalty, …) is not here.
  */
 import { Fault, invalid } from "#core/fault.ts";
-import { isObject, type JsonObject, kindOf } from "./_compound.ts";
+import type { JsonObject } from "./_compound.ts";
 import { REMOVED_FIELDS } from "./_fields.ts";
 
 type Body = JsonObject;
@@ -16,7 +16,6 @@ export function refuseUnsupported(body: Body): void {
   for (const [field, given, refusal] of REFUSALS) {
     if (given(body[field])) throw refusal(field);
   }
-  refuseResponseFormat(body.response_format);
 }
 
 function isGiven(value: unknown): boolean {
@@ -47,7 +46,6 @@ const REFUSALS: readonly (readonly [
   refusal: (field: string) => Fault,
 ])[] = [
   ["use_beam_search", isTrue, notYet],
-  ["structured_outputs", isGiven, notYet],
   ["repetition_detection", isGiven, notYet],
   ["logprob_token_ids", isGiven, notYet],
   ["watermarking", isTrue, notYet],
@@ -65,15 +63,3 @@ const REFUSALS: readonly (readonly [
   ["mm_processor_kwargs", isFilled, fromClients],
   ["media_io_kwargs", isFilled, fromClients],
 ];
-
-function refuseResponseFormat(value: unknown): void {
-  if (!isGiven(value)) return;
-  if (!isObject(value)) throw invalid("response_format", `response_format must be an object, not ${kindOf(value)}.`);
-  if (value.type === "text") return;
-  if (value.type === "json_object" || value.type === "json_schema" || value.type === "structural_tag")
-    throw notYet("response_format");
-  throw invalid(
-    "response_format.type",
-    "response_format.type must be text, json_object, json_schema or structural_tag.",
-  );
-}

@@ -2,7 +2,7 @@
  * `tools` and `tool_choice` (vLLM: ChatCompletionRequest.check_tool_usage).
  */
 import type { ToolChoice, ToolDefinition } from "#core/chat.ts";
-import { Fault, invalid } from "#core/fault.ts";
+import { invalid } from "#core/fault.ts";
 import { isObject, type JsonObject, requireList, requireObject, requireSize, requireString } from "./_compound.ts";
 import { dropAbsent } from "./_sampling.ts";
 import type { RequestCaps } from "./caps.ts";
@@ -43,23 +43,21 @@ function decodeTool(tool: JsonObject, path: string): ToolDefinition {
   });
 }
 
-/** Absent with tools: auto. `required` and a named function need structured output, which is not there yet. */
+/** Absent with tools: auto. */
 export function decodeToolChoice(value: unknown, tools: readonly ToolDefinition[]): ToolChoice {
   if (value === undefined || value === null) return tools.length > 0 ? "auto" : "none";
   if (value === "none") return "none";
   if (tools.length === 0) throw invalid("tool_choice", "When using `tool_choice`, `tools` must be set.");
   if (value === "auto") return "auto";
-  if (value !== "required") requireKnownFunction(value, tools);
-  throw new Fault("not_implemented", "tool_choice other than none and auto is not supported by this server yet.", {
-    param: "tool_choice",
-  });
+  return value === "required" ? "required" : knownFunction(value, tools);
 }
 
-function requireKnownFunction(value: unknown, tools: readonly ToolDefinition[]): void {
+function knownFunction(value: unknown, tools: readonly ToolDefinition[]): { readonly name: string } {
   if (!isObject(value)) throw invalid("tool_choice", 'Only named tools, "none", "auto" or "required" are supported.');
   const target = requireObject(value.function, "tool_choice.function");
   const name = requireString(target.name, "tool_choice.function.name");
   if (!tools.some((tool) => tool.name === name)) {
     throw invalid("tool_choice", "The tool specified in `tool_choice` does not match any of the specified `tools`");
   }
+  return { name };
 }

@@ -1,0 +1,21 @@
+/**
+ * What a client may ask the output to be, free of any protocol. One of the kinds; checked for size by the wire layer,
+ * for sense by prompt/grammar.
+ */
+export type StructuredOutput =
+  /** Valid under a JSON schema. */
+  | { readonly kind: "json_schema"; readonly schema: unknown }
+  /** Any JSON object. */
+  | { readonly kind: "json_object" }
+  /** The whole text matches (ECMA-262, flag u). */
+  | { readonly kind: "regex"; readonly pattern: string }
+  /** One of these texts. */
+  | { readonly kind: "choice"; readonly options: readonly string[] }
+  /** GBNF, which is also the EBNF of vLLM's backends. */
+  | { readonly kind: "grammar"; readonly source: string }
+  /** Calls of these functions and nothing else: one, or as many as the model likes. */
+  | {
+      readonly kind: "tool_calls";
+      readonly tools: readonly { readonly name: string; readonly parameters: unknown }[];
+      readonly many: boolean;
+    };

@@ -1,0 +1,54 @@
+/**
+ * What the output has to look like, as the engine's constraint. Called by chat.ts and complete.ts.
+ */
+import type { ChatCall, OutputOptions } from "#core/calls.ts";
+import { invalid } from "#core/fault.ts";
+import type { Constraint } from "#core/grammar.ts";
+import type { StructuredOutput } from "#core/structured.ts";
+import { GrammarError } from "#prompt/grammar/builder.ts";
+import { compileStructured } from "#prompt/grammar/compile.ts";
+import type { ServedModel } from "./models.ts";
+
+const THINK = "<think>";
+const THOUGHT = "</think>";
+
+/** @param prompt the prompt's text: where it has opened a thought, the grammar begins behind it @throws Fault */
+export async function chatConstraint(
+  call: ChatCall,
+  model: ServedModel,
+  prompt: string,
+): Promise<Constraint | undefined> {
+  const wanted = forced(call);
+  if (wanted !== undefined && call.output.structured !== undefined)
+    throw invalid("tool_choice", "a forced tool_choice cannot be combined with a format of the output.");
+  const constraint = wanted === undefined ? outputConstraint(call.output) : compiled(wanted, "tools");
+  const thinks = model.parsers.reasoning && prompt.trimEnd().endsWith(THINK);
+  if (constraint === undefined || !thinks) return constraint;
+  return { ...constraint, after: await closingTag(model) };
+}
+
+/** @throws Fault invalid_request naming the field */
+export function outputConstraint(output: OutputOptions): Constraint | undefined {
+  return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs");
+}
+
+function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredOutput | undefined {
+  if (toolChoice === "none" || toolChoice === "auto") return undefined;
+  const all = tools.map(({ name, parameters }) => ({ name, parameters }));
+  if (toolChoice === "required") return { kind: "tool_calls", tools: all, many: parallelToolCalls };
+  return { kind: "tool_calls", tools: all.filter(({ name }) => name === toolChoice.name), many: false };
+}
+
+function compiled(wanted: StructuredOutput, field: string): Constraint {
+  try {
+    return compileStructured(wanted);
+  } catch (error) {
+    if (error instanceof GrammarError) throw invalid(field, `Invalid ${field}: ${error.message}.`);
+    throw error;
+  }
+}
+
+async function closingTag({ tokenizer }: ServedModel): Promise<readonly number[]> {
+  const special = tokenizer.specials.find(({ text }) => text === THOUGHT);
+  return special === undefined ? [...(await tokenizer.encodeText(THOUGHT))] : [special.id];
+}

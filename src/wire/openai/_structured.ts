@@ -1,0 +1,122 @@
+/**
+ * `response_format` and `structured_outputs` (vllm/sampling_params.py, StructuredOutputsParams). Sizes here; sense is
+ * prompt/grammar's.
+ */
+import { JsonError, parseJson } from "#base/json.ts";
+import { invalid } from "#core/fault.ts";
+import type { StructuredOutput } from "#core/structured.ts";
+import {
+  isObject,
+  type JsonObject,
+  kindOf,
+  requireList,
+  requireObject,
+  requireSize,
+  requireString,
+} from "./_compound.ts";
+
+const MAX_CHARACTERS = 512 * 1024;
+const MAX_DEPTH = 128;
+const MAX_CHOICES = 4096;
+const KINDS = ["json", "regex", "choice", "grammar", "json_object", "structural_tag"] as const;
+/** Options that ask for less than is done anyway; others would change what comes out. */
+const OPTIONS = new Set(["disable_fallback", "disable_any_whitespace", "disable_additional_properties"]);
+
+interface Body {
+  readonly response_format?: unknown;
+  readonly structured_outputs?: unknown;
+}
+
+/** @throws Fault invalid_request | not_implemented, naming the field */
+export function decodeStructured(body: Body): StructuredOutput | undefined {
+  const format = decodeFormat(body.response_format);
+  const params = decodeParams(body.structured_outputs);
+  if (format !== undefined && params !== undefined)
+    throw invalid("structured_outputs", "structured_outputs and response_format cannot both be given.");
+  return format ?? params;
+}
+
+function isGiven(value: unknown): boolean {
+  return value !== undefined && value !== null;
+}
+
+function decodeFormat(value: unknown): StructuredOutput | undefined {
+  if (!isGiven(value)) return undefined;
+  if (!isObject(value)) throw invalid("response_format", `response_format must be an object, not ${kindOf(value)}.`);
+  switch (value.type) {
+    case "text":
+      return undefined;
+    case "json_object":
+      return { kind: "json_object" };
+    case "json_schema": {
+      const wrapped = requireObject(value.json_schema, "response_format.json_schema");
+      return decodeSchema(wrapped.schema ?? {}, "response_format.json_schema.schema");
+    }
+    case "structural_tag":
+      throw invalid("response_format.type", "structural_tag is not supported by this server yet; use a grammar.");
+    default:
+      throw invalid(
+        "response_format.type",
+        "response_format.type must be text, json_object, json_schema or structural_tag.",
+      );
+  }
+}
+
+function decodeParams(value: unknown): StructuredOutput | undefined {
+  if (!isGiven(value)) return undefined;
+  const params = requireObject(value, "structured_outputs");
+  const given = KINDS.filter((kind) => isGiven(params[kind]) && params[kind] !== false);
+  const unknown = Object.keys(params).find(
+    (key) => !(KINDS as readonly string[]).includes(key) && !OPTIONS.has(key) && isGiven(params[key]),
+  );
+  if (unknown !== undefined)
+    throw invalid(`structured_outputs.${unknown}`, `structured_outputs.${unknown} is not supported.`);
+  const [kind, another] = given;
+  if (kind === undefined || another !== undefined)
+    throw invalid("structured_outputs", `structured_outputs takes exactly one of ${KINDS.join(", ")}.`);
+  return decodeKind(kind, params);
+}
+
+function decodeKind(kind: (typeof KINDS)[number], params: JsonObject): StructuredOutput {
+  const field = `structured_outputs.${kind}`;
+  const value = params[kind];
+  switch (kind) {
+    case "json":
+      return decodeSchema(typeof value === "string" ? parsed(value, field) : value, field);
+    case "json_object":
+      return { kind: "json_object" };
+    case "regex":
+      return { kind: "regex", pattern: bounded(value, field) };
+    case "grammar":
+      return { kind: "grammar", source: bounded(value, field) };
+    case "choice": {
+      const options = requireList(value, field, MAX_CHOICES);
+      if (options.length === 0) throw invalid(field, `${field} must not be empty.`);
+      return { kind: "choice", options: options.map((option, i) => bounded(option, `${field}.${i}`)) };
+    }
+    case "structural_tag":
+      throw invalid(field, "structural_tag is not supported by this server yet; use a grammar.");
+  }
+}
+
+function decodeSchema(schema: unknown, field: string): StructuredOutput {
+  if (!isObject(schema) && typeof schema !== "boolean")
+    throw invalid(field, `${field} must be a JSON schema, not ${kindOf(schema)}.`);
+  requireSize(schema, field, MAX_CHARACTERS, MAX_DEPTH);
+  return { kind: "json_schema", schema };
+}
+
+function parsed(text: string, field: string): unknown {
+  try {
+    return parseJson(bounded(text, field), { maxDepth: MAX_DEPTH });
+  } catch (error) {
+    if (error instanceof JsonError) throw invalid(field, `${field} is not JSON: ${error.message}.`);
+    throw error;
+  }
+}
+
+function bounded(value: unknown, field: string): string {
+  const text = requireString(value, field);
+  if (text.length > MAX_CHARACTERS) throw invalid(field, `${field} has more than ${MAX_CHARACTERS} characters.`);
+  return text;
+}

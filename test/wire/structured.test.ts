@@ -1,0 +1,158 @@
+/**
+ * Structured output and forced tool choice over the real server and model: valid at any temperature, streamed or not.
+ */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import OpenAI from "openai";
+import { startServer, TEST_KEY, type TestServer } from "../harness.ts";
+
+const SCHEMA = {
+  type: "object",
+  properties: {
+    name: { type: "string", maxLength: 12 },
+    age: { type: "integer", minimum: 0, maximum: 150 },
+    tags: { type: "array", items: { enum: ["a", "b", "c"] }, maxItems: 3 },
+  },
+  required: ["name", "age"],
+  additionalProperties: false,
+};
+const TOOLS = [
+  {
+    type: "function" as const,
+    function: {
+      name: "set_timer",
+      parameters: {
+        type: "object",
+        properties: { minutes: { type: "integer", minimum: 1, maximum: 90 } },
+        required: ["minutes"],
+      },
+    },
+  },
+  { type: "function" as const, function: { name: "stop_all" } },
+];
+
+let server: TestServer;
+let client: OpenAI;
+before(async () => {
+  server = await startServer();
+  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: TEST_KEY, maxRetries: 0 });
+});
+after(() => server.stop());
+
+const base = {
+  model: "castellan-demo",
+  messages: [{ role: "user" as const, content: "Tell me about Ann." }],
+  max_tokens: 300,
+};
+
+test("json_schema: what comes is valid, at any temperature, whole and streamed", async () => {
+  const validate = new Ajv2020().compile(SCHEMA);
+  const format = { type: "json_schema" as const, json_schema: { name: "person", schema: SCHEMA, strict: true } };
+  for (const temperature of [0, 0.7, 1.5, 2]) {
+    const answer = await client.chat.completions.create({
+      ...base,
+      temperature,
+      seed: 5,
+      n: temperature === 0 ? 1 : 4,
+      response_format: format,
+    });
+    for (const { message, finish_reason } of answer.choices) {
+      assert.equal(finish_reason, "stop");
+      assert.ok(validate(JSON.parse(message.content ?? "")), message.content ?? "");
+    }
+  }
+  const stream = await client.chat.completions.create({
+    ...base,
+    temperature: 1,
+    seed: 5,
+    stream: true,
+    response_format: format,
+  });
+  let text = "";
+  for await (const chunk of stream) text += chunk.choices[0]?.delta.content ?? "";
+  assert.ok(validate(JSON.parse(text)));
+});
+
+test("json_object, regex, choice, grammar, over chat and completions", async () => {
+  const chat = async (extra: object): Promise<string> => {
+    const answer = await server.fetch("/v1/chat/completions", {
+      method: "POST",
+      body: JSON.stringify({ ...base, temperature: 1, seed: 3, ...extra }),
+    });
+    const body = (await answer.json()) as { choices: { message: { content: string } }[] };
+    assert.equal(answer.status, 200, JSON.stringify(body));
+    return body.choices[0]?.message.content ?? "";
+  };
+  // An object may go on for ever at this temperature: what came of it is the beginning of one.
+  assert.match(await chat({ response_format: { type: "json_object" } }), /^\{/);
+  assert.match(await chat({ structured_outputs: { regex: "\\d{3}-[a-f]{2}" } }), /^\d{3}-[a-f]{2}$/);
+  assert.match(await chat({ structured_outputs: { choice: ["red", "green"] } }), /^(red|green)$/);
+  assert.match(await chat({ structured_outputs: { grammar: 'root ::= ("ho" " "?){2,3} "!"' } }), /^(ho ?){2,3}!$/);
+  const completion = await server.fetch("/v1/completions", {
+    method: "POST",
+    body: JSON.stringify({
+      prompt: "Hello",
+      max_tokens: 20,
+      ignore_eos: true,
+      structured_outputs: { choice: ["one", "two"] },
+    }),
+  });
+  const { choices } = (await completion.json()) as { choices: { text: string; finish_reason: string }[] };
+  assert.match(choices[0]?.text ?? "", /^(one|two)$/);
+  assert.equal(choices[0]?.finish_reason, "stop");
+});
+
+test("forced tools: required and by name, whole and streamed", async () => {
+  const ask = { ...base, temperature: 1, seed: 9, tools: TOOLS };
+  const required = await client.chat.completions.create({ ...ask, tool_choice: "required" });
+  const [choice] = required.choices;
+  assert.equal(choice?.finish_reason, "tool_calls");
+  for (const call of choice?.message.tool_calls ?? []) {
+    assert.ok(call.type === "function" && ["set_timer", "stop_all"].includes(call.function.name));
+    assert.equal(typeof JSON.parse(call.function.arguments), "object");
+  }
+  assert.ok((choice?.message.tool_calls?.length ?? 0) >= 1);
+  const stream = await client.chat.completions.create({
+    ...ask,
+    stream: true,
+    tool_choice: { type: "function", function: { name: "set_timer" } },
+  });
+  let [name, text] = ["", ""];
+  for await (const chunk of stream) {
+    const call = chunk.choices[0]?.delta.tool_calls?.[0];
+    name += call?.function?.name ?? "";
+    text += call?.function?.arguments ?? "";
+  }
+  assert.equal(name, "set_timer");
+  const { minutes } = JSON.parse(text) as { minutes: number };
+  assert.ok(Number.isInteger(minutes) && minutes >= 1 && minutes <= 90);
+});
+
+test("what cannot be followed is refused by name, beside a running stream", async () => {
+  for (const [extra, param] of [
+    [{ structured_outputs: { regex: "(a)\\1" } }, "structured_outputs"],
+    [{ structured_outputs: { regex: "(((a{1000}){1000}){1000})" } }, "structured_outputs"],
+    [{ structured_outputs: { regex: "a", choice: ["b"] } }, "structured_outputs"],
+    [{ structured_outputs: {} }, "structured_outputs"],
+    [{ structured_outputs: { choice: [] } }, "structured_outputs.choice"],
+    [{ structured_outputs: { json: "{" } }, "structured_outputs.json"],
+    [{ structured_outputs: { whitespace_pattern: " ", json: {} } }, "structured_outputs.whitespace_pattern"],
+    [{ structured_outputs: { grammar: "root ::= root" } }, "structured_outputs"],
+    [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag"],
+    [{ response_format: { type: "json_schema", json_schema: { schema: { not: {} } } } }, "structured_outputs"],
+    [{ response_format: { type: "json_schema", json_schema: { schema: 5 } } }, "response_format.json_schema.schema"],
+    [{ response_format: { type: "yaml" } }, "response_format.type"],
+    [{ response_format: { type: "json_object" }, structured_outputs: { choice: ["a"] } }, "structured_outputs"],
+    [{ tools: TOOLS, tool_choice: "required", response_format: { type: "json_object" } }, "tool_choice"],
+    [{ tools: TOOLS, tool_choice: { type: "function", function: { name: "other" } } }, "tool_choice"],
+  ] as const) {
+    const answer = await server.fetch("/v1/chat/completions", {
+      method: "POST",
+      body: JSON.stringify({ ...base, ...extra }),
+    });
+    const body = (await answer.json()) as { error: { param: string } };
+    assert.equal(answer.status, 400, JSON.stringify(extra));
+    assert.equal(body.error.param, param, JSON.stringify([extra, body]));
+  }
+});
