@@ -3,6 +3,7 @@
  */
 import type { ChatMessage, ToolChoice, ToolDefinition } from "./chat.ts";
 import type { FinishReason } from "./generate.ts";
+import type { RepetitionRule } from "./sampling.ts";
 import type { StructuredOutput } from "./structured.ts";
 
 /** Sampling as the client gave it: what is absent is filled from the model's defaults by serving. */
@@ -23,6 +24,7 @@ export interface SamplingInput {
   readonly allowedTokenIds?: readonly number[];
   /** Words, not tokens: serving tokenises them. */
   readonly badWords?: readonly string[];
+  readonly repetition?: RepetitionRule;
 }
 
 /** What is wanted around the text. */

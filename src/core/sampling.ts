@@ -41,8 +41,17 @@ export interface SamplingParams {
   readonly allowedTokenIds?: readonly number[];
   /** Token runs that may not be completed: the last token of each is barred when the rest precedes it. */
   readonly badWords: readonly (readonly number[])[];
+  /** End the sequence when its last tokens are one run, said again and again. */
+  readonly repetition?: RepetitionRule;
   /** What the output has to look like. */
   readonly constraint?: Constraint;
+}
+
+/** A run of minSize … maxSize tokens that stands minCount times in a row. 1 ≤ minSize ≤ maxSize, minCount ≥ 2. */
+export interface RepetitionRule {
+  readonly minSize: number;
+  readonly maxSize: number;
+  readonly minCount: number;
 }
 
 /** The neutral values: what vLLM does when a request says nothing and the model brings no generation config. */

@@ -7,6 +7,7 @@ import { FakeKernel, type FakeRow, type FakeScript } from "./fake.ts";
 import { createBlockHasher, NO_PREFIX_CACHE } from "./prefix/hash.ts";
 import type { StepReport } from "./report.ts";
 import type { Submission } from "./requests.ts";
+import { repeats } from "./settle.ts";
 
 const LIMITS: EngineLimits = {
   maxNumSeqs: 8,
@@ -308,5 +309,26 @@ describe("Engine", () => {
     assert.equal(engine.openRequests, 0);
     assert.deepEqual([engine.gauges.running, engine.gauges.waiting, engine.gauges.kvUsage], [0, 0, 0]);
     assert.equal(engine.step(), undefined);
+  });
+});
+
+describe("repetition", () => {
+  it("ends a sequence that says one run again and again, and no other", () => {
+    const rule = { minSize: 2, maxSize: 4, minCount: 3 };
+    for (const [output, ends] of [
+      [[5, 1, 2, 1, 2, 1, 2], true],
+      [[1, 2, 3, 1, 2, 3, 1, 2, 3], true],
+      [[7, 7, 7, 7, 7, 7], true],
+      [[7, 7, 7, 7, 7], false],
+      [[1, 2, 1, 2, 1, 3], false],
+      [[1, 2, 1, 2], false],
+      [[1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2, 3, 4, 5], false],
+    ] as const)
+      assert.equal(repeats(output, rule), ends, output.join());
+    const engine = engineOf({}, always(7));
+    engine.submit(submission(1, { maxTokens: 50, repetition: rule }));
+    const reports = drain(engine);
+    assert.equal(tokensOf(reports, 1).length, 6);
+    assert.equal(reports.flatMap(({ finishes }) => finishes)[0]?.reason, "repetition");
   });
 });

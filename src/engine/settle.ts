@@ -6,6 +6,7 @@
  */
 import type { FinishReason } from "#core/generate.ts";
 import type { Constraint } from "#core/grammar.ts";
+import type { RepetitionRule } from "#core/sampling.ts";
 import type { Matcher } from "./grammar/matcher.ts";
 import { randomSeed } from "./sampler/random.ts";
 import { type Sampled, type Sampler, SequenceSampler } from "./sampler/sampler.ts";
@@ -58,8 +59,21 @@ export function endingOf(sequence: Sequence, rules: StopRules): Ending | undefin
   }
   const mayEnd = !sampling.ignoreEos && rules.endOfTurn.size > 0;
   if (!mayEnd && sequence.sampler?.matcher?.finished) return { reason: "stop" };
+  if (sampling.repetition !== undefined && repeats(output, sampling.repetition)) return { reason: "repetition" };
   if (output.length >= sampling.maxTokens || sequence.length >= rules.contextLength) return { reason: "length" };
   return undefined;
+}
+
+/** Whether the output ends in one run said again and again (vllm/v1/core/sched/utils.py, check_sequence_repetition). */
+export function repeats(output: readonly number[], { minSize, maxSize, minCount }: RepetitionRule): boolean {
+  const last = output.length - 1;
+  for (let size = minSize; size <= maxSize && size * minCount <= output.length; size++) {
+    let same = 0;
+    // All repetitions are equal exactly when each token equals the one a run before it.
+    while (same < size * (minCount - 1) && output[last - same] === output[last - same - size]) same++;
+    if (same === size * (minCount - 1)) return true;
+  }
+  return false;
 }
 
 function seedOf(sequence: Sequence): number {

@@ -52,6 +52,7 @@ export async function resolveSampling(input: SamplingInput, context: SamplingCon
     ignoreEos: given.ignoreEos,
     badWords: await encodeBadWords(input.badWords ?? [], model.tokenizer, context.badWordTokens),
     ...(given.seed === undefined ? {} : { seed: given.seed }),
+    ...(given.repetition === undefined ? {} : { repetition: given.repetition }),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(given.allowedTokenIds === undefined ? {} : { allowedTokenIds: [...new Set(given.allowedTokenIds)] }),
   };

@@ -28,7 +28,6 @@ export const int64 = z
   .refine((value) => Number.isInteger(value), "Invalid input: expected int");
 
 const LIST_OF_INT = { type: "array", items: { type: "integer" } };
-const NOT_YET = { type: "object", description: "Not done yet: refused with 501." };
 const NEVER = { description: "Never taken from a client: refused with 400." };
 
 /** Fields that were removed from vLLM and whose silent loss would drop a constraint. */
@@ -94,7 +93,7 @@ export const sharedFields = {
     type: "object",
     description: "Arguments of custom extensions; there are none, so they are ignored.",
   }),
-  repetition_detection: shape(NOT_YET),
+  repetition_detection: shape({ type: "object", description: "max_pattern_size, min_pattern_size, min_count." }),
   thinking_token_budget: int.gte(-1).nullish(),
   stream_interval: int.gte(1).nullish(),
   logits_processors: shape(NEVER),

@@ -46,7 +46,6 @@ const REFUSALS: readonly (readonly [
   refusal: (field: string) => Fault,
 ])[] = [
   ["use_beam_search", isTrue, notYet],
-  ["repetition_detection", isGiven, notYet],
   ["logprob_token_ids", isGiven, notYet],
   ["watermarking", isTrue, notYet],
   ["thinking_token_budget", (value) => isGiven(value) && value !== -1, notYet],

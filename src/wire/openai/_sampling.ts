@@ -3,6 +3,7 @@
  */
 import type { SamplingInput } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
+import type { RepetitionRule } from "#core/sampling.ts";
 import { requireList, requireObject, requireString, requireTokenIds } from "./_compound.ts";
 import type { RequestCaps } from "./caps.ts";
 import type { ChatBodyValue } from "./chat-schema.ts";
@@ -46,7 +47,32 @@ export function decodeSampling(body: SharedBody, caps: RequestCaps, maxTokens: n
     ignoreEos: body.ignore_eos,
     allowedTokenIds: decodeAllowed(body.allowed_token_ids, caps),
     badWords: decodeBadWords(body.bad_words, caps),
+    repetition: decodeRepetition(body.repetition_detection),
   });
+}
+
+/** Tokens of a run, and repetitions, that are looked at: each token costs so many comparisons at most. */
+const MAX_RUN = 512;
+const MAX_COUNT = 256;
+
+/** vllm/sampling_params.py, RepetitionDetectionParams; a largest size of 0 switches it off. */
+function decodeRepetition(value: unknown): RepetitionRule | undefined {
+  if (value === undefined || value === null) return undefined;
+  const field = "repetition_detection";
+  const given = requireObject(value, field);
+  const whole = (name: string, most: number): number => {
+    const number = given[name] ?? 0;
+    if (typeof number !== "number" || !Number.isInteger(number) || number < 0 || number > most)
+      throw invalid(`${field}.${name}`, `${field}.${name} must be an integer between 0 and ${most}.`);
+    return number;
+  };
+  const [maxSize, minSize] = [whole("max_pattern_size", MAX_RUN), whole("min_pattern_size", MAX_RUN)];
+  const minCount = whole("min_count", MAX_COUNT);
+  if (minSize > maxSize)
+    throw invalid(`${field}.min_pattern_size`, "min_pattern_size must be at most max_pattern_size.");
+  if (maxSize === 0) return undefined;
+  if (minCount < 2) throw invalid(`${field}.min_count`, "min_count must be at least 2.");
+  return { minSize: Math.max(1, minSize), maxSize, minCount };
 }
 
 /** exactOptionalPropertyTypes: an absent field is no key. */
