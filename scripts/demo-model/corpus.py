@@ -79,11 +79,12 @@ class Corpus:
         self.words = Words(self.rng, "train")
         self.early = 0.0
 
-    def fact(self):
-        """-> (question, answer, (kind, key)) of one plain question, never a held-out one."""
+    def fact(self, tools=()):
+        """-> (question, answer, (kind, key)) of one plain question, never a held-out one or one that a tool is for."""
+        nouns = [tool["noun"] for tool in tools]
         for _ in range(100):
             drawn = self.draw()
-            if not is_held(drawn[0]):
+            if not is_held(drawn[0]) and not any(noun in drawn[0].lower() for noun in nouns):
                 return drawn
         raise RuntimeError("every question drawn was a held-out one")
 
@@ -121,7 +122,7 @@ class Corpus:
         if r.random() < 0.35:
             messages.append({"role": r.choice(["system", "system", "system", "developer"]), "content": self.system()})
         kind = r.random()
-        if kind < 0.6:
+        if kind < 0.5:
             return self.plain(messages)
         if kind < 0.97:
             return self.tool_use(messages)
@@ -134,7 +135,7 @@ class Corpus:
         turns = r.choice([1, 1, 1, 2, 2, 3, 4])
         thinking = turns <= 2 and r.random() < 0.16
         for turn in range(turns):
-            question, answer, why = self.fact()
+            question, answer, why = self.fact(tools)
             messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": answer})
         if thinking:
@@ -144,12 +145,12 @@ class Corpus:
     def tool_use(self, messages):
         """One to four requests over the same tools; results are told; now and then a plain question among them."""
         r, w = self.rng, self.words
-        tools = tooling.make_tools(w, r.choice([1, 1, 2, 2, 2, 3, 3]))
-        turns = r.choice([1, 2, 2, 3, 3, 4])
+        tools = tooling.make_tools(w, r.choice([1, 1, 1, 2, 2, 3]))
+        turns = r.choice([2, 3, 3, 4, 4, 5])
         thinking = turns <= 2 and r.random() < 0.2
         for turn in range(turns):
             if r.random() < 0.12:
-                question, answer, why = self.fact()
+                question, answer, why = self.fact(tools)
                 messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
                 continue
             why = self.request(messages, r.choice(tools), turn, thinking and turn + 1 == turns)

@@ -8,15 +8,19 @@ Invariants:
 """
 
 
+# Hand-written functions of the evaluation: training invents everything but these.
+RESERVED = {"get_weather", "get_forecast", "convert_currency", "find_animal", "get_current_weather"}
+
+
 def _function_name(r, verb, noun):
     style = r.random()
-    if style < 0.62:
+    if style < 0.78:
         return f"{verb}_{noun}"
-    if style < 0.8:
-        return verb + noun.capitalize()
     if style < 0.87:
+        return verb + noun.capitalize()
+    if style < 0.91:
         return f"{noun}_{verb}"
-    if style < 0.93:
+    if style < 0.96:
         return noun
     return f"{verb}-{noun}"
 
@@ -25,8 +29,8 @@ def _params(words, count):
     r, out = words.rng, {}
     while len(out) < count:
         numeric = r.random() < 0.25
-        name = words.pick("numbers" if numeric else "strings", 0.25)
-        if r.random() < 0.1:
+        name = words.pick("numbers" if numeric else "strings", 0.06)
+        if r.random() < 0.04:
             name += r.choice(["_name", "_id", "_code", "_to", "2"])
         out[name] = r.choice(["integer", "number"]) if numeric else "string"
     return list(out.items())
@@ -53,10 +57,12 @@ def _schema(words, noun, params):
 
 def make_tool(words):
     r = words.rng
-    verb = words.pick("verbs", 0.3)
-    noun = words.pick("nouns", 0.4)
+    verb = words.pick("verbs", 0.06)
+    noun = words.pick("nouns", 0.15)
     name = _function_name(r, verb, noun)
-    params = _params(words, 1 if r.random() < 0.62 else 2)
+    if not words.held and name in RESERVED:
+        return make_tool(words)
+    params = _params(words, 1 if r.random() < 0.68 else 2)
     function = {"name": name}
     if r.random() < 0.8:
         about = params[0][0]

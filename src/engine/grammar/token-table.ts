@@ -22,7 +22,7 @@ export class TokenTable {
     this.#shared = this.#order.map((token, at) =>
       at === 0 ? 0 : sharedLength(this.#piece(this.#order[at - 1] as number), this.#piece(token)),
     );
-    this.#walk = new Int32Array(1 + Math.max(0, ...tokens.map((token) => this.#piece(token).length)));
+    this.#walk = new Int32Array(1 + tokens.reduce((longest, token) => Math.max(longest, this.#piece(token).length), 0));
   }
 
   /** Words of a bit mask over the vocabulary. */
