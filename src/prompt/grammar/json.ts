@@ -10,7 +10,7 @@ import { intersection, type Ranges, without } from "./chars.ts";
 const MAX_INDENT = 24;
 
 /** Characters that stand for themselves in a string. */
-const PLAIN: Ranges = [
+export const PLAIN: Ranges = [
   [0x20, 0x21],
   [0x23, 0x5b],
   [0x5d, 0xd7ff],

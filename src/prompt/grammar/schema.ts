@@ -7,7 +7,7 @@
  * valid and is not known here is refused by name: ignoring it would lose a constraint. Called by compile.ts.
  */
 import { choice, EMPTY, type Expr, GrammarError, literal, NEVER, optional, repeat, rule, sequence } from "./builder.ts";
-import { pointsOf, type Ranges, without } from "./chars.ts";
+import { pointsOf, without } from "./chars.ts";
 import { FORMATS } from "./formats.ts";
 import {
   bracketed,
@@ -29,12 +29,6 @@ import { compileRegex } from "./regex.ts";
 const MAX_DEPTH = 64;
 const MAX_SCHEMAS = 5000;
 const LONGEST = 10_000;
-const PLAIN_KEY: Ranges = [
-  [0x20, 0x21],
-  [0x23, 0x5b],
-  [0x5d, 0xd7ff],
-  [0xe000, 0x10_ffff],
-];
 
 const KEYWORDS: Readonly<Record<string, readonly string[]>> = {
   object: ["properties", "required", "additionalProperties"],
@@ -282,13 +276,13 @@ class SchemaCompiler {
 
 /** A key that is none of these, written without escapes, so that no spelling of one of them gets through. */
 function keyOtherThan(names: readonly string[]): Expr {
-  const free = repeat({ kind: "chars", ranges: PLAIN_KEY }, 0);
+  const free = repeat({ kind: "chars", ranges: PLAIN }, 0);
   const rest = (left: readonly (readonly string[])[], isName: boolean): Expr => {
     const starts = [...new Set(left.flatMap(([first]) => (first === undefined ? [] : [first])))];
     const known = pointsOf(starts.join(""));
     return choice(
       isName ? NEVER : EMPTY,
-      sequence({ kind: "chars", ranges: without(PLAIN_KEY, known) }, free),
+      sequence({ kind: "chars", ranges: without(PLAIN, known) }, free),
       ...starts.map((start) => {
         const next = left.filter(([first]) => first === start).map((name) => name.slice(1));
         return sequence(
