@@ -16,6 +16,7 @@ import {
   inString,
   listed,
   member,
+  PLAIN,
   quoted,
   SHARED_RULES,
   SPACE,
