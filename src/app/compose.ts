@@ -207,6 +207,7 @@ function servedModel(
     parsers: {
       reasoning: settings.reasoningParser === "auto" ? template.mentionsThinking : settings.reasoningParser !== "none",
       tools: settings.enableAutoToolChoice && settings.toolCallParser !== "none",
+      holdCalls: settings.holdToolCalls,
     },
   };
 }

@@ -114,6 +114,10 @@ export const SETTINGS = {
     section: MODEL,
     doc: "How tool calls are read out of the model's text.",
   }),
+  holdToolCalls: switched(true, {
+    section: MODEL,
+    doc: "Hold the tool calls that the model chooses to the names and schemas of the request's tools.",
+  }),
   enableAutoToolChoice: switched(true, { section: MODEL, doc: "Let the model choose tools (tool_choice auto)." }),
   reasoningParser: choice("auto", ["auto", "deepseek_r1", "qwen3", "none"], {
     section: MODEL,

@@ -18,4 +18,9 @@ export type StructuredOutput =
       readonly kind: "tool_calls";
       readonly tools: readonly { readonly name: string; readonly parameters: unknown }[];
       readonly many: boolean;
+    }
+  /** Any text, but what begins like a call is a call of one of these functions. */
+  | {
+      readonly kind: "text_with_calls";
+      readonly tools: readonly { readonly name: string; readonly parameters: unknown }[];
     };

@@ -45,7 +45,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     tokenizer,
     template: modelTemplate(CHATML),
     defaults: {},
-    parsers: { reasoning: true, tools: true },
+    parsers: { reasoning: true, tools: true, holdCalls: false },
     ...changes,
   };
   const serving: Serving = {

@@ -11,6 +11,8 @@ import type { ServedModel } from "./models.ts";
 
 const THINK = "<think>";
 const THOUGHT = "</think>";
+const OPEN = "<tool_call>";
+const CLOSE = "</tool_call>";
 
 /** @param prompt the prompt's text: where it has opened a thought, the grammar begins behind it @throws Fault */
 export async function chatConstraint(
@@ -23,7 +25,8 @@ export async function chatConstraint(
     throw invalid("tool_choice", "a forced tool_choice cannot be combined with a format of the output.");
   const constraint = wanted === undefined ? outputConstraint(call.output) : compiled(wanted, "tools");
   const thinks = model.parsers.reasoning && prompt.trimEnd().endsWith(THINK);
-  if (constraint === undefined || !thinks) return constraint;
+  if (constraint === undefined) return heldCalls(call, model);
+  if (!thinks) return constraint;
   return { ...constraint, after: await closingTag(model) };
 }
 
@@ -37,6 +40,25 @@ function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredO
   const all = tools.map(({ name, parameters }) => ({ name, parameters }));
   if (toolChoice === "required") return { kind: "tool_calls", tools: all, many: parallelToolCalls };
   return { kind: "tool_calls", tools: all.filter(({ name }) => name === toolChoice.name), many: false };
+}
+
+/**
+ * Calls of the model's own choice are held to the tools. Nobody was promised that: where a schema cannot be followed, or
+ * the model marks calls by a control token, they are as the model writes them.
+ */
+function heldCalls({ toolChoice, tools }: ChatCall, model: ServedModel): Constraint | undefined {
+  if (toolChoice !== "auto" || !model.parsers.holdCalls) return undefined;
+  if (model.tokenizer.specials.some(({ text, control }) => control && (text === OPEN || text === CLOSE)))
+    return undefined;
+  try {
+    return compileStructured({
+      kind: "text_with_calls",
+      tools: tools.map(({ name, parameters }) => ({ name, parameters })),
+    });
+  } catch (error) {
+    if (error instanceof GrammarError) return undefined;
+    throw error;
+  }
 }
 
 function compiled(wanted: StructuredOutput, field: string): Constraint {

@@ -20,6 +20,8 @@ export interface ServedModel {
     readonly reasoning: boolean;
     /** Read tool calls out of the answer (--enable-auto-tool-choice, --tool-call-parser hermes). */
     readonly tools: boolean;
+    /** Hold calls of the model's own choice to the tools' names and schemas (--hold-tool-calls). */
+    readonly holdCalls: boolean;
   };
 }
 

@@ -1,6 +1,7 @@
 /**
  * The demo model through the server: the held-out cases of its card, asked over HTTP under greedy decoding, must come
- * out as the card says. The card's figures were taken through llama.cpp's own server, so this compares two engines too.
+ * out as the card says. The card's figures were taken through llama.cpp's own server, so this compares two engines too;
+ * calls come out better here, because they are held to the tools.
  */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -99,6 +100,8 @@ test("held-out questions are answered as the card says", async () => {
   compare(evaluation.questions, await outcomes(evaluation.questions, answersRight));
 });
 
-test("held-out tools are called as the card says", async () => {
-  compare(evaluation.toolCalls, await outcomes(evaluation.toolCalls, callsRight));
+test("held-out tools are called better than the card says of the model alone", async () => {
+  const found = await outcomes(evaluation.toolCalls, callsRight);
+  const [card, here] = [evaluation.toolCalls.filter(({ right }) => right).length, found.filter(Boolean).length];
+  assert.ok(here >= card * 1.5, `${here} right here, ${card} on the card`);
 });

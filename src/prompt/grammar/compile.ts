@@ -6,7 +6,8 @@
 import { createHash } from "node:crypto";
 import type { Constraint } from "#core/grammar.ts";
 import type { StructuredOutput } from "#core/structured.ts";
-import { buildGrammar, choice, type Expr, literal, rule, sequence } from "./builder.ts";
+import { buildGrammar, choice, type Expr, literal, rule } from "./builder.ts";
+import { callRules, textWithCallRules } from "./calls.ts";
 import type { Ranges } from "./chars.ts";
 import { ebnfRules } from "./ebnf.ts";
 import { SHARED_RULES } from "./json.ts";
@@ -44,47 +45,10 @@ function rulesOf(wanted: StructuredOutput): Map<string, Expr> {
     case "grammar":
       return ebnfRules(wanted.source);
     case "tool_calls":
-      return toolRules(wanted.tools, wanted.many);
+      return callRules(wanted.tools, wanted.many);
+    case "text_with_calls":
+      return textWithCallRules(wanted.tools);
   }
 }
-
-/** Arguments of a function that says nothing about them. */
-const ANY_OBJECT = { type: "object", additionalProperties: true };
 
 const plain = (ranges: Ranges): Expr => ({ kind: "chars", ranges });
-
-/** Calls as the Hermes parser reads them: one, or one after the other. */
-function toolRules(
-  tools: readonly { readonly name: string; readonly parameters: unknown }[],
-  many: boolean,
-): Map<string, Expr> {
-  const rules = new Map<string, Expr>();
-  const calls = tools.map(({ name, parameters }, at) => {
-    for (const [of, expr] of schemaRules(parameters ?? ANY_OBJECT)) rules.set(`${at} ${of}`, renamed(expr, at));
-    return sequence(
-      literal(`<tool_call>\n{"name": ${JSON.stringify(name)}, "arguments": `),
-      rule(`${at} root`),
-      literal("}\n</tool_call>"),
-    );
-  });
-  rules.set("call", choice(...calls));
-  const more: Expr = { kind: "repeat", of: sequence(literal("\n"), rule("call")), min: 0, max: 31 };
-  rules.set("root", many ? sequence(rule("call"), more) : rule("call"));
-  return rules;
-}
-
-/** The same expression with the rules of schema number `at`. */
-function renamed(expr: Expr, at: number): Expr {
-  switch (expr.kind) {
-    case "rule":
-      return rule(`${at} ${expr.name}`);
-    case "sequence":
-      return { kind: "sequence", parts: expr.parts.map((part) => renamed(part, at)) };
-    case "choice":
-      return { kind: "choice", options: expr.options.map((option) => renamed(option, at)) };
-    case "repeat":
-      return { ...expr, of: renamed(expr.of, at) };
-    default:
-      return expr;
-  }
-}

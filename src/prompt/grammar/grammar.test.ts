@@ -153,6 +153,37 @@ test("choice lets through its options and nothing else", () => {
   for (const text of ["", "ye", "yest", "no"]) assert.ok(!accepts(grammar, text));
 });
 
+test("text with calls: any text, and what begins like a call is one", () => {
+  const tools = [
+    { name: "add", parameters: { type: "object", properties: { a: { type: "integer" } }, required: ["a"] } },
+  ];
+  const grammar = grammarOf({ kind: "text_with_calls", tools });
+  const call = '<tool_call>\n{"name": "add", "arguments": {"a": 7}}\n</tool_call>';
+  for (const text of [
+    "",
+    "Hello <b>!",
+    "<",
+    "<tool",
+    "<tool_<tool_cal",
+    "<<tool_cal>",
+    call,
+    `a ${call} b`,
+    `${call}\n${call}`,
+    `<${call}`,
+    "é<",
+  ])
+    assert.ok(accepts(grammar, text), text);
+  for (const text of [
+    "<tool_call>",
+    "a<tool_call>x",
+    call.replace("add", "sub"),
+    call.replace("7", "x"),
+    `<<tool_call>`,
+    `${call}<tool_call>`,
+  ])
+    assert.ok(!accepts(grammar, text), text);
+});
+
 test("tool calls: names of the tools with their arguments, one or many", () => {
   const tools = [
     { name: "add", parameters: { type: "object", properties: { a: { type: "integer" } }, required: ["a"] } },
