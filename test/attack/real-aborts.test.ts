@@ -8,13 +8,15 @@ import { after, before, test } from "node:test";
 import { startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
 
 const ABORTS = 10_000;
-/** After so many the heap has reached the size at which the collector holds it; growth is measured from there. */
+/** After so many everything has reached the size that it keeps; growth is measured from there. */
 const WARM_UP = 4000;
 const AT_ONCE = 64;
 
 let server: TestServer;
 before(async () => {
   server = await startServer({
+    // The heap may not grow beyond this: whoever keeps 10 KiB a request ends the process.
+    env: { NODE_OPTIONS: "--max-old-space-size=144" },
     args: ["--enable-server-load-tracking", "--max-num-queued-reqs", "100000", "--disable-access-log"],
   });
 });
@@ -76,8 +78,8 @@ test(`${ABORTS} aborted requests leave no sequence, socket or memory behind`, as
   await until("sockets are closed", () => openFiles() <= before.files + 4);
   assert.equal(((await (await server.fetch("/load")).json()) as { server_load: number }).server_load, 0);
   assert.equal(await metric("vllm:kv_cache_usage_perc"), 0);
-  // The heap breathes; a leak of even 20 KiB a request would be 120 MiB.
-  assert.ok(residentMiB(server.child.pid ?? -1) - before.server < 60, "the server's memory");
+  // What the heap's bound does not see: buffers and native memory.
+  assert.ok(residentMiB(server.child.pid ?? -1) - before.server < 100, "the server's memory");
   assert.ok(residentMiB(engine) - before.engine < 60, "the engine's memory");
   assert.deepEqual(server.descendants()[0], engine, "the engine is the same process");
   const answer = await server.fetch("/v1/completions", {
