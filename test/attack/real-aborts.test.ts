@@ -15,8 +15,8 @@ const AT_ONCE = 64;
 let server: TestServer;
 before(async () => {
   server = await startServer({
-    // The heap may not grow beyond this: whoever keeps 10 KiB a request ends the process.
-    env: { NODE_OPTIONS: "--max-old-space-size=144" },
+    // The heap may not grow beyond this: whoever keeps 20 KiB a request ends the process.
+    env: { NODE_OPTIONS: "--max-old-space-size=240" },
     args: ["--enable-server-load-tracking", "--max-num-queued-reqs", "100000", "--disable-access-log"],
   });
 });
