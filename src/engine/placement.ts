@@ -70,9 +70,9 @@ export class Placement {
 
   /** Seats a sequence; what it shares with a slot counts as computed. Call only while there is room. */
   seat(sequence: Sequence): void {
-    const slot = this.#choose(sequence);
-    const own = this.#matchWith(sequence, slot);
     const best = this.#bestMatch(sequence);
+    const slot = this.#choose(sequence, best?.blocks ?? 0);
+    const own = best === undefined ? 0 : this.#matchWith(sequence, slot);
     const blocks = this.#obtain(slot, best !== undefined && best.blocks > own ? best : { slot, blocks: own });
     const tokens = blocks * this.#options.blockSize;
     this.#running[slot] = sequence;
@@ -226,13 +226,11 @@ export class Placement {
   }
 
   /** The idle slot that has much of it already and would lose little, else the one whose content is of least use. */
-  #choose(sequence: Sequence): number {
+  #choose(sequence: Sequence, most: number): number {
     const candidates = this.#candidates();
-    const most = this.#bestMatch(sequence)?.blocks ?? 0;
-    const own = candidates.filter((slot) => {
-      const blocks = this.#matchWith(sequence, slot);
-      return blocks > 0 && blocks === most && this.#held.at(slot).chain.length <= 2 * blocks + 4;
-    });
+    const hasMost = (slot: number): boolean =>
+      this.#matchWith(sequence, slot) === most && this.#held.at(slot).chain.length <= 2 * most + 4;
+    const own = most === 0 ? [] : candidates.filter(hasMost);
     return this.#leastUsed(own.length > 0 ? own : candidates);
   }
 
