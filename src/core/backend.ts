@@ -3,6 +3,7 @@
  */
 import type { GenerateRequest, GenerationEvent } from "./generate.ts";
 import type { ModelInfo } from "./model.ts";
+import type { Operations } from "./operations.ts";
 
 /** `stalled`: work waits and no step has completed for too long. Only `ready` answers /health with 200. */
 export type BackendState = "starting" | "ready" | "stalled" | "restarting" | "stopped";
@@ -23,6 +24,15 @@ export interface BackendStats {
   readonly restarts: number;
 }
 
+/** One of the engines of a backend. */
+export interface EngineStatus {
+  /** Its number: vLLM's label `engine`. */
+  readonly engine: number;
+  /** `stopped`: it was taken away; its totals stay. */
+  readonly state: BackendState;
+  readonly stats: BackendStats;
+}
+
 /** Times of one finished sequence, for the histograms. Seconds; queue + prefill + decode = inference + queue. */
 export interface SequenceTimings {
   readonly queue: number;
@@ -38,8 +48,17 @@ export interface Backend {
    * @throws Fault overloaded | engine_unavailable | engine_failed | draining
    */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
+  /** `ready` while one engine is, paused and asleep ones included. */
   state(): BackendState;
   stats(): BackendStats;
+  /** By number, ascending. Absent where there is only one and `stats` says all. */
+  engines?(): readonly EngineStatus[];
+  /** Sequences held back because the backend is paused; they count as waiting in `stats`. */
+  held?(): number;
+  /** Requests that moved to another engine because theirs was lost. */
+  moved?(): number;
+  /** Absent where there is nothing to operate. */
+  readonly operations?: Operations;
   /** Ends the backend; running sequences fail with `draining`. Idempotent. */
   close(): Promise<void>;
 }

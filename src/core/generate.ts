@@ -9,6 +9,8 @@ import type { SamplingParams } from "./sampling.ts";
 export interface GenerateRequest {
   /** Made by the server, never by the client: it keys engine state. */
   readonly id: string;
+  /** The call's id as its client knows it; several requests may share it. An operator may name it to abort them. */
+  readonly callId?: string;
   /** Shape [prompt length], ids in [0, vocabulary), at least one. */
   readonly prompt: Int32Array;
   readonly sampling: SamplingParams;
@@ -40,6 +42,8 @@ export type GenerationEvent =
       readonly type: "prompt";
       /** Prompt tokens whose work was found in the cache. */
       readonly cachedTokens: number;
+      /** Number of the engine that works on it, where there are several. */
+      readonly engine?: number;
       /** One entry a prompt position; the first is null. Present when asked for. */
       readonly logprobs?: readonly (PositionLogprobs | null)[];
     }

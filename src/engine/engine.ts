@@ -18,6 +18,7 @@ import { type Plan, Scheduler, type SchedulingPolicy } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import { type Ending, endingOf, type StopRules, settlePrompt, settleToken } from "./settle.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
+import type { StepRecorder } from "./timeline.ts";
 
 /** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
 const MAX_PROMPT_ROWS = 64;
@@ -40,7 +41,7 @@ export interface EngineLimits {
 }
 
 export class Engine {
-  readonly #kernel: Kernel;
+  #kernel: Kernel;
   readonly #placement: Placement;
   readonly #chain: ChainMaker;
   readonly #prefixCaching: boolean;
@@ -52,6 +53,7 @@ export class Engine {
   readonly #now: () => number;
   /** Made at the first grammar: the vocabulary in order takes memory. */
   #grammars: Grammars | undefined;
+  #recorder: StepRecorder | undefined;
   #report: StepReport = emptyReport();
   #steps = 0;
   #promptTokens = 0;
@@ -123,6 +125,25 @@ export class Engine {
     this.#carryOut();
   }
 
+  /** Sends all that runs back to the queue and forgets every prefix: the kernel holds nothing then. */
+  vacate(): void {
+    for (const sequence of this.#placement.running) {
+      this.#placement.release(sequence, false);
+      this.#enqueue(sequence);
+      this.#preemptions++;
+    }
+    this.resetPrefixCache();
+  }
+
+  /** Goes on with another kernel, alike in limits and vocabulary; both hold nothing (`vacate`). */
+  setKernel(kernel: Kernel): void {
+    this.#kernel = kernel;
+  }
+
+  setRecorder(recorder: StepRecorder | undefined): void {
+    this.#recorder = recorder;
+  }
+
   /** Drops a request; nothing more is said about it. Unknown ones are ignored: it may just have ended. */
   abort(request: number): void {
     this.#close(request, true);
@@ -135,13 +156,20 @@ export class Engine {
 
   /** One iteration; undefined when there was nothing to do or say. @throws only if the kernel cannot go on */
   step(): StepReport | undefined {
+    const [from, hits] = [this.#now(), this.#prefixHits];
     const plan = this.#scheduler.schedule();
     this.#placement.compact();
     this.#carryOut();
     if (plan.size > 0) {
+      const planned = this.#now();
       const done = this.#forward(plan);
+      const computed = this.#now();
       if (done !== undefined) this.#settle(done.uses, done.rows);
       this.#steps++;
+      this.#recorder?.add({
+        ...{ from, planned, computed, settled: this.#now() },
+        ...{ sequences: plan.size, tokens: this.#batch.count, cached: this.#prefixHits - hits },
+      });
     } else if (this.#report.failures.length === 0) return undefined;
     const report = this.#report;
     this.#report = emptyReport();

@@ -101,7 +101,7 @@ describe("startEngine", () => {
     }
     assert.equal(
       steps.reduce((sum, tokens) => sum + tokens, 0),
-      16,
+      22, // two samples of eight tokens, and the prompt of each
     );
     assert.deepEqual(sequences, [8, 8]);
     assert.equal(engine.stats().generationTokens, 16);

@@ -8,10 +8,17 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { EngineLimits } from "./engine.ts";
+import { Fleet } from "./fleet.ts";
 import type { KernelLimits } from "./kernel.ts";
-import { type Command, type KernelInit, type Notice, readNotice, type StepMessage } from "./messages.ts";
+import {
+  type Command,
+  type KernelInit,
+  type Notice,
+  type OperatedMessage,
+  readNotice,
+  type StepMessage,
+} from "./messages.ts";
 import type { EngineHandle, EngineOptions, LogFunction } from "./options.ts";
-import { Supervisor } from "./supervisor.ts";
 
 const MAX_LOG_LINE = 2000;
 
@@ -36,6 +43,7 @@ export interface LaunchOptions {
 
 export interface LaunchHandlers {
   onStep(message: StepMessage): void;
+  onOperated(message: OperatedMessage): void;
   /** The process is gone; said once, and only after `launchProcess` resolved. */
   onExit(reason: string): void;
 }
@@ -123,8 +131,9 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   let problem: string | undefined;
   child.on("message", (value: unknown) => {
     if (gone) return;
-    const message = tryReadStep(value);
-    if (typeof message !== "string") return handlers.onStep(message);
+    const message = tryRead(value);
+    if (typeof message !== "string")
+      return message.type === "step" ? handlers.onStep(message) : handlers.onOperated(message);
     problem ??= message;
     child.kill("SIGKILL");
   });
@@ -134,11 +143,11 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   });
 }
 
-/** The step, or what is wrong with it. */
-function tryReadStep(value: unknown): StepMessage | string {
+/** The message, or what is wrong with it. */
+function tryRead(value: unknown): StepMessage | OperatedMessage | string {
   try {
     const notice = readNotice(value);
-    return notice.type === "step" ? notice : `a ${notice.type} message out of turn`;
+    return notice.type === "step" || notice.type === "operated" ? notice : `a ${notice.type} message out of turn`;
   } catch (error) {
     return String(error);
   }
@@ -154,11 +163,11 @@ function forwardStderr(child: ChildProcess, log: LogFunction | undefined): void 
 }
 
 /**
- * Starts the engine and stays its supervisor: a crash or a hang restarts it, for as long as the handle is open.
- * @throws EngineStartError when the first start fails (no retries: the model or the machine is wrong)
+ * Starts the engines and stays their supervisor: a crash or a hang restarts one, for as long as the handle is open.
+ * @throws EngineStartError when a first start fails (no retries: the model or the machine is wrong)
  */
 export async function startEngine(options: EngineOptions): Promise<EngineHandle> {
-  const supervisor = new Supervisor(options, launchProcess);
-  await supervisor.start();
-  return supervisor;
+  const fleet = new Fleet(options, launchProcess);
+  await fleet.start();
+  return fleet;
 }

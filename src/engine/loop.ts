@@ -7,6 +7,7 @@
  */
 import type { Engine } from "./engine.ts";
 import type { Command, Notice } from "./messages.ts";
+import type { Operation, Outcome } from "./operations.ts";
 import { packStep } from "./packed.ts";
 import { type EngineGauges, emptyReport } from "./report.ts";
 
@@ -15,8 +16,17 @@ export const WINDOW = 64;
 /** The parent confirms every so many; well under WINDOW, so that a healthy parent never makes the engine wait. */
 export const ACK_EVERY = 16;
 
+/** Carries out operations (operator.ts); no step is made while one is under way or while it is `still`. */
+interface Performer {
+  readonly still: boolean;
+  perform(operation: Operation): Promise<Outcome>;
+}
+
 export class EngineLoop {
   readonly #engine: Engine;
+  readonly #performer: Performer | undefined;
+  #line: Promise<void> = Promise.resolve();
+  #operating = 0;
   readonly #post: (notice: Notice) => void;
   #posted = 0;
   #acknowledged = 0;
@@ -24,9 +34,10 @@ export class EngineLoop {
   #awake = false;
   #closed = false;
 
-  constructor(engine: Engine, post: (notice: Notice) => void) {
+  constructor(engine: Engine, post: (notice: Notice) => void, performer?: Performer) {
     this.#engine = engine;
     this.#post = post;
+    this.#performer = performer;
   }
 
   handle(command: Exclude<Command, { type: "init" }>): void {
@@ -44,11 +55,24 @@ export class EngineLoop {
       case "ack":
         this.#acknowledged = command.step;
         break;
+      case "operate":
+        this.#operating++;
+        // One after another; a performer that throws ends the process, which is then started again.
+        this.#line = this.#line.then(() => this.#operate(command.call, command.operation));
+        return;
       case "close":
         this.#closed = true;
         this.#engine.close();
         return;
     }
+    this.#wake();
+  }
+
+  async #operate(call: number, operation: Operation): Promise<void> {
+    const unable: Outcome = { done: false, message: "this engine takes no operations" };
+    const outcome = (await this.#performer?.perform(operation)) ?? unable;
+    this.#operating--;
+    this.#post({ type: "operated", call, outcome });
     this.#wake();
   }
 
@@ -61,11 +85,15 @@ export class EngineLoop {
   #turn(): void {
     this.#awake = false;
     if (this.#closed || this.#posted - this.#acknowledged >= WINDOW) return; // the next ack wakes it
-    const report = this.#engine.step();
+    const report = this.#still ? undefined : this.#engine.step();
     if (report !== undefined) {
       this.#say(report);
       this.#wake();
     } else if (this.#quietChange()) this.#say(emptyReport());
+  }
+
+  get #still(): boolean {
+    return this.#operating > 0 || this.#performer?.still === true;
   }
 
   /** An abort on an otherwise idle engine changes the gauges and makes no step: it still has to be said. */

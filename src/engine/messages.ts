@@ -8,6 +8,7 @@
 import type { EngineLimits } from "./engine.ts";
 import type { FakeScript } from "./fake.ts";
 import type { KernelLimits } from "./kernel.ts";
+import type { Operation, Outcome } from "./operations.ts";
 import type { PackedLogprobs } from "./packed.ts";
 import type { EngineGauges, FailureReport, FinishReport } from "./report.ts";
 import type { Submission } from "./requests.ts";
@@ -26,6 +27,8 @@ export type Command =
   | { readonly type: "resume"; readonly request: number }
   /** All step messages up to this number were read: the child never runs far ahead of its reader. */
   | { readonly type: "ack"; readonly step: number }
+  /** Answered by one `operated` with the same number. */
+  | { readonly type: "operate"; readonly call: number; readonly operation: Operation }
   | { readonly type: "close" };
 
 /** One step's news. The first three arrays are parallel: one entry a token, in order within a sequence. */
@@ -54,7 +57,14 @@ export interface PromptMessage {
 export type Notice =
   | { readonly type: "ready"; readonly limits: KernelLimits }
   | { readonly type: "refused"; readonly message: string }
+  | OperatedMessage
   | StepMessage;
+
+export interface OperatedMessage {
+  readonly type: "operated";
+  readonly call: number;
+  readonly outcome: Outcome;
+}
 
 /** The two sides do not speak the same language. */
 export class MessageError extends Error {
@@ -78,12 +88,14 @@ const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
   pause: { request: isNumber },
   resume: { request: isNumber },
   ack: { step: isNumber },
+  operate: { call: isNumber, operation: isObject },
   close: {},
 };
 
 const NOTICES: Readonly<Record<Notice["type"], Shape>> = {
   ready: { limits: isObject },
   refused: { message: isText },
+  operated: { call: isNumber, outcome: isObject },
   step: {
     step: isNumber,
     requests: (value) => value instanceof Float64Array,

@@ -1,8 +1,9 @@
 /**
  * What the app tells the engine's supervisor, and what it gets back.
  */
-import type { Backend } from "#core/backend.ts";
+import type { Backend, EngineStatus } from "#core/backend.ts";
 import type { ModelInfo } from "#core/model.ts";
+import type { Operations } from "#core/operations.ts";
 import type { EngineLimits } from "./engine.ts";
 import type { KernelInit } from "./messages.ts";
 import type { EngineGauges, FinishReport } from "./report.ts";
@@ -14,6 +15,13 @@ export interface EngineOptions extends EngineLimits {
   /** Facts from the GGUF header; contextLength is lowered to what the kernel can hold. */
   readonly model: ModelInfo;
   readonly kernel: KernelInit;
+  /** Engine processes at the start, 1…64 (vLLM's --data-parallel-size). Default 1. */
+  readonly replicas?: number;
+  /**
+   * The kernel for other weights or another number of engines; absent: no other weights, and always the first kernel.
+   * May refuse by throwing an Error whose message is for the operator.
+   */
+  readonly kernelFor?: (wanted: { readonly path?: string; readonly replicas: number }) => KernelInit;
   /**
    * Sequences open at once, waiting or running, a request of n samples counting n (vLLM's --max-num-queued-reqs);
    * one more is refused with `overloaded`. Default 1024.
@@ -33,10 +41,10 @@ export interface EngineOptions extends EngineLimits {
   readonly env?: Readonly<Record<string, string>>;
   readonly execArgv?: readonly string[];
   readonly log?: LogFunction;
-  /** After each step: gauges and the number of tokens it brought. */
-  readonly onStep?: (gauges: EngineGauges, tokens: number) => void;
+  /** After each step: gauges, the tokens it dealt with (of prompts and of answers), and the engine's number. */
+  readonly onStep?: (gauges: EngineGauges, tokens: number, engine: number) => void;
   /** After each finished sequence. */
-  readonly onSequence?: (finish: FinishReport) => void;
+  readonly onSequence?: (finish: FinishReport, engine: number) => void;
 }
 
 /** What the engine holds open, for leak tests; all zero when idle (and `timers` after close). */
@@ -48,7 +56,13 @@ export interface EngineCounters {
 }
 
 export interface EngineHandle extends Backend {
+  readonly operations: Operations;
+  engines(): readonly EngineStatus[];
+  held(): number;
+  moved(): number;
   counters(): EngineCounters;
-  /** The engine process, while there is one. */
+  /** The first engine's process, while there is one. */
   readonly pid: number | undefined;
+  /** By engine number; undefined: being started again. */
+  readonly pids: readonly (number | undefined)[];
 }

@@ -9,6 +9,7 @@ import { openFakeKernel } from "./fake.ts";
 import type { Kernel } from "./kernel.ts";
 import { EngineLoop } from "./loop.ts";
 import { type Command, type KernelInit, type Notice, readCommand } from "./messages.ts";
+import { Operator } from "./operator.ts";
 import { createBlockHasher } from "./prefix/hash.ts";
 
 type NativeModule = { openNativeKernel(options: unknown): Kernel | Promise<Kernel> };
@@ -30,7 +31,7 @@ async function start({ kernel: init, limits }: Extract<Command, { type: "init" }
     const { algorithm, seed } = limits.prefixCache;
     const engine = new Engine(kernel, limits, await createBlockHasher(algorithm, seed));
     post({ type: "ready", limits: kernel.limits });
-    return new EngineLoop(engine, post);
+    return new EngineLoop(engine, post, new Operator(engine, kernel, init, openKernel));
   } catch (error) {
     const refusal: Notice = { type: "refused", message: error instanceof Error ? error.message : String(error) };
     process.send?.(refusal, undefined, undefined, () => process.disconnect?.());

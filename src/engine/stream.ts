@@ -7,7 +7,7 @@
  * Made and fed by supervisor.ts only.
  */
 import { Fault } from "#core/fault.ts";
-import type { GenerationEvent } from "#core/generate.ts";
+import type { FinishReason, GenerationEvent } from "#core/generate.ts";
 
 export const HIGH = 64;
 export const LOW = 16;
@@ -32,7 +32,8 @@ export class RequestStream implements AsyncIterableIterator<GenerationEvent> {
   #queue: GenerationEvent[] = [];
   #head = 0;
   #pull: Pull | undefined;
-  #samplesLeft: number;
+  /** Samples that have not finished. */
+  readonly #open: Set<number>;
   #fault: Fault | undefined;
   #ended = false;
   #paused = false;
@@ -42,7 +43,7 @@ export class RequestStream implements AsyncIterableIterator<GenerationEvent> {
     if (signal.aborted) throw cancelled();
     this.#hooks = hooks;
     this.#signal = signal;
-    this.#samplesLeft = samples;
+    this.#open = new Set(Array.from({ length: samples }, (_, sample) => sample));
     signal.addEventListener("abort", this.#onAbort, { once: true });
   }
 
@@ -52,7 +53,7 @@ export class RequestStream implements AsyncIterableIterator<GenerationEvent> {
 
   /** Samples that have not finished. */
   get samplesLeft(): number {
-    return this.#samplesLeft;
+    return this.#open.size;
   }
 
   /** Events that wait for the consumer. */
@@ -62,11 +63,16 @@ export class RequestStream implements AsyncIterableIterator<GenerationEvent> {
 
   push(event: GenerationEvent): void {
     if (this.#ended) return;
-    if (event.type === "finish" && --this.#samplesLeft === 0) this.#end();
+    if (event.type === "finish" && this.#open.delete(event.sample) && this.#open.size === 0) this.#end();
     const pull = this.#takePull();
     if (pull === undefined) this.#queue.push(event);
     else pull.resolve({ done: false, value: event });
     if (!this.#ended && !this.#paused && this.backlog > HIGH) this.#setPaused(true);
+  }
+
+  /** Finishes all samples that have not. */
+  finish(reason: FinishReason): void {
+    for (const sample of [...this.#open]) this.push({ type: "finish", sample, reason });
   }
 
   fail(fault: Fault): void {

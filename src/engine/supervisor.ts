@@ -1,39 +1,55 @@
 /**
- * The engine as the HTTP process sees it: a Backend over an engine process that may die at any time.
+ * One engine as the HTTP process sees it: requests over an engine process that may die at any time.
  *
  * States: starting → ready ⇄ restarting → stopped; `stalled` is `ready` while no step completes. When the process
  * ends, every open request fails at once with `engine_failed`, new ones get `engine_unavailable` until it is back;
  * it is started again for ever, with backoff. A process that makes no step for stallAfterMs + killAfterMs is killed.
  *
  * Invariants: an open request has one stream, one abort listener and its samples counted in `#samples`; all of them
- * go together in #forget. At most maxNumQueuedReqs sequences are open. Made by launcher.ts.
+ * go together in #forget. At most maxNumQueuedReqs sequences are open. Made by fleet.ts, one an engine.
  */
 import type { BackendState, BackendStats } from "#core/backend.ts";
-import { Fault, invalid } from "#core/fault.ts";
-import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
+import { Fault } from "#core/fault.ts";
+import type { GenerateRequest } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
 import { Backoff } from "./backoff.ts";
+import { checkRequest } from "./check-request.ts";
 import type { EngineProcess, LaunchHandlers, LaunchOptions } from "./launcher.ts";
 import { ACK_EVERY } from "./loop.ts";
-import type { Command, StepMessage } from "./messages.ts";
-import type { EngineCounters, EngineHandle, EngineOptions } from "./options.ts";
+import { EngineLost } from "./lost.ts";
+import type { Command, KernelInit, OperatedMessage, StepMessage } from "./messages.ts";
+import type { Operation, Outcome } from "./operations.ts";
+import type { EngineCounters, EngineOptions } from "./options.ts";
 import { unpackLogprobs } from "./packed.ts";
+import { PendingOperations } from "./pending.ts";
 import type { FinishReport } from "./report.ts";
 import { RequestStream } from "./stream.ts";
 import { Totals } from "./totals.ts";
 import { Watchdog } from "./watchdog.ts";
 
-type Launch = (options: LaunchOptions, handlers: LaunchHandlers, signal: AbortSignal) => Promise<EngineProcess>;
+export type Launch = (options: LaunchOptions, handlers: LaunchHandlers, signal: AbortSignal) => Promise<EngineProcess>;
 
-export class Supervisor implements EngineHandle {
+export class Supervisor {
   readonly #options: EngineOptions;
+  readonly #index: number;
+  readonly #onLost: () => void;
   readonly #launch: Launch;
   readonly #open = new Map<number, RequestStream>();
+  /** What the open ones asked for. */
+  readonly #asked = new Map<number, GenerateRequest>();
+  /** Those whose prompt is not computed yet, and its tokens. */
+  readonly #prompts = new Map<number, number>();
+  readonly #operations = new PendingOperations();
+  readonly #idle: (() => void)[] = [];
   readonly #totals = new Totals();
   readonly #watchdog: Watchdog;
   readonly #backoff: Backoff;
   readonly #closing = new AbortController();
   #model: ModelInfo;
+  #kernel: KernelInit;
+  /** Asleep or frozen: no steps are expected. A process that starts while asleep goes to sleep, too. */
+  #still: "asleep" | "frozen" | undefined;
+  #promptTokens = 0;
   #child: EngineProcess | undefined;
   #phase: Exclude<BackendState, "stalled"> = "starting";
   #requests = 0;
@@ -42,13 +58,17 @@ export class Supervisor implements EngineHandle {
   #launching: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
 
-  constructor(options: EngineOptions, launch: Launch) {
+  /** @param index the engine's number among its like, for logs and hooks @param onLost its process has ended */
+  constructor(options: EngineOptions, launch: Launch, index: number, onLost: () => void) {
     this.#options = options;
+    this.#index = index;
+    this.#onLost = onLost;
+    this.#kernel = options.kernel;
     this.#launch = launch;
     this.#model = options.model;
     this.#backoff = new Backoff(options.restartAfterMs ?? 250);
     this.#watchdog = new Watchdog(options.stallAfterMs ?? 30_000, options.killAfterMs ?? 90_000, () =>
-      this.#killStalled(),
+      this.kill("makes no steps"),
     );
   }
 
@@ -65,7 +85,7 @@ export class Supervisor implements EngineHandle {
     await this.#launchChild();
   }
 
-  generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerationEvent> {
+  generate(request: GenerateRequest, signal: AbortSignal): RequestStream {
     const child = this.#requireChild();
     this.#check(request);
     const number = ++this.#requests;
@@ -77,6 +97,9 @@ export class Supervisor implements EngineHandle {
       setPaused: (paused) => this.#setPaused(number, paused),
     });
     this.#open.set(number, stream);
+    this.#asked.set(number, request);
+    this.#prompts.set(number, request.prompt.length);
+    this.#promptTokens += request.prompt.length;
     this.#samples += request.samples;
     this.#watchdog.setBusy(this.#runnable);
     const { prompt, sampling, samples, priority, cacheSalt } = request;
@@ -93,6 +116,63 @@ export class Supervisor implements EngineHandle {
     return this.#totals.stats(this.#samples);
   }
 
+  /** Sequences open here, and tokens of the prompts that are still to be computed. */
+  get load(): { readonly sequences: number; readonly promptTokens: number } {
+    return { sequences: this.#samples, promptTokens: this.#promptTokens };
+  }
+
+  /** Ends open requests with finish reason `abort`; returns how many. */
+  abortWhere(matches: (request: GenerateRequest) => boolean): number {
+    const numbers = [...this.#asked].filter(([, request]) => matches(request)).map(([number]) => number);
+    for (const number of numbers) {
+      const stream = this.#open.get(number) as RequestStream;
+      this.#forget(number, stream);
+      stream.finish("abort");
+      this.#send({ type: "abort", request: number });
+    }
+    return numbers.length;
+  }
+
+  /** Resolves when no request is open. */
+  idle(): Promise<void> {
+    return this.#open.size === 0 ? Promise.resolve() : new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  /** Gives up what is open: it may start again elsewhere. */
+  abandon(): void {
+    for (const number of [...this.#open.keys()]) {
+      this.#fail(number, new EngineLost("the engine that worked on this request was taken away"));
+      this.#send({ type: "abort", request: number });
+    }
+  }
+
+  /** @throws EngineLost when there is no process to ask, or it ends or stays silent for startTimeoutMs */
+  operate(operation: Operation): Promise<Outcome> {
+    const child = this.#phase === "ready" ? this.#child : undefined;
+    if (child === undefined) return Promise.reject(new EngineLost("the engine is not running"));
+    return this.#operations.add(
+      (call) => child.send({ type: "operate", call, operation }),
+      this.#startTimeoutMs,
+      () => this.kill("does not answer an operation"),
+    );
+  }
+
+  setStill(still: "asleep" | "frozen" | undefined): void {
+    this.#still = still;
+    this.#watchdog.setBusy(this.#runnable);
+  }
+
+  /** What the next process opens. */
+  setKernel(kernel: KernelInit): void {
+    this.#kernel = kernel;
+  }
+
+  /** Ends the process; it is started again. */
+  kill(reason: string): void {
+    this.#options.log?.("error", `engine ${reason}, killing it`, { pid: this.pid, engine: this.#index });
+    this.#child?.kill();
+  }
+
   counters(): EngineCounters {
     const timers = this.#watchdog.timers + this.#backoff.timers;
     return { requests: this.#open.size, sequences: this.#samples, paused: this.#paused, timers };
@@ -104,7 +184,11 @@ export class Supervisor implements EngineHandle {
   }
 
   get #runnable(): boolean {
-    return this.#open.size > this.#paused;
+    return this.#still === undefined && this.#open.size > this.#paused;
+  }
+
+  get #startTimeoutMs(): number {
+    return this.#options.startTimeoutMs ?? 120_000;
   }
 
   #requireChild(): EngineProcess {
@@ -114,16 +198,9 @@ export class Supervisor implements EngineHandle {
     throw new Fault("engine_unavailable", "the engine is starting, try again soon", { retryAfterMs });
   }
 
-  #check({ prompt, samples }: GenerateRequest): void {
-    const { contextLength, vocabularySize } = this.#model;
-    if (prompt.length === 0) throw invalid("prompt", "the prompt is empty");
-    if (prompt.length > contextLength) {
-      throw invalid("prompt", `the prompt has ${prompt.length} tokens, the context holds ${contextLength}`);
-    }
-    for (const token of prompt) {
-      if (token < 0 || token >= vocabularySize) throw invalid("prompt", `token ${token} is not in the vocabulary`);
-    }
-    if (!Number.isInteger(samples) || samples < 1) throw invalid("n", "n is at least 1");
+  #check(request: GenerateRequest): void {
+    const { samples } = request;
+    checkRequest(request, this.#model);
     if (this.#samples + samples > (this.#options.maxNumQueuedReqs ?? 1024)) {
       throw new Fault("overloaded", "too many requests are waiting", { retryAfterMs: 1000 });
     }
@@ -142,26 +219,40 @@ export class Supervisor implements EngineHandle {
   /** Ends the bookkeeping of a request: its stream has ended, by whatever way. */
   #forget(request: number, stream: RequestStream): void {
     if (!this.#open.delete(request)) return;
+    this.#asked.delete(request);
+    this.#promptDone(request);
     this.#samples -= stream.samplesLeft;
     if (stream.paused) this.#paused--;
     this.#watchdog.setBusy(this.#runnable);
+    if (this.#open.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  #promptDone(request: number): void {
+    this.#promptTokens -= this.#prompts.get(request) ?? 0;
+    this.#prompts.delete(request);
   }
 
   #onStep(message: StepMessage): void {
     this.#watchdog.progress();
     this.#backoff.progress();
-    this.#totals.update(message.gauges);
     if (message.step % ACK_EVERY === 0) this.#send({ type: "ack", step: message.step });
     for (const { request, cachedTokens, logprobs } of message.prompts) {
+      this.#promptDone(request);
       const extra = logprobs === undefined ? {} : { logprobs: unpackLogprobs(logprobs) };
-      this.#open.get(request)?.push({ type: "prompt", cachedTokens, ...extra });
+      this.#open.get(request)?.push({ type: "prompt", cachedTokens, engine: this.#index, ...extra });
     }
     this.#pushTokens(message);
     for (const finish of message.finishes) this.#onFinish(finish);
     for (const { request, kind, message: text, detail } of message.failures) {
       this.#fail(request, new Fault(kind, text, detail === undefined ? {} : { detail }));
     }
-    this.#options.onStep?.(message.gauges, message.tokens.length);
+    this.#countStep(message);
+  }
+
+  /** A message that only tells of an abort is no step. */
+  #countStep({ gauges, tokens }: StepMessage): void {
+    const { steps, promptTokens } = this.#totals.update(gauges);
+    if (steps > 0) this.#options.onStep?.(gauges, promptTokens + tokens.length, this.#index);
   }
 
   #pushTokens({ requests, samples, tokens, logprobs }: StepMessage): void {
@@ -184,7 +275,7 @@ export class Supervisor implements EngineHandle {
     stream.push({ type: "finish", sample, reason, ...(stopToken === undefined ? {} : { stopToken }) });
     this.#samples--;
     if (stream.samplesLeft === 0) this.#forget(request, stream);
-    this.#options.onSequence?.(finish);
+    this.#options.onSequence?.(finish, this.#index);
   }
 
   #fail(request: number, fault: Fault): void {
@@ -194,23 +285,26 @@ export class Supervisor implements EngineHandle {
     stream.fail(fault);
   }
 
-  #failAll(kind: "engine_failed" | "draining", message: string): void {
-    for (const request of [...this.#open.keys()]) this.#fail(request, new Fault(kind, message));
+  #failAll(fault: () => Fault): void {
+    for (const request of [...this.#open.keys()]) this.#fail(request, fault());
+    this.#operations.fail(fault);
   }
 
   async #launchChild(): Promise<void> {
-    const { kernel, maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = this.#options;
+    const kernel = this.#kernel;
+    const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = this.#options;
     const { env, execArgv, log } = this.#options;
     const options: LaunchOptions = {
       kernel,
       limits: { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
-      startTimeoutMs: this.#options.startTimeoutMs ?? 120_000,
+      startTimeoutMs: this.#startTimeoutMs,
       ...(env === undefined ? {} : { env }),
       ...(execArgv === undefined ? {} : { execArgv }),
       ...(log === undefined ? {} : { log }),
     };
     const handlers = {
       onStep: (message: StepMessage) => this.#onStep(message),
+      onOperated: (message: OperatedMessage) => this.#operations.answer(message),
       onExit: (reason: string) => this.#onExit(reason),
     };
     this.#child = await this.#launch(options, handlers, this.#closing.signal);
@@ -218,16 +312,21 @@ export class Supervisor implements EngineHandle {
     const window = Math.min(contextLength, contextPerSlot);
     this.#model = { ...this.#options.model, contextLength: window, vocabularySize };
     if (this.#phase !== "stopped") this.#phase = "ready";
-    log?.("info", "engine ready", { pid: this.#child.pid, contextLength: window });
+    // A new process is awake and steps; meanwhile other weights may have been wanted.
+    if (kernel !== this.#kernel) this.kill("has old weights");
+    else if (this.#still === "asleep") this.operate({ what: "sleep" }).catch(() => {});
+    else this.setStill(undefined);
+    log?.("info", "engine ready", { pid: this.#child.pid, contextLength: window, engine: this.#index });
   }
 
   #onExit(reason: string): void {
     this.#child = undefined;
     this.#totals.childEnded();
+    this.#onLost();
     if (this.#phase === "stopped") return;
     this.#phase = "restarting";
-    this.#options.log?.("error", "engine process ended", { reason });
-    this.#failAll("engine_failed", "the engine failed while it worked on this request");
+    this.#options.log?.("error", "engine process ended", { reason, engine: this.#index });
+    this.#failAll(() => new EngineLost("the engine failed while it worked on this request"));
     this.#restartLater();
   }
 
@@ -236,21 +335,16 @@ export class Supervisor implements EngineHandle {
       this.#launching = this.#launchChild().then(
         () => this.#totals.restarted(),
         (error: unknown) => {
-          this.#options.log?.("error", "engine did not restart", { reason: String(error) });
+          this.#options.log?.("error", "engine did not restart", { reason: String(error), engine: this.#index });
           if (this.#phase !== "stopped") this.#restartLater();
         },
       );
     });
   }
 
-  #killStalled(): void {
-    this.#options.log?.("error", "engine makes no steps, killing it", { pid: this.pid });
-    this.#child?.kill();
-  }
-
   async #close(): Promise<void> {
     this.#phase = "stopped";
-    this.#failAll("draining", "the server is shutting down");
+    this.#failAll(() => new Fault("draining", "the server is shutting down"));
     this.#backoff.cancel();
     this.#watchdog.setBusy(false);
     this.#closing.abort();

@@ -33,8 +33,12 @@ export class Totals {
   #now = NOTHING;
   #restarts = 0;
 
-  update(gauges: EngineGauges): void {
+  /** @returns what is new since the last time */
+  update(gauges: EngineGauges): { readonly steps: number; readonly promptTokens: number } {
+    const steps = gauges.steps - this.#now.steps;
+    const promptTokens = gauges.promptTokens - this.#now.promptTokens;
     this.#now = gauges;
+    return { steps, promptTokens };
   }
 
   childEnded(): void {
@@ -52,4 +56,21 @@ export class Totals {
     const running = Math.min(this.#now.running, open);
     return { ...all, running, waiting: open - running, restarts: this.#restarts };
   }
+}
+
+/** Of several engines: sums, and the mean of their KV usage. */
+export function sumStats(all: readonly BackendStats[]): BackendStats {
+  const add = (pick: (stats: BackendStats) => number): number => all.reduce((total, stats) => total + pick(stats), 0);
+  return {
+    running: add((stats) => stats.running),
+    waiting: add((stats) => stats.waiting),
+    kvUsage: add((stats) => stats.kvUsage) / Math.max(1, all.length),
+    steps: add((stats) => stats.steps),
+    promptTokens: add((stats) => stats.promptTokens),
+    generationTokens: add((stats) => stats.generationTokens),
+    preemptions: add((stats) => stats.preemptions),
+    prefixQueries: add((stats) => stats.prefixQueries),
+    prefixHits: add((stats) => stats.prefixHits),
+    restarts: add((stats) => stats.restarts),
+  };
 }

@@ -1,0 +1,147 @@
+/**
+ * Carries out operations in the engine process: freeze, sleep, other weights, recording. The loop does not step meanwhile.
+ *
+ * Invariant: the kernel that the engine has is open unless asleep, and has the limits and the vocabulary of the first
+ * one, so that nothing that was made from them (sequences, grammars, the tokenizer on the other side) goes wrong.
+ * Called by loop.ts, one operation at a time.
+ */
+import { createHash } from "node:crypto";
+import type { Engine } from "./engine.ts";
+import type { Kernel } from "./kernel.ts";
+import type { KernelInit } from "./messages.ts";
+import type { Operation, Outcome } from "./operations.ts";
+import { StepRecorder } from "./timeline.ts";
+
+const DONE: Outcome = { done: true };
+const SAME_SHAPE = "the model has another shape or another vocabulary than the one that is served";
+
+export class Operator {
+  readonly #engine: Engine;
+  readonly #open: (init: KernelInit) => Promise<Kernel>;
+  #init: KernelInit;
+  #kernel: Kernel;
+  #frozen = false;
+  #asleep = false;
+  /** Of the first kernel; made when it is first needed, since it reads the whole vocabulary. */
+  #shape: string | undefined;
+  #recorder: StepRecorder | undefined;
+
+  constructor(engine: Engine, kernel: Kernel, init: KernelInit, open: (init: KernelInit) => Promise<Kernel>) {
+    this.#engine = engine;
+    this.#kernel = kernel;
+    this.#init = init;
+    this.#open = open;
+  }
+
+  /** Whether no step may be made. */
+  get still(): boolean {
+    return this.#frozen || this.#asleep;
+  }
+
+  /** @throws only where no kernel is left to work with: the process has to end */
+  async perform(operation: Operation): Promise<Outcome> {
+    switch (operation.what) {
+      case "freeze":
+      case "thaw":
+        this.#frozen = operation.what === "freeze";
+        return DONE;
+      case "reset":
+        return this.#reset(operation.running);
+      case "sleep":
+        return this.#sleep();
+      case "wake":
+        return this.#wake();
+      case "swap":
+        return this.#swap(operation.kernel);
+      case "record":
+        this.#record(new StepRecorder(operation.steps));
+        return DONE;
+      case "stop-recording": {
+        const timeline = this.#recorder?.timeline();
+        this.#record(undefined);
+        return timeline === undefined ? DONE : { done: true, timeline };
+      }
+    }
+  }
+
+  #record(recorder: StepRecorder | undefined): void {
+    this.#recorder = recorder;
+    this.#engine.setRecorder(recorder);
+  }
+
+  #reset(running: boolean): Outcome {
+    if (this.#asleep) return DONE;
+    if (running) this.#engine.vacate();
+    else if (this.#engine.gauges.running > 0) return { done: false, message: "sequences are running" };
+    else this.#engine.resetPrefixCache();
+    return DONE;
+  }
+
+  #sleep(): Outcome {
+    if (this.#asleep) return DONE;
+    this.#vacateAndClose();
+    this.#asleep = true;
+    return DONE;
+  }
+
+  async #wake(): Promise<Outcome> {
+    if (this.#asleep) {
+      const kernel = await this.#openAlike(this.#init);
+      if (typeof kernel === "string") return { done: false, message: kernel };
+      this.#adopt(kernel, this.#init);
+    }
+    this.#asleep = false;
+    this.#frozen = false;
+    return DONE;
+  }
+
+  /** One at a time: memory may not hold two. What cannot be used gives way to what was there. */
+  async #swap(init: KernelInit): Promise<Outcome> {
+    if (this.#asleep) return { done: false, message: "the engine is asleep" };
+    this.#vacateAndClose();
+    const kernel = await this.#openAlike(init);
+    if (typeof kernel !== "string") {
+      this.#adopt(kernel, init);
+      return DONE;
+    }
+    const old = await this.#openAlike(this.#init);
+    if (typeof old === "string") throw new Error(`neither the new nor the old weights can be read: ${old}`);
+    this.#adopt(old, this.#init);
+    return { done: false, message: kernel };
+  }
+
+  #vacateAndClose(): void {
+    this.#shape ??= shapeOf(this.#kernel);
+    this.#engine.vacate();
+    this.#kernel.close();
+  }
+
+  #adopt(kernel: Kernel, init: KernelInit): void {
+    this.#kernel = kernel;
+    this.#init = init;
+    this.#engine.setKernel(kernel);
+  }
+
+  /** The kernel, or why there is none. */
+  async #openAlike(init: KernelInit): Promise<Kernel | string> {
+    let kernel: Kernel;
+    try {
+      kernel = await this.#open(init);
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+    if (shapeOf(kernel) === this.#shape) return kernel;
+    kernel.close();
+    return SAME_SHAPE;
+  }
+}
+
+/** A digest of the limits and of what each token stands for. */
+function shapeOf(kernel: Kernel): string {
+  const digest = createHash("sha256").update(JSON.stringify(kernel.limits));
+  for (const piece of kernel.pieces()) {
+    digest.update(piece === undefined ? "-" : `${piece.length}:`);
+    if (piece !== undefined) digest.update(piece);
+  }
+  return digest.digest("hex");
+}
