@@ -10,7 +10,7 @@ import { EngineStartError, startEngine } from "#engine/launcher.ts";
 import type { NativeKernelOptions } from "#engine/native/kernel.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
-import type { EngineHandle } from "#engine/options.ts";
+import type { EngineHandle, EngineOptions } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Identify } from "#policy/identify.ts";
@@ -23,7 +23,7 @@ import { outputMaker } from "#serving/output.ts";
 import { DEFAULT_CAPS, type RequestCaps } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
-import { chatTemplateText, type ModelSource } from "./model-source.ts";
+import { chatTemplateText, checkWeights, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import { fit, fitThreads, type Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
@@ -67,7 +67,7 @@ export async function compose(parts: Parts): Promise<Server> {
   const sizing = fit(source.facts, {
     contextLength: settings.maxModelLen,
     maxNumSeqs: settings.maxNumSeqs,
-    budget: settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE,
+    budget: (settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE) / settings.dataParallelSize,
   });
   const names: [string, ...string[]] = [
     settings.servedModelName[0] ?? source.name,
@@ -84,6 +84,7 @@ export async function compose(parts: Parts): Promise<Server> {
       max_model_len: String(sizing.contextLength),
       cache_dtype: "f16",
       block_size: String(settings.blockSize),
+      num_gpu_blocks: String(sizing.maxNumSeqs * Math.floor(sizing.contextLength / settings.blockSize)),
       enable_prefix_caching: settings.enablePrefixCaching ? "True" : "False",
       prefix_caching_hash_algo: settings.prefixCachingHashAlgo,
     },
@@ -130,18 +131,14 @@ function openModelTokenizer(source: ModelSource, sizing: Sizing): OwnedTokenizer
 async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: string): Promise<EngineHandle> {
   const { settings, source, env, log } = parts;
   const observer = metrics.engineObserver(name);
-  const options: NativeKernelOptions = {
-    modelPath: source.path,
-    contextPerSlot: sizing.contextLength,
-    maxSequences: sizing.maxNumSeqs,
-    maxBatchTokens: settings.maxNumBatchedTokens,
-    threads: fitThreads(source.facts, settings.threads, availableParallelism()),
-    gpuLayers: settings.gpuLayers,
-  };
   const { facts } = source;
+  const kernelFor = kernelMaker(parts, sizing);
+  const replicas = settings.dataParallelSize;
   try {
     return await startEngine({
-      kernel: { kernel: "native", options },
+      kernel: kernelFor({ replicas }),
+      kernelFor,
+      replicas,
       model: {
         architecture: facts.architecture,
         ...(facts.title === undefined ? {} : { title: facts.title }),
@@ -163,13 +160,30 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
       killAfterMs: settings.engineKillTimeout * 1000,
       env: engineEnvironment(env),
       log,
-      onStep: (_gauges, tokens) => observer.step(tokens),
-      onSequence: (finish) => observer.sequence(finish),
+      onStep: (_gauges, tokens, engine) => observer.step(tokens, engine),
+      onSequence: (finish, engine) => observer.sequence(finish, engine),
     });
   } catch (error) {
     if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
     throw error;
   }
+}
+
+/** Other weights are judged by their header here, before any engine lets go of the present ones. */
+function kernelMaker({ settings, source }: Parts, sizing: Sizing): NonNullable<EngineOptions["kernelFor"]> {
+  const { facts } = source;
+  return ({ path, replicas }) => {
+    if (path !== undefined) checkWeights(path, facts);
+    const options: NativeKernelOptions = {
+      modelPath: path ?? source.path,
+      contextPerSlot: sizing.contextLength,
+      maxSequences: sizing.maxNumSeqs,
+      maxBatchTokens: settings.maxNumBatchedTokens,
+      threads: fitThreads(facts, settings.threads, availableParallelism(), replicas),
+      gpuLayers: settings.gpuLayers,
+    };
+    return { kernel: "native", options };
+  };
 }
 
 function prefixCache(settings: Settings): PrefixCacheOptions {

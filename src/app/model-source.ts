@@ -106,6 +106,15 @@ function judged(path: string, shown: string): ModelFacts {
   }
 }
 
+/** Whether a file may take the place of a model that is served. @throws StartupError; names no path */
+export function checkWeights(path: string, served: ModelFacts): void {
+  const facts = judged(path, "the file");
+  const other = (["architecture", "parameters", "vocabularySize", "kvBytesPerToken"] as const).find(
+    (fact) => facts[fact] !== served[fact],
+  );
+  if (other !== undefined) throw new StartupError(`the file: ${other} is ${facts[other]}, not ${served[other]}`);
+}
+
 /** --chat-template: Jinja text, or the file that holds it. Text is told by its braces. */
 export function chatTemplateText(setting: string | undefined): string | undefined {
   if (setting === undefined || setting.includes("{{") || setting.includes("{%")) return setting;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { ModelFacts } from "#engine/gguf/facts.ts";
-import { DEFAULT_SEQUENCES, fit } from "./sizing.ts";
+import { DEFAULT_SEQUENCES, fit, fitThreads } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
 
 const facts = (trainedContext: number, kvBytesPerToken: number): ModelFacts => ({
@@ -64,4 +64,14 @@ test("whatever is fitted is within the budget, once a sequence is", () => {
       },
     ),
   );
+});
+
+test("threads are shared between engines, each has one, and very small models need no more", () => {
+  const large = { ...facts(2048, 1000), parameters: 1e9 };
+  assert.deepEqual(
+    [1, 2, 3, 8, 16].map((engines) => fitThreads(large, 0, 8, engines)),
+    [8, 4, 2, 1, 1],
+  );
+  assert.deepEqual([fitThreads(large, 6, 8, 2), fitThreads(facts(2048, 1000), 6, 8, 2)], [3, 3]);
+  assert.equal(fitThreads(facts(2048, 1000), 0, 8, 1), 1);
 });

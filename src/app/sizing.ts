@@ -62,8 +62,11 @@ function mebibytes(bytes: number): number {
 /** Below so many parameters a step is over before a second thread would have woken. */
 const THREADED_PARAMETERS = 30e6;
 
-/** Compute threads when nothing is said. A thread that waits spins, so more than the work needs is slower, not faster. */
-export function fitThreads(facts: ModelFacts, setting: number, processors: number): number {
-  if (setting > 0) return setting;
-  return facts.parameters < THREADED_PARAMETERS ? 1 : processors;
+/**
+ * Compute threads of one of so many engines. A thread that waits spins, so more than the work needs, or more in all than
+ * there are processors, is slower, not faster. @param setting of all engines together; 0: fit it
+ */
+export function fitThreads(facts: ModelFacts, setting: number, processors: number, engines: number): number {
+  if (setting === 0 && facts.parameters < THREADED_PARAMETERS) return 1;
+  return Math.max(1, Math.floor((setting > 0 ? setting : processors) / engines));
 }

@@ -131,7 +131,7 @@ export const SETTINGS = {
   }),
   maxNumSeqs: integer(undefined, [1, 256], {
     section: ENGINE,
-    doc: "Sequences in a step at most.",
+    doc: "Sequences in a step of an engine at most.",
     fallbackDoc: "32, fewer where memory is short",
   }),
   maxNumBatchedTokens: integer(2048, [16, 65_536], {
@@ -167,12 +167,16 @@ export const SETTINGS = {
   }),
   kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], {
     section: ENGINE,
-    doc: "Memory for the KV cache.",
+    doc: "Memory for the KV cache, of all engines together.",
     fallbackDoc: "40 % of the free memory",
+  }),
+  dataParallelSize: integer(1, [1, 64], {
+    section: ENGINE,
+    doc: "Engine processes, each with the whole model, a KV cache and --max-num-seqs of its own.",
   }),
   threads: integer(0, [0, 1024], {
     section: ENGINE,
-    doc: "Compute threads; 0 = one a processor, or a single one for very small models.",
+    doc: "Compute threads of all engines together; 0 = one a processor, or a single one an engine for very small models.",
   }),
   gpuLayers: integer(0, [-1, 10_000], {
     section: ENGINE,

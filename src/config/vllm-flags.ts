@@ -41,7 +41,8 @@ export const REFUSED: ReadonlyMap<string, string> = new Map([
   ["lora-modules", "adapters are not served yet"],
   ["ssl-keyfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["ssl-certfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
-  ["data-parallel-size", "one engine process is run"],
+  ["data-parallel-rank", "all engines run on this machine, and this server spreads the requests"],
+  ["data-parallel-address", "all engines run on this machine, and this server spreads the requests"],
   ["speculative-config", "speculative decoding does not exist yet"],
   ["root-path", "the routes stand at the root; let the proxy strip its prefix"],
 ]);

@@ -43,6 +43,8 @@ export interface OutputOptions {
   /** Send a running count (`usage`, `final: false`) after every delta and finish. Absent: no. */
   readonly runningUsage?: boolean;
   readonly priority: number;
+  /** The answer's id, as GenerateRequest.callId. */
+  readonly callId?: string;
   readonly cacheSalt?: string;
   /** What the text has to look like. */
   readonly structured?: StructuredOutput;

@@ -16,6 +16,8 @@ export interface FakeScript extends Partial<KernelLimits> {
   readonly cells?: number;
   /** Do not open at all, with this message. */
   readonly refuse?: string;
+  /** Other weights: other rows after the same tokens. */
+  readonly weights?: number;
   /** Never finish opening. */
   readonly hangOnOpen?: boolean;
 }
@@ -44,8 +46,8 @@ function mix(hash: number, value: number): number {
 }
 
 /** Fills `row` with logits in [-4, 4) that depend on the tokens alone. */
-function hashRow(tokens: readonly number[], row: Float32Array): void {
-  let state = 1;
+function hashRow(tokens: readonly number[], row: Float32Array, weights: number): void {
+  let state = 1 + weights;
   for (const token of tokens) state = mix(state, token + 1);
   for (let index = 0; index < row.length; index++) row[index] = (mix(state, index) / 0x1_0000_0000) * 8 - 4;
 }
@@ -115,7 +117,7 @@ export class FakeKernel implements Kernel {
       if (batch.outputs[at] === 0) continue;
       this.#rows[used] ??= new Float32Array(this.limits.vocabularySize);
       const row = this.#rows[used++] as Float32Array;
-      if (this.#row === undefined) hashRow(tokens, row);
+      if (this.#row === undefined) hashRow(tokens, row, this.#script.weights ?? 0);
       else row.set(this.#row(tokens.map((token) => token % IN_BLOCK)));
     }
     return this.#rows.slice(0, used);

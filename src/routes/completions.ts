@@ -37,7 +37,8 @@ export const completions = route({
     const { call, print: asked } = decodeCompletion(body, services.caps);
     const print = { ...asked, tokensAsIds: body.return_tokens_as_token_ids ?? services.tokensAsIds };
     const identity = identify("cmpl", body.request_id ?? requestId, call.model, services);
-    const answer = complete(caller, services.serving, call, signal);
+    const output = { ...call.output, callId: identity.id };
+    const answer = complete(caller, services.serving, { ...call, output }, signal);
     if (print.stream) return events(completionFrames(answer, print, identity, call.output.n));
     return json(await encodeCompletion(answer, print, identity, call.output.n));
   },

@@ -54,6 +54,7 @@ function setUp({ script, output, sampling, prompts = ["ab"] }: Setting) {
   const backend = new ScriptedBackend({ reply: () => bytes("xyz"), ...script });
   const finished: FinishedChoice[] = [];
   const first: number[] = [];
+  const calls: number[][] = [];
   const work: Work = {
     model: { names: ["m"], backend } as unknown as ServedModel,
     prompts: prompts.map((prompt) => ({
@@ -64,14 +65,14 @@ function setUp({ script, output, sampling, prompts = ["ab"] }: Setting) {
     makeOutput: characters,
     printPosition: ({ chosen }) => ({ ...chosen, text: String.fromCharCode(chosen.token), bytes: [], top: [] }),
     observer: {
-      call: () => {},
+      call: (...ended) => calls.push(ended),
       firstToken: (seconds) => first.push(seconds),
       interToken: () => {},
       finished: (choice) => finished.push(choice),
     },
     cacheSalt: "t",
   };
-  return { backend, work, finished, first };
+  return { backend, work, finished, first, calls };
 }
 
 function bytes(text: string): number[] {
@@ -91,7 +92,7 @@ const textOf = (events: readonly CallEvent[], choice: number): string =>
   events.map((event) => (event.type === "text" && event.choice === choice ? event.text : "")).join("");
 
 test("start, deltas, finish, usage: in this order", async () => {
-  const { events, backend, finished, first } = await run({});
+  const { events, backend, finished, first, calls } = await run({});
   assert.deepEqual(events, [
     { type: "start", model: "m", prompts: [{ tokenIds: [97, 98] }] },
     { type: "text", choice: 0, text: "x" },
@@ -104,10 +105,11 @@ test("start, deltas, finish, usage: in this order", async () => {
       usage: { promptTokens: 2, completionTokens: 3, cachedTokens: 1, reasoningTokens: 0 },
     },
   ]);
+  assert.deepEqual(calls, [[1, 3, 0]]);
   assert.deepEqual([backend.requests[0]?.priority, backend.requests[0]?.cacheSalt, backend.open], [3, "t", 0]);
   assert.deepEqual(
-    finished.map((choice) => [choice.reason, choice.promptTokens, choice.generationTokens]),
-    [["length", 2, 3]],
+    finished.map((choice) => [choice.reason, choice.promptTokens, choice.cachedTokens, choice.generationTokens]),
+    [["length", 2, 1, 3]],
   );
   assert.equal(first.length, 1);
 });

@@ -58,10 +58,14 @@ export async function* generate(work: Work, signal: AbortSignal): AsyncGenerator
     })),
   };
   let started = false;
-  for await (const event of run.events()) {
-    if (!started) yield start;
-    started = true;
-    if (event !== "began") yield event;
+  try {
+    for await (const event of run.events()) {
+      if (!started) yield start;
+      started = true;
+      if (event !== "began") yield event;
+    }
+  } finally {
+    run.ended();
   }
   if (signal.aborted) throw new Fault("cancelled", "The request was cancelled.");
   yield { type: "usage", usage: run.usage(), final: true };
@@ -79,6 +83,8 @@ class Run {
   private readonly opened: PromiseWithResolvers<void>[];
   private readonly cached: number[];
   private readonly arrived = performance.now();
+  /** The one that began last. */
+  private engine = 0;
 
   constructor(work: Work, signal: AbortSignal) {
     this.work = work;
@@ -88,13 +94,18 @@ class Run {
   }
 
   events(): AsyncIterable<RunEvent> {
-    const { prompts, output, observer } = this.work;
-    observer.call(output.n, Math.max(...prompts.map((prompt) => prompt.sampling.maxTokens)));
+    const { prompts, output } = this.work;
     const sources = prompts.flatMap((prompt, p) =>
       Array.from({ length: output.n }, (_, s) => this.sample(prompt, p, s)),
     );
     const only = sources.length === 1 ? sources[0] : undefined;
     return only ?? merge(sources, () => this.stop.abort());
+  }
+
+  /** Whatever ended it. */
+  ended(): void {
+    const { observer, output } = this.work;
+    observer.call(output.n, Math.max(0, ...this.outputs.map(({ tokens }) => tokens)), this.engine);
   }
 
   usage(): Usage {
@@ -121,7 +132,7 @@ class Run {
     const choice = p * this.work.output.n + s;
     const output = this.work.makeOutput(choice);
     this.outputs[choice] = output;
-    const clock = new ChoiceClock(this.work.observer, this.arrived, prompt.tokens.length);
+    const clock = new ChoiceClock(this.work.observer, this.arrived, prompt);
     const own = new AbortController();
     const request = this.request(prompt, s);
     try {
@@ -141,9 +152,11 @@ class Run {
   }
 
   private request(prompt: PromptWork, s: number): GenerateRequest {
+    const { callId, priority } = this.work.output;
     const { promptLogprobs, seed, ...sampling } = prompt.sampling;
     return {
       id: randomUUID(),
+      ...(callId === undefined ? {} : { callId }),
       prompt: prompt.tokens,
       sampling: {
         ...sampling,
@@ -152,7 +165,7 @@ class Run {
         ...(promptLogprobs === undefined || s > 0 ? {} : { promptLogprobs }),
       },
       samples: 1,
-      priority: this.work.output.priority,
+      priority,
       cacheSalt: this.work.cacheSalt,
     };
   }
@@ -160,6 +173,8 @@ class Run {
   private *answer(event: GenerationEvent, at: Sample): Generator<RunEvent> {
     if (event.type === "prompt") {
       yield "began";
+      at.clock.began(event);
+      this.engine = event.engine ?? 0;
       if (at.s === 0) this.cached[at.p] = event.cachedTokens;
       if (event.logprobs !== undefined) {
         const positions = event.logprobs.map((position) =>
@@ -206,23 +221,30 @@ interface Sample {
 class ChoiceClock {
   private readonly observer: ServingObserver;
   private readonly arrived: number;
-  private readonly promptTokens: number;
+  private readonly prompt: PromptWork;
+  private cachedTokens = 0;
+  private engine = 0;
   private first: number | undefined;
   private last = 0;
   private finished = false;
 
-  constructor(observer: ServingObserver, arrived: number, promptTokens: number) {
+  constructor(observer: ServingObserver, arrived: number, prompt: PromptWork) {
     this.observer = observer;
     this.arrived = arrived;
-    this.promptTokens = promptTokens;
+    this.prompt = prompt;
+  }
+
+  began({ cachedTokens, engine = 0 }: Extract<GenerationEvent, { type: "prompt" }>): void {
+    this.cachedTokens = cachedTokens;
+    this.engine = engine;
   }
 
   tick(): void {
     const now = performance.now();
     if (this.first === undefined) {
       this.first = now;
-      this.observer.firstToken((now - this.arrived) / 1000);
-    } else this.observer.interToken((now - this.last) / 1000);
+      this.observer.firstToken((now - this.arrived) / 1000, this.engine);
+    } else this.observer.interToken((now - this.last) / 1000, this.engine);
     this.last = now;
   }
 
@@ -238,7 +260,10 @@ class ChoiceClock {
     this.observer.finished({
       reason,
       latency,
-      promptTokens: this.promptTokens,
+      engine: this.engine,
+      promptTokens: this.prompt.tokens.length,
+      cachedTokens: this.cachedTokens,
+      maxTokens: this.prompt.sampling.maxTokens,
       generationTokens,
       ...(perToken === undefined ? {} : { perToken }),
     });

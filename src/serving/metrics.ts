@@ -1,33 +1,32 @@
 /**
  * Prometheus metrics under vLLM's names, labels and buckets (vllm/v1/metrics/loggers.py), so that its dashboards work.
  *
- * Gauges and totals are read from the backends when somebody scrapes; histograms are fed by serving (ServingObserver)
- * and by the engine's hooks (EngineObserver). Labels are closed sets: model names come from the configuration.
+ * Gauges and totals are read from the backends when somebody scrapes (engine-metrics.ts); histograms are fed by serving
+ * (ServingObserver) and by the engine's hooks (EngineObserver). Labels are closed sets: model names come from the configuration.
  */
 import { collectDefaultMetrics } from "prom-client";
 import {
   Counter,
   FIRST_TOKEN_BUCKETS,
-  Gauge,
   Histogram,
   INTER_TOKEN_BUCKETS,
   oneTwoFiveBuckets,
   REQUEST_BUCKETS,
   type Registry,
 } from "#base/metrics.ts";
-import type { BackendStats, SequenceTimings } from "#core/backend.ts";
+import type { SequenceTimings } from "#core/backend.ts";
 import type { FinishReason } from "#core/generate.ts";
+import { LABELS, labelsOf, registerEngineMetrics } from "./engine-metrics.ts";
 import type { ServedModel } from "./models.ts";
 import type { FinishedChoice, ServingObserver } from "./observe.ts";
 
 /** What the engine reports: one call a step, one a finished sequence. */
 export interface EngineObserver {
   /** Tokens of the step, prompt and generated. */
-  step(tokens: number): void;
-  sequence(timings: SequenceTimings): void;
+  step(tokens: number, engine: number): void;
+  sequence(timings: SequenceTimings, engine: number): void;
 }
 
-const LABELS = ["model_name", "engine"] as const;
 const STEP_TOKENS = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 const N = [1, 2, 5, 10, 20];
 const FINISH_REASONS: readonly FinishReason[] = ["stop", "length", "abort", "error", "repetition"];
@@ -52,14 +51,12 @@ export interface MetricsOptions {
 export function registerMetrics(options: MetricsOptions): VllmMetrics {
   const { registry, contextLength } = options;
   collectDefaultMetrics({ register: registry });
-  registerGauges(options);
-  registerTotals(options);
-  registerCacheConfig(options);
+  registerEngineMetrics(options);
   const serving = servingMetrics(registry, contextLength);
   const engine = engineMetrics(registry);
   return {
-    observerOf: (model) => servingObserver(serving, labelsOf(model.names[0])),
-    engineObserver: (name) => engineObserver(engine, labelsOf(name)),
+    observerOf: (model) => servingObserver(serving, model.names[0]),
+    engineObserver: (name) => engineObserver(engine, name),
   };
 }
 
@@ -95,6 +92,11 @@ function servingMetrics(registry: Registry, contextLength: number): ServingMetri
     ),
     promptTokens: histogram("vllm:request_prompt_tokens", "Number of prefill tokens processed.", sizes),
     generationTokens: histogram("vllm:request_generation_tokens", "Number of generation tokens processed.", sizes),
+    prefillTokens: histogram(
+      "vllm:request_prefill_kv_computed_tokens",
+      "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+      sizes,
+    ),
     maxTokens: histogram("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter.", sizes),
     maxGeneration: histogram(
       "vllm:request_max_num_generation_tokens",
@@ -133,13 +135,7 @@ function engineMetrics(registry: Registry): EngineMetrics {
   };
 }
 
-type Labels = Readonly<Record<(typeof LABELS)[number], string>>;
 type TimeHistogram = Histogram<(typeof LABELS)[number]>;
-
-/** One engine a model until there are data-parallel replicas. */
-function labelsOf(modelName: string): Labels {
-  return { model_name: modelName, engine: "0" };
-}
 
 function histogramMaker(registry: Registry) {
   return (name: string, help: string, buckets: readonly number[]): TimeHistogram =>
@@ -152,6 +148,7 @@ interface ServingMetrics {
   readonly perOutputToken: TimeHistogram;
   readonly latency: TimeHistogram;
   readonly promptTokens: TimeHistogram;
+  readonly prefillTokens: TimeHistogram;
   readonly generationTokens: TimeHistogram;
   readonly maxTokens: TimeHistogram;
   readonly maxGeneration: TimeHistogram;
@@ -159,22 +156,24 @@ interface ServingMetrics {
   readonly success: Counter<"model_name" | "engine" | "finished_reason">;
 }
 
-function servingObserver(metrics: ServingMetrics, labels: Labels): ServingObserver {
+function servingObserver(metrics: ServingMetrics, name: string): ServingObserver {
   // A reason that has not happened yet reads 0, not absent.
-  for (const reason of FINISH_REASONS) metrics.success.inc({ ...labels, finished_reason: reason }, 0);
+  for (const reason of FINISH_REASONS) metrics.success.inc({ ...labelsOf(name, 0), finished_reason: reason }, 0);
   return {
-    call: (n, maxTokens) => {
-      metrics.n.observe(labels, n);
-      metrics.maxTokens.observe(labels, maxTokens);
-      metrics.maxGeneration.observe(labels, maxTokens);
+    call: (n, longest, engine) => {
+      metrics.n.observe(labelsOf(name, engine), n);
+      metrics.maxGeneration.observe(labelsOf(name, engine), longest);
     },
-    firstToken: (seconds) => metrics.firstToken.observe(labels, seconds),
-    interToken: (seconds) => metrics.interToken.observe(labels, seconds),
+    firstToken: (seconds, engine) => metrics.firstToken.observe(labelsOf(name, engine), seconds),
+    interToken: (seconds, engine) => metrics.interToken.observe(labelsOf(name, engine), seconds),
     finished: (choice: FinishedChoice) => {
+      const labels = labelsOf(name, choice.engine);
       metrics.success.inc({ ...labels, finished_reason: choice.reason });
       metrics.latency.observe(labels, choice.latency);
       metrics.promptTokens.observe(labels, choice.promptTokens);
+      metrics.prefillTokens.observe(labels, choice.promptTokens - choice.cachedTokens);
       metrics.generationTokens.observe(labels, choice.generationTokens);
+      metrics.maxTokens.observe(labels, choice.maxTokens);
       if (choice.perToken !== undefined) metrics.perOutputToken.observe(labels, choice.perToken);
     },
   };
@@ -188,90 +187,15 @@ interface EngineMetrics {
   readonly step: TimeHistogram;
 }
 
-function engineObserver(metrics: EngineMetrics, labels: Labels): EngineObserver {
+function engineObserver(metrics: EngineMetrics, name: string): EngineObserver {
   return {
-    step: (tokens) => metrics.step.observe(labels, tokens),
-    sequence: ({ queue, prefill, decode }) => {
+    step: (tokens, engine) => metrics.step.observe(labelsOf(name, engine), tokens),
+    sequence: ({ queue, prefill, decode }, engine) => {
+      const labels = labelsOf(name, engine);
       metrics.queue.observe(labels, queue);
       metrics.prefill.observe(labels, prefill);
       metrics.decode.observe(labels, decode);
       metrics.inference.observe(labels, prefill + decode);
     },
   };
-}
-
-const SLEEP_STATES = ["awake", "weights_offloaded", "discard_all"] as const;
-
-function registerGauges({ registry, models }: MetricsOptions): void {
-  const gauge = (name: string, help: string, read: (stats: BackendStats) => number): void => {
-    new Gauge({
-      name,
-      help,
-      labelNames: LABELS,
-      registers: [registry],
-      collect() {
-        for (const model of models()) this.set(labelsOf(model.names[0]), read(model.backend.stats()));
-      },
-    });
-  };
-  gauge("vllm:num_requests_running", "Number of requests in model execution batches.", (stats) => stats.running);
-  gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", (stats) => stats.waiting);
-  gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", (stats) => stats.kvUsage);
-  new Gauge({
-    name: "vllm:engine_sleep_state",
-    help: "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake.",
-    labelNames: [...LABELS, "sleep_state"],
-    registers: [registry],
-    collect() {
-      for (const model of models()) {
-        for (const state of SLEEP_STATES)
-          this.set({ ...labelsOf(model.names[0]), sleep_state: state }, state === "awake" ? 1 : 0);
-      }
-    },
-  });
-}
-
-function registerTotals({ registry, models }: MetricsOptions): void {
-  const total = (name: string, help: string, read: (stats: BackendStats) => number): void => {
-    const seen = new Map<string, number>();
-    new Counter({
-      name,
-      help,
-      labelNames: LABELS,
-      registers: [registry],
-      collect() {
-        for (const model of models()) {
-          const key = model.names[0];
-          const now = read(model.backend.stats());
-          this.inc(labelsOf(key), Math.max(0, now - (seen.get(key) ?? 0)));
-          seen.set(key, now);
-        }
-      },
-    });
-  };
-  total("vllm:prompt_tokens_total", "Number of prefill tokens processed.", (stats) => stats.promptTokens);
-  total("vllm:generation_tokens_total", "Number of generation tokens processed.", (stats) => stats.generationTokens);
-  total("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", (stats) => stats.preemptions);
-  total(
-    "vllm:prefix_cache_queries_total",
-    "Prefix cache queries, in terms of number of queried tokens.",
-    (stats) => stats.prefixQueries,
-  );
-  total(
-    "vllm:prefix_cache_hits_total",
-    "Prefix cache hits, in terms of number of cached tokens.",
-    (stats) => stats.prefixHits,
-  );
-  total("vllm:prompt_tokens_cached_total", "Number of prompt tokens found in a cache.", (stats) => stats.prefixHits);
-  total("castellan:engine_restarts_total", "Times an engine process was started again.", (stats) => stats.restarts);
-}
-
-function registerCacheConfig({ registry, cacheConfig }: MetricsOptions): void {
-  const labels = { ...cacheConfig, engine: "0" };
-  new Gauge({
-    name: "vllm:cache_config_info",
-    help: "Information of the LLMEngine CacheConfig",
-    labelNames: Object.keys(labels),
-    registers: [registry],
-  }).set(labels, 1);
 }

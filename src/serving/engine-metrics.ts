@@ -1,0 +1,186 @@
+/**
+ * Metrics that are read from the backends when somebody scrapes: gauges of now and totals, one series an engine.
+ *
+ * An engine that was taken away keeps its totals and has no gauges. Registered by metrics.ts.
+ */
+import { Counter, Gauge } from "#base/metrics.ts";
+import type { BackendStats, EngineStatus } from "#core/backend.ts";
+import type { SleepState } from "#core/operations.ts";
+import type { MetricsOptions } from "./metrics.ts";
+import type { ServedModel } from "./models.ts";
+
+export const LABELS = ["model_name", "engine"] as const;
+export type Labels = Readonly<Record<(typeof LABELS)[number], string>>;
+
+export function labelsOf(modelName: string, engine: number): Labels {
+  return { model_name: modelName, engine: String(engine) };
+}
+
+const SLEEP_STATES: readonly SleepState[] = ["awake", "weights_offloaded", "discard_all"];
+
+export function registerEngineMetrics(options: MetricsOptions): void {
+  registerGauges(options);
+  registerStates(options);
+  registerTotals(options);
+  registerCacheConfig(options);
+}
+
+function enginesOf({ backend }: ServedModel): readonly EngineStatus[] {
+  return backend.engines?.() ?? [{ engine: 0, state: backend.state(), stats: backend.stats() }];
+}
+
+interface Row {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly value: number;
+}
+
+/** @param rows of one engine that is there */
+function engineGauge(
+  { registry, models }: MetricsOptions,
+  name: string,
+  help: string,
+  labelNames: readonly string[],
+  rows: (status: EngineStatus, model: ServedModel) => readonly Row[],
+): void {
+  new Gauge({
+    name,
+    help,
+    labelNames: [...LABELS, ...labelNames],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const model of models()) {
+        for (const status of enginesOf(model)) {
+          if (status.state === "stopped") continue;
+          const labels = labelsOf(model.names[0], status.engine);
+          for (const row of rows(status, model)) this.set({ ...labels, ...row.labels }, row.value);
+        }
+      }
+    },
+  });
+}
+
+function registerGauges(options: MetricsOptions): void {
+  const gauge = (name: string, help: string, read: (stats: BackendStats) => number): void =>
+    engineGauge(options, name, help, [], ({ stats }) => [{ labels: {}, value: read(stats) }]);
+  gauge("vllm:num_requests_running", "Number of requests in model execution batches.", (stats) => stats.running);
+  engineGauge(
+    options,
+    "vllm:num_requests_waiting",
+    "Number of requests waiting to be processed.",
+    [],
+    (status, model) => [{ labels: {}, value: status.stats.waiting + heldBy(status, model) }],
+  );
+  engineGauge(
+    options,
+    "vllm:num_requests_waiting_by_reason",
+    "Number of requests waiting, by reason: for capacity, or deferred while the engine is paused.",
+    ["reason"],
+    (status, model) => [
+      { labels: { reason: "capacity" }, value: status.stats.waiting },
+      { labels: { reason: "deferred" }, value: heldBy(status, model) },
+    ],
+  );
+  gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", (stats) => stats.kvUsage);
+}
+
+/** What is held goes to an engine only when it is let go; until then it is counted once, with the first. */
+function heldBy({ engine }: EngineStatus, { backend }: ServedModel): number {
+  return engine === 0 ? (backend.held?.() ?? 0) : 0;
+}
+
+function registerStates(options: MetricsOptions): void {
+  engineGauge(
+    options,
+    "vllm:engine_sleep_state",
+    "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake.",
+    ["sleep_state"],
+    (_status, { backend }) => {
+      const now = backend.operations?.sleepState() ?? "awake";
+      return SLEEP_STATES.map((state) => ({ labels: { sleep_state: state }, value: state === now ? 1 : 0 }));
+    },
+  );
+  engineGauge(options, "castellan:engine_ready", "1 while the engine takes work.", [], ({ state }) => [
+    { labels: {}, value: state === "ready" ? 1 : 0 },
+  ]);
+}
+
+interface Total {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly read: (stats: BackendStats) => number;
+}
+
+function registerTotals(options: MetricsOptions): void {
+  const { registry, models } = options;
+  const totals = (name: string, help: string, rows: readonly Total[]): void => {
+    new Counter({
+      name,
+      help,
+      labelNames: [...LABELS, ...Object.keys(rows[0]?.labels ?? {})],
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const model of models()) {
+          for (const { engine, stats } of enginesOf(model)) {
+            const labels = labelsOf(model.names[0], engine);
+            for (const row of rows) this.inc({ ...labels, ...row.labels }, row.read(stats));
+          }
+        }
+      },
+    });
+  };
+  const total = (name: string, help: string, read: Total["read"]): void => totals(name, help, [{ labels: {}, read }]);
+  total("vllm:prompt_tokens_total", "Number of prefill tokens processed.", (stats) => stats.promptTokens);
+  totals("vllm:prompt_tokens_by_source_total", "Number of prompt tokens by source.", [
+    { labels: { source: "local_compute" }, read: (stats) => stats.promptTokens - stats.prefixHits },
+    { labels: { source: "local_cache_hit" }, read: (stats) => stats.prefixHits },
+    { labels: { source: "external_kv_transfer" }, read: () => 0 },
+  ]);
+  total("vllm:prompt_tokens_cached_total", "Number of prompt tokens found in a cache.", (stats) => stats.prefixHits);
+  total("vllm:generation_tokens_total", "Number of generation tokens processed.", (stats) => stats.generationTokens);
+  total("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", (stats) => stats.preemptions);
+  total(
+    "vllm:prefix_cache_queries_total",
+    "Prefix cache queries, in terms of number of queried tokens.",
+    (stats) => stats.prefixQueries,
+  );
+  total(
+    "vllm:prefix_cache_hits_total",
+    "Prefix cache hits, in terms of number of cached tokens.",
+    (stats) => stats.prefixHits,
+  );
+  // There is no cache outside the engine and no media: nothing is ever asked for there.
+  for (const [name, what] of [
+    ["external_prefix_cache", "External prefix cache, in terms of number of tokens"],
+    ["mm_cache", "Multi-modal cache, in terms of number of items"],
+  ]) {
+    total(`vllm:${name}_queries_total`, `${what} asked for.`, () => 0);
+    total(`vllm:${name}_hits_total`, `${what} found.`, () => 0);
+  }
+  total("castellan:engine_restarts_total", "Times an engine process was started again.", (stats) => stats.restarts);
+  total("castellan:engine_steps_total", "Steps of the engine.", (stats) => stats.steps);
+  new Counter({
+    name: "castellan:requests_moved_total",
+    help: "Requests that moved to another engine because theirs was lost before they began to answer.",
+    labelNames: ["model_name"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { names, backend } of models()) this.inc({ model_name: names[0] }, backend.moved?.() ?? 0);
+    },
+  });
+}
+
+function registerCacheConfig({ registry, models, cacheConfig }: MetricsOptions): void {
+  new Gauge({
+    name: "vllm:cache_config_info",
+    help: "Information of the LLMEngine CacheConfig",
+    labelNames: [...Object.keys(cacheConfig), "engine"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { engine, state } of models().flatMap(enginesOf))
+        if (state !== "stopped") this.set({ ...cacheConfig, engine: String(engine) }, 1);
+    },
+  });
+}
