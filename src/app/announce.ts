@@ -11,6 +11,7 @@ export interface Announcement {
   readonly origin: string;
   readonly contextLength: number;
   readonly maxNumSeqs: number;
+  readonly engines: number;
   readonly publicAddress: Address;
   readonly opsAddress: Address;
   readonly keys: Keys;
@@ -20,10 +21,11 @@ export interface Announcement {
 
 export function announce(a: Announcement): string {
   const key = a.keys.minted === undefined ? "$CASTELLAN_API_KEY" : a.keys.minted.expose();
+  const sequences = `${a.maxNumSeqs} sequences at once${a.engines > 1 ? ` in each of ${a.engines} engines` : ""}`;
   const lines = [
     `Castellan ${a.version}`,
     "",
-    `  model   ${a.model} (${a.origin}), ${a.contextLength} tokens a sequence, ${a.maxNumSeqs} sequences at once`,
+    `  model   ${a.model} (${a.origin}), ${a.contextLength} tokens a sequence, ${sequences}`,
     `  public  ${printAddress(a.publicAddress)}`,
     `  ops     ${printAddress(a.opsAddress)}`,
     `  state   ${a.stateDir}`,

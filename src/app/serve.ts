@@ -49,6 +49,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       model: server.names[0] ?? "",
       origin: source.origin,
       ...server.sizing,
+      engines: settings.dataParallelSize,
       publicAddress,
       opsAddress,
       keys,

@@ -4,10 +4,10 @@
 import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
-import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
 import type { FakeScript } from "./fake.ts";
 import { startEngine } from "./launcher.ts";
 import type { EngineHandle, EngineOptions } from "./options.ts";
+import type { PrefixCacheOptions } from "./prefix/hash.ts";
 
 const MODEL: ModelInfo = {
   architecture: "fake",

@@ -21,6 +21,11 @@ import {
 import type { EngineHandle, EngineOptions, LogFunction } from "./options.ts";
 
 const MAX_LOG_LINE = 2000;
+/**
+ * glibc else takes freed large blocks as a reason to keep such blocks in its heap from then on: a KV cache that sleep
+ * has given back would stay with the process, about 3 MiB more each time (measured: 300 MiB after 120 rounds).
+ */
+const GIVES_BACK = { MALLOC_MMAP_THRESHOLD_: String(2 ** 20) };
 
 /** The engine did not get to work. The message is the child's own reason where it gave one. */
 export class EngineStartError extends Error {
@@ -94,7 +99,7 @@ function spawnEngine(options: LaunchOptions): ChildProcess {
   return fork(fileURLToPath(new URL(entry, import.meta.url)), [], {
     serialization: "advanced",
     stdio: ["ignore", "ignore", "pipe", "ipc"],
-    env: { ...options.env },
+    env: { ...GIVES_BACK, ...options.env },
     execArgv: [...(options.execArgv ?? [])],
   });
 }
