@@ -4,6 +4,7 @@
  *
  * Called by process.ts (init message `kernel: "fake"`) and by tests.
  */
+import { writeFileSync } from "node:fs";
 import { checkPrefix } from "./batch-check.ts";
 import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits } from "./kernel.ts";
 
@@ -18,6 +19,10 @@ export interface FakeScript extends Partial<KernelLimits> {
   readonly refuse?: string;
   /** Other weights: other rows after the same tokens. */
   readonly weights?: number;
+  /** Abort the process instead of opening. */
+  readonly crashOnOpen?: boolean;
+  /** A file that the kernel makes when it opens; where it exists it does not open: there is one such kernel. */
+  readonly claim?: string;
   /** Never finish opening. */
   readonly hangOnOpen?: boolean;
 }
@@ -186,5 +191,7 @@ function misbehave(fault: Exclude<FakeFault, "nan">): void {
 export function openFakeKernel(script: FakeScript): Kernel {
   if (script.refuse !== undefined) throw new KernelError("failed", script.refuse);
   if (script.hangOnOpen) misbehave("hang");
+  if (script.crashOnOpen) misbehave("crash");
+  if (script.claim !== undefined) writeFileSync(script.claim, "", { flag: "wx" });
   return new FakeKernel(script);
 }

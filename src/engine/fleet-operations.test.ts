@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { Fault } from "#core/fault.ts";
 import { ENDLESS, fakeKernel, isIdle, NEVER, open, type Reader, request, startFleet, until } from "./_fleet-fixture.ts";
@@ -89,7 +92,7 @@ describe("pause and resume", () => {
   for (const clearCache of [true, false]) {
     it(`keep freezes, and goes on as if nothing had been${clearCache ? ", computing again what was forgotten" : ""}`, async () => {
       const expected = await undisturbed(6, 500);
-      const engine = await start(2, { stallAfterMs: 20, killAfterMs: 20 });
+      const engine = await start(2);
       const running = streams(engine, 6, 500);
       await allRun(running);
       await engine.operations.pause("keep", clearCache);
@@ -97,9 +100,8 @@ describe("pause and resume", () => {
       const { steps, running: seated } = engine.stats();
       assert.equal(await stepsPass(engine), 0, "frozen");
       assert.equal(seated === 0, clearCache);
-      // Longer than a stalled engine would have been left alive: frozen is not stalled.
-      await new Promise((resolve) => setTimeout(resolve, 80));
-      assert.deepEqual([engine.stats().steps, engine.state(), engine.stats().restarts], [steps, "ready", 0]);
+      // The watchdog has a timer exactly while it expects steps: frozen is not stalled.
+      assert.deepEqual([engine.stats().steps, engine.counters().timers], [steps, 0]);
       await engine.operations.resume();
       assert.deepEqual(await endings(running), new Set(["length"]));
       assert.deepEqual(
@@ -267,6 +269,8 @@ describe("other weights", () => {
   const kernelFor = ({ path }: { path?: string }): EngineOptions["kernel"] => {
     if (path === "not a model") throw new Error("not a GGUF file");
     if (path === "wide") return fakeKernel({ vocabularySize: 65 });
+    if (path === "deadly") return fakeKernel({ crashOnOpen: true });
+    if (path?.startsWith("/")) return fakeKernel({ weights: 5, claim: path });
     if (path === "broken") return fakeKernel({ refuse: "a tensor is missing" });
     return fakeKernel({ weights: path === undefined ? 0 : Number(path) });
   };
@@ -314,6 +318,31 @@ describe("other weights", () => {
       expected,
     );
     assert.equal(engine.stats().restarts, 0);
+  });
+
+  it("that one engine takes and the next refuses are given up by both", async () => {
+    const expected = await undisturbed(2, 1500);
+    const engine = await start(2, { kernelFor });
+    const running = streams(engine, 2, 1500);
+    await allRun(running);
+    const claim = join(mkdtempSync(join(tmpdir(), "castellan-claim-")), "claimed");
+    await assert.rejects(engine.operations.reload(claim, "keep"), /EEXIST/);
+    assert.deepEqual(await endings(running), new Set(["length"]));
+    assert.deepEqual(
+      running.map(({ tokens }) => tokens),
+      expected,
+    );
+  });
+
+  it("that kill an engine are refused, and it starts again with the old ones", async () => {
+    const [expected] = await undisturbed(1, 30);
+    const engine = await start(1, { kernelFor });
+    await assert.rejects(engine.operations.reload("deadly", "abort"), /the engine died of it/);
+    assert.equal(engine.operations.isPaused(), false);
+    await until(() => engine.state() === "ready", "it is back");
+    const [reader] = streams(engine, 1, 30);
+    await reader?.done;
+    assert.deepEqual(reader?.tokens, expected);
   });
 
   it("abort what runs when told to, stay paused what was, and wait for the engine to be awake", async () => {
