@@ -231,6 +231,7 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
       badWordTokens: settings.maxBadWordTokens,
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
       observerOf: (model) => observers.get(model) ?? inner.metrics.observerOf(model),
+      shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },
     caps: requestCaps(settings),
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },

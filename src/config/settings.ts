@@ -4,7 +4,7 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
-import { bytes, choice, integer, list, type Setting, seconds, string, switched, tokens } from "./kinds.ts";
+import { bytes, choice, integer, list, type Setting, seconds, string, switched, tokens, weights } from "./kinds.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -163,7 +163,11 @@ export const SETTINGS = {
   }),
   schedulingPolicy: choice("fcfs", ["fcfs", "priority"], {
     section: ENGINE,
-    doc: "Who waits: first come first served, or the request's priority.",
+    doc: "Who waits: first come first served within a tenant's share, or the request's priority before that.",
+  }),
+  tenantWeights: weights("tenant=weight", {
+    section: ENGINE,
+    doc: "Shares of the engine when there is more work than it can do; a tenant that is not named has 1.",
   }),
   kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], {
     section: ENGINE,

@@ -27,7 +27,14 @@ const LIMITS: SchedulerLimits = {
   prefillBlock: 1,
 };
 
-function sequenceOf(order: number, length: number, priority = 0, promptLogprobs = false): Sequence {
+function sequenceOf(
+  order: number,
+  length: number,
+  priority = 0,
+  promptLogprobs = false,
+  share = "",
+  weight = 1,
+): Sequence {
   const sampling = promptLogprobs ? { ...NEUTRAL_SAMPLING, promptLogprobs: 0 } : NEUTRAL_SAMPLING;
   const prompt = new Int32Array(length);
   return new Sequence({
@@ -39,6 +46,8 @@ function sequenceOf(order: number, length: number, priority = 0, promptLogprobs 
     priority,
     arrived: 0,
     cacheSalt: "",
+    share,
+    weight,
     shared: false,
   });
 }

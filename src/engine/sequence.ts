@@ -32,6 +32,9 @@ export interface SequenceInit {
   readonly arrived: number;
   /** Root of the sequence's cached blocks; two salts never share one. */
   readonly cacheSalt: string;
+  /** Whose share of the engine it draws on, and how large that is against others; > 0. */
+  readonly share: string;
+  readonly weight: number;
   /** Whether other samples of the request have the same prompt. */
   readonly shared: boolean;
 }
@@ -45,6 +48,8 @@ export class Sequence {
   readonly priority: number;
   readonly clock: SequenceClock;
   readonly cacheSalt: string;
+  readonly share: string;
+  readonly weight: number;
   readonly shared: boolean;
   /** Names of the full blocks of known tokens, as far as they were made (prefix/chain.ts). */
   readonly blocks: BlockHash[] = [];
@@ -72,6 +77,8 @@ export class Sequence {
     this.sampling = init.sampling;
     this.priority = init.priority;
     this.cacheSalt = init.cacheSalt;
+    this.share = init.share;
+    this.weight = init.weight;
     this.shared = init.shared;
     this.clock = { arrived: init.arrived, admitted: 0, firstToken: 0 };
     // The prompt is the same for all samples: the first one reports it.

@@ -79,9 +79,8 @@ export class Supervisor implements EngineHandle {
     this.#open.set(number, stream);
     this.#samples += request.samples;
     this.#watchdog.setBusy(this.#runnable);
-    const { prompt, sampling, samples, priority, cacheSalt } = request;
-    const salt = cacheSalt === undefined ? {} : { cacheSalt };
-    child.send({ type: "submit", request: number, prompt, sampling, samples, priority, ...salt });
+    const { id: _, ...submission } = request;
+    child.send({ type: "submit", request: number, ...submission });
     return stream;
   }
 

@@ -53,6 +53,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     badWordTokens: 1024,
     makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
+    shareOf: (tenant) => ({ key: tenant, weight: 1 }),
   };
   return { serving, backend, model };
 }
