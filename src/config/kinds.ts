@@ -182,7 +182,8 @@ export function weights(
     fallback: new Map(),
     placeholder,
     many: true,
-    parse: (raw) => new Map((Array.isArray(raw) ? raw : [raw]).map((item) => weight(text(item)))),
+    parse: (raw) =>
+      new Map(raw instanceof Map ? raw : (Array.isArray(raw) ? raw : [raw]).map((item) => weight(text(item)))),
   };
 }
 

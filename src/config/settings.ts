@@ -13,6 +13,7 @@ const GIB = 1024 * MIB;
 const LISTENERS = "Listeners";
 const KEYS = "Keys and state";
 const MODEL = "Model";
+const LORA = "LoRA adapters";
 const ENGINE = "Engine";
 const LIMITS = "Limits of a request";
 const API = "API behaviour";
@@ -122,6 +123,31 @@ export const SETTINGS = {
   reasoningParser: choice("auto", ["auto", "deepseek_r1", "qwen3", "none"], {
     section: MODEL,
     doc: "How reasoning is split from the answer; auto looks at the chat template.",
+  }),
+
+  enableLora: switched(false, {
+    section: LORA,
+    doc: "Serve LoRA adapters of the model, each under a name of its own.",
+  }),
+  loraModules: list("name=path", {
+    section: LORA,
+    doc: "Adapters to load at start: name=path of a GGUF, or a JSON object with name and path.",
+  }),
+  loraRoots: list("folder", {
+    section: LORA,
+    doc: "Folders that adapters may be loaded from while the server runs; none without it.",
+  }),
+  maxLoras: integer(8, [1, 256], {
+    section: LORA,
+    doc: "Adapters that compute in one step at most; each takes a forward of its own.",
+  }),
+  maxCpuLoras: integer(64, [1, 4096], { section: LORA, doc: "Adapters in memory at most." }),
+  maxLoraRank: integer(16, [1, 512], { section: LORA, doc: "Rank of an adapter at most." }),
+  allowRuntimeLoraUpdating: switched(false, {
+    section: LORA,
+    doc: "Adapters can be loaded and unloaded over the operations listener; needs --enable-lora and --lora-roots.",
+    variables: ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"],
+    loosens: "who decides what the model answers",
   }),
 
   maxModelLen: tokens([16, 1_048_576], {

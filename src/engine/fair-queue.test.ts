@@ -33,6 +33,7 @@ class House {
       maxBatchTokens: 32,
       maxPromptRows: 8,
       policy: "fcfs",
+      maxAdapters: 1,
       prefillBlock: 1,
     } as const;
     this.#scheduler = new Scheduler(limits, this.#placement);
@@ -41,7 +42,16 @@ class House {
   submit({ share, weight = 1, prompt = 4, output = 4 }: Wish): Sequence {
     const order = this.#order++;
     const ids = { request: order, sample: 0, order, prompt: new Int32Array(prompt), sampling: NEUTRAL_SAMPLING };
-    const sequence = new Sequence({ ...ids, priority: 0, arrived: 0, cacheSalt: share, share, weight, shared: false });
+    const sequence = new Sequence({
+      ...ids,
+      priority: 0,
+      arrived: 0,
+      cacheSalt: share,
+      share,
+      weight,
+      adapter: undefined,
+      shared: false,
+    });
     this.#outputs.set(sequence, output);
     this.#scheduler.enqueue(sequence);
     return sequence;

@@ -4,7 +4,7 @@
  * Invariant: a sequence stands in exactly one request until it is finished; a held one is not yet with the scheduler.
  * Called by engine.ts only.
  */
-import type { FairShare } from "#core/generate.ts";
+import type { AdapterReference, FairShare } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
 import { Sequence } from "./sequence.ts";
 
@@ -20,6 +20,8 @@ export interface Submission {
   readonly cacheSalt?: string;
   /** Whose share of the engine it draws on; requests without one share a share. */
   readonly share?: FairShare;
+  /** A loaded adapter; the model itself if absent. */
+  readonly adapter?: AdapterReference;
 }
 
 const NO_SHARE: FairShare = { key: "", weight: 1 };
@@ -47,13 +49,13 @@ export class Requests {
 
   /** Opens a request; returns the sequences that may run now. @param arrived seconds */
   open(submission: Submission, arrived: number): Sequence[] {
-    const { request, prompt, sampling, samples, priority, cacheSalt = "" } = submission;
+    const { request, prompt, sampling, samples, priority, adapter, cacheSalt = "" } = submission;
     const { key: share, weight } = submission.share ?? NO_SHARE;
     const shared = samples > 1;
     const sequences: Sequence[] = [];
     for (let sample = 0; sample < samples; sample++) {
       const order = this.#arrivals++;
-      const whose = { cacheSalt, share, weight, shared };
+      const whose = { cacheSalt, share, weight, adapter, shared };
       sequences.push(new Sequence({ request, sample, order, prompt, sampling, priority, arrived, ...whose }));
     }
     this.#open.set(request, new Set(sequences));

@@ -24,6 +24,7 @@ const LIMITS: SchedulerLimits = {
   maxBatchTokens: 10,
   maxPromptRows: 3,
   policy: "fcfs",
+  maxAdapters: 2,
   prefillBlock: 1,
 };
 
@@ -48,6 +49,7 @@ function sequenceOf(
     cacheSalt: "",
     share,
     weight,
+    adapter: undefined,
     shared: false,
   });
 }
@@ -155,6 +157,7 @@ describe("Scheduler", () => {
       maxBatchTokens: fc.integer({ min: 5, max: 12 }),
       maxPromptRows: fc.constant(3),
       policy: fc.constantFrom("fcfs" as const, "priority" as const),
+      maxAdapters: fc.constant(1),
       prefillBlock: fc.constant(1),
     });
     fc.assert(

@@ -8,12 +8,14 @@
  *     then first come first served;
  *  3. waiting sequences are admitted in that order while there is a slot and budget left; one whose prompt starts like
  *     a running prompt waits until it can take that over;
+ *     where as many adapters run as may, the next one waits, and those behind it with an adapter too;
  *  4. a paused sequence (slow reader) gets nothing and keeps its slot.
  *
  * Invariants (checkIntegrity): the queue's; the plan never exceeds the budget. Rule 1 always fits, because there
  * are no more slots than tokens in the budget. Called by engine.ts only.
  */
 import { FairQueue } from "./fair-queue.ts";
+import { NO_ADAPTER } from "./kernel.ts";
 import type { Placement } from "./placement.ts";
 import type { Sequence } from "./sequence.ts";
 
@@ -28,6 +30,8 @@ export interface SchedulerLimits {
   /** Rows of prompt logprobs in one step: each costs a pass over the vocabulary. */
   readonly maxPromptRows: number;
   readonly policy: SchedulingPolicy;
+  /** Adapters that compute in one step, ≥ 1: each takes a forward of its own. */
+  readonly maxAdapters: number;
   /** As KernelLimits.prefillBlock; maxBatchTokens leaves room for one beside a token a sequence. */
   readonly prefillBlock: number;
 }
@@ -104,11 +108,12 @@ export class Scheduler {
 
   #admit(plan: Map<Sequence, number>, budget: Budget): void {
     const skipped = new Set<Sequence>();
+    const adapters = new Adapters(this.#placement.running, this.#limits.maxAdapters);
     let passedOver = 0;
     while (budget.tokens > 0 && passedOver < MAX_PASSED_OVER && this.#hasRoom()) {
       const sequence = this.#waiting.next(skipped);
       if (sequence === undefined) return;
-      const waits = !sequence.paused && this.#placement.shouldWait(sequence);
+      const waits = !sequence.paused && (!adapters.take(sequence.adapter) || this.#placement.shouldWait(sequence));
       if (sequence.paused || waits) {
         if (waits) passedOver++;
         skipped.add(sequence);
@@ -142,6 +147,28 @@ export class Scheduler {
     const left = sequence.prompt.length - (sequence.prompt.length % prefillBlock) - sequence.computed;
     if (left <= 0) return Math.min(tokens, prefillBlock - 1);
     return tokens < left ? tokens - (tokens % prefillBlock) : Math.min(tokens, left + prefillBlock - 1);
+  }
+}
+
+/** The adapters of a step. */
+class Adapters {
+  readonly #running: Set<number>;
+  readonly #most: number;
+  /** One waits for another to end: nobody with an adapter goes before it, or it would wait for ever. */
+  #closed = false;
+
+  constructor(running: readonly Sequence[], most: number) {
+    this.#running = new Set(running.map(({ adapter }) => adapter));
+    this.#running.delete(NO_ADAPTER);
+    this.#most = most;
+  }
+
+  /** Whether a sequence with this adapter may run now. */
+  take(adapter: number): boolean {
+    if (adapter === NO_ADAPTER) return true;
+    if (!this.#running.has(adapter) && this.#running.size >= this.#most) this.#closed = true;
+    if (!this.#closed) this.#running.add(adapter);
+    return !this.#closed;
   }
 }
 

@@ -156,6 +156,7 @@ class Run {
       priority: this.work.output.priority,
       cacheSalt: this.work.cacheSalt,
       share: this.work.share,
+      ...(this.work.model.lora === undefined ? {} : { adapter: this.work.model.lora.adapter }),
     };
   }
 
