@@ -9,6 +9,7 @@ import type { Constraint } from "#core/grammar.ts";
 import { AdapterUse } from "./adapter-use.ts";
 import { Grammars, type Matcher } from "./grammar/matcher.ts";
 import { type Batch, createBatch, type Kernel, KernelError, NO_ADAPTER } from "./kernel.ts";
+import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
 import type { BlockHasher, PrefixCacheOptions } from "./prefix/hash.ts";
@@ -155,14 +156,15 @@ export class Engine {
 
   /** One iteration; undefined when there was nothing to do or say. @throws only if the kernel cannot go on */
   step(): StepReport | undefined {
-    const plan = this.#scheduler.schedule();
+    const plan = new Map(this.#scheduler.schedule());
     this.#placement.compact();
-    this.#carryOut();
+    const lost = this.#carryOut();
+    for (const sequence of lost) plan.delete(sequence);
     if (plan.size > 0) {
       const done = this.#forward(plan);
       if (done !== undefined) this.#settle(done.uses, done.rows);
       this.#steps++;
-    } else if (this.#report.failures.length === 0) return undefined;
+    } else if (lost.length + this.#report.failures.length === 0) return undefined;
     const report = this.#report;
     this.#report = emptyReport();
     return report;
@@ -244,11 +246,10 @@ export class Engine {
     this.#scheduler.enqueue(sequence);
   }
 
-  #carryOut(): void {
-    for (const { from, to, tokens } of this.#placement.takeMoves()) {
-      if (from === to) this.#kernel.truncate(to, tokens);
-      else this.#kernel.copy(from, to, tokens);
-    }
+  /** @returns the running sequences that lost what was computed and start again in the next step */
+  #carryOut(): Sequence[] {
+    const lost = carryOut(this.#kernel, this.#placement.takeMoves());
+    return [...lost].map((slot) => this.#placement.lose(slot)).filter((sequence) => sequence !== undefined);
   }
 
   #failPlan(left: Map<Sequence, number>, error: KernelError): void {
@@ -294,10 +295,10 @@ export class Engine {
     return this.#grammars.matcher(constraint);
   }
 
-  /** The first sample speaks for the request: it is never served after its siblings, so no token precedes this. */
+  /** The sample that comes first speaks for the request: mostly number 0, another one where that lost its slot. */
   #reportPrompt(sequence: Sequence): void {
     sequence.clock.firstToken = this.#now();
-    if (sequence.sample !== 0) return;
+    if (!this.#requests.takeUnreported(sequence.request)) return;
     const logprobs = sequence.promptLogprobs;
     this.#report.prompts.push({
       request: sequence.request,
@@ -357,8 +358,9 @@ export class Engine {
   #countPrompt(plan: Plan): void {
     for (const [sequence, count] of plan) {
       if (sequence.clock.admitted === 0) this.#noteAdmission(sequence);
-      const left = sequence.prompt.length - sequence.computed;
-      if (sequence.output.length === 0) this.#promptTokens += Math.min(count, left);
+      const reached = Math.min(sequence.prompt.length, sequence.computed + count);
+      this.#promptTokens += Math.max(0, reached - sequence.promptCounted);
+      sequence.promptCounted = Math.max(reached, sequence.promptCounted);
     }
   }
 
@@ -366,7 +368,6 @@ export class Engine {
   #noteAdmission(sequence: Sequence): void {
     sequence.clock.admitted = this.#now();
     sequence.cached = sequence.computed;
-    this.#promptTokens += sequence.cached;
     if (!this.#prefixCaching || sequence.promptLogprobs !== undefined) return;
     this.#prefixQueries += sequence.prompt.length;
     this.#prefixHits += sequence.cached;

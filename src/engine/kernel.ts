@@ -70,7 +70,7 @@ export interface Kernel {
   /**
    * Runs the batch and returns one row per output, in batch order. Shape of a row: [vocabularySize], raw logits.
    * The rows are views of kernel memory: writable scratch for the caller, valid until the next call.
-   * @throws KernelError; after `full` or `invalid` nothing has changed.
+   * @throws KernelError; then nothing has changed, whatever its code.
    */
   forward(batch: Batch): readonly Float32Array[];
   /** Forgets all but the first `length` tokens of a slot; it holds at least as many. Free where nothing changes. */

@@ -45,6 +45,8 @@ export class Requests {
   readonly #open = new Map<number, Set<Sequence>>();
   /** Samples that wait for the first one to report the prompt's logprobs, because its prefill is slower than theirs. */
   readonly #held = new Map<number, Sequence[]>();
+  /** Requests whose prompt was not reported yet. */
+  readonly #unreported = new Set<number>();
   #arrivals = 0;
 
   /** Opens a request; returns the sequences that may run now. @param arrived seconds */
@@ -59,6 +61,7 @@ export class Requests {
       sequences.push(new Sequence({ request, sample, order, prompt, sampling, priority, arrived, ...whose }));
     }
     this.#open.set(request, new Set(sequences));
+    this.#unreported.add(request);
     const held = sampling.promptLogprobs === undefined ? [] : sequences.splice(1);
     if (held.length > 0) this.#held.set(request, held);
     return sequences;
@@ -80,6 +83,11 @@ export class Requests {
     return held;
   }
 
+  /** Whether its prompt is still to be reported; once true, never again. */
+  takeUnreported(request: number): boolean {
+    return this.#unreported.delete(request);
+  }
+
   finish(sequence: Sequence): void {
     const sequences = this.#open.get(sequence.request);
     sequences?.delete(sequence);
@@ -89,6 +97,7 @@ export class Requests {
   close(request: number): void {
     this.#open.delete(request);
     this.#held.delete(request);
+    this.#unreported.delete(request);
   }
 
   get count(): number {

@@ -2,7 +2,7 @@
  * One stream of tokens in the engine: what it was asked for, what it holds, how far the kernel has computed it.
  *
  * Invariants: 0 ≤ computed < length while it lives; slot ≥ 0 exactly while running; numbers that follow from others
- * are getters. Written by scheduler.ts and placement.ts (state, slot), step.ts (computed), settle.ts (output) and prefix/chain.ts
+ * are getters. Written by scheduler.ts and placement.ts (state, slot), step.ts and placement.ts (computed), settle.ts (output) and prefix/chain.ts
  * (blocks) only.
  */
 import type { AdapterReference, PositionLogprobs } from "#core/generate.ts";
@@ -72,6 +72,8 @@ export class Sequence {
   computed = 0;
   /** Prompt tokens that were found computed when it was first seated; -1 = not yet. */
   cached = -1;
+  /** Prompt tokens that stand in the engine's total: each once, however often it is computed. */
+  promptCounted = 0;
   /** Made at the first draw, so that a waiting sequence costs no sampler state. */
   sampler: SequenceSampler | undefined;
 
