@@ -27,6 +27,7 @@ import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import { fit, fitThreads, type Sizing } from "./sizing.ts";
+import { type SpeculationPlan, withDraft } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface Server {
@@ -44,6 +45,9 @@ export interface Parts {
   readonly settings: Settings;
   readonly env: Environment;
   readonly source: ModelSource;
+  readonly speculation: SpeculationPlan | undefined;
+  /** The smaller model of speculative decoding, if it is done by one. */
+  readonly draft: ModelSource | undefined;
   readonly identify: Identify;
   readonly log: Log;
 }
@@ -65,7 +69,7 @@ const ENGINE_VARIABLES = [
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
   const { settings, source } = parts;
-  const sizing = fit(source.facts, {
+  const sizing = fit(withDraft(source.facts, parts.draft?.facts), {
     contextLength: settings.maxModelLen,
     maxNumSeqs: settings.maxNumSeqs,
     budget: settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE,
@@ -165,6 +169,10 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
       maxAdapters: settings.maxLoras,
+      ...(parts.speculation === undefined ? {} : { speculation: parts.speculation.options }),
+      ...(parts.draft === undefined
+        ? {}
+        : { draft: { kernel: "native", options: draftOptions(options, parts.draft) } }),
       prefixCache: prefixCache(settings),
       startTimeoutMs: settings.engineStartTimeout * 1000,
       stallAfterMs: settings.engineStallTimeout * 1000,
@@ -178,6 +186,12 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
     throw error;
   }
+}
+
+/** The draft model reads what the model reads, in as many slots; it has no adapters. */
+function draftOptions({ maxLoraRank: _, ...options }: NativeKernelOptions, draft: ModelSource): NativeKernelOptions {
+  const contextPerSlot = Math.min(options.contextPerSlot, draft.facts.trainedContext);
+  return { ...options, modelPath: draft.path, contextPerSlot };
 }
 
 function prefixCache(settings: Settings): PrefixCacheOptions {

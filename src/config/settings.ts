@@ -200,6 +200,10 @@ export const SETTINGS = {
     doc: "Memory for the KV cache.",
     fallbackDoc: "40 % of the free memory",
   }),
+  speculativeConfig: string(undefined, "json", {
+    section: ENGINE,
+    doc: "Speculative decoding: a JSON object with num_speculative_tokens, and a draft model or prompt_lookup_max.",
+  }),
   threads: integer(0, [0, 1024], {
     section: ENGINE,
     doc: "Compute threads; 0 = one a processor, or a single one for very small models.",

@@ -140,6 +140,14 @@ export class Placement {
     this.#moves.push({ from: slot, to: slot, tokens: 0 });
   }
 
+  /** Takes back what was computed beyond so many tokens. */
+  cut(sequence: Sequence, tokens: number): void {
+    const { slot } = sequence;
+    const blocks = Math.min(this.#held.at(slot).chain.length, Math.floor(tokens / this.#options.blockSize));
+    this.#move(slot, slot, blocks, tokens);
+    sequence.computed = tokens;
+  }
+
   /** The kernel has nothing in this slot, whatever it should have. @returns who runs there and starts again */
   lose(slot: number): Sequence | undefined {
     this.#held.keep(slot, 0, 0);

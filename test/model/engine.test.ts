@@ -12,6 +12,7 @@ import { FAKE_LIMITS, FakeKernel } from "#engine/fake.ts";
 import type { KernelErrorCode } from "#engine/kernel.ts";
 import { createBlockHasher, NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
 import type { Submission } from "#engine/requests.ts";
+import type { SpeculationOptions } from "#engine/speculation/proposer.ts";
 import { DIGITS } from "./alone.ts";
 import { type FaultyCall, FaultyKernel } from "./faulty-kernel.ts";
 import { Witness } from "./witness.ts";
@@ -34,6 +35,7 @@ interface World {
   readonly samples: number;
 }
 
+const GUESSES: SpeculationOptions = { method: "ngram", tokens: 4, lookupMax: 2, lookupMin: 1 };
 const PLAIN: World = {
   name: "plain",
   limits: {},
@@ -48,6 +50,16 @@ const WORLDS: readonly World[] = [
   { ...PLAIN, name: "priorities", limits: { schedulingPolicy: "priority" } },
   { ...PLAIN, name: "prefix cache, samples", caching: true, samples: 3 },
   { ...PLAIN, name: "prefix cache, prefill blocks", caching: true, prefillBlock: 8, samples: 3 },
+  { ...PLAIN, name: "guesses", limits: { speculation: GUESSES }, samples: 2 },
+  {
+    ...PLAIN,
+    name: "guesses, few cells, prefix cache, prefill blocks",
+    limits: { speculation: { ...GUESSES, tokens: 9 } },
+    cells: 120,
+    caching: true,
+    prefillBlock: 8,
+    samples: 2,
+  },
   { ...PLAIN, name: "few cells", caching: true, cells: 120, samples: 2 },
   {
     ...PLAIN,
@@ -86,8 +98,9 @@ class Real {
       prefixCache: { ...NO_PREFIX_CACHE, enabled: world.caching, blockSize: 4 },
       ...world.limits,
     };
-    this.engine = new Engine(this.kernel, limits, hasher, () => this.now);
-    this.witness = new Witness(this.engine, { ...FAKE_LIMITS, prefillBlock }, CONTEXT);
+    this.engine = new Engine(this.kernel, limits, hasher, { now: () => this.now });
+    const guesses = world.limits.speculation?.tokens ?? 0;
+    this.witness = new Witness(this.engine, { ...FAKE_LIMITS, prefillBlock }, CONTEXT, guesses);
   }
 
   submit(submission: Submission): void {
