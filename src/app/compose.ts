@@ -2,6 +2,7 @@
  * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
  */
 import { availableParallelism, freemem } from "node:os";
+import { resolve } from "node:path";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
@@ -12,6 +13,7 @@ import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
+import type { SpillOptions } from "#engine/spill/spill.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Identify } from "#policy/identify.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -169,6 +171,7 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
       maxAdapters: settings.maxLoras,
+      ...spillOptions(settings),
       ...(parts.speculation === undefined ? {} : { speculation: parts.speculation.options }),
       ...(parts.draft === undefined
         ? {}
@@ -186,6 +189,10 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
     throw error;
   }
+}
+
+function spillOptions({ kvSpillDir, kvSpillBytes }: Settings): { spill?: SpillOptions } {
+  return kvSpillDir === undefined ? {} : { spill: { directory: resolve(kvSpillDir), maxBytes: kvSpillBytes } };
 }
 
 /** The draft model reads what the model reads, in as many slots; it has no adapters. */

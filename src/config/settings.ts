@@ -182,6 +182,11 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Also reuse what was computed while answering: next turns start sooner, and their answers may depend on it.",
   }),
+  kvSpillDir: string(undefined, "folder", {
+    section: ENGINE,
+    doc: "Prefixes that memory cannot keep go here, encrypted with a key of this start; gone when the server ends.",
+  }),
+  kvSpillBytes: bytes(10 * GIB, [MIB, 100_000 * GIB], { section: ENGINE, doc: "Room for them at most." }),
   blockSize: integer(16, [1, 1024], { section: ENGINE, doc: "Tokens of a cached block." }),
   maxNumQueuedReqs: integer(1024, [1, 1_000_000], {
     section: ENGINE,

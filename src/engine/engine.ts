@@ -10,17 +10,19 @@ import { AdapterUse } from "./adapter-use.ts";
 import { Counts } from "./counts.ts";
 import { Grammars, type Matcher } from "./grammar/matcher.ts";
 import { type Batch, createBatch, type Kernel, KernelError, NO_ADAPTER } from "./kernel.ts";
+import type { EngineLimits } from "./limits.ts";
 import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
-import type { BlockHasher, PrefixCacheOptions } from "./prefix/hash.ts";
+import type { BlockHasher } from "./prefix/hash.ts";
 import { type EngineGauges, emptyReport, type FailureReport, type FinishReport, type StepReport } from "./report.ts";
 import { problemOf, Requests, type Submission } from "./requests.ts";
 import { Sampler, SamplingError } from "./sampler/sampler.ts";
-import { type Plan, Scheduler, type SchedulingPolicy } from "./scheduler.ts";
+import { type Plan, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import { type Ending, endingOf, type StopRules, settlePrompt, settleToken } from "./settle.ts";
-import { createProposer, Speculation, type SpeculationOptions } from "./speculation/proposer.ts";
+import { createProposer, Speculation } from "./speculation/proposer.ts";
+import { Spill } from "./spill/spill.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
 
 /** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
@@ -29,23 +31,13 @@ const MAX_PROMPT_ROWS = 64;
 /** A copy moves a whole slot: a prefix shorter than this share of it is computed again. */
 const COPY_SHARE = 64;
 
+/** What is read back from disk takes a fixed time too. */
+const MIN_SPILL_TOKENS = 64;
+
 /** A request for no tokens ends with its prompt. */
 const NO_TOKENS: Ending = { reason: "length" };
 
-export interface EngineLimits {
-  /** Sequences that run at once; the kernel's own bound may be lower. */
-  readonly maxNumSeqs: number;
-  /** Token budget of a step; the kernel's own bound may be lower. */
-  readonly maxNumBatchedTokens: number;
-  /** Tokens that a sequence may hold; the kernel's own bound may be lower. */
-  readonly contextLength: number;
-  readonly schedulingPolicy: SchedulingPolicy;
-  readonly prefixCache: PrefixCacheOptions;
-  /** Adapters that compute in one step at most, each with a forward of its own. Default 1. */
-  readonly maxAdapters?: number;
-  /** Speculative decoding; none if absent. */
-  readonly speculation?: SpeculationOptions;
-}
+export type { EngineLimits } from "./limits.ts";
 
 export interface EngineParts {
   /** Monotonic seconds. */
@@ -57,6 +49,7 @@ export interface EngineParts {
 export class Engine {
   readonly #kernel: Kernel;
   readonly #placement: Placement;
+  readonly #spill: Spill | undefined;
   readonly #chain: ChainMaker;
   readonly #prefixCaching: boolean;
   readonly #scheduler: Scheduler;
@@ -82,10 +75,15 @@ export class Engine {
     this.#kernel = kernel;
     this.#chain = { hasher, blockSize };
     this.#prefixCaching = enabled;
+    const minCopyTokens = Math.max(blockSize, kernel.limits.contextPerSlot / COPY_SHARE);
+    this.#spill = limits.spill === undefined || !enabled ? undefined : new Spill(limits.spill);
+    const bytesPerToken = kernel.stateBytesPerToken;
+    const minTokens = Math.max(minCopyTokens, MIN_SPILL_TOKENS);
     this.#placement = new Placement({
       slots,
       blockSize,
-      minCopyTokens: Math.max(blockSize, kernel.limits.contextPerSlot / COPY_SHARE),
+      minCopyTokens,
+      ...(this.#spill === undefined ? {} : { spill: { catalog: this.#spill.catalog, minTokens, bytesPerToken } }),
       retain: enabled,
       prefillBlock: kernel.limits.prefillBlock,
       reuseGenerated: limits.prefixCache.reuseGenerated,
@@ -209,6 +207,7 @@ export class Engine {
 
   close(): void {
     this.#speculation?.close();
+    this.#spill?.close();
     this.#kernel.close();
   }
 
@@ -254,7 +253,7 @@ export class Engine {
 
   /** @returns the running sequences that lost what was computed and start again in the next step */
   #carryOut(): Sequence[] {
-    const lost = carryOut(this.#kernel, this.#placement.takeMoves());
+    const lost = carryOut(this.#kernel, this.#placement.takeMoves(), this.#spill);
     return [...lost].map((slot) => this.#placement.lose(slot)).filter((sequence) => sequence !== undefined);
   }
 

@@ -285,10 +285,11 @@ export class Supervisor implements EngineHandle {
 
 function limitsOf(options: EngineOptions): EngineLimits {
   const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = options;
-  const { maxAdapters, speculation } = options;
+  const { maxAdapters, speculation, spill } = options;
   return {
     ...{ maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
     ...(maxAdapters === undefined ? {} : { maxAdapters }),
     ...(speculation === undefined ? {} : { speculation }),
+    ...(spill === undefined ? {} : { spill }),
   };
 }
