@@ -25,6 +25,10 @@ export interface SamplingInput {
   /** Words, not tokens: serving tokenises them. */
   readonly badWords?: readonly string[];
   readonly repetition?: RepetitionRule;
+  /** Report the logprobs of these tokens and not of the likeliest. */
+  readonly logprobTokenIds?: readonly number[];
+  /** Tokens of reasoning at most, those of the prompt included. */
+  readonly thinkingBudget?: number;
 }
 
 /** What is wanted around the text. */

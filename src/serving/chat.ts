@@ -10,6 +10,7 @@ import { generate } from "./_generate.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
 import { chatConstraint } from "./_structured.ts";
+import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 
 /** @throws Fault as decode does, model_not_found, and as Backend.generate does */
@@ -30,7 +31,12 @@ export async function* chat(
     ...call.template,
   });
   const constraint = await chatConstraint(call, model, text);
-  const sampling = constraint === undefined ? shared : { ...shared, constraint };
+  const thinking = await thinkingBudget(input, model, tokens, text);
+  const sampling = {
+    ...shared,
+    ...(constraint === undefined ? {} : { constraint }),
+    ...(thinking === undefined ? {} : { thinking }),
+  };
   const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, sampling);
   yield* generate(
     {

@@ -10,6 +10,7 @@ import { generate } from "./_generate.ts";
 import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
 import { outputConstraint } from "./_structured.ts";
+import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
 import { detokenizeAll } from "./tokenize.ts";
@@ -30,7 +31,13 @@ export async function* complete(
   );
   const constraint = outputConstraint(output);
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
-  const prompts = encoded.map((prompt) => planPrompt(prompt, model, input, output, sampling));
+  const prompts = await Promise.all(
+    encoded.map(async (prompt) => {
+      const thinking = await thinkingBudget(input, model, prompt.tokens);
+      const own = thinking === undefined ? sampling : { ...sampling, thinking };
+      return planPrompt(prompt, model, input, output, own);
+    }),
+  );
   yield* generate(
     {
       model,

@@ -75,7 +75,10 @@ export const sharedFields = {
   truncate_prompt_tokens: int.gte(-1).nullish(),
   truncation_side: z.enum(["left", "right"]).nullish(),
   prompt_logprobs: int.nullish(),
-  logprob_token_ids: shape({ ...LIST_OF_INT, description: "Not done yet: refused with 501." }),
+  logprob_token_ids: shape({
+    ...LIST_OF_INT,
+    description: "Report the logprobs of these tokens and not of the likeliest; needs logprobs.",
+  }),
   allowed_token_ids: shape(LIST_OF_INT),
   bad_words: shape({ type: "array", items: { type: "string" } }),
   add_special_tokens: bool.optional(),

@@ -61,8 +61,13 @@ export function decodePrint(body: SharedBody, logprobs: number | undefined): Pri
     continuousUsage: wantsContinuousUsage(body),
     returnTokenIds: body.return_token_ids ?? false,
     tokensAsIds: body.return_tokens_as_token_ids ?? false,
-    logprobs,
+    // The tokens that were asked for by id are printed all.
+    logprobs: logprobs !== undefined && isList(body.logprob_token_ids) ? -1 : logprobs,
   };
+}
+
+function isList(value: unknown): boolean {
+  return Array.isArray(value);
 }
 
 function wantsContinuousUsage(body: SharedBody): boolean {

@@ -46,9 +46,7 @@ const REFUSALS: readonly (readonly [
   refusal: (field: string) => Fault,
 ])[] = [
   ["use_beam_search", isTrue, notYet],
-  ["logprob_token_ids", isGiven, notYet],
   ["watermarking", isTrue, notYet],
-  ["thinking_token_budget", (value) => isGiven(value) && value !== -1, notYet],
   ["suffix", isFilled, (field) => invalid(field, "suffix is not currently supported.")],
   ["prompt_embeds", isFilled, (field) => invalid(field, "prompt_embeds is not accepted by this server; send prompt.")],
   [

@@ -349,8 +349,12 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   ],
   [{ repetition_detection: { max_pattern_size: 1e6, min_count: 2 } }, "repetition_detection.max_pattern_size"],
   [{ repetition_detection: [] }, "repetition_detection"],
-  [{ logprob_token_ids: [1] }, "logprob_token_ids", "not_implemented"],
-  [{ thinking_token_budget: 5 }, "thinking_token_budget", "not_implemented"],
+  [{ logprob_token_ids: [1] }, "logprob_token_ids"],
+  [{ logprobs: true, logprob_token_ids: [] }, "logprob_token_ids"],
+  [{ logprobs: true, logprob_token_ids: [1, -1] }, "logprob_token_ids.1"],
+  [{ logprobs: true, logprob_token_ids: Array.from({ length: 129 }, (_, id) => id) }, "logprob_token_ids"],
+  [{ thinking_token_budget: -2 }, "thinking_token_budget"],
+  [{ thinking_token_budget: 1.5 }, "thinking_token_budget"],
   [{ watermarking: true }, "watermarking", "not_implemented"],
   ...[
     "guided_json",
@@ -368,6 +372,13 @@ for (const [body, param, kind] of REFUSED) {
     assert.deepEqual(refusal(body), { kind: kind ?? "invalid_request", param });
   });
 }
+
+test("tokens by id take the place of the likeliest; a thought of -1 tokens has no bound", () => {
+  const { call, print } = decode({ logprobs: true, top_logprobs: 2, logprob_token_ids: [7, 3, 7] });
+  assert.deepEqual([call.sampling.logprobTokenIds, print.logprobs], [[7, 3], -1]);
+  assert.equal(decode({ thinking_token_budget: -1 }).call.sampling.thinkingBudget, undefined);
+  assert.equal(decode({ thinking_token_budget: 0 }).call.sampling.thinkingBudget, 0);
+});
 
 test("a removed field names its successor", () => {
   assert.throws(() => decode({ guided_regex: "a+" }), /structured_outputs/);

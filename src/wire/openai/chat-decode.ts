@@ -44,7 +44,7 @@ export function decodeChat(body: ChatBodyValue, caps: RequestCaps): DecodedChat 
     toolChoice: decodeToolChoice(body.tool_choice, tools),
     parallelToolCalls: body.parallel_tool_calls ?? true,
     includeReasoning: body.include_reasoning ?? true,
-    sampling: decodeSampling(body, caps, decodeBudget(body)),
+    sampling: decodeSampling(body, caps, decodeBudget(body), logprobs !== undefined),
     output,
     template,
   });
