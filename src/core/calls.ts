@@ -35,6 +35,8 @@ export interface SamplingInput {
 export interface OutputOptions {
   /** Choices to draw, ≥ 1. */
   readonly n: number;
+  /** Do not draw: the choices are the n best beams. */
+  readonly beam?: { readonly lengthPenalty: number };
   readonly stop: readonly string[];
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;

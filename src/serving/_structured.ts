@@ -44,10 +44,10 @@ function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredO
 
 /**
  * Calls of the model's own choice are held to the tools. Nobody was promised that: where a schema cannot be followed, or
- * the model marks calls by a control token, they are as the model writes them.
+ * the model marks calls by a control token, or beams are searched, they are as the model writes them.
  */
-function heldCalls({ toolChoice, tools }: ChatCall, model: ServedModel): Constraint | undefined {
-  if (toolChoice !== "auto" || !model.parsers.holdCalls) return undefined;
+function heldCalls({ toolChoice, tools, output }: ChatCall, model: ServedModel): Constraint | undefined {
+  if (toolChoice !== "auto" || !model.parsers.holdCalls || output.beam !== undefined) return undefined;
   if (model.tokenizer.specials.some(({ text, control }) => control && (text === OPEN || text === CLOSE)))
     return undefined;
   try {

@@ -5,6 +5,7 @@ import type { CallEvent, ChatCall } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
+import { beamSearch } from "./_beam.ts";
 import { chatOutput, requireToolParser } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
@@ -24,7 +25,12 @@ export async function* chat(
   const { output, sampling: input } = call;
   requireToolParser(model, call);
   const { badWordTokens } = serving;
-  const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
+  const shared = await resolveSampling(input, {
+    model,
+    n: output.beam === undefined ? output.n : 1,
+    logprobs: output.logprobs,
+    badWordTokens,
+  });
   const { tokens, text } = await encodeChat(model.tokenizer, model.template, {
     messages: call.messages,
     tools: call.tools,
@@ -38,7 +44,8 @@ export async function* chat(
     ...(thinking === undefined ? {} : { thinking }),
   };
   const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, sampling);
-  yield* generate(
+  const answer = output.beam === undefined ? generate : beamSearch;
+  yield* answer(
     {
       model,
       prompts: [prompt],

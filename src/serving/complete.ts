@@ -5,6 +5,7 @@ import type { CallEvent, CompletionCall, Prompt } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodePrompt } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
+import { beamSearch } from "./_beam.ts";
 import { textOutput } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
@@ -25,7 +26,12 @@ export async function* complete(
   const model = serving.models.resolve(call.model);
   const { output, sampling: input } = call;
   const { badWordTokens } = serving;
-  const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
+  const shared = await resolveSampling(input, {
+    model,
+    n: output.beam === undefined ? output.n : 1,
+    logprobs: output.logprobs,
+    badWordTokens,
+  });
   const encoded = await Promise.all(
     call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
   );
@@ -38,7 +44,8 @@ export async function* complete(
       return planPrompt(prompt, model, input, output, own);
     }),
   );
-  yield* generate(
+  const answer = output.beam === undefined ? generate : beamSearch;
+  yield* answer(
     {
       model,
       prompts,

@@ -30,7 +30,7 @@ export function decodeSampling(
   logprobs: boolean,
 ): SamplingInput {
   const temperature = decodeTemperature(body.temperature);
-  if (temperature === 0 && (body.n ?? 1) > 1)
+  if (temperature === 0 && (body.n ?? 1) > 1 && !body.use_beam_search)
     throw invalid("n", `n must be 1 when using greedy sampling, got ${body.n}.`);
   return dropAbsent({
     temperature,

@@ -336,7 +336,18 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ mm_processor_kwargs: { code_revision: "x" } }, "mm_processor_kwargs"],
   [{ media_io_kwargs: { video: {} } }, "media_io_kwargs"],
   [{ logits_processors: ["os.system"] }, "logits_processors"],
-  [{ use_beam_search: true }, "use_beam_search", "not_implemented"],
+  [{ use_beam_search: true, stream: true }, "stream"],
+  [{ use_beam_search: true, logprobs: true, logprob_token_ids: [1] }, "logprob_token_ids"],
+  [{ use_beam_search: true, stop: "a" }, "stop"],
+  [{ use_beam_search: true, min_tokens: 3 }, "min_tokens"],
+  [{ use_beam_search: true, repetition_penalty: 1.1 }, "repetition_penalty"],
+  [{ use_beam_search: true, logit_bias: { 5: 1 } }, "logit_bias"],
+  [{ use_beam_search: true, thinking_token_budget: 3 }, "thinking_token_budget"],
+  [{ use_beam_search: true, response_format: { type: "json_object" } }, "response_format"],
+  [{ use_beam_search: true, structured_outputs: { regex: "a" } }, "structured_outputs"],
+  [{ use_beam_search: true, tools: [tool], tool_choice: "required" }, "tool_choice"],
+  [{ use_beam_search: true, length_penalty: 51 }, "length_penalty"],
+  [{ use_beam_search: true, n: 129 }, "n"],
   [{ structured_outputs: { json: {}, regex: "a" } }, "structured_outputs"],
   [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag"],
   [{ response_format: { type: "json_schema" } }, "response_format.json_schema"],
@@ -372,6 +383,27 @@ for (const [body, param, kind] of REFUSED) {
     assert.deepEqual(refusal(body), { kind: kind ?? "invalid_request", param });
   });
 }
+
+test("beam search: the width is n, also at temperature 0, and what asks for nothing is taken", () => {
+  const nothing = {
+    stop: [],
+    min_tokens: 0,
+    presence_penalty: 0,
+    repetition_penalty: 1,
+    logit_bias: {},
+    bad_words: [],
+  };
+  const { call } = decode({
+    ...nothing,
+    use_beam_search: true,
+    n: 4,
+    temperature: 0,
+    response_format: { type: "text" },
+  });
+  assert.deepEqual([call.output.n, call.output.beam], [4, { lengthPenalty: 1 }]);
+  assert.equal(decode({ use_beam_search: true, length_penalty: -2 }).call.output.beam?.lengthPenalty, -2);
+  assert.equal(decode({ use_beam_search: false, length_penalty: 9e9 }).call.output.beam, undefined);
+});
 
 test("tokens by id take the place of the likeliest; a thought of -1 tokens has no bound", () => {
   const { call, print } = decode({ logprobs: true, top_logprobs: 2, logprob_token_ids: [7, 3, 7] });

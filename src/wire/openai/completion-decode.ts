@@ -38,7 +38,7 @@ export function decodeCompletion(body: CompletionBodyValue, caps: RequestCaps): 
     echo,
     addSpecialTokens: body.add_special_tokens ?? true,
     sampling: decodeSampling(body, caps, maxTokens, logprobs !== undefined),
-    output: decodeOutput(body, caps, n, logprobs, echo ? logprobs : undefined),
+    output: decodeOutput(body, caps, { n, logprobs, echoLogprobs: echo ? logprobs : undefined, maxTokens }),
   });
   return { call, print: { ...decodePrint(body, logprobs), echo } };
 }
