@@ -46,6 +46,8 @@ export interface OutputOptions {
   readonly returnTokenIds: boolean;
   /** Whether anybody looks at deltas: without it the text may come in larger pieces. */
   readonly stream: boolean;
+  /** Tokens of one delta, but for the first and the last of a choice. Absent: as they come. */
+  readonly interval?: number;
   /** Send a running count (`usage`, `final: false`) after every delta and finish. Absent: no. */
   readonly runningUsage?: boolean;
   readonly priority: number;

@@ -172,3 +172,31 @@ test("beam search in a chat: turns end, usage counts what is returned, streams a
   await refused(client.chat.completions.create({ ...ask, stream: true }), "stream");
   await refused(client.chat.completions.create({ ...ask, stop: ["a"] }), "stop");
 });
+
+test("stream_interval: fewer chunks, the same text, logprobs and token ids", async () => {
+  const listen = async (fields: object) => {
+    const ask = {
+      ...base,
+      messages: [{ role: "user" as const, content: "What is Castellan?" }],
+      stream: true as const,
+    };
+    const stream = await client.chat.completions.create({
+      ...ask,
+      logprobs: true,
+      ...extra({ return_token_ids: true, ...fields }),
+    });
+    const [texts, ids, tokens]: [string[], number[], string[]] = [[], [], []];
+    for await (const { choices } of stream) {
+      const choice = choices[0] as (OpenAI.ChatCompletionChunk.Choice & { token_ids?: number[] }) | undefined;
+      if (choice?.delta.content) texts.push(choice.delta.content);
+      ids.push(...(choice?.token_ids ?? []));
+      tokens.push(...(choice?.logprobs?.content ?? []).map(({ token }) => token));
+    }
+    return { texts, ids, tokens };
+  };
+  const [fine, coarse] = [await listen({}), await listen({ stream_interval: 8 })];
+  assert.equal(coarse.texts.join(""), fine.texts.join(""));
+  assert.deepEqual([coarse.ids, coarse.tokens], [fine.ids, fine.tokens]);
+  assert.ok(fine.ids.length > 16, "an answer of some length");
+  assert.ok(coarse.texts.length <= 2 + Math.ceil(fine.ids.length / 8), `${coarse.texts.length} chunks`);
+});

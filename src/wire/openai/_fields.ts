@@ -82,8 +82,11 @@ export const sharedFields = {
   allowed_token_ids: shape(LIST_OF_INT),
   bad_words: shape({ type: "array", items: { type: "string" } }),
   add_special_tokens: bool.optional(),
-  response_format: shape({ type: "object", description: "type: text, json_object or json_schema." }),
-  structured_outputs: shape({ type: "object", description: "One of json, json_object, regex, choice, grammar." }),
+  response_format: shape({ type: "object", description: "type: text, json_object, json_schema or structural_tag." }),
+  structured_outputs: shape({
+    type: "object",
+    description: "One of json, json_object, regex, choice, grammar, structural_tag.",
+  }),
   priority: int64.optional(),
   request_id: z.string().max(256).optional(),
   session_id: z.string().max(256).nullish(),

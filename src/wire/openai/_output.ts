@@ -47,6 +47,7 @@ export function decodeOutput(body: SharedBody, caps: RequestCaps, decided: Decid
     promptLogprobs: decodePromptLogprobs(body, caps) ?? echoLogprobs,
     returnTokenIds: body.return_token_ids ?? false,
     stream: body.stream ?? false,
+    interval: body.stream ? (body.stream_interval ?? undefined) : undefined,
     runningUsage: wantsContinuousUsage(body) ? true : undefined,
     priority: decodePriority(body.priority, caps),
     cacheSalt: decodeSalt(body.cache_salt),

@@ -12,6 +12,11 @@ function decode(body: Record<string, unknown>, caps = DEFAULT_CAPS) {
   return decodeChat(ChatBody.parse({ messages: hello, ...body }), caps);
 }
 
+/** Formats inside formats. */
+function nested(depth: number): object {
+  return depth === 0 ? { type: "any_text" } : { type: "star", content: nested(depth - 1) };
+}
+
 /** Where a body fails: by the schema, or by decode. */
 function refusal(body: Record<string, unknown>): { kind: FaultKind; param: string | undefined } {
   const parsed = ChatBody.safeParse({ messages: hello, ...body });
@@ -349,7 +354,38 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ use_beam_search: true, length_penalty: 51 }, "length_penalty"],
   [{ use_beam_search: true, n: 129 }, "n"],
   [{ structured_outputs: { json: {}, regex: "a" } }, "structured_outputs"],
-  [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag"],
+  [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag.format"],
+  [{ structured_outputs: { structural_tag: "{" } }, "structured_outputs.structural_tag"],
+  [{ structured_outputs: { structural_tag: 5 } }, "structured_outputs.structural_tag"],
+  ...(
+    [
+      [{ format: { type: "token", token: 5 } }, "format.type"],
+      [{ format: { type: "toString" } }, "format.type"],
+      [{ format: { type: "any_text", max_tokens: 5 } }, "format.max_tokens"],
+      [{ format: { type: "any_text", excludes: [""] } }, "format.excludes.0"],
+      [{ format: { type: "json_schema", json_schema: {}, style: "qwen_xml" } }, "format.style"],
+      [{ format: { type: "json_schema", json_schema: {}, any_order: true } }, "format.any_order"],
+      [{ format: { type: "json_schema", json_schema: "{}" } }, "format.json_schema"],
+      [{ format: { type: "sequence", elements: [] } }, "format.elements"],
+      [{ format: { type: "or", elements: [{ type: "regex" }] } }, "format.elements.0.pattern"],
+      [{ format: { type: "repeat", content: { type: "any_text" }, min: 2, max: 1 } }, "format.max"],
+      [{ format: { type: "repeat", content: { type: "any_text" }, min: -1, max: 1 } }, "format.min"],
+      [
+        { format: { type: "tag", begin: { type: "token", token: 5 }, content: { type: "any_text" }, end: "b" } },
+        "format.begin",
+      ],
+      [{ format: { type: "tag", begin: "a", content: { type: "any_text" }, end: [] } }, "format.end"],
+      [{ format: { type: "triggered_tags", triggers: "a", tags: [] } }, "format.triggers"],
+      [{ format: { type: "triggered_tags", triggers: ["a"], tags: [{ type: "or" }] } }, "format.tags.0.type"],
+      [{ format: { type: "any_text" }, tokens: 5 }, "tokens"],
+      [{ structures: [{ begin: "a", schema: {}, end: 5 }], triggers: ["a"] }, "structures.0.end"],
+      [{ structures: [{ begin: "a", schema: {}, end: "b" }] }, "triggers"],
+      [{ structures: [{ begin: "a", schema: {}, end: "b", format: {} }], triggers: ["a"] }, "structures.0.format"],
+      [{ format: nested(40) }, `format${".content".repeat(33)}`],
+    ] as const
+  ).map(
+    ([tag, field]) => [{ response_format: { type: "structural_tag", ...tag } }, `response_format.${field}`] as const,
+  ),
   [{ response_format: { type: "json_schema" } }, "response_format.json_schema"],
   [{ response_format: { type: "xml" } }, "response_format.type"],
   [{ response_format: "text" }, "response_format"],
@@ -403,6 +439,38 @@ test("beam search: the width is n, also at temperature 0, and what asks for noth
   assert.deepEqual([call.output.n, call.output.beam], [4, { lengthPenalty: 1 }]);
   assert.equal(decode({ use_beam_search: true, length_penalty: -2 }).call.output.beam?.lengthPenalty, -2);
   assert.equal(decode({ use_beam_search: false, length_penalty: 9e9 }).call.output.beam, undefined);
+});
+
+test("structural tags: both forms, as text and as an object, with what libraries print for fields left out", () => {
+  const json = { type: "json_schema", json_schema: { type: "object" } };
+  const tag = { type: "tag", begin: "<f>", content: { ...json, style: "json", any_order: false }, end: "</f>" };
+  const triggered = { type: "triggered_tags", triggers: ["<f"], tags: [tag], excludes: null, at_least_one: false };
+  const read = {
+    kind: "triggered_tags",
+    triggers: ["<f"],
+    tags: [{ kind: "tag", begin: "<f>", content: { kind: "json_schema", schema: { type: "object" } }, ends: ["</f>"] }],
+    excludes: [],
+    atLeastOne: false,
+    stopAfterFirst: false,
+  };
+  const old = { structures: [{ begin: "<f>", schema: { type: "object" }, end: "</f>" }], triggers: ["<f"] };
+  for (const form of [{ format: triggered }, old]) {
+    const whole = { type: "structural_tag", ...form };
+    const bodies = [
+      { response_format: whole },
+      { structured_outputs: { structural_tag: JSON.stringify(whole) } },
+      { structured_outputs: { structural_tag: form } },
+    ];
+    for (const body of bodies)
+      assert.deepEqual(decode(body).call.output.structured, { kind: "structural_tag", format: read });
+  }
+  const { structured } = decode({
+    response_format: {
+      type: "structural_tag",
+      format: { type: "any_text", excludes: ["x"], max_tokens: null, max_chars: null },
+    },
+  }).call.output;
+  assert.deepEqual(structured, { kind: "structural_tag", format: { kind: "any_text", excludes: ["x"] } });
 });
 
 test("tokens by id take the place of the likeliest; a thought of -1 tokens has no bound", () => {
