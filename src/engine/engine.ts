@@ -6,8 +6,10 @@
  * Invariants: checkIntegrity. Driven by loop.ts in the engine process, and by tests directly.
  */
 import type { Constraint } from "#core/grammar.ts";
+import { AdapterUse } from "./adapter-use.ts";
 import { Grammars, type Matcher } from "./grammar/matcher.ts";
-import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
+import { type Batch, createBatch, type Kernel, KernelError, NO_ADAPTER } from "./kernel.ts";
+import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
 import type { BlockHasher, PrefixCacheOptions } from "./prefix/hash.ts";
@@ -37,6 +39,8 @@ export interface EngineLimits {
   readonly contextLength: number;
   readonly schedulingPolicy: SchedulingPolicy;
   readonly prefixCache: PrefixCacheOptions;
+  /** Adapters that compute in one step at most, each with a forward of its own. Default 1. */
+  readonly maxAdapters?: number;
 }
 
 export class Engine {
@@ -49,6 +53,7 @@ export class Engine {
   readonly #batch: Batch;
   readonly #rules: StopRules;
   readonly #requests = new Requests();
+  readonly #adapters = new AdapterUse();
   readonly #now: () => number;
   /** Made at the first grammar: the vocabulary in order takes memory. */
   #grammars: Grammars | undefined;
@@ -89,6 +94,7 @@ export class Engine {
         maxBatchTokens,
         maxPromptRows: MAX_PROMPT_ROWS,
         policy,
+        maxAdapters: limits.maxAdapters ?? 1,
         prefillBlock: kernel.limits.prefillBlock,
       },
       this.#placement,
@@ -106,15 +112,30 @@ export class Engine {
   submit(submission: Submission): void {
     const { request } = submission;
     const { vocabularySize } = this.#kernel.limits;
+    const adapter = submission.adapter?.number ?? NO_ADAPTER;
     const problem = this.#requests.has(request)
       ? "the request is open already"
-      : problemOf(submission, { vocabularySize, contextLength: this.#rules.contextLength });
+      : !this.#adapters.takes(adapter)
+        ? "the adapter is not loaded"
+        : problemOf(submission, { vocabularySize, contextLength: this.#rules.contextLength });
     if (problem !== undefined) this.#report.failures.push({ request, kind: "invalid_request", message: problem });
     else {
       // Without the cache a prefix is shared within its request and nowhere else.
       const salt = this.#prefixCaching ? {} : { cacheSalt: `request ${request}` };
+      this.#adapters.enter(adapter, submission.samples);
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }
+  }
+
+  /** @throws KernelError invalid, with a reason for people */
+  loadAdapter(adapter: number, path: string): void {
+    this.#kernel.loadAdapter(adapter, path);
+    this.#adapters.add(adapter);
+  }
+
+  /** Takes no new request for it, and forgets it once the last one that uses it ended. Unknown ones are ignored. */
+  unloadAdapter(adapter: number): void {
+    if (this.#adapters.dismiss(adapter)) this.#kernel.unloadAdapter(adapter);
   }
 
   /** Forgets every prefix that no running sequence uses. */
@@ -135,14 +156,15 @@ export class Engine {
 
   /** One iteration; undefined when there was nothing to do or say. @throws only if the kernel cannot go on */
   step(): StepReport | undefined {
-    const plan = this.#scheduler.schedule();
+    const plan = new Map(this.#scheduler.schedule());
     this.#placement.compact();
-    this.#carryOut();
+    const lost = this.#carryOut();
+    for (const sequence of lost) plan.delete(sequence);
     if (plan.size > 0) {
       const done = this.#forward(plan);
       if (done !== undefined) this.#settle(done.uses, done.rows);
       this.#steps++;
-    } else if (this.#report.failures.length === 0) return undefined;
+    } else if (lost.length + this.#report.failures.length === 0) return undefined;
     const report = this.#report;
     this.#report = emptyReport();
     return report;
@@ -224,11 +246,10 @@ export class Engine {
     this.#scheduler.enqueue(sequence);
   }
 
-  #carryOut(): void {
-    for (const { from, to, tokens } of this.#placement.takeMoves()) {
-      if (from === to) this.#kernel.truncate(to, tokens);
-      else this.#kernel.copy(from, to, tokens);
-    }
+  /** @returns the running sequences that lost what was computed and start again in the next step */
+  #carryOut(): Sequence[] {
+    const lost = carryOut(this.#kernel, this.#placement.takeMoves());
+    return [...lost].map((slot) => this.#placement.lose(slot)).filter((sequence) => sequence !== undefined);
   }
 
   #failPlan(left: Map<Sequence, number>, error: KernelError): void {
@@ -274,10 +295,10 @@ export class Engine {
     return this.#grammars.matcher(constraint);
   }
 
-  /** The first sample speaks for the request: it is never served after its siblings, so no token precedes this. */
+  /** The sample that comes first speaks for the request: mostly number 0, another one where that lost its slot. */
   #reportPrompt(sequence: Sequence): void {
     sequence.clock.firstToken = this.#now();
-    if (sequence.sample !== 0) return;
+    if (!this.#requests.takeUnreported(sequence.request)) return;
     const logprobs = sequence.promptLogprobs;
     this.#report.prompts.push({
       request: sequence.request,
@@ -319,6 +340,7 @@ export class Engine {
 
   /** @param valid whether what was computed may serve others */
   #drop(sequence: Sequence, valid: boolean): void {
+    if (this.#adapters.leave(sequence.adapter)) this.#kernel.unloadAdapter(sequence.adapter);
     if (sequence.state === "running") {
       if (valid && this.#prefixCaching) this.#nameOutput(sequence);
       this.#placement.release(sequence, valid);
@@ -336,8 +358,9 @@ export class Engine {
   #countPrompt(plan: Plan): void {
     for (const [sequence, count] of plan) {
       if (sequence.clock.admitted === 0) this.#noteAdmission(sequence);
-      const left = sequence.prompt.length - sequence.computed;
-      if (sequence.output.length === 0) this.#promptTokens += Math.min(count, left);
+      const reached = Math.min(sequence.prompt.length, sequence.computed + count);
+      this.#promptTokens += Math.max(0, reached - sequence.promptCounted);
+      sequence.promptCounted = Math.max(reached, sequence.promptCounted);
     }
   }
 
@@ -345,7 +368,6 @@ export class Engine {
   #noteAdmission(sequence: Sequence): void {
     sequence.clock.admitted = this.#now();
     sequence.cached = sequence.computed;
-    this.#promptTokens += sequence.cached;
     if (!this.#prefixCaching || sequence.promptLogprobs !== undefined) return;
     this.#prefixQueries += sequence.prompt.length;
     this.#prefixHits += sequence.cached;

@@ -140,6 +140,14 @@ export class Placement {
     this.#moves.push({ from: slot, to: slot, tokens: 0 });
   }
 
+  /** The kernel has nothing in this slot, whatever it should have. @returns who runs there and starts again */
+  lose(slot: number): Sequence | undefined {
+    this.#held.keep(slot, 0, 0);
+    const sequence = this.#running[slot];
+    if (sequence !== undefined) sequence.computed = 0;
+    return sequence;
+  }
+
   /** Forgets all that no sequence uses. */
   reset(): void {
     while (this.evict());
