@@ -5,6 +5,7 @@ import { Fault } from "#core/fault.ts";
 import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
 import { Engine } from "#engine/engine.ts";
 import { FakeKernel } from "#engine/fake.ts";
+import { createBatch } from "#engine/kernel.ts";
 import { createBlockHasher, NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
 import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
 import { decodeCompletion } from "#wire/openai/completion-decode.ts";
@@ -90,13 +91,11 @@ interface Line {
 /** The logprobs behind these tokens, straight from the kernel. */
 function logprobsAfter(tokens: readonly number[]): number[] {
   const kernel = new FakeKernel(KERNEL);
-  const batch = {
-    count: tokens.length,
-    tokens: Int32Array.from(tokens),
-    positions: Int32Array.from(tokens.keys()),
-    slots: new Int32Array(tokens.length),
-    outputs: Uint8Array.from(tokens, (_, at) => (at === tokens.length - 1 ? 1 : 0)),
-  };
+  const batch = createBatch(tokens.length);
+  batch.count = tokens.length;
+  batch.tokens.set(tokens);
+  batch.positions.set([...tokens.keys()]);
+  batch.outputs[tokens.length - 1] = 1;
   const row = Array.from(kernel.forward(batch)[0] as Float32Array);
   const sum = Math.log(row.reduce((all, logit) => all + Math.exp(logit), 0));
   return row.map((logit) => logit - sum);
@@ -221,7 +220,7 @@ for (const penalty of [0, 4]) {
 }
 
 test("several prompts, prompt logprobs, usage", async () => {
-  const { setting } = setUp();
+  const { setting, backend } = setUp();
   const prompts = [
     [0, 1],
     [3, 4, 3],
@@ -239,6 +238,8 @@ test("several prompts, prompt logprobs, usage", async () => {
     .reduce((sum, line) => sum + line.tokens.length, 0);
   assert.ok(last?.type === "usage" && last.final);
   assert.deepEqual([last.usage.promptTokens, last.usage.completionTokens], [5, tokens]);
+  // Every step is the tenant's own work.
+  for (const { cacheSalt, share } of backend.requests) assert.deepEqual([cacheSalt, share?.key], ["t\0", "t"]);
 });
 
 test("a failure of one step ends the whole search, plainly; so does a caller that leaves", async () => {

@@ -5,12 +5,11 @@
  * Invariants: nothing is said before all searches are over, so every failure is a plain error; when one fails or the
  * caller leaves, all are aborted before the generator ends. Called by chat.ts and complete.ts.
  */
-import { randomUUID } from "node:crypto";
 import type { CallEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { PositionLogprobs } from "#core/generate.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
-import type { ChoiceEvent, PromptWork, Work } from "./_generate.ts";
+import { type ChoiceEvent, engineRequest, type PromptWork, startEvent, type Work } from "./_generate.ts";
 import { type Beam, BeamSearch } from "./beam-search.ts";
 
 interface Found {
@@ -34,14 +33,7 @@ export async function* beamSearch(work: Work, signal: AbortSignal): AsyncGenerat
     work.prompts.map((prompt) => (own: AbortSignal) => search(work, prompt, own)),
     signal,
   );
-  yield {
-    type: "start",
-    model: work.model.names[0],
-    prompts: work.prompts.map(({ tokens, text }) => ({
-      tokenIds: Array.from(tokens),
-      ...(text === undefined ? {} : { text }),
-    })),
-  };
+  yield startEvent(work);
   const usage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0, reasoningTokens: 0 };
   for (const [p, { beams, cachedTokens, promptLogprobs }] of found.entries()) {
     const promptTokens = (work.prompts[p] as PromptWork).tokens.length;
@@ -131,14 +123,10 @@ async function search(work: Work, prompt: PromptWork, signal: AbortSignal): Prom
 async function step(work: Work, prompt: PromptWork, beam: Beam, signal: AbortSignal): Promise<Step> {
   const { promptLogprobs } = prompt.sampling;
   const asksPrompt = beam.tokens.length === 0 && promptLogprobs !== undefined;
-  const request = {
-    id: randomUUID(),
-    prompt: Int32Array.from([...prompt.tokens, ...beam.tokens]),
-    sampling: { ...stepSampling(work), ...(asksPrompt ? { promptLogprobs } : {}) },
-    samples: 1,
-    priority: work.output.priority,
-    cacheSalt: work.cacheSalt,
-  };
+  const request = engineRequest(work, Int32Array.from([...prompt.tokens, ...beam.tokens]), {
+    ...stepSampling(work),
+    ...(asksPrompt ? { promptLogprobs } : {}),
+  });
   let about: Omit<Step, "position"> = { cachedTokens: 0 };
   let position: PositionLogprobs | undefined;
   for await (const event of work.model.backend.generate(request, signal)) {
