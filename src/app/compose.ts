@@ -2,6 +2,7 @@
  * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
  */
 import { availableParallelism, freemem } from "node:os";
+import { resolve } from "node:path";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
@@ -12,6 +13,7 @@ import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle, EngineOptions } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
+import type { SpillOptions } from "#engine/spill/spill.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Identify } from "#policy/identify.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -23,9 +25,11 @@ import { outputMaker } from "#serving/output.ts";
 import { DEFAULT_CAPS, type RequestCaps } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
+import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, checkWeights, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import { fit, fitThreads, type Sizing } from "./sizing.ts";
+import { type SpeculationPlan, withDraft } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface Server {
@@ -43,6 +47,9 @@ export interface Parts {
   readonly settings: Settings;
   readonly env: Environment;
   readonly source: ModelSource;
+  readonly speculation: SpeculationPlan | undefined;
+  /** The smaller model of speculative decoding, if it is done by one. */
+  readonly draft: ModelSource | undefined;
   readonly identify: Identify;
   readonly log: Log;
 }
@@ -64,7 +71,7 @@ const ENGINE_VARIABLES = [
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
   const { settings, source } = parts;
-  const sizing = fit(source.facts, {
+  const sizing = fit(withDraft(source.facts, parts.draft?.facts), {
     contextLength: settings.maxModelLen,
     maxNumSeqs: settings.maxNumSeqs,
     budget: (settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE) / settings.dataParallelSize,
@@ -98,11 +105,16 @@ export async function compose(parts: Parts): Promise<Server> {
   served.push(servedModel(settings, names, engine, tokenizer, template));
   let accepting = true;
   const http = await createServer(parts, {
+    engine,
     served,
     metrics,
     accepting: () => accepting,
     print: async () => (await printMetrics(registry)).body,
     observe: registerHttpMetrics(registry),
+  }).catch(async (error) => {
+    await engine.close();
+    tokenizer.close();
+    throw error;
   });
   return {
     http,
@@ -154,6 +166,12 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
       maxNumBatchedTokens: settings.maxNumBatchedTokens,
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
+      maxAdapters: settings.maxLoras,
+      ...spillOptions(settings),
+      ...(parts.speculation === undefined ? {} : { speculation: parts.speculation.options }),
+      ...(parts.draft === undefined
+        ? {}
+        : { draft: { kernel: "native", options: draftOptions(nativeOptions(parts, sizing, replicas), parts.draft) } }),
       prefixCache: prefixCache(settings),
       startTimeoutMs: settings.engineStartTimeout * 1000,
       stallAfterMs: settings.engineStallTimeout * 1000,
@@ -170,20 +188,35 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
 }
 
 /** Other weights are judged by their header here, before any engine lets go of the present ones. */
-function kernelMaker({ settings, source }: Parts, sizing: Sizing): NonNullable<EngineOptions["kernelFor"]> {
-  const { facts } = source;
-  return ({ path, replicas }) => {
-    if (path !== undefined) checkWeights(path, facts);
-    const options: NativeKernelOptions = {
-      modelPath: path ?? source.path,
-      contextPerSlot: sizing.contextLength,
-      maxSequences: sizing.maxNumSeqs,
-      maxBatchTokens: settings.maxNumBatchedTokens,
-      threads: fitThreads(facts, settings.threads, availableParallelism(), replicas),
-      gpuLayers: settings.gpuLayers,
-    };
-    return { kernel: "native", options };
+function kernelMaker(parts: Parts, sizing: Sizing): NonNullable<EngineOptions["kernelFor"]> {
+  return ({ path = parts.source.path, replicas }) => {
+    if (path !== parts.source.path) checkWeights(path, parts.source.facts);
+    return { kernel: "native", options: { ...nativeOptions(parts, sizing, replicas), modelPath: path } };
   };
+}
+
+function nativeOptions({ settings, source }: Parts, sizing: Sizing, replicas: number): NativeKernelOptions {
+  return {
+    modelPath: source.path,
+    contextPerSlot: sizing.contextLength,
+    maxSequences: sizing.maxNumSeqs,
+    maxBatchTokens: settings.maxNumBatchedTokens,
+    threads: fitThreads(source.facts, settings.threads, availableParallelism(), replicas),
+    gpuLayers: settings.gpuLayers,
+    ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
+  };
+}
+
+/** Each engine has a part of the room to itself. */
+function spillOptions({ kvSpillDir, kvSpillBytes, dataParallelSize }: Settings): { spill?: SpillOptions } {
+  if (kvSpillDir === undefined) return {};
+  return { spill: { directory: resolve(kvSpillDir), maxBytes: Math.floor(kvSpillBytes / dataParallelSize) } };
+}
+
+/** The draft model reads what the model reads, in as many slots; it has no adapters. */
+function draftOptions({ maxLoraRank: _, ...options }: NativeKernelOptions, draft: ModelSource): NativeKernelOptions {
+  const contextPerSlot = Math.min(options.contextPerSlot, draft.facts.trainedContext);
+  return { ...options, modelPath: draft.path, contextPerSlot };
 }
 
 function prefixCache(settings: Settings): PrefixCacheOptions {
@@ -227,6 +260,7 @@ function servedModel(
 }
 
 interface Inner {
+  readonly engine: EngineHandle;
   readonly served: readonly ServedModel[];
   readonly metrics: VllmMetrics;
   readonly accepting: () => boolean;
@@ -237,15 +271,18 @@ interface Inner {
 async function createServer({ settings, identify, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
+  const models = new Models([first, ...rest]);
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
   let load = (): number => 0;
   const services: Services = {
     serving: {
-      models: new Models([first, ...rest]),
+      models,
       badWordTokens: settings.maxBadWordTokens,
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
-      observerOf: (model) => observers.get(model) ?? inner.metrics.observerOf(model),
+      observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
+      shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },
+    adapters: await loadAdapters(settings, models, first, inner.engine),
     caps: requestCaps(settings),
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
@@ -255,7 +292,9 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
     accepting: inner.accepting,
   };
   const http = await createHttp({
-    routes,
+    routes: routes.filter(
+      ({ switchedBy }) => switchedBy === undefined || (settings.enableLora && settings[switchedBy]),
+    ),
     services,
     identify,
     dialect: openai,

@@ -12,6 +12,7 @@ import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
 import type { Operations } from "#core/operations.ts";
 import { checkRequest } from "./check-request.ts";
+import { FleetAdapters } from "./fleet-adapters.ts";
 import { type CallHooks, FleetCall } from "./fleet-call.ts";
 import { FleetOperations } from "./fleet-operations.ts";
 import { Gate } from "./gate.ts";
@@ -41,6 +42,7 @@ export class Fleet implements EngineHandle {
   readonly #replicas: Replica[] = [];
   /** Totals of engines that were taken away, by number. */
   readonly #past = new Map<number, BackendStats>();
+  readonly #adapters = new FleetAdapters();
   readonly #hooks: CallHooks;
   #moved = 0;
   #closed: Promise<void> | undefined;
@@ -99,6 +101,15 @@ export class Fleet implements EngineHandle {
     return new FleetCall(request, signal, this.#hooks);
   }
 
+  async loadAdapter(adapter: number, path: string): Promise<void> {
+    if (this.#closed !== undefined) throw draining();
+    await this.#adapters.load(this.#replicas, adapter, path);
+  }
+
+  unloadAdapter(adapter: number): void {
+    this.#adapters.unload(this.#replicas, adapter);
+  }
+
   state(): BackendState {
     if (this.#closed !== undefined) return "stopped";
     const states = new Set(this.#replicas.map(({ supervisor }) => supervisor.state()));
@@ -152,6 +163,7 @@ export class Fleet implements EngineHandle {
     const added = Array.from({ length: count }, (_, at): Replica => {
       const engine = first + at;
       const supervisor = new Supervisor(options, this.#launch, engine, () => this.router.forget(engine));
+      this.#adapters.giveTo(supervisor);
       return { engine, supervisor, draining: false };
     });
     const started = await Promise.allSettled(added.map(({ supervisor }) => supervisor.start()));
@@ -194,7 +206,7 @@ export class Fleet implements EngineHandle {
     if (first === undefined) throw draining();
     if (able.length < 2) return first;
     const loads = able.map(({ engine, supervisor }) => ({ engine, ...supervisor.load }));
-    const chosen = this.router.choose(request.prompt, request.cacheSalt ?? "", loads);
+    const chosen = this.router.choose(request.prompt, rootOf(request), loads);
     return able.find(({ engine }) => engine === chosen) ?? first;
   }
 
@@ -202,6 +214,11 @@ export class Fleet implements EngineHandle {
     for (const call of this.gate.calls) call.end(draining());
     await Promise.all(this.#replicas.map(({ supervisor }) => supervisor.close()));
   }
+}
+
+/** What is at the root of its blocks: two roots share nothing. */
+function rootOf({ cacheSalt = "", adapter }: GenerateRequest): string {
+  return adapter === undefined ? cacheSalt : `${adapter.number} ${cacheSalt}`;
 }
 
 function draining(): Fault {

@@ -13,6 +13,7 @@ import type { KernelLimits } from "./kernel.ts";
 import {
   type Command,
   type KernelInit,
+  MessageError,
   type Notice,
   type OperatedMessage,
   readNotice,
@@ -37,6 +38,7 @@ export class EngineStartError extends Error {
 
 export interface LaunchOptions {
   readonly kernel: KernelInit;
+  readonly draft?: KernelInit;
   readonly limits: EngineLimits;
   readonly startTimeoutMs: number;
   /** The child's whole environment. */
@@ -48,6 +50,8 @@ export interface LaunchOptions {
 
 export interface LaunchHandlers {
   onStep(message: StepMessage): void;
+  /** What came of a command that asked. */
+  onAnswer(ask: number, error: string | undefined): void;
   onOperated(message: OperatedMessage): void;
   /** The process is gone; said once, and only after `launchProcess` resolved. */
   onExit(reason: string): void;
@@ -76,7 +80,8 @@ export async function launchProcess(
   const abort = () => child.kill("SIGKILL");
   signal.addEventListener("abort", abort, { once: true });
   try {
-    send(child, { type: "init", kernel: options.kernel, limits: options.limits });
+    const { kernel, draft } = options;
+    send(child, { type: "init", kernel, ...(draft === undefined ? {} : { draft }), limits: options.limits });
     const limits = await waitReady(child, exited, options.startTimeoutMs);
     connect(child, handlers, exited);
     return {
@@ -136,11 +141,13 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   let problem: string | undefined;
   child.on("message", (value: unknown) => {
     if (gone) return;
-    const message = tryRead(value);
-    if (typeof message !== "string")
-      return message.type === "step" ? handlers.onStep(message) : handlers.onOperated(message);
-    problem ??= message;
-    child.kill("SIGKILL");
+    const notice = tryRead(value);
+    if (notice instanceof MessageError) {
+      problem ??= notice.message;
+      child.kill("SIGKILL");
+    } else if (notice.type === "step") handlers.onStep(notice);
+    else if (notice.type === "answer") handlers.onAnswer(notice.ask, notice.error);
+    else handlers.onOperated(notice);
   });
   exited.then((reason) => {
     gone = true;
@@ -148,13 +155,17 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   });
 }
 
-/** The message, or what is wrong with it. */
-function tryRead(value: unknown): StepMessage | OperatedMessage | string {
+type Later = Extract<Notice, { type: "step" | "answer" | "operated" }>;
+
+/** The notice, or what is wrong with it. */
+function tryRead(value: unknown): Later | MessageError {
   try {
     const notice = readNotice(value);
-    return notice.type === "step" || notice.type === "operated" ? notice : `a ${notice.type} message out of turn`;
+    if (notice.type === "ready" || notice.type === "refused")
+      return new MessageError(`a ${notice.type} message out of turn`);
+    return notice;
   } catch (error) {
-    return String(error);
+    return new MessageError(String(error));
   }
 }
 

@@ -20,11 +20,20 @@ export type KernelInit =
 
 /** Parent to child. `init` comes first and once. */
 export type Command =
-  | { readonly type: "init"; readonly kernel: KernelInit; readonly limits: EngineLimits }
+  | {
+      readonly type: "init";
+      readonly kernel: KernelInit;
+      /** The smaller model of speculative decoding. */
+      readonly draft?: KernelInit;
+      readonly limits: EngineLimits;
+    }
   | ({ readonly type: "submit" } & Submission)
   | { readonly type: "abort"; readonly request: number }
   | { readonly type: "pause"; readonly request: number }
   | { readonly type: "resume"; readonly request: number }
+  /** Answered by an `answer` of the same number. */
+  | { readonly type: "load-adapter"; readonly ask: number; readonly adapter: number; readonly path: string }
+  | { readonly type: "unload-adapter"; readonly adapter: number }
   /** All step messages up to this number were read: the child never runs far ahead of its reader. */
   | { readonly type: "ack"; readonly step: number }
   /** Answered by one `operated` with the same number. */
@@ -58,6 +67,8 @@ export type Notice =
   | { readonly type: "ready"; readonly limits: KernelLimits }
   | { readonly type: "refused"; readonly message: string }
   | OperatedMessage
+  /** What came of a command that asked; `error` is for people. */
+  | { readonly type: "answer"; readonly ask: number; readonly error: string | undefined }
   | StepMessage;
 
 export interface OperatedMessage {
@@ -87,6 +98,8 @@ const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
   abort: { request: isNumber },
   pause: { request: isNumber },
   resume: { request: isNumber },
+  "load-adapter": { ask: isNumber, adapter: isNumber, path: isText },
+  "unload-adapter": { adapter: isNumber },
   ack: { step: isNumber },
   operate: { call: isNumber, operation: isObject },
   close: {},
@@ -96,6 +109,7 @@ const NOTICES: Readonly<Record<Notice["type"], Shape>> = {
   ready: { limits: isObject },
   refused: { message: isText },
   operated: { call: isNumber, outcome: isObject },
+  answer: { ask: isNumber },
   step: {
     step: isNumber,
     requests: (value) => value instanceof Float64Array,

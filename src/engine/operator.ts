@@ -15,9 +15,18 @@ import { StepRecorder } from "./timeline.ts";
 const DONE: Outcome = { done: true };
 const SAME_SHAPE = "the model has another shape or another vocabulary than the one that is served";
 
+export interface OperatorParts {
+  readonly engine: Engine;
+  readonly kernel: Kernel;
+  readonly init: KernelInit;
+  /** What the smaller model of speculative decoding is opened by. */
+  readonly draft: KernelInit | undefined;
+  readonly open: (init: KernelInit) => Promise<Kernel>;
+}
+
 export class Operator {
+  readonly #parts: OperatorParts;
   readonly #engine: Engine;
-  readonly #open: (init: KernelInit) => Promise<Kernel>;
   #init: KernelInit;
   #kernel: Kernel;
   #frozen = false;
@@ -26,11 +35,11 @@ export class Operator {
   #shape: string | undefined;
   #recorder: StepRecorder | undefined;
 
-  constructor(engine: Engine, kernel: Kernel, init: KernelInit, open: (init: KernelInit) => Promise<Kernel>) {
-    this.#engine = engine;
-    this.#kernel = kernel;
-    this.#init = init;
-    this.#open = open;
+  constructor(parts: OperatorParts) {
+    this.#parts = parts;
+    this.#engine = parts.engine;
+    this.#kernel = parts.kernel;
+    this.#init = parts.init;
   }
 
   /** Whether no step may be made. */
@@ -79,16 +88,15 @@ export class Operator {
 
   #sleep(): Outcome {
     if (this.#asleep) return DONE;
-    this.#vacateAndClose();
+    this.#release();
     this.#asleep = true;
     return DONE;
   }
 
   async #wake(): Promise<Outcome> {
     if (this.#asleep) {
-      const kernel = await this.#openAlike(this.#init);
-      if (typeof kernel === "string") return { done: false, message: kernel };
-      this.#adopt(kernel, this.#init);
+      const problem = await this.#adopt(this.#init);
+      if (problem !== undefined) return { done: false, message: problem };
     }
     this.#asleep = false;
     this.#frozen = false;
@@ -98,41 +106,36 @@ export class Operator {
   /** One at a time: memory may not hold two. What cannot be used gives way to what was there. */
   async #swap(init: KernelInit): Promise<Outcome> {
     if (this.#asleep) return { done: false, message: "the engine is asleep" };
-    this.#vacateAndClose();
-    const kernel = await this.#openAlike(init);
-    if (typeof kernel !== "string") {
-      this.#adopt(kernel, init);
-      return DONE;
-    }
-    const old = await this.#openAlike(this.#init);
-    if (typeof old === "string") throw new Error(`neither the new nor the old weights can be read: ${old}`);
-    this.#adopt(old, this.#init);
-    return { done: false, message: kernel };
+    this.#release();
+    const problem = await this.#adopt(init);
+    if (problem === undefined) return DONE;
+    const worse = await this.#adopt(this.#init);
+    if (worse !== undefined) throw new Error(`neither the new nor the old weights can be read: ${worse}`);
+    return { done: false, message: problem };
   }
 
-  #vacateAndClose(): void {
+  #release(): void {
     this.#shape ??= shapeOf(this.#kernel);
-    this.#engine.vacate();
-    this.#kernel.close();
+    this.#engine.release();
   }
 
-  #adopt(kernel: Kernel, init: KernelInit): void {
-    this.#kernel = kernel;
-    this.#init = init;
-    this.#engine.setKernel(kernel);
-  }
-
-  /** The kernel, or why there is none. */
-  async #openAlike(init: KernelInit): Promise<Kernel | string> {
-    let kernel: Kernel;
+  /** The engine goes on with this kernel, or what stands against it; then nothing stays open. */
+  async #adopt(init: KernelInit): Promise<string | undefined> {
+    const opened: Kernel[] = [];
     try {
-      kernel = await this.#open(init);
+      const kernel = await this.#parts.open(init);
+      opened.push(kernel);
+      if (shapeOf(kernel) !== this.#shape) throw new Error(SAME_SHAPE);
+      const draft = this.#parts.draft && (await this.#parts.open(this.#parts.draft));
+      if (draft !== undefined) opened.push(draft);
+      this.#engine.adopt(kernel, draft);
+      this.#kernel = kernel;
+      this.#init = init;
+      return undefined;
     } catch (error) {
+      for (const kernel of opened) kernel.close();
       return error instanceof Error ? error.message : String(error);
     }
-    if (shapeOf(kernel) === this.#shape) return kernel;
-    kernel.close();
-    return SAME_SHAPE;
   }
 }
 

@@ -15,6 +15,8 @@ export interface EngineOptions extends EngineLimits {
   /** Facts from the GGUF header; contextLength is lowered to what the kernel can hold. */
   readonly model: ModelInfo;
   readonly kernel: KernelInit;
+  /** The smaller model of speculative decoding by one. */
+  readonly draft?: KernelInit;
   /** Engine processes at the start, 1…64 (vLLM's --data-parallel-size). Default 1. */
   readonly replicas?: number;
   /**
@@ -60,6 +62,13 @@ export interface EngineHandle extends Backend {
   engines(): readonly EngineStatus[];
   held(): number;
   moved(): number;
+  /**
+   * Loads a LoRA adapter under a number that was never used (≥ 1); kept over restarts.
+   * @throws Fault invalid_request with the reason | engine_failed | engine_unavailable | draining
+   */
+  loadAdapter(adapter: number, path: string): Promise<void>;
+  /** Takes no new requests for it; those that use it go on to their end. */
+  unloadAdapter(adapter: number): void;
   counters(): EngineCounters;
   /** The first engine's process, while there is one. */
   readonly pid: number | undefined;

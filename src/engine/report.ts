@@ -4,6 +4,7 @@
  * Reading order matters: prompts before tokens before finishes before failures.
  */
 import type { FinishReason, PositionLogprobs } from "#core/generate.ts";
+import type { Sequence } from "./sequence.ts";
 
 /** A request's prompt is computed; said once, before its first token. */
 export interface PromptReport {
@@ -58,6 +59,10 @@ export interface EngineGauges {
   /** Tokens that were looked up in the prefix cache, and found there. */
   readonly prefixQueries: number;
   readonly prefixHits: number;
+  /** Guesses of speculative decoding: sequences that got some, tokens guessed, and those that came true by place. */
+  readonly drafts: number;
+  readonly draftTokens: number;
+  readonly acceptedTokens: readonly number[];
 }
 
 export interface StepReport {
@@ -69,4 +74,20 @@ export interface StepReport {
 
 export function emptyReport(): StepReport {
   return { prompts: [], tokens: [], finishes: [], failures: [] };
+}
+
+/** What a finished sequence took. @param now seconds */
+export function accountOf(
+  { request, sample, prompt, output, clock }: Sequence,
+  now: number,
+): Omit<FinishReport, "reason"> {
+  return {
+    request,
+    sample,
+    promptTokens: prompt.length,
+    outputTokens: output.length,
+    queue: clock.admitted - clock.arrived,
+    prefill: clock.firstToken - clock.admitted,
+    decode: now - clock.firstToken,
+  };
 }

@@ -12,9 +12,11 @@ import type { BackendState, BackendStats } from "#core/backend.ts";
 import { Fault } from "#core/fault.ts";
 import type { GenerateRequest } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
+import { AdapterBook } from "./adapter-book.ts";
 import { Backoff } from "./backoff.ts";
 import { checkRequest } from "./check-request.ts";
 import type { EngineProcess, LaunchHandlers, LaunchOptions } from "./launcher.ts";
+import { limitsOf } from "./limits.ts";
 import { ACK_EVERY } from "./loop.ts";
 import { EngineLost } from "./lost.ts";
 import type { Command, KernelInit, OperatedMessage, StepMessage } from "./messages.ts";
@@ -42,6 +44,7 @@ export class Supervisor {
   readonly #operations = new PendingOperations();
   readonly #idle: (() => void)[] = [];
   readonly #totals = new Totals();
+  readonly #adapters = new AdapterBook();
   readonly #watchdog: Watchdog;
   readonly #backoff: Backoff;
   readonly #closing = new AbortController();
@@ -102,10 +105,25 @@ export class Supervisor {
     this.#promptTokens += request.prompt.length;
     this.#samples += request.samples;
     this.#watchdog.setBusy(this.#runnable);
-    const { prompt, sampling, samples, priority, cacheSalt } = request;
-    const salt = cacheSalt === undefined ? {} : { cacheSalt };
-    child.send({ type: "submit", request: number, prompt, sampling, samples, priority, ...salt });
+    const { id: _, ...submission } = request;
+    child.send({ type: "submit", request: number, ...submission });
     return stream;
+  }
+
+  /** @throws Fault invalid_request | engine_failed | engine_unavailable | draining */
+  loadAdapter(adapter: number, path: string): Promise<void> {
+    const child = this.#requireChild();
+    return this.#adapters.load(adapter, path, (command) => child.send(command));
+  }
+
+  /** The next process loads it; this one has it, or there is none. */
+  rememberAdapter(adapter: number, path: string): void {
+    this.#adapters.remember(adapter, path);
+  }
+
+  /** Requests that use it go on to their end. */
+  unloadAdapter(adapter: number): void {
+    this.#adapters.unload(adapter, (command) => this.#send(command));
   }
 
   state(): BackendState {
@@ -292,11 +310,11 @@ export class Supervisor {
 
   async #launchChild(): Promise<void> {
     const kernel = this.#kernel;
-    const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = this.#options;
-    const { env, execArgv, log } = this.#options;
+    const { contextLength, env, execArgv, log } = this.#options;
     const options: LaunchOptions = {
       kernel,
-      limits: { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
+      ...(this.#options.draft === undefined ? {} : { draft: this.#options.draft }),
+      limits: limitsOf(this.#options),
       startTimeoutMs: this.#startTimeoutMs,
       ...(env === undefined ? {} : { env }),
       ...(execArgv === undefined ? {} : { execArgv }),
@@ -305,9 +323,14 @@ export class Supervisor {
     const handlers = {
       onStep: (message: StepMessage) => this.#onStep(message),
       onOperated: (message: OperatedMessage) => this.#operations.answer(message),
+      onAnswer: (ask: number, error: string | undefined) => this.#adapters.answer(ask, error),
       onExit: (reason: string) => this.#onExit(reason),
     };
     this.#child = await this.#launch(options, handlers, this.#closing.signal);
+    const child = this.#child;
+    const lost = await this.#adapters.restore((command) => child.send(command));
+    if (this.#child !== child) return; // it ended meanwhile, and its exit has planned the next start
+    for (const adapter of lost) log?.("error", "an adapter could not be loaded again", { adapter });
     const { contextPerSlot, vocabularySize } = this.#child.limits;
     const window = Math.min(contextLength, contextPerSlot);
     this.#model = { ...this.#options.model, contextLength: window, vocabularySize };
@@ -323,6 +346,7 @@ export class Supervisor {
     this.#child = undefined;
     this.#totals.childEnded();
     this.#onLost();
+    this.#adapters.ended();
     if (this.#phase === "stopped") return;
     this.#phase = "restarting";
     this.#options.log?.("error", "engine process ended", { reason, engine: this.#index });

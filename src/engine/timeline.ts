@@ -7,21 +7,11 @@ import type { StepTrace, TraceEvent } from "#core/trace.ts";
 
 export const DEFAULT_STEPS = 16_384;
 export const MAX_STEPS = 65_536;
-/** from, planned, computed, settled (seconds); sequences, tokens, cached. */
+/**
+ * Begin of the step, end of schedule, of forward, of settle (seconds of the process's monotonic clock); sequences;
+ * tokens computed; prompt tokens found in the prefix cache by the sequences admitted in this step.
+ */
 const FIELDS = 7;
-
-export interface RecordedStep {
-  /** Seconds of the process's monotonic clock: begin of the step, end of schedule, of forward, of settle. */
-  readonly from: number;
-  readonly planned: number;
-  readonly computed: number;
-  readonly settled: number;
-  readonly sequences: number;
-  /** Tokens computed. */
-  readonly tokens: number;
-  /** Prompt tokens that were found in the prefix cache by the sequences admitted in this step. */
-  readonly cached: number;
-}
 
 /** What crosses the process border. */
 export interface Timeline {
@@ -33,6 +23,8 @@ export interface Timeline {
 
 export class StepRecorder {
   readonly #ring: Float64Array;
+  readonly #step = { from: 0, planned: 0, computed: 0, tokens: 0 };
+  #hits = 0;
   #count = 0;
 
   /** @param capacity steps, 1…MAX_STEPS */
@@ -40,9 +32,26 @@ export class StepRecorder {
     this.#ring = new Float64Array(Math.min(MAX_STEPS, Math.max(1, capacity)) * FIELDS);
   }
 
-  add({ from, planned, computed, settled, sequences, tokens, cached }: RecordedStep): void {
+  /** A step begins. @param hits prompt tokens found in the prefix cache so far */
+  begin(hits: number): void {
+    this.#step.from = seconds();
+    this.#hits = hits;
+  }
+
+  planned(): void {
+    this.#step.planned = seconds();
+  }
+
+  /** @param tokens of the batch */
+  computed(tokens: number): void {
+    this.#step.computed = seconds();
+    this.#step.tokens = tokens;
+  }
+
+  settled(sequences: number, hits: number): void {
+    const { from, planned, computed, tokens } = this.#step;
     const at = (this.#count++ * FIELDS) % this.#ring.length;
-    this.#ring.set([from, planned, computed, settled, sequences, tokens, cached], at);
+    this.#ring.set([from, planned, computed, seconds(), sequences, tokens, hits - this.#hits], at);
   }
 
   timeline(): Timeline {
@@ -84,4 +93,8 @@ function spansOf(engine: number, { origin, steps }: Timeline): TraceEvent[] {
     events.push(span("schedule", from, planned), span("forward", planned, computed), span("settle", computed, settled));
   }
   return events;
+}
+
+function seconds(): number {
+  return performance.now() / 1000;
 }

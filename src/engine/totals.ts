@@ -14,6 +14,9 @@ const NOTHING: EngineGauges = {
   preemptions: 0,
   prefixQueries: 0,
   prefixHits: 0,
+  drafts: 0,
+  draftTokens: 0,
+  acceptedTokens: [],
 };
 
 function sum(a: EngineGauges, b: EngineGauges): EngineGauges {
@@ -25,7 +28,14 @@ function sum(a: EngineGauges, b: EngineGauges): EngineGauges {
     preemptions: a.preemptions + b.preemptions,
     prefixQueries: a.prefixQueries + b.prefixQueries,
     prefixHits: a.prefixHits + b.prefixHits,
+    drafts: a.drafts + b.drafts,
+    draftTokens: a.draftTokens + b.draftTokens,
+    acceptedTokens: addEach(a.acceptedTokens, b.acceptedTokens),
   };
+}
+
+function addEach(a: readonly number[], b: readonly number[]): readonly number[] {
+  return Array.from({ length: Math.max(a.length, b.length) }, (_, at) => (a[at] ?? 0) + (b[at] ?? 0));
 }
 
 export class Totals {
@@ -71,6 +81,9 @@ export function sumStats(all: readonly BackendStats[]): BackendStats {
     preemptions: add((stats) => stats.preemptions),
     prefixQueries: add((stats) => stats.prefixQueries),
     prefixHits: add((stats) => stats.prefixHits),
+    drafts: add((stats) => stats.drafts),
+    draftTokens: add((stats) => stats.draftTokens),
+    acceptedTokens: all.reduce<readonly number[]>((sum, stats) => addEach(sum, stats.acceptedTokens), []),
     restarts: add((stats) => stats.restarts),
   };
 }

@@ -105,60 +105,78 @@ function registerStates(options: MetricsOptions): void {
   ]);
 }
 
-interface Total {
-  readonly labels: Readonly<Record<string, string>>;
-  readonly read: (stats: BackendStats) => number;
-}
+type Total = readonly [name: string, help: string, read: (stats: BackendStats) => number];
+
+const TOTALS: readonly Total[] = [
+  ["vllm:prompt_tokens_total", "Number of prefill tokens processed.", (stats) => stats.promptTokens],
+  ["vllm:prompt_tokens_cached_total", "Number of prompt tokens found in a cache.", (stats) => stats.prefixHits],
+  ["vllm:generation_tokens_total", "Number of generation tokens processed.", (stats) => stats.generationTokens],
+  ["vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", (stats) => stats.preemptions],
+  [
+    "vllm:prefix_cache_queries_total",
+    "Prefix cache queries, in terms of number of queried tokens.",
+    (stats) => stats.prefixQueries,
+  ],
+  [
+    "vllm:prefix_cache_hits_total",
+    "Prefix cache hits, in terms of number of cached tokens.",
+    (stats) => stats.prefixHits,
+  ],
+  // No media are taken: nothing is ever asked for there.
+  ["vllm:mm_cache_queries_total", "Multi-modal cache queries, in terms of number of queried items.", () => 0],
+  ["vllm:mm_cache_hits_total", "Multi-modal cache hits, in terms of number of cached items.", () => 0],
+  ["vllm:spec_decode_num_drafts_total", "Number of spec decoding drafts.", (stats) => stats.drafts],
+  ["vllm:spec_decode_num_draft_tokens_total", "Number of draft tokens.", (stats) => stats.draftTokens],
+  [
+    "vllm:spec_decode_num_accepted_tokens_total",
+    "Number of accepted tokens.",
+    (stats) => stats.acceptedTokens.reduce((sum, count) => sum + count, 0),
+  ],
+  ["castellan:engine_restarts_total", "Times an engine process was started again.", (stats) => stats.restarts],
+  ["castellan:engine_steps_total", "Steps of the engine.", (stats) => stats.steps],
+];
 
 function registerTotals(options: MetricsOptions): void {
   const { registry, models } = options;
-  const totals = (name: string, help: string, rows: readonly Total[]): void => {
+  const totals = (
+    name: string,
+    help: string,
+    labelNames: readonly string[],
+    rows: (stats: BackendStats) => readonly Row[],
+  ): void => {
     new Counter({
       name,
       help,
-      labelNames: [...LABELS, ...Object.keys(rows[0]?.labels ?? {})],
+      labelNames: [...LABELS, ...labelNames],
       registers: [registry],
       collect() {
         this.reset();
         for (const model of models()) {
           for (const { engine, stats } of enginesOf(model)) {
             const labels = labelsOf(model.names[0], engine);
-            for (const row of rows) this.inc({ ...labels, ...row.labels }, row.read(stats));
+            for (const row of rows(stats)) this.inc({ ...labels, ...row.labels }, row.value);
           }
         }
       },
     });
   };
-  const total = (name: string, help: string, read: Total["read"]): void => totals(name, help, [{ labels: {}, read }]);
-  total("vllm:prompt_tokens_total", "Number of prefill tokens processed.", (stats) => stats.promptTokens);
-  totals("vllm:prompt_tokens_by_source_total", "Number of prompt tokens by source.", [
-    { labels: { source: "local_compute" }, read: (stats) => stats.promptTokens - stats.prefixHits },
-    { labels: { source: "local_cache_hit" }, read: (stats) => stats.prefixHits },
-    { labels: { source: "external_kv_transfer" }, read: () => 0 },
-  ]);
-  total("vllm:prompt_tokens_cached_total", "Number of prompt tokens found in a cache.", (stats) => stats.prefixHits);
-  total("vllm:generation_tokens_total", "Number of generation tokens processed.", (stats) => stats.generationTokens);
-  total("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.", (stats) => stats.preemptions);
-  total(
-    "vllm:prefix_cache_queries_total",
-    "Prefix cache queries, in terms of number of queried tokens.",
-    (stats) => stats.prefixQueries,
+  for (const [name, help, read] of TOTALS) totals(name, help, [], (stats) => [{ labels: {}, value: read(stats) }]);
+  totals(
+    "vllm:prompt_tokens_by_source_total",
+    "Number of prompt tokens by source.",
+    ["source"],
+    ({ promptTokens, prefixHits }) => [
+      { labels: { source: "local_compute" }, value: promptTokens - prefixHits },
+      { labels: { source: "local_cache_hit" }, value: prefixHits },
+      { labels: { source: "external_kv_transfer" }, value: 0 },
+    ],
   );
-  total(
-    "vllm:prefix_cache_hits_total",
-    "Prefix cache hits, in terms of number of cached tokens.",
-    (stats) => stats.prefixHits,
+  totals(
+    "vllm:spec_decode_num_accepted_tokens_per_pos_total",
+    "Accepted tokens per draft position.",
+    ["position"],
+    ({ acceptedTokens }) => acceptedTokens.map((value, at) => ({ labels: { position: String(at) }, value })),
   );
-  // There is no cache outside the engine and no media: nothing is ever asked for there.
-  for (const [name, what] of [
-    ["external_prefix_cache", "External prefix cache, in terms of number of tokens"],
-    ["mm_cache", "Multi-modal cache, in terms of number of items"],
-  ]) {
-    total(`vllm:${name}_queries_total`, `${what} asked for.`, () => 0);
-    total(`vllm:${name}_hits_total`, `${what} found.`, () => 0);
-  }
-  total("castellan:engine_restarts_total", "Times an engine process was started again.", (stats) => stats.restarts);
-  total("castellan:engine_steps_total", "Steps of the engine.", (stats) => stats.steps);
   new Counter({
     name: "castellan:requests_moved_total",
     help: "Requests that moved to another engine because theirs was lost before they began to answer.",

@@ -20,6 +20,9 @@ const stats = {
   preemptions: 1,
   prefixQueries: 30,
   prefixHits: 16,
+  drafts: 4,
+  draftTokens: 12,
+  acceptedTokens: [3, 1],
   restarts: 0,
 };
 const engines: EngineStatus[] = [
@@ -68,8 +71,11 @@ const SERIES = [
   'vllm:prompt_tokens_by_source_total{model_name="demo",engine="0",source="local_cache_hit"} 16',
   'vllm:prompt_tokens_by_source_total{model_name="demo",engine="0",source="external_kv_transfer"} 0',
   'vllm:prompt_tokens_cached_total{model_name="demo",engine="0"} 16',
-  'vllm:external_prefix_cache_queries_total{model_name="demo",engine="0"} 0',
-  'vllm:external_prefix_cache_hits_total{model_name="demo",engine="0"} 0',
+  'vllm:spec_decode_num_drafts_total{model_name="demo",engine="0"} 4',
+  'vllm:spec_decode_num_draft_tokens_total{model_name="demo",engine="0"} 12',
+  'vllm:spec_decode_num_accepted_tokens_total{model_name="demo",engine="0"} 4',
+  'vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name="demo",engine="0",position="0"} 3',
+  'vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name="demo",engine="0",position="1"} 1',
   'vllm:mm_cache_queries_total{model_name="demo",engine="0"} 0',
   'vllm:mm_cache_hits_total{model_name="demo",engine="0"} 0',
   'castellan:engine_ready{model_name="demo",engine="0"} 1',
