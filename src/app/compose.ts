@@ -148,7 +148,9 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     maxSequences: sizing.maxNumSeqs,
     maxBatchTokens: settings.maxNumBatchedTokens,
     threads: fitThreads(source.facts, settings.threads, availableParallelism()),
-    gpuLayers: settings.gpuLayers,
+    device: settings.device,
+    ...(settings.gpuLayers === undefined ? {} : { gpuLayers: settings.gpuLayers }),
+    ...(settings.tensorSplit.length === 0 ? {} : { tensorSplit: settings.tensorSplit }),
     ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
   };
   const { facts } = source;

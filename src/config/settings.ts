@@ -4,7 +4,19 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
-import { bytes, choice, integer, list, type Setting, seconds, string, switched, tokens, weights } from "./kinds.ts";
+import {
+  bytes,
+  choice,
+  integer,
+  list,
+  numbers,
+  type Setting,
+  seconds,
+  string,
+  switched,
+  tokens,
+  weights,
+} from "./kinds.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -213,9 +225,20 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Compute threads; 0 = one a processor, or a single one for very small models.",
   }),
-  gpuLayers: integer(0, [-1, 10_000], {
+  device: choice("auto", ["auto", "cpu", "cuda", "vulkan", "metal"], {
     section: ENGINE,
-    doc: "Layers on the GPU where the installed kernels have one; -1 = all.",
+    doc: "What computes; auto is a GPU whose kernels are installed (@node-llama-cpp/linux-x64-cuda and kin), else the CPU.",
+  }),
+  gpuLayers: integer(undefined, [-1, 10_000], {
+    section: ENGINE,
+    doc: "Layers on the GPU, -1 = all.",
+    fallbackDoc: "all where there is one",
+    flags: ["n-gpu-layers"],
+  }),
+  tensorSplit: numbers([0, 1_000_000], {
+    section: ENGINE,
+    doc: "How layers are shared among several GPUs, as proportions: 3,1.",
+    fallbackDoc: "by their memory",
   }),
   engineStartTimeout: seconds(600, [1, 86_400], {
     section: ENGINE,

@@ -7,13 +7,16 @@
  */
 import koffi, { type LibraryHandle } from "koffi";
 import { checkLayout, defineStructs } from "./layout.ts";
-import { type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
+import { type Device, type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
 
 /** A native address. */
 export type Pointer = unknown;
 export type Struct = Record<string, unknown>;
 
 export interface Library {
+  /** Graphics processors that compute; none with the CPU's kernels. */
+  readonly gpus: number;
+  maxDevices(): number;
   version(): string;
   modelDefaults(): Struct;
   contextDefaults(): Struct;
@@ -63,20 +66,26 @@ export const TOKEN_CONTROL = 1 << 3;
 export const TOKEN_USER_DEFINED = 1 << 4;
 export const TOKEN_UNKNOWN = 1 << 0;
 
-let loaded: Library | undefined;
+let loaded: { readonly wanted: Device; readonly library: Library } | undefined;
 
-/** @throws PlatformError when the libraries are missing, are another version, or no CPU backend fits the processor */
-export function library(): Library {
-  loaded ??= load(locateKernels());
-  return loaded;
+/**
+ * One set of kernels a process: those of the first call.
+ * @throws PlatformError when the libraries are missing, are another version, or nothing here can run them
+ */
+export function library(wanted: Device = "cpu"): Library {
+  loaded ??= { wanted, library: load(locateKernels(wanted), wanted) };
+  if (loaded.wanted !== wanted) throw new PlatformError(`this process computes by ${loaded.wanted}, not ${wanted}`);
+  return loaded.library;
 }
 
-function load(files: KernelFiles): Library {
+function load(files: KernelFiles, wanted: Device): Library {
   const llama = koffi.load(files.llama);
   silence(llama, koffi.load(files.ggmlBase));
-  loadBackends(files);
+  const gpus = loadBackends(files);
+  if (gpus === 0 && wanted !== "auto" && wanted !== "cpu")
+    throw new PlatformError(`no ${wanted} device was found on this machine: is its driver installed?`);
   defineStructs();
-  const bound = bind(llama);
+  const bound = { ...bind(llama), gpus: files.device === "cpu" ? 0 : gpus };
   checkLayout(bound);
   llama.func("void llama_backend_init()")();
   return bound;
@@ -90,19 +99,31 @@ function silence(llama: LibraryHandle, base: LibraryHandle): void {
   base.func("void ggml_log_set(void *callback, void *user)")(sink, null);
 }
 
-function loadBackends(files: KernelFiles): void {
-  const ggml = koffi.load(files.ggml);
-  ggml.func("void ggml_backend_load_all_from_path(const char *directory)")(files.directory);
-  const count = Number(ggml.func("size_t ggml_backend_dev_count()")());
-  if (count === 0)
+/** GGML_BACKEND_DEVICE_TYPE_GPU and _IGPU. */
+const GPU_TYPES: ReadonlySet<number> = new Set([1, 2]);
+
+/** @returns how many GPUs there are */
+function loadBackends({ ggml: path, ggmlBase, directory, fallback }: KernelFiles): number {
+  const ggml = koffi.load(path);
+  const loadAll = ggml.func("void ggml_backend_load_all_from_path(const char *directory)");
+  const typeOf = koffi.load(ggmlBase).func("int ggml_backend_dev_type(void *device)");
+  const deviceAt = ggml.func("void *ggml_backend_dev_get(size_t index)");
+  const count = (): number => Number(ggml.func("size_t ggml_backend_dev_count()")());
+  const gpus = (): number =>
+    Array.from({ length: count() }, (_, at) => typeOf(deviceAt(at))).filter((type) => GPU_TYPES.has(type)).length;
+  loadAll(directory);
+  if (gpus() === 0 && fallback !== undefined) loadAll(fallback);
+  if (count() === 0)
     throw new PlatformError(
       "no kernel variant fits this processor (the CPU lacks the instructions that all of them need)",
     );
+  return gpus();
 }
 
-function bind(llama: LibraryHandle): Library {
+function bind(llama: LibraryHandle): Omit<Library, "gpus"> {
   const f = (declaration: string) => llama.func(declaration) as unknown as (...args: never[]) => never;
   return {
+    maxDevices: f("size_t llama_max_devices()"),
     version: f("const char *llama_version()"),
     modelDefaults: f("llama_model_params llama_model_default_params()"),
     contextDefaults: f("llama_context_params llama_context_default_params()"),
