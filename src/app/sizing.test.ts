@@ -13,6 +13,15 @@ const facts = (trainedContext: number, kvBytesPerToken: number): ModelFacts => (
   parameters: 1,
   vocabularySize: 100,
   kvBytesPerToken,
+  pooling: {
+    declared: undefined,
+    encoder: false,
+    causal: true,
+    embeddingSize: 64,
+    classes: 0,
+    labels: [],
+    softmaxHead: false,
+  },
 });
 
 test("a small model gets its whole window and the usual number of sequences", () => {

@@ -1,6 +1,8 @@
 /**
  * A model as the rest of the server sees it: facts read from the GGUF header and its vocabulary.
  */
+import type { PoolingInfo, TaskKind } from "./pool.ts";
+
 export interface ModelInfo {
   /** general.architecture, e.g. "llama". */
   readonly architecture: string;
@@ -17,6 +19,13 @@ export interface ModelInfo {
   readonly parameters: number;
   /** Unix seconds: when the server began to serve it. */
   readonly createdAt: number;
+  /** Of a model that is run for its numbers; absent: it generates. */
+  readonly pooling?: PoolingInfo;
+}
+
+/** What can be asked of the model. */
+export function tasksOf(model: Pick<ModelInfo, "pooling">): readonly TaskKind[] {
+  return model.pooling?.tasks ?? ["generate"];
 }
 
 /** A literal that the vocabulary treats as one token: control tokens and user-defined ones. */

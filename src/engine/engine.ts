@@ -9,6 +9,7 @@ import type { Constraint } from "#core/grammar.ts";
 import { Grammars, type Matcher } from "./grammar/matcher.ts";
 import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
 import { Placement } from "./placement.ts";
+import type { PoolSubmission } from "./pooling/submission.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
 import type { BlockHasher, PrefixCacheOptions } from "./prefix/hash.ts";
 import { type EngineGauges, emptyReport, type FailureReport, type FinishReport, type StepReport } from "./report.ts";
@@ -115,6 +116,11 @@ export class Engine {
       const salt = this.#prefixCaching ? {} : { cacheSalt: `request ${request}` };
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }
+  }
+
+  /** A generating model does not pool; the parent refuses such requests before they come here. */
+  pool({ request }: PoolSubmission): void {
+    this.#report.failures.push({ request, kind: "invalid_request", message: "this model does not pool" });
   }
 
   /** Forgets every prefix that no running sequence uses. */

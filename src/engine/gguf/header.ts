@@ -7,7 +7,7 @@
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { FileReader } from "./_reader.ts";
 import { TENSOR_TYPES } from "./_tensor-types.ts";
-import { ARCHITECTURES } from "./architectures.ts";
+import { ARCHITECTURES, ENCODERS } from "./architectures.ts";
 import { GgufError } from "./errors.ts";
 
 export type GgufScalar = number | boolean | string;
@@ -18,6 +18,10 @@ export interface GgufHeader {
   /** Scalar metadata; arrays are only counted (`arrayLengths`). */
   readonly metadata: ReadonlyMap<string, GgufScalar>;
   readonly arrayLengths: ReadonlyMap<string, number>;
+  /** Of a classifier (`<architecture>.classifier.output_labels`); empty for others. */
+  readonly labels: readonly string[];
+  /** Names of the tensors of a classifier head: `cls` and what begins with `cls.`. */
+  readonly headTensors: ReadonlySet<string>;
   readonly tensorCount: number;
   /** Elements of all tensors. */
   readonly parameters: number;
@@ -29,6 +33,10 @@ const MAX_TENSORS = 1_000_000;
 const MAX_KEY_BYTES = 65_535;
 const MAX_TEXT_BYTES = 16 << 20;
 const MAX_ARRAY = 16_000_000;
+const MAX_HEAD_TENSORS = 64;
+const MAX_LABELS = 65_536;
+const MAX_LABEL_BYTES = 4096;
+const LABELS = /\.classifier\.output_labels$/;
 const MAX_DIMENSIONS = 4;
 const MAGIC = 0x46554747; // "GGUF", little-endian
 const STRING = 8;
@@ -65,9 +73,10 @@ function parse(reader: FileReader): GgufHeader {
   const metadataCount = bounded(reader.u64(), MAX_METADATA, "metadata keys");
   const metadata = new Map<string, GgufScalar>();
   const arrayLengths = new Map<string, number>();
-  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, arrayLengths);
+  const labels: string[] = [];
+  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, arrayLengths, labels);
   const architecture = judge(metadata);
-  const { end, parameters } = readTensors(reader, tensorCount);
+  const { end, parameters, headTensors } = readTensors(reader, tensorCount);
   const alignment = metadata.get("general.alignment") ?? 32;
   if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20)
     throw new GgufError("malformed", "general.alignment is absurd");
@@ -78,7 +87,8 @@ function parse(reader: FileReader): GgufHeader {
       `the file is truncated: its tensors need ${dataStart + end} bytes and it has ${reader.size}`,
     );
   }
-  return { version, architecture, metadata, arrayLengths, tensorCount, parameters, fileBytes: reader.size };
+  const fileBytes = reader.size;
+  return { version, architecture, metadata, arrayLengths, labels, headTensors, tensorCount, parameters, fileBytes };
 }
 
 function readPreamble(reader: FileReader): number {
@@ -95,11 +105,16 @@ function bounded(value: number, limit: number, what: string): number {
   return value;
 }
 
-function readEntry(reader: FileReader, metadata: Map<string, GgufScalar>, arrays: Map<string, number>): void {
+function readEntry(
+  reader: FileReader,
+  metadata: Map<string, GgufScalar>,
+  arrays: Map<string, number>,
+  labels: string[],
+): void {
   const key = reader.text(MAX_KEY_BYTES);
   if (metadata.has(key) || arrays.has(key)) throw new GgufError("malformed", "a metadata key stands twice");
   const type = reader.u32();
-  if (type === ARRAY) arrays.set(key, skipArray(reader));
+  if (type === ARRAY) arrays.set(key, LABELS.test(key) ? readLabels(reader, labels) : skipArray(reader));
   else metadata.set(key, readScalar(reader, type));
 }
 
@@ -147,10 +162,17 @@ function skipArray(reader: FileReader): number {
   return count;
 }
 
+function readLabels(reader: FileReader, labels: string[]): number {
+  if (reader.u32() !== STRING) throw new GgufError("malformed", "the labels of a classifier are texts");
+  const count = bounded(reader.u64(), MAX_LABELS, "labels");
+  for (let i = 0; i < count; i++) labels.push(reader.text(MAX_LABEL_BYTES));
+  return count;
+}
+
 function judge(metadata: ReadonlyMap<string, GgufScalar>): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
-  if (!ARCHITECTURES.has(architecture))
+  if (!ARCHITECTURES.has(architecture) && !ENCODERS.has(architecture))
     throw new GgufError("unsupported", `the architecture '${printable(architecture)}' is not supported`);
   const parts = metadata.get("split.count");
   if (typeof parts === "number" && parts > 1)
@@ -162,12 +184,21 @@ function printable(name: string): string {
   return name.replace(/[^\x20-\x7e]/g, "?").slice(0, 64);
 }
 
-/** @returns the end of the last tensor, relative to the data section, and the number of elements */
-function readTensors(reader: FileReader, count: number): { end: number; parameters: number } {
+interface Tensors {
+  /** Of the last one, relative to the data section. */
+  readonly end: number;
+  /** Elements of all. */
+  readonly parameters: number;
+  readonly headTensors: ReadonlySet<string>;
+}
+
+function readTensors(reader: FileReader, count: number): Tensors {
+  const headTensors = new Set<string>();
   let end = 0;
   let parameters = 0;
   for (let i = 0; i < count; i++) {
-    reader.skipText(MAX_KEY_BYTES);
+    const name = reader.text(MAX_KEY_BYTES);
+    if (headTensors.size < MAX_HEAD_TENSORS && /^cls(\.|$)/.test(name)) headTensors.add(name);
     const elements = readShape(reader);
     const type = reader.u32();
     const block = TENSOR_TYPES[type];
@@ -178,7 +209,7 @@ function readTensors(reader: FileReader, count: number): { end: number; paramete
     parameters += elements;
     if (!Number.isSafeInteger(end)) throw new GgufError("malformed", "a tensor lies beyond any file");
   }
-  return { end, parameters };
+  return { end, parameters, headTensors };
 }
 
 function readShape(reader: FileReader): number {

@@ -273,7 +273,7 @@ class NativeKernel implements Kernel {
 }
 
 /** llama_batch in C memory: each token has one sequence id, so `seq_id[i]` points into one array. */
-class BatchBuffers {
+export class BatchBuffers {
   private readonly blocks: Pointer[] = [];
   private readonly tokens: Int32Array;
   private readonly positions: Int32Array;

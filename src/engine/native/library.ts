@@ -3,7 +3,7 @@
  *
  * Source of the declarations: llama.h and ggml-backend.h of llama.cpp v0.5.0. Pointers are koffi's untyped handles.
  * No function here takes a JavaScript callback: compute threads must never enter JavaScript.
- * Used by model.ts, kernel.ts, vocabulary.ts; loaded once per process.
+ * Used by model.ts, kernel.ts, pooling-kernel.ts, vocabulary.ts; loaded once per process.
  */
 import koffi, { type LibraryHandle } from "koffi";
 import { checkLayout, defineStructs } from "./layout.ts";
@@ -27,7 +27,16 @@ export interface Library {
   memory(context: Pointer): Pointer;
   removeTokens(memory: Pointer, sequence: number, from: number, to: number): boolean;
   copySequence(memory: Pointer, from: number, to: number, start: number, end: number): void;
+  clearMemory(memory: Pointer, data: boolean): void;
   decode(context: Pointer, batch: Struct): number;
+  /** Null before a sequence was pooled. */
+  pooled(context: Pointer, sequence: number): Pointer | null;
+  /** All rows of the last call, where nothing is pooled. */
+  embeddings(context: Pointer): Pointer | null;
+  embeddingSize(model: Pointer): number;
+  classes(model: Pointer): number;
+  classLabel(model: Pointer, index: number): string | null;
+  trainedContext(model: Pointer): number;
   logits(context: Pointer): Pointer;
   vocabulary(model: Pointer): Pointer;
   vocabularySize(vocabulary: Pointer): number;
@@ -107,6 +116,13 @@ function bind(llama: LibraryHandle): Library {
     memory: f("void *llama_get_memory(void *context)"),
     removeTokens: f("bool llama_memory_seq_rm(void *memory, int32_t sequence, int32_t from, int32_t to)"),
     copySequence: f("void llama_memory_seq_cp(void *memory, int32_t from, int32_t to, int32_t start, int32_t end)"),
+    clearMemory: f("void llama_memory_clear(void *memory, bool data)"),
+    pooled: f("void *llama_get_embeddings_seq(void *context, int32_t sequence)"),
+    embeddings: f("void *llama_get_embeddings(void *context)"),
+    embeddingSize: f("int32_t llama_model_n_embd_out(void *model)"),
+    classes: f("uint32_t llama_model_n_cls_out(void *model)"),
+    classLabel: f("const char *llama_model_cls_label(void *model, uint32_t index)"),
+    trainedContext: f("int32_t llama_model_n_ctx_train(void *model)"),
     decode: f("int32_t llama_decode(void *context, llama_batch batch)"),
     logits: f("void *llama_get_logits(void *context)"),
     vocabulary: f("void *llama_model_get_vocab(void *model)"),
