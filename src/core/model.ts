@@ -36,6 +36,14 @@ export interface SpecialToken {
   readonly control: boolean;
 }
 
+/** The tokens that the model was trained to see around a text; each may be empty. */
+export interface Frame {
+  readonly before: readonly number[];
+  readonly after: readonly number[];
+  /** Between the two texts of a pair (a query and a document). */
+  readonly between: readonly number[];
+}
+
 /**
  * Text to token ids and back, by the model's own vocabulary.
  *
@@ -48,6 +56,8 @@ export interface Tokenizer {
   readonly eos: number | undefined;
   /** Whether the model wants `bos` in front of every prompt (tokenizer.ggml.add_bos_token). */
   readonly addsBos: boolean;
+  /** For pooling: [CLS] … [SEP] and kin. */
+  readonly frame: Frame;
   /** Every token that ends a turn. */
   readonly endOfTurn: ReadonlySet<number>;
   readonly specials: readonly SpecialToken[];

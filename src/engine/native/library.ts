@@ -46,6 +46,10 @@ export interface Library {
   bos(vocabulary: Pointer): number;
   eos(vocabulary: Pointer): number;
   addsBos(vocabulary: Pointer): boolean;
+  addsEos(vocabulary: Pointer): boolean;
+  addsSeparator(vocabulary: Pointer): boolean;
+  separator(vocabulary: Pointer): number;
+  vocabularyType(vocabulary: Pointer): number;
   tokenize(
     vocabulary: Pointer,
     text: Uint8Array,
@@ -133,6 +137,10 @@ function bind(llama: LibraryHandle): Library {
     bos: f("int32_t llama_vocab_bos(void *vocabulary)"),
     eos: f("int32_t llama_vocab_eos(void *vocabulary)"),
     addsBos: f("bool llama_vocab_get_add_bos(void *vocabulary)"),
+    addsEos: f("bool llama_vocab_get_add_eos(void *vocabulary)"),
+    addsSeparator: f("bool llama_vocab_get_add_sep(void *vocabulary)"),
+    separator: f("int32_t llama_vocab_sep(void *vocabulary)"),
+    vocabularyType: f("int32_t llama_vocab_type(void *vocabulary)"),
     tokenize: f(
       "int32_t llama_tokenize(void *vocabulary, const uint8_t *text, int32_t length, _Out_ int32_t *out, int32_t max, bool special, bool parse)",
     ),

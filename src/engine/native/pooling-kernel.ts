@@ -137,7 +137,10 @@ class NativePoolingKernel implements PoolingKernel {
       const tokens = piece.reduce((sum, { count }) => sum + count, 0);
       const rows = view(library.embeddings(context), tokens * width);
       let at = 0;
-      for (const span of piece) gathered.tokens(span, rows.subarray(at, (at += span.count * width)));
+      for (const span of piece) {
+        gathered.tokens(span, rows.subarray(at * width, (at + span.count) * width));
+        at += span.count;
+      }
     } else for (const span of piece) gathered.pooled(span, view(library.pooled(context, span.sequence), width));
   }
 

@@ -122,7 +122,10 @@ export class PoolingEngine {
     const { request, inputs } = submission;
     if (!this.#open.has(request)) return; // another sequence of it failed
     const output = finish(row, this.#kernel.limits.width, submission, submission.info);
-    if (output === undefined) return this.#fail(entry, "the model gave numbers that are none");
+    if (output === undefined) {
+      this.#fail(entry, "the model gave numbers that are none");
+      return;
+    }
     this.#promptTokens += entry.tokens.length;
     this.#report.pooled.push({
       request,
