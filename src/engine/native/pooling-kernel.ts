@@ -2,10 +2,12 @@
  * The PoolingKernel over libllama: one model, a context for vectors of sequences and, once it is wanted, one for
  * vectors of tokens (libllama fixes the pooling when a context is made).
  *
- * A model that sees whole sequences takes a call in one physical batch. A causal one is fed in pieces of PIECE tokens,
- * because libllama keeps a vocabulary's logits for each token of a physical batch; what the pieces give is put together
- * here. All sequences share the KV cells (unified): with cells of their own libllama would cut sequences of unequal
- * length into several physical batches and pool only the last piece.
+ * A call is cut into groups of whole sequences, between which nothing is kept: in one physical batch each token is
+ * compared with all, those of other sequences too, and what that costs is lost. A model that sees whole sequences takes
+ * a group in one physical batch. A causal one is fed a sequence longer than PIECE in pieces, because libllama keeps a
+ * vocabulary's logits for each token of a physical batch; what the pieces give is put together here. Sequences share
+ * the KV cells (unified): with cells of their own libllama would cut sequences of unequal length into several physical
+ * batches and pool only the last piece.
  * Every call is judged in JavaScript before the native one, because GGML_ASSERT ends the process.
  * Called by the engine process alone.
  */
@@ -34,7 +36,10 @@ export interface NativePoolingOptions {
   readonly gpuLayers: number;
 }
 
+/** Tokens of a causal model's physical batch. */
 const PIECE = 512;
+/** Tokens of a group on a CPU, unless one sequence is longer: the quickest of 64 … 2048 with a MiniLM. */
+const GROUP = 256;
 /** llama_pooling_type of llama.h. */
 const TYPES: Readonly<Record<PoolingType, number>> = { none: 0, mean: 1, cls: 2, last: 3, rank: 4 };
 const FLASH_ATTENTION_AUTO = -1;
@@ -66,9 +71,13 @@ function judge(options: NativePoolingOptions, pooling: PoolingFacts, trainedCont
 class NativePoolingKernel implements PoolingKernel {
   readonly limits: PoolingLimits;
   private readonly model: OpenModel;
+  /** Tokens that can be looked at together: of a group, or of the longest sequence. */
+  private readonly cells: number;
   private readonly options: NativePoolingOptions;
   /** Tokens of a physical batch. */
   private readonly physical: number;
+  /** Tokens of a group. */
+  private readonly group: number;
   private readonly buffers: BatchBuffers;
   private readonly contexts = new Map<PoolingOutput, Pointer>();
   private open = true;
@@ -78,7 +87,9 @@ class NativePoolingKernel implements PoolingKernel {
     const { type, contextPerSlot, maxBatchTokens } = options;
     this.model = model;
     this.options = options;
-    this.physical = causal ? Math.min(PIECE, maxBatchTokens) : maxBatchTokens;
+    this.group = options.gpuLayers === 0 ? Math.min(GROUP, maxBatchTokens) : maxBatchTokens;
+    this.cells = Math.max(contextPerSlot, this.group);
+    this.physical = causal ? Math.min(PIECE, this.cells) : this.cells;
     const classes = library.classes(handle);
     this.limits = {
       vocabularySize: library.vocabularySize(vocabulary),
@@ -107,14 +118,16 @@ class NativePoolingKernel implements PoolingKernel {
     checkSequences(sequences, output, this.limits);
     const context = this.context(output);
     const gathered = new Gathered(sequences, output === "tokens" ? "none" : this.limits.type, this.limits.width);
-    try {
-      for (const piece of piecesOf(sequences, this.physical)) {
-        this.decode(context, sequences, piece);
-        this.collect(context, piece, gathered);
+    for (const group of groupsOf(sequences, Math.min(this.group, this.cells))) {
+      try {
+        for (const piece of piecesOf(group, this.physical)) {
+          this.decode(context, sequences, piece);
+          this.collect(context, piece, gathered);
+        }
+      } finally {
+        const memory = this.model.library.memory(context);
+        if (memory !== null) this.model.library.clearMemory(memory, false);
       }
-    } finally {
-      const memory = this.model.library.memory(context);
-      if (memory !== null) this.model.library.clearMemory(memory, false);
     }
     return gathered.results;
   }
@@ -155,7 +168,7 @@ class NativePoolingKernel implements PoolingKernel {
     const threads = this.options.threads > 0 ? this.options.threads : availableParallelism();
     const context = library.createContext(handle, {
       ...library.contextDefaults(),
-      n_ctx: this.limits.maxBatchTokens,
+      n_ctx: this.cells,
       n_batch: this.physical,
       n_ubatch: this.physical,
       n_seq_max: this.limits.maxSequences,
@@ -203,22 +216,38 @@ interface Span {
   readonly count: number;
 }
 
-/** Cuts the sequences, one behind the other, into physical batches. */
-function piecesOf(sequences: readonly Int32Array[], physical: number): Span[][] {
+/** Whole sequences, as many as fit; a longer one is a group by itself. */
+function groupsOf(sequences: readonly Int32Array[], most: number): Span[][] {
+  const groups: Span[][] = [];
+  let room = 0;
+  sequences.forEach(({ length: count }, sequence) => {
+    const span = { sequence, from: 0, count };
+    if (count > room) {
+      groups.push([]);
+      room = Math.max(most, count);
+    }
+    groups[groups.length - 1]?.push(span);
+    room -= count;
+  });
+  return groups;
+}
+
+/** Cuts a group into physical batches. */
+function piecesOf(group: readonly Span[], physical: number): Span[][] {
   const pieces: Span[][] = [[]];
   let room = physical;
-  sequences.forEach((tokens, sequence) => {
-    for (let from = 0; from < tokens.length; ) {
+  for (const { sequence, count: length } of group) {
+    for (let from = 0; from < length; ) {
       if (room === 0) {
         pieces.push([]);
         room = physical;
       }
-      const count = Math.min(room, tokens.length - from);
+      const count = Math.min(room, length - from);
       pieces[pieces.length - 1]?.push({ sequence, from, count });
       from += count;
       room -= count;
     }
-  });
+  }
   return pieces;
 }
 
