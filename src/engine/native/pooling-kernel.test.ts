@@ -8,6 +8,7 @@ import { closeTo, poolingContract } from "#engine/pooling/kernel.contract.ts";
 import type { PoolingKernel } from "#engine/pooling/kernel.ts";
 import { bertHead, bertHidden, meanOf } from "../../../test/fixtures/bert-reference.ts";
 import { writeModel } from "../../../test/fixtures/gguf.ts";
+import { OTHER_ENCODERS, writeEncoder } from "../../../test/fixtures/gguf-encoders.ts";
 import {
   bertWeights,
   CLS,
@@ -24,6 +25,8 @@ import { type NativePoolingOptions, openNativePoolingKernel } from "./pooling-ke
 
 /** What company may change of a few short sequences, where vectors have a length of about 5; measured: 5e-7. */
 const COMPANY = 2e-6;
+/** Where libllama reads GELU from a table of half precision, the smallest difference may take the next entry: 3.5e-5. */
+const TABLES = 5e-4;
 /** What a full batch may change, as a share of the vector's length; measured over 1440 sequences: at most 8.1e-5. */
 const CROWD = 3e-4;
 /** What libllama's half-precision tables and attention may cost, as a share of the vector's length; measured: 4.7e-4. */
@@ -48,6 +51,12 @@ function open(
 const bert = (changes: Partial<PoolingShape>) => (path: string) => writeBert(path, changes);
 const qwen = (changes: Partial<PoolingShape>) => (path: string) => writeQwen3(path, changes);
 const yesNo = { labels: ["yes", "no"], pooling: RANK };
+
+for (const architecture of OTHER_ENCODERS)
+  poolingContract(`native, ${architecture}`, {
+    open: () => open((path) => writeEncoder(path, architecture), "mean"),
+    tolerance: TABLES,
+  });
 
 for (const [name, start] of [
   ["bert, mean", () => open(bert({ pooling: MEAN }), "mean")],
