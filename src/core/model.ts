@@ -37,7 +37,7 @@ export interface SpecialToken {
 }
 
 /** The tokens that the model was trained to see around a text; each may be empty. */
-export interface Frame {
+export interface Brackets {
   readonly before: readonly number[];
   readonly after: readonly number[];
   /** Between the two texts of a pair (a query and a document). */
@@ -57,7 +57,7 @@ export interface Tokenizer {
   /** Whether the model wants `bos` in front of every prompt (tokenizer.ggml.add_bos_token). */
   readonly addsBos: boolean;
   /** For pooling: [CLS] … [SEP] and kin. */
-  readonly frame: Frame;
+  readonly brackets: Brackets;
   /** Every token that ends a turn. */
   readonly endOfTurn: ReadonlySet<number>;
   readonly specials: readonly SpecialToken[];

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
 import { Fault } from "#core/fault.ts";
-import { framed, framedPair } from "#prompt/frame.ts";
+import { bracketed, bracketedPair } from "#prompt/brackets.ts";
 import { SPECIALS, writeModel } from "../../../test/fixtures/gguf.ts";
 import { WORD_CLS, WORD_SEP, writeBert } from "../../../test/fixtures/gguf-pooling.ts";
 import { cutLiterals, literalPattern } from "./encode.ts";
@@ -50,21 +50,21 @@ test("trusted text does become special tokens", async () => {
   assert.equal(tokenizer.spelling(tokens.at(-1) ?? -1), "<think>");
 });
 
-test("WordPiece: words are framed by the model's own tokens and never become them", async () => {
+test("WordPiece: words are bracketed by the model's own tokens and never become them", async () => {
   const file = join(mkdtempSync(join(tmpdir(), "castellan-wordpiece-")), "bert.gguf");
   writeBert(file);
   const wordPiece = openTokenizer({ modelPath: file, maxCharacters: 20_000 });
   after(() => wordPiece.close());
-  const { frame } = wordPiece;
-  assert.deepEqual(frame, { before: [WORD_CLS], after: [WORD_SEP], between: [WORD_SEP] });
+  const { brackets } = wordPiece;
+  assert.deepEqual(brackets, { before: [WORD_CLS], after: [WORD_SEP], between: [WORD_SEP] });
   const [first, second] = [await wordPiece.encodeText("Ab c"), await wordPiece.encodeText("d")];
   assert.deepEqual(
     [...first].map((token) => wordPiece.spelling(token)),
     ["\u2581a", "b", "\u2581c"],
   );
   const [cls, sep] = [WORD_CLS, WORD_SEP];
-  assert.deepEqual([...framed(frame, first)], [cls, ...first, sep]);
-  assert.deepEqual([...framedPair(frame, first, second)], [cls, ...first, sep, ...second, sep]);
+  assert.deepEqual([...bracketed(brackets, first)], [cls, ...first, sep]);
+  assert.deepEqual([...bracketedPair(brackets, first, second)], [cls, ...first, sep, ...second, sep]);
   const spelled = await wordPiece.encodeText("[CLS] [SEP]a[MASK]");
   assert.equal(
     [...spelled].some((token) => token === WORD_CLS || token === WORD_SEP || token === 4),
@@ -72,7 +72,7 @@ test("WordPiece: words are framed by the model's own tokens and never become the
   );
   const long = "ab ".repeat(4000);
   assert.equal((await wordPiece.encodeText(long)).length, 8000);
-  assert.deepEqual(tokenizer.frame, { before: [], after: [], between: [] });
+  assert.deepEqual(tokenizer.brackets, { before: [], after: [], between: [] });
 });
 
 test("NUL bytes are text", async () => {

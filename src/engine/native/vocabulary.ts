@@ -3,7 +3,7 @@
  *
  * After the copy nothing native is called to print a token. Used by tokenizer.ts.
  */
-import type { Frame, SpecialToken } from "#core/model.ts";
+import type { Brackets, SpecialToken } from "#core/model.ts";
 import { type Library, type Pointer, TOKEN_CONTROL, TOKEN_UNKNOWN, TOKEN_USER_DEFINED } from "./library.ts";
 import type { OpenModel } from "./model.ts";
 
@@ -12,7 +12,7 @@ export interface Vocabulary {
   readonly bos: number | undefined;
   readonly eos: number | undefined;
   readonly addsBos: boolean;
-  readonly frame: Frame;
+  readonly brackets: Brackets;
   readonly endOfTurn: ReadonlySet<number>;
   readonly specials: readonly SpecialToken[];
   readonly maxPieceBytes: number;
@@ -51,7 +51,7 @@ export function readVocabulary(model: OpenModel): Vocabulary {
     bos: existing(library.bos(vocabulary)),
     eos: existing(library.eos(vocabulary)),
     addsBos: library.addsBos(vocabulary),
-    frame: readFrame(library, vocabulary),
+    brackets: readBrackets(library, vocabulary),
     endOfTurn,
     specials,
     maxPieceBytes,
@@ -61,7 +61,7 @@ export function readVocabulary(model: OpenModel): Vocabulary {
 }
 
 /** As llama_tokenize adds them; WordPiece has its own rule, whatever the header's switches say. */
-function readFrame(library: Library, vocabulary: Pointer): Frame {
+function readBrackets(library: Library, vocabulary: Pointer): Brackets {
   const list = (token: number): number[] => (token < 0 ? [] : [token]);
   const separator = list(library.separator(vocabulary));
   if (library.vocabularyType(vocabulary) === WORD_PIECE)
