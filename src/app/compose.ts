@@ -2,6 +2,7 @@
  * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
  */
 import { availableParallelism, freemem } from "node:os";
+import { resolve } from "node:path";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
@@ -15,6 +16,7 @@ import type { NativePoolingOptions } from "#engine/native/pooling-kernel.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
+import type { SpillOptions } from "#engine/spill/spill.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Identify } from "#policy/identify.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -26,10 +28,12 @@ import { outputMaker } from "#serving/output.ts";
 import { DEFAULT_CAPS, type RequestCaps } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
+import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import { resolveRunner } from "./runner.ts";
 import { fit, fitPooling, fitThreads, type PoolingSizing, type Sizing } from "./sizing.ts";
+import { type SpeculationPlan, withDraft } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface Server {
@@ -49,6 +53,9 @@ export interface Parts {
   readonly settings: Settings;
   readonly env: Environment;
   readonly source: ModelSource;
+  readonly speculation: SpeculationPlan | undefined;
+  /** The smaller model of speculative decoding, if it is done by one. */
+  readonly draft: ModelSource | undefined;
   readonly identify: Identify;
   readonly log: Log;
 }
@@ -71,7 +78,7 @@ const ENGINE_VARIABLES = [
 export async function compose(parts: Parts): Promise<Server> {
   const { settings, source } = parts;
   const pooling = resolveRunner(settings, source.facts);
-  const sizing = sizeOf(settings, source, pooling !== undefined);
+  const sizing = sizeOf(parts, pooling !== undefined);
   const names: [string, ...string[]] = [
     settings.servedModelName[0] ?? source.name,
     ...settings.servedModelName.slice(1),
@@ -100,11 +107,16 @@ export async function compose(parts: Parts): Promise<Server> {
   served.push(servedModel(settings, names, engine, tokenizer, template));
   let accepting = true;
   const http = await createServer(parts, {
+    engine,
     served,
     metrics,
     accepting: () => accepting,
     print: async () => (await printMetrics(registry)).body,
     observe: registerHttpMetrics(registry),
+  }).catch(async (error) => {
+    await engine.close();
+    tokenizer.close();
+    throw error;
   });
   return {
     http,
@@ -131,22 +143,28 @@ function openModelTokenizer(source: ModelSource, sizing: Sizing): OwnedTokenizer
   }
 }
 
-function sizeOf(settings: Settings, { facts }: ModelSource, pooling: boolean): PoolingSizing {
+function sizeOf({ settings, source: { facts }, draft }: Parts, pooling: boolean): PoolingSizing {
   const { maxModelLen: contextLength, maxNumSeqs, maxNumBatchedTokens } = settings;
   const budget = settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE;
   const request = { contextLength, maxNumSeqs, maxNumBatchedTokens, budget };
-  return pooling ? fitPooling(facts, request) : { ...fit(facts, request), maxNumBatchedTokens };
+  return pooling
+    ? fitPooling(facts, request)
+    : { ...fit(withDraft(facts, draft?.facts), request), maxNumBatchedTokens };
 }
 
-function kernelOf({ settings, source }: Parts, sizing: PoolingSizing, pooling: PoolingInfo | undefined): KernelInit {
-  const options: NativeKernelOptions = {
+function kernelOptions({ settings, source }: Parts, sizing: PoolingSizing): NativeKernelOptions {
+  return {
     modelPath: source.path,
     contextPerSlot: sizing.contextLength,
     maxSequences: sizing.maxNumSeqs,
     maxBatchTokens: sizing.maxNumBatchedTokens,
     threads: fitThreads(source.facts, settings.threads, availableParallelism()),
     gpuLayers: settings.gpuLayers,
+    ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
   };
+}
+
+function kernelOf(options: NativeKernelOptions, pooling: PoolingInfo | undefined): KernelInit {
   if (pooling === undefined) return { kernel: "native", options };
   return { kernel: "native-pooling", options: { ...options, type: pooling.type } satisfies NativePoolingOptions };
 }
@@ -161,9 +179,10 @@ async function launch(
   const { settings, source, env, log } = parts;
   const observer = metrics.engineObserver(name);
   const { facts } = source;
+  const options = kernelOptions(parts, sizing);
   try {
     return await startEngine({
-      kernel: kernelOf(parts, sizing, pooling),
+      kernel: kernelOf(options, pooling),
       model: {
         architecture: facts.architecture,
         ...(facts.title === undefined ? {} : { title: facts.title }),
@@ -180,6 +199,12 @@ async function launch(
       maxNumBatchedTokens: sizing.maxNumBatchedTokens,
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
+      maxAdapters: settings.maxLoras,
+      ...spillOptions(settings),
+      ...(parts.speculation === undefined ? {} : { speculation: parts.speculation.options }),
+      ...(parts.draft === undefined
+        ? {}
+        : { draft: { kernel: "native", options: draftOptions(options, parts.draft) } }),
       prefixCache: prefixCache(settings),
       startTimeoutMs: settings.engineStartTimeout * 1000,
       stallAfterMs: settings.engineStallTimeout * 1000,
@@ -193,6 +218,16 @@ async function launch(
     if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
     throw error;
   }
+}
+
+function spillOptions({ kvSpillDir, kvSpillBytes }: Settings): { spill?: SpillOptions } {
+  return kvSpillDir === undefined ? {} : { spill: { directory: resolve(kvSpillDir), maxBytes: kvSpillBytes } };
+}
+
+/** The draft model reads what the model reads, in as many slots; it has no adapters. */
+function draftOptions({ maxLoraRank: _, ...options }: NativeKernelOptions, draft: ModelSource): NativeKernelOptions {
+  const contextPerSlot = Math.min(options.contextPerSlot, draft.facts.trainedContext);
+  return { ...options, modelPath: draft.path, contextPerSlot };
 }
 
 function prefixCache(settings: Settings): PrefixCacheOptions {
@@ -236,6 +271,7 @@ function servedModel(
 }
 
 interface Inner {
+  readonly engine: EngineHandle;
   readonly served: readonly ServedModel[];
   readonly metrics: VllmMetrics;
   readonly accepting: () => boolean;
@@ -246,15 +282,18 @@ interface Inner {
 async function createServer({ settings, identify, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
+  const models = new Models([first, ...rest]);
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
   let load = (): number => 0;
   const services: Services = {
     serving: {
-      models: new Models([first, ...rest]),
+      models,
       badWordTokens: settings.maxBadWordTokens,
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
-      observerOf: (model) => observers.get(model) ?? inner.metrics.observerOf(model),
+      observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
+      shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },
+    adapters: await loadAdapters(settings, models, first, inner.engine),
     caps: requestCaps(settings),
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
@@ -264,7 +303,9 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
     accepting: inner.accepting,
   };
   const http = await createHttp({
-    routes,
+    routes: routes.filter(
+      ({ switchedBy }) => switchedBy === undefined || (settings.enableLora && settings[switchedBy]),
+    ),
     services,
     identify,
     dialect: openai,

@@ -17,9 +17,20 @@ const DECODER: PoolingFacts = {
 const ENCODER: PoolingFacts = { ...DECODER, declared: "mean", encoder: true, causal: false };
 const HEAD: PoolingFacts = { ...ENCODER, declared: "rank", classes: 1 };
 
-type Given = { runner?: "auto" | "generate" | "pooling"; config?: unknown; overrides?: unknown };
+type RunnerSettings = Parameters<typeof resolveRunner>[0];
+const NOTHING_ELSE = { enableLora: false, speculativeConfig: undefined, kvSpillDir: undefined };
 
-function resolve(pooling: PoolingFacts, { runner = "auto", config, overrides }: Given = {}): PoolingInfo | undefined {
+interface Given {
+  readonly runner?: RunnerSettings["runner"];
+  readonly config?: unknown;
+  readonly overrides?: unknown;
+  readonly settings?: Partial<RunnerSettings>;
+}
+
+function resolve(
+  pooling: PoolingFacts,
+  { runner = "auto", config, overrides, settings }: Given = {},
+): PoolingInfo | undefined {
   const json = (value: unknown) => (value === undefined ? undefined : JSON.stringify(value));
   const facts: ModelFacts = {
     architecture: "bert",
@@ -31,7 +42,8 @@ function resolve(pooling: PoolingFacts, { runner = "auto", config, overrides }: 
     kvBytesPerToken: 1,
     pooling,
   };
-  return resolveRunner({ runner, poolerConfig: json(config), hfOverrides: json(overrides) }, facts);
+  const asked = { ...NOTHING_ELSE, runner, poolerConfig: json(config), hfOverrides: json(overrides), ...settings };
+  return resolveRunner(asked, facts);
 }
 
 const refused = (message: RegExp, ...given: Parameters<typeof resolve>) =>
@@ -96,8 +108,15 @@ test("the pooler config is taken by vLLM's names", () => {
   refused(/--pooler-config/, ENCODER, { config: { pooling_type: "STEP" } });
   refused(/--pooler-config/, ENCODER, { config: { poolingtype: "MEAN" } });
   refused(/--pooler-config/, ENCODER, { config: [] });
-  const text = { runner: "auto", poolerConfig: "{", hfOverrides: undefined } as const;
+  const text = { ...NOTHING_ELSE, runner: "auto", poolerConfig: "{", hfOverrides: undefined } as const;
   assert.throws(() => resolveRunner(text, { pooling: ENCODER } as ModelFacts), StartupError);
+});
+
+test("what is for models that generate is refused by its flag", () => {
+  refused(/--enable-lora is for/, ENCODER, { settings: { enableLora: true } });
+  refused(/--speculative-config is for/, ENCODER, { settings: { speculativeConfig: "{}" } });
+  refused(/--kv-spill-dir is for/, ENCODER, { settings: { kvSpillDir: "/tmp" } });
+  assert.equal(resolve(DECODER, { settings: { enableLora: true } }), undefined);
 });
 
 test("fewer dimensions want a model that was trained for them", () => {

@@ -34,7 +34,10 @@ const HfOverrides = z.strictObject({
 });
 
 type Config = z.infer<typeof PoolerConfig>;
-type RunnerSettings = Pick<Settings, "runner" | "poolerConfig" | "hfOverrides">;
+type RunnerSettings = Pick<
+  Settings,
+  "runner" | "poolerConfig" | "hfOverrides" | "enableLora" | "speculativeConfig" | "kvSpillDir"
+>;
 
 /** @returns undefined where the model generates. @throws StartupError */
 export function resolveRunner(settings: RunnerSettings, facts: ModelFacts): PoolingInfo | undefined {
@@ -43,10 +46,24 @@ export function resolveRunner(settings: RunnerSettings, facts: ModelFacts): Pool
   const runner = settings.runner === "auto" ? auto : settings.runner;
   const config = read("--pooler-config", settings.poolerConfig, PoolerConfig);
   const overrides = read("--hf-overrides", settings.hfOverrides, HfOverrides);
-  if (runner === "pooling") return poolingOf(facts, config ?? {}, overrides ?? {});
+  if (runner === "pooling") {
+    judgeCompany(settings);
+    return poolingOf(facts, config ?? {}, overrides ?? {});
+  }
   if (encoder) throw new StartupError(`a ${facts.architecture} model does not generate: leave --runner generate out`);
   if (config !== undefined) throw new StartupError("--pooler-config says how to pool: it goes with --runner pooling");
   return undefined;
+}
+
+/** What is for models that generate would be lost in silence. */
+function judgeCompany({ enableLora, speculativeConfig, kvSpillDir }: RunnerSettings): void {
+  const asked = {
+    "--enable-lora": enableLora,
+    "--speculative-config": speculativeConfig,
+    "--kv-spill-dir": kvSpillDir,
+  };
+  for (const [flag, value] of Object.entries(asked))
+    if (value !== undefined && value !== false) throw new StartupError(`${flag} is for models that generate`);
 }
 
 function poolingOf(facts: ModelFacts, config: Config, overrides: z.infer<typeof HfOverrides>): PoolingInfo {

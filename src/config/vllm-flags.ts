@@ -37,11 +37,10 @@ export const REFUSED: ReadonlyMap<string, string> = new Map([
   ["enable-prompt-embeds", "serialised tensors are not accepted"],
   ["allowed-origins", "there is no CORS: put the server behind the origin that needs it"],
   ["grpc", "HTTP only"],
-  ["enable-lora", "adapters are not served yet"],
-  ["lora-modules", "adapters are not served yet"],
+  ["fully-sharded-loras", "one machine computes a model here"],
+  ["lora-extra-vocab-size", "adapters bring no tokens of their own"],
   ["ssl-keyfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["ssl-certfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["data-parallel-size", "one engine process is run"],
-  ["speculative-config", "speculative decoding does not exist yet"],
   ["root-path", "the routes stand at the root; let the proxy strip its prefix"],
 ]);

@@ -18,16 +18,38 @@ export interface GenerateRequest {
   readonly priority: number;
   /** Tenant's salt for the root of the prefix cache; two salts never share a block. */
   readonly cacheSalt?: string;
+  /** Whose share of the engine it draws on; requests without one share a share. */
+  readonly share?: FairShare;
+  /** The LoRA adapter that answers; the model itself if absent. */
+  readonly adapter?: AdapterReference;
 }
 
-/** One token's logprob and its rank among the whole vocabulary (1 = likeliest). Natural logarithm. */
+/** A loaded LoRA adapter. */
+export interface AdapterReference {
+  /** ≥ 1, never used again for another adapter. */
+  readonly number: number;
+  /** Names its blocks in the prefix cache: never the same for two contents. */
+  readonly name: string;
+}
+
+/** A tenant as the engine sees it. Of two that both have work waiting, each gets tokens in proportion to its weight. */
+export interface FairShare {
+  readonly key: string;
+  /** > 0; 1 is the usual one. */
+  readonly weight: number;
+}
+
+/** One token's logprob and its rank among the whole vocabulary (1 = likeliest, 0 = not counted). Natural logarithm. */
 export interface TokenLogprob {
   readonly token: number;
   readonly logprob: number;
   readonly rank: number;
 }
 
-/** The drawn (or given) token first, then the likeliest in falling order; the drawn one may stand there again. */
+/**
+ * The drawn (or given) token first, then the likeliest in falling order, or those that were asked for by id; the drawn
+ * one may stand there again.
+ */
 export interface PositionLogprobs {
   readonly chosen: TokenLogprob;
   readonly top: readonly TokenLogprob[];

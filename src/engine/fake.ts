@@ -5,7 +5,7 @@
  * Called by process.ts (init message `kernel: "fake"`) and by tests.
  */
 import { checkPrefix } from "./batch-check.ts";
-import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits } from "./kernel.ts";
+import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits, NO_ADAPTER } from "./kernel.ts";
 
 /** Plain data, so that it can cross the process border. Forwards count from 1; "crash" aborts the process. */
 export interface FakeScript extends Partial<KernelLimits> {
@@ -34,8 +34,9 @@ export const FAKE_LIMITS: KernelLimits = {
   prefillBlock: 1,
 };
 
-/** Added to a token that was computed as part of a prefill block. */
+/** Added to a token that was computed as part of a prefill block, and for each adapter that computed it. */
 const IN_BLOCK = 1 << 24;
+const ADAPTER = 1 << 25;
 
 function mix(hash: number, value: number): number {
   let mixed = Math.imul(hash ^ value, 0x9e3779b1);
@@ -56,6 +57,7 @@ export class FakeKernel implements Kernel {
   readonly #row: FakeRow | undefined;
   readonly #slots: number[][];
   readonly #rows: Float32Array[] = [];
+  readonly #adapters = new Set<number>();
   #forwards = 0;
   #closed = false;
 
@@ -96,11 +98,36 @@ export class FakeKernel implements Kernel {
     return this.#tokensOf(slot).length;
   }
 
+  readonly stateBytesPerToken = 4;
+
+  save(slot: number): Uint8Array {
+    return new Uint8Array(Int32Array.from(this.#tokensOf(slot)).buffer);
+  }
+
+  restore(slot: number, data: Uint8Array, length: number): void {
+    const tokens = this.#tokensOf(slot);
+    const saved = new Int32Array(Uint8Array.from(data).buffer);
+    tokens.length = 0;
+    if (saved.length !== length) throw new KernelError("failed", `${saved.length} tokens were saved, not ${length}`);
+    tokens.push(...saved);
+  }
+
   /** Token 32 + i stands for character 32 + i of ASCII; below and above there is no text. */
   pieces(): readonly (Uint8Array | undefined)[] {
     return Array.from({ length: this.limits.vocabularySize }, (_, token) =>
       token >= 32 && token < 127 ? Uint8Array.of(token) : undefined,
     );
+  }
+
+  /** A path that ends in `bad` is no adapter. */
+  loadAdapter(adapter: number, path: string): void {
+    this.#checkOpen();
+    if (path.endsWith("bad")) throw new KernelError("invalid", "this GGUF is not an adapter");
+    this.#adapters.add(adapter);
+  }
+
+  unloadAdapter(adapter: number): void {
+    this.#adapters.delete(adapter);
   }
 
   close(): void {
@@ -111,7 +138,8 @@ export class FakeKernel implements Kernel {
     let used = 0;
     for (let at = 0; at < batch.count; at++) {
       const tokens = this.#slots[batch.slots[at] as number] as number[];
-      tokens.push((batch.tokens[at] as number) + (this.#inBlock(batch, at) ? IN_BLOCK : 0));
+      const how = (this.#inBlock(batch, at) ? IN_BLOCK : 0) + (batch.adapters[at] as number) * ADAPTER;
+      tokens.push((batch.tokens[at] as number) + how);
       if (batch.outputs[at] === 0) continue;
       this.#rows[used] ??= new Float32Array(this.limits.vocabularySize);
       const row = this.#rows[used++] as Float32Array;
@@ -153,6 +181,11 @@ export class FakeKernel implements Kernel {
       slot = here;
       const token = batch.tokens[at] as number;
       if (token < 0 || token >= vocabularySize) throw new KernelError("invalid", `token ${token}`);
+      const adapter = batch.adapters[at] as number;
+      if (adapter !== NO_ADAPTER && !this.#adapters.has(adapter))
+        throw new KernelError("invalid", `adapter ${adapter}`);
+      if (at > 0 && batch.slots[at - 1] === here && batch.adapters[at - 1] !== adapter)
+        throw new KernelError("invalid", `slot ${here} has two adapters`);
       if (batch.positions[at] !== next)
         throw new KernelError("invalid", `position ${batch.positions[at]}, not ${next}`);
       if (++next > contextPerSlot) throw new KernelError("invalid", `slot ${slot} cannot hold ${next} tokens`);

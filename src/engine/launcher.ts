@@ -10,7 +10,9 @@ import { fileURLToPath } from "node:url";
 import type { EngineLimits } from "./engine.ts";
 import {
   type Command,
+  type GeneratingInit,
   type KernelInit,
+  MessageError,
   type Notice,
   type ProcessLimits,
   readNotice,
@@ -31,6 +33,7 @@ export class EngineStartError extends Error {
 
 export interface LaunchOptions {
   readonly kernel: KernelInit;
+  readonly draft?: GeneratingInit;
   readonly limits: EngineLimits;
   readonly startTimeoutMs: number;
   /** The child's whole environment. */
@@ -42,6 +45,8 @@ export interface LaunchOptions {
 
 export interface LaunchHandlers {
   onStep(message: StepMessage): void;
+  /** What came of a command that asked. */
+  onAnswer(ask: number, error: string | undefined): void;
   /** The process is gone; said once, and only after `launchProcess` resolved. */
   onExit(reason: string): void;
 }
@@ -69,7 +74,8 @@ export async function launchProcess(
   const abort = () => child.kill("SIGKILL");
   signal.addEventListener("abort", abort, { once: true });
   try {
-    send(child, { type: "init", kernel: options.kernel, limits: options.limits });
+    const { kernel, draft } = options;
+    send(child, { type: "init", kernel, ...(draft === undefined ? {} : { draft }), limits: options.limits });
     const limits = await waitReady(child, exited, options.startTimeoutMs);
     connect(child, handlers, exited);
     return {
@@ -129,10 +135,12 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   let problem: string | undefined;
   child.on("message", (value: unknown) => {
     if (gone) return;
-    const message = tryReadStep(value);
-    if (typeof message !== "string") return handlers.onStep(message);
-    problem ??= message;
-    child.kill("SIGKILL");
+    const notice = tryRead(value);
+    if (notice instanceof MessageError) {
+      problem ??= notice.message;
+      child.kill("SIGKILL");
+    } else if (notice.type === "step") handlers.onStep(notice);
+    else handlers.onAnswer(notice.ask, notice.error);
   });
   exited.then((reason) => {
     gone = true;
@@ -140,13 +148,16 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   });
 }
 
-/** The step, or what is wrong with it. */
-function tryReadStep(value: unknown): StepMessage | string {
+type Later = Extract<Notice, { type: "step" | "answer" }>;
+
+/** The notice, or what is wrong with it. */
+function tryRead(value: unknown): Later | MessageError {
   try {
     const notice = readNotice(value);
-    return notice.type === "step" ? notice : `a ${notice.type} message out of turn`;
+    if (notice.type === "step" || notice.type === "answer") return notice;
+    return new MessageError(`a ${notice.type} message out of turn`);
   } catch (error) {
-    return String(error);
+    return new MessageError(String(error));
   }
 }
 

@@ -15,20 +15,32 @@ import type { PooledReport, PoolSubmission } from "./pooling/submission.ts";
 import type { EngineGauges, FailureReport, FinishReport } from "./report.ts";
 import type { Submission } from "./requests.ts";
 
-/** Which kernel the engine process opens, of which kind. For the native ones `options` goes to the opener as it is. */
+/** Which kernel the engine process opens. For the native ones `options` goes to the opener as it is. */
+export type GeneratingInit =
+  | { readonly kernel: "native"; readonly options: unknown }
+  | { readonly kernel: "fake"; readonly script: FakeScript };
 export type KernelInit =
-  | { readonly kernel: "native" | "native-pooling"; readonly options: unknown }
-  | { readonly kernel: "fake"; readonly script: FakeScript }
+  | GeneratingInit
+  | { readonly kernel: "native-pooling"; readonly options: unknown }
   | { readonly kernel: "fake-pooling"; readonly script: FakePoolingScript };
 
 /** Parent to child. `init` comes first and once. */
 export type Command =
-  | { readonly type: "init"; readonly kernel: KernelInit; readonly limits: EngineLimits }
+  | {
+      readonly type: "init";
+      readonly kernel: KernelInit;
+      /** The smaller model of speculative decoding. */
+      readonly draft?: GeneratingInit;
+      readonly limits: EngineLimits;
+    }
   | ({ readonly type: "submit" } & Submission)
   | ({ readonly type: "pool" } & PoolSubmission)
   | { readonly type: "abort"; readonly request: number }
   | { readonly type: "pause"; readonly request: number }
   | { readonly type: "resume"; readonly request: number }
+  /** Answered by an `answer` of the same number. */
+  | { readonly type: "load-adapter"; readonly ask: number; readonly adapter: number; readonly path: string }
+  | { readonly type: "unload-adapter"; readonly adapter: number }
   /** All step messages up to this number were read: the child never runs far ahead of its reader. */
   | { readonly type: "ack"; readonly step: number }
   | { readonly type: "close" };
@@ -63,6 +75,8 @@ export type ProcessLimits = KernelLimits | PoolingLimits;
 export type Notice =
   | { readonly type: "ready"; readonly limits: ProcessLimits }
   | { readonly type: "refused"; readonly message: string }
+  /** What came of a command that asked; `error` is for people. */
+  | { readonly type: "answer"; readonly ask: number; readonly error: string | undefined }
   | StepMessage;
 
 /** The two sides do not speak the same language. */
@@ -87,6 +101,8 @@ const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
   abort: { request: isNumber },
   pause: { request: isNumber },
   resume: { request: isNumber },
+  "load-adapter": { ask: isNumber, adapter: isNumber, path: isText },
+  "unload-adapter": { adapter: isNumber },
   ack: { step: isNumber },
   close: {},
 };
@@ -94,6 +110,7 @@ const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
 const NOTICES: Readonly<Record<Notice["type"], Shape>> = {
   ready: { limits: isObject },
   refused: { message: isText },
+  answer: { ask: isNumber },
   step: {
     step: isNumber,
     requests: (value) => value instanceof Float64Array,

@@ -4,7 +4,7 @@
 import type { Backend } from "#core/backend.ts";
 import type { ModelInfo } from "#core/model.ts";
 import type { EngineLimits } from "./engine.ts";
-import type { KernelInit } from "./messages.ts";
+import type { GeneratingInit, KernelInit } from "./messages.ts";
 import type { EngineGauges, FinishReport } from "./report.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
@@ -14,6 +14,8 @@ export interface EngineOptions extends EngineLimits {
   /** Facts from the GGUF header; contextLength is lowered to what the kernel can hold. */
   readonly model: ModelInfo;
   readonly kernel: KernelInit;
+  /** The smaller model of speculative decoding by one. */
+  readonly draft?: GeneratingInit;
   /**
    * Sequences open at once, waiting or running, a request of n samples counting n (vLLM's --max-num-queued-reqs);
    * one more is refused with `overloaded`. Default 1024.
@@ -48,6 +50,13 @@ export interface EngineCounters {
 }
 
 export interface EngineHandle extends Backend {
+  /**
+   * Loads a LoRA adapter under a number that was never used (≥ 1); kept over restarts.
+   * @throws Fault invalid_request with the reason | engine_failed | engine_unavailable | draining
+   */
+  loadAdapter(adapter: number, path: string): Promise<void>;
+  /** Takes no new requests for it; those that use it go on to their end. */
+  unloadAdapter(adapter: number): void;
   counters(): EngineCounters;
   /** The engine process, while there is one. */
   readonly pid: number | undefined;

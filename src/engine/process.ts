@@ -8,7 +8,7 @@ import { Engine, type EngineLimits } from "./engine.ts";
 import { openFakeKernel } from "./fake.ts";
 import type { Kernel } from "./kernel.ts";
 import { EngineLoop } from "./loop.ts";
-import { type Command, type Notice, type ProcessLimits, readCommand } from "./messages.ts";
+import { type Command, type GeneratingInit, type Notice, type ProcessLimits, readCommand } from "./messages.ts";
 import { PoolingEngine } from "./pooling/engine.ts";
 import { openFakePoolingKernel } from "./pooling/fake.ts";
 import type { PoolingKernel } from "./pooling/kernel.ts";
@@ -33,22 +33,30 @@ function pooling(kernel: PoolingKernel, limits: EngineLimits): Opened {
   return { limits: kernel.limits, engine: new PoolingEngine(kernel, limits) };
 }
 
-async function generating(kernel: Kernel, limits: EngineLimits): Promise<Opened> {
-  const { algorithm, seed } = limits.prefixCache;
-  return { limits: kernel.limits, engine: new Engine(kernel, limits, await createBlockHasher(algorithm, seed)) };
+async function openKernel(init: GeneratingInit): Promise<Kernel> {
+  if (init.kernel === "fake") return openFakeKernel(init.script);
+  return ((await importNative("kernel")) as NativeModule).openNativeKernel(init.options);
 }
 
-async function open({ kernel: init, limits }: Init): Promise<Opened> {
-  switch (init.kernel) {
+async function generating(init: GeneratingInit, { draft: small, limits }: Init): Promise<Opened> {
+  const kernel = await openKernel(init);
+  const { algorithm, seed } = limits.prefixCache;
+  const draft = small === undefined ? {} : { draft: await openKernel(small) };
+  const engine = new Engine(kernel, limits, await createBlockHasher(algorithm, seed), draft);
+  return { limits: kernel.limits, engine };
+}
+
+async function open(init: Init): Promise<Opened> {
+  const { kernel, limits } = init;
+  switch (kernel.kernel) {
     case "fake":
-      return generating(openFakeKernel(init.script), limits);
     case "native":
-      return generating(((await importNative("kernel")) as NativeModule).openNativeKernel(init.options), limits);
+      return generating(kernel, init);
     case "fake-pooling":
-      return pooling(openFakePoolingKernel(init.script), limits);
+      return pooling(openFakePoolingKernel(kernel.script), limits);
     case "native-pooling": {
       const native = (await importNative("pooling-kernel")) as NativePoolingModule;
-      return pooling(native.openNativePoolingKernel(init.options), limits);
+      return pooling(native.openNativePoolingKernel(kernel.options), limits);
     }
   }
 }

@@ -2,11 +2,12 @@
  * One stream of tokens in the engine: what it was asked for, what it holds, how far the kernel has computed it.
  *
  * Invariants: 0 ≤ computed < length while it lives; slot ≥ 0 exactly while running; numbers that follow from others
- * are getters. Written by scheduler.ts and placement.ts (state, slot), step.ts (computed), settle.ts (output) and prefix/chain.ts
+ * are getters. Written by scheduler.ts and placement.ts (state, slot), step.ts and placement.ts (computed), settle.ts (output) and prefix/chain.ts
  * (blocks) only.
  */
-import type { PositionLogprobs } from "#core/generate.ts";
+import type { AdapterReference, PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
+import { NO_ADAPTER } from "./kernel.ts";
 import type { BlockHash } from "./prefix/hash.ts";
 import type { SequenceSampler } from "./sampler/sampler.ts";
 
@@ -32,6 +33,10 @@ export interface SequenceInit {
   readonly arrived: number;
   /** Root of the sequence's cached blocks; two salts never share one. */
   readonly cacheSalt: string;
+  /** Whose share of the engine it draws on, and how large that is against others; > 0. */
+  readonly share: string;
+  readonly weight: number;
+  readonly adapter: AdapterReference | undefined;
   /** Whether other samples of the request have the same prompt. */
   readonly shared: boolean;
 }
@@ -45,6 +50,12 @@ export class Sequence {
   readonly priority: number;
   readonly clock: SequenceClock;
   readonly cacheSalt: string;
+  readonly share: string;
+  readonly weight: number;
+  /** The kernel's number of the LoRA adapter that computes it; NO_ADAPTER = the model itself. */
+  readonly adapter: number;
+  /** Its name, for the names of blocks. */
+  readonly adapterName: string | undefined;
   readonly shared: boolean;
   /** Names of the full blocks of known tokens, as far as they were made (prefix/chain.ts). */
   readonly blocks: BlockHash[] = [];
@@ -61,6 +72,10 @@ export class Sequence {
   computed = 0;
   /** Prompt tokens that were found computed when it was first seated; -1 = not yet. */
   cached = -1;
+  /** Prompt tokens that stand in the engine's total: each once, however often it is computed. */
+  promptCounted = 0;
+  /** Guesses of what comes after the last token, for this step alone (speculation/). */
+  draft: number[] = [];
   /** Made at the first draw, so that a waiting sequence costs no sampler state. */
   sampler: SequenceSampler | undefined;
 
@@ -72,6 +87,10 @@ export class Sequence {
     this.sampling = init.sampling;
     this.priority = init.priority;
     this.cacheSalt = init.cacheSalt;
+    this.share = init.share;
+    this.weight = init.weight;
+    this.adapter = init.adapter?.number ?? NO_ADAPTER;
+    this.adapterName = init.adapter?.name;
     this.shared = init.shared;
     this.clock = { arrived: init.arrived, admitted: 0, firstToken: 0 };
     // The prompt is the same for all samples: the first one reports it.
@@ -98,14 +117,16 @@ export class Sequence {
     return this.promptLogprobs === undefined ? 0 : this.prompt.length - this.promptLogprobs.length;
   }
 
+  /** Beyond what is known: the guesses. */
   tokenAt(position: number): number {
     const index = position - this.prompt.length;
-    return (index < 0 ? this.prompt[position] : this.output[index]) as number;
+    if (index < 0) return this.prompt[position] as number;
+    return (index < this.output.length ? this.output[index] : this.draft[index - this.output.length]) as number;
   }
 
   /** Whether the logits of this position are wanted: the next token is unknown, or its logprob is asked for. */
   wantsRow(position: number): boolean {
-    if (position === this.length - 1) return true;
+    if (position >= this.length - 1) return true;
     const known = this.promptLogprobs?.length ?? Infinity;
     return position + 1 >= known && position + 1 < this.prompt.length;
   }

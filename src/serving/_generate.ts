@@ -8,7 +8,7 @@
 import { randomUUID } from "node:crypto";
 import type { CallEvent, OutputOptions, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
-import type { FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs } from "#core/generate.ts";
+import type { FairShare, FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
 import { merge } from "./merge.ts";
 import type { ServedModel } from "./models.ts";
@@ -44,19 +44,13 @@ export interface Work {
   readonly observer: ServingObserver;
   /** Tenant's part and the client's, already joined. */
   readonly cacheSalt: string;
+  readonly share: FairShare;
 }
 
 /** @throws Fault as Backend.generate does */
 export async function* generate(work: Work, signal: AbortSignal): AsyncGenerator<CallEvent> {
   const run = new Run(work, signal);
-  const start: CallEvent = {
-    type: "start",
-    model: work.model.names[0],
-    prompts: work.prompts.map(({ tokens, text }) => ({
-      tokenIds: Array.from(tokens),
-      ...(text === undefined ? {} : { text }),
-    })),
-  };
+  const start = startEvent(work);
   let started = false;
   for await (const event of run.events()) {
     if (!started) yield start;
@@ -65,6 +59,32 @@ export async function* generate(work: Work, signal: AbortSignal): AsyncGenerator
   }
   if (signal.aborted) throw new Fault("cancelled", "The request was cancelled.");
   yield { type: "usage", usage: run.usage(), final: true };
+}
+
+/** What is known before any token. */
+export function startEvent(work: Work): CallEvent {
+  return {
+    type: "start",
+    model: work.model.names[0],
+    prompts: work.prompts.map(({ tokens, text }) => ({
+      tokenIds: Array.from(tokens),
+      ...(text === undefined ? {} : { text }),
+    })),
+  };
+}
+
+/** What a request to the engine has of the call that it belongs to. */
+export function engineRequest(work: Work, prompt: Int32Array, sampling: SamplingParams): GenerateRequest {
+  return {
+    id: randomUUID(),
+    prompt,
+    sampling,
+    samples: 1,
+    priority: work.output.priority,
+    cacheSalt: work.cacheSalt,
+    share: work.share,
+    ...(work.model.lora === undefined ? {} : { adapter: work.model.lora.adapter }),
+  };
 }
 
 /** "began": the engine has worked on a prompt; nothing to print. */
@@ -142,19 +162,12 @@ class Run {
 
   private request(prompt: PromptWork, s: number): GenerateRequest {
     const { promptLogprobs, seed, ...sampling } = prompt.sampling;
-    return {
-      id: randomUUID(),
-      prompt: prompt.tokens,
-      sampling: {
-        ...sampling,
-        ...(seed === undefined ? {} : { seed: seed + s }),
-        // The prompt is the same for every sample.
-        ...(promptLogprobs === undefined || s > 0 ? {} : { promptLogprobs }),
-      },
-      samples: 1,
-      priority: this.work.output.priority,
-      cacheSalt: this.work.cacheSalt,
-    };
+    return engineRequest(this.work, prompt.tokens, {
+      ...sampling,
+      ...(seed === undefined ? {} : { seed: seed + s }),
+      // The prompt is the same for every sample.
+      ...(promptLogprobs === undefined || s > 0 ? {} : { promptLogprobs }),
+    });
   }
 
   private *answer(event: GenerationEvent, at: Sample): Generator<RunEvent> {

@@ -84,9 +84,9 @@ function poolingFacts(header: GgufHeader): PoolingFacts {
   };
 }
 
-function classesOf({ architecture, headTensors, labels }: GgufHeader): number {
-  if (OUTPUT_HEADS.has(architecture) && headTensors.has("cls.output.weight")) return Math.max(1, labels.length);
-  const single = SINGLE_HEADS.has(architecture) && headTensors.has("cls.weight");
+function classesOf({ architecture, tensors, labels }: GgufHeader): number {
+  if (OUTPUT_HEADS.has(architecture) && tensors.has("cls.output.weight")) return Math.max(1, labels.length);
+  const single = SINGLE_HEADS.has(architecture) && tensors.has("cls.weight");
   return single && labels.length <= 1 ? 1 : 0;
 }
 

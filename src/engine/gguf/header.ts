@@ -12,28 +12,36 @@ import { GgufError } from "./errors.ts";
 
 export type GgufScalar = number | boolean | string;
 
+export interface TensorInfo {
+  /** ggml order: the first is the row length. */
+  readonly shape: readonly number[];
+  /** ggml's type number. */
+  readonly type: number;
+}
+
 export interface GgufHeader {
   readonly version: number;
   readonly architecture: string;
   /** Scalar metadata; arrays are only counted (`arrayLengths`). */
   readonly metadata: ReadonlyMap<string, GgufScalar>;
+  /** The format's type number of each scalar: libllama ends the process where it expects another one. */
+  readonly scalarTypes: ReadonlyMap<string, number>;
   readonly arrayLengths: ReadonlyMap<string, number>;
   /** Of a classifier (`<architecture>.classifier.output_labels`); empty for others. */
   readonly labels: readonly string[];
-  /** Names of the tensors of a classifier head: `cls` and what begins with `cls.`. */
-  readonly headTensors: ReadonlySet<string>;
-  readonly tensorCount: number;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Elements of all tensors. */
   readonly parameters: number;
   readonly fileBytes: number;
 }
 
 const MAX_METADATA = 65_536;
-const MAX_TENSORS = 1_000_000;
+const MAX_TENSORS = 65_536;
 const MAX_KEY_BYTES = 65_535;
+/** GGML_MAX_NAME, with its final NUL. */
+const MAX_TENSOR_NAME = 63;
 const MAX_TEXT_BYTES = 16 << 20;
 const MAX_ARRAY = 16_000_000;
-const MAX_HEAD_TENSORS = 64;
 const MAX_LABELS = 65_536;
 const MAX_LABEL_BYTES = 4096;
 const LABELS = /\.classifier\.output_labels$/;
@@ -55,28 +63,32 @@ const FIXED_BYTES: Readonly<Record<number, number>> = {
   12: 8,
 };
 
-/** @throws GgufError | Error (ENOENT and kin) */
-export function readGgufHeader(path: string): GgufHeader {
+/** What a header is to be, judged by its metadata before its tensors are read. @returns the architecture @throws GgufError */
+export type Judge = (metadata: ReadonlyMap<string, GgufScalar>) => string;
+
+/** @param judge a model that this server can serve, unless told otherwise. @throws GgufError | Error (ENOENT and kin) */
+export function readGgufHeader(path: string, judge: Judge = judgeModel): GgufHeader {
   const fd = openSync(path, "r");
   try {
     const stat = fstatSync(fd);
     if (!stat.isFile()) throw new GgufError("not-gguf", "this is not a file");
-    return parse(new FileReader(fd, stat.size));
+    return parse(new FileReader(fd, stat.size), judge);
   } finally {
     closeSync(fd);
   }
 }
 
-function parse(reader: FileReader): GgufHeader {
+function parse(reader: FileReader, judge: Judge): GgufHeader {
   const version = readPreamble(reader);
   const tensorCount = bounded(reader.u64(), MAX_TENSORS, "tensors");
   const metadataCount = bounded(reader.u64(), MAX_METADATA, "metadata keys");
   const metadata = new Map<string, GgufScalar>();
+  const scalarTypes = new Map<string, number>();
   const arrayLengths = new Map<string, number>();
   const labels: string[] = [];
-  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, arrayLengths, labels);
+  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, scalarTypes, arrayLengths, labels);
   const architecture = judge(metadata);
-  const { end, parameters, headTensors } = readTensors(reader, tensorCount);
+  const { end, parameters, tensors } = readTensors(reader, tensorCount);
   const alignment = metadata.get("general.alignment") ?? 32;
   if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20)
     throw new GgufError("malformed", "general.alignment is absurd");
@@ -88,7 +100,7 @@ function parse(reader: FileReader): GgufHeader {
     );
   }
   const fileBytes = reader.size;
-  return { version, architecture, metadata, arrayLengths, labels, headTensors, tensorCount, parameters, fileBytes };
+  return { version, architecture, metadata, scalarTypes, arrayLengths, labels, tensors, parameters, fileBytes };
 }
 
 function readPreamble(reader: FileReader): number {
@@ -108,6 +120,7 @@ function bounded(value: number, limit: number, what: string): number {
 function readEntry(
   reader: FileReader,
   metadata: Map<string, GgufScalar>,
+  types: Map<string, number>,
   arrays: Map<string, number>,
   labels: string[],
 ): void {
@@ -115,7 +128,10 @@ function readEntry(
   if (metadata.has(key) || arrays.has(key)) throw new GgufError("malformed", "a metadata key stands twice");
   const type = reader.u32();
   if (type === ARRAY) arrays.set(key, LABELS.test(key) ? readLabels(reader, labels) : skipArray(reader));
-  else metadata.set(key, readScalar(reader, type));
+  else {
+    metadata.set(key, readScalar(reader, type));
+    types.set(key, type);
+  }
 }
 
 function readScalar(reader: FileReader, type: number): GgufScalar {
@@ -169,7 +185,7 @@ function readLabels(reader: FileReader, labels: string[]): number {
   return count;
 }
 
-function judge(metadata: ReadonlyMap<string, GgufScalar>): string {
+function judgeModel(metadata: ReadonlyMap<string, GgufScalar>): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
   if (!ARCHITECTURES.has(architecture) && !ENCODERS.has(architecture))
@@ -184,42 +200,47 @@ function printable(name: string): string {
   return name.replace(/[^\x20-\x7e]/g, "?").slice(0, 64);
 }
 
+/** `end`: of the last tensor, relative to the data section. */
 interface Tensors {
-  /** Of the last one, relative to the data section. */
   readonly end: number;
-  /** Elements of all. */
+  /** Elements in all. */
   readonly parameters: number;
-  readonly headTensors: ReadonlySet<string>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
 }
 
 function readTensors(reader: FileReader, count: number): Tensors {
-  const headTensors = new Set<string>();
   let end = 0;
   let parameters = 0;
+  const tensors = new Map<string, TensorInfo>();
   for (let i = 0; i < count; i++) {
-    const name = reader.text(MAX_KEY_BYTES);
-    if (headTensors.size < MAX_HEAD_TENSORS && /^cls(\.|$)/.test(name)) headTensors.add(name);
-    const elements = readShape(reader);
+    const name = reader.text(MAX_TENSOR_NAME);
+    if (tensors.has(name)) throw new GgufError("malformed", "two tensors have one name");
+    const shape = readShape(reader);
+    const elements = shape.reduce((product, size) => product * size, 1);
     const type = reader.u32();
     const block = TENSOR_TYPES[type];
     if (block === undefined) throw new GgufError("unsupported", `tensor type ${type} is not supported`);
     const offset = reader.u64();
-    if (elements % block[0] !== 0) throw new GgufError("malformed", "a tensor's size does not fit its type");
+    if ((shape[0] ?? 1) % block[0] !== 0) throw new GgufError("malformed", "a tensor's rows do not fit its type");
     end = Math.max(end, offset + (elements / block[0]) * block[1]);
     parameters += elements;
     if (!Number.isSafeInteger(end)) throw new GgufError("malformed", "a tensor lies beyond any file");
+    tensors.set(name, { shape, type });
   }
-  return { end, parameters, headTensors };
+  return { end, parameters, tensors };
 }
 
-function readShape(reader: FileReader): number {
+function readShape(reader: FileReader): number[] {
   const dimensions = reader.u32();
   if (dimensions > MAX_DIMENSIONS) throw new GgufError("malformed", `a tensor has ${dimensions} dimensions`);
+  const shape: number[] = [];
   let elements = 1;
   for (let d = 0; d < dimensions; d++) {
-    elements *= reader.u64();
+    const size = reader.u64();
+    shape.push(size);
+    elements *= size;
     if (elements === 0 || !Number.isSafeInteger(elements))
       throw new GgufError("malformed", "a tensor's shape is absurd");
   }
-  return elements;
+  return shape;
 }

@@ -27,6 +27,11 @@ export interface Library {
   memory(context: Pointer): Pointer;
   removeTokens(memory: Pointer, sequence: number, from: number, to: number): boolean;
   copySequence(memory: Pointer, from: number, to: number, start: number, end: number): void;
+  stateSize(context: Pointer, sequence: number): number;
+  /** Bytes written. */
+  saveState(context: Pointer, out: Uint8Array, size: number, sequence: number): number;
+  /** Bytes read; 0: the sequence holds nothing now. */
+  restoreState(context: Pointer, data: Uint8Array, size: number, sequence: number): number;
   clearMemory(memory: Pointer, data: boolean): void;
   decode(context: Pointer, batch: Struct): number;
   /** Null before a sequence was pooled. */
@@ -38,6 +43,10 @@ export interface Library {
   classLabel(model: Pointer, index: number): string | null;
   trainedContext(model: Pointer): number;
   logits(context: Pointer): Pointer;
+  loadAdapter(model: Pointer, path: string): Pointer | null;
+  freeAdapter(adapter: Pointer): void;
+  /** As many adapters as scales. */
+  setAdapters(context: Pointer, adapters: readonly Pointer[], count: number, scales: Float32Array): number;
   vocabulary(model: Pointer): Pointer;
   vocabularySize(vocabulary: Pointer): number;
   tokenText(vocabulary: Pointer, token: number): string;
@@ -120,6 +129,11 @@ function bind(llama: LibraryHandle): Library {
     memory: f("void *llama_get_memory(void *context)"),
     removeTokens: f("bool llama_memory_seq_rm(void *memory, int32_t sequence, int32_t from, int32_t to)"),
     copySequence: f("void llama_memory_seq_cp(void *memory, int32_t from, int32_t to, int32_t start, int32_t end)"),
+    stateSize: f("size_t llama_state_seq_get_size(void *context, int32_t sequence)"),
+    saveState: f("size_t llama_state_seq_get_data(void *context, _Out_ uint8_t *out, size_t size, int32_t sequence)"),
+    restoreState: f(
+      "size_t llama_state_seq_set_data(void *context, const uint8_t *data, size_t size, int32_t sequence)",
+    ),
     clearMemory: f("void llama_memory_clear(void *memory, bool data)"),
     pooled: f("void *llama_get_embeddings_seq(void *context, int32_t sequence)"),
     embeddings: f("void *llama_get_embeddings(void *context)"),
@@ -129,6 +143,9 @@ function bind(llama: LibraryHandle): Library {
     trainedContext: f("int32_t llama_model_n_ctx_train(void *model)"),
     decode: f("int32_t llama_decode(void *context, llama_batch batch)"),
     logits: f("void *llama_get_logits(void *context)"),
+    loadAdapter: f("void *llama_adapter_lora_init(void *model, const char *path)"),
+    freeAdapter: f("void llama_adapter_lora_free(void *adapter)"),
+    setAdapters: f("int32_t llama_set_adapters_lora(void *context, void **adapters, size_t count, float *scales)"),
     vocabulary: f("void *llama_model_get_vocab(void *model)"),
     vocabularySize: f("int32_t llama_vocab_n_tokens(void *vocabulary)"),
     tokenText: f("const char *llama_vocab_get_text(void *vocabulary, int32_t token)"),

@@ -18,7 +18,8 @@ import { modelFacts, type PoolingFacts } from "#engine/gguf/facts.ts";
 import { readGgufHeader } from "#engine/gguf/header.ts";
 import { KernelError } from "#engine/kernel.ts";
 import { checkSequences, type PoolingKernel, type PoolingLimits, type PoolingOutput } from "#engine/pooling/kernel.ts";
-import { BatchBuffers, MAX_SEQUENCES } from "./kernel.ts";
+import { BatchBuffers } from "./batch-buffers.ts";
+import { MAX_SEQUENCES } from "./kernel.ts";
 import type { Pointer } from "./library.ts";
 import { type OpenModel, openModel } from "./model.ts";
 

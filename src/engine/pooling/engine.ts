@@ -61,6 +61,13 @@ export class PoolingEngine {
     this.#report.failures.push({ request, kind: "invalid_request", message: "this model does not generate" });
   }
 
+  /** The parent has none to load: the app refuses adapters of a pooling model at start. @throws KernelError invalid */
+  loadAdapter(): void {
+    throw new KernelError("invalid", "adapters are for models that generate");
+  }
+
+  unloadAdapter(): void {}
+
   /** Drops a request; nothing more is said about it. Unknown ones are ignored: it may just have ended. */
   abort(request: number): void {
     this.#open.delete(request);
@@ -95,6 +102,9 @@ export class PoolingEngine {
       preemptions: 0,
       prefixQueries: 0,
       prefixHits: 0,
+      drafts: 0,
+      draftTokens: 0,
+      acceptedTokens: [],
     };
   }
 
