@@ -137,6 +137,20 @@ export const SETTINGS = {
     doc: "How reasoning is split from the answer; auto looks at the chat template.",
   }),
 
+  runner: choice("auto", ["auto", "generate", "pooling"], {
+    section: MODEL,
+    doc: "What the model is run for: text, or numbers (embeddings, scores, classes); auto looks at its header.",
+  }),
+  poolerConfig: string(undefined, "json", {
+    section: MODEL,
+    doc: "JSON object for pooling: pooling_type (MEAN, CLS, LAST, ALL), use_activation or normalize, dimensions, task.",
+    flags: ["override-pooler-config"],
+  }),
+  hfOverrides: string(undefined, "json", {
+    section: MODEL,
+    doc: "JSON object of what the header cannot say: is_matryoshka, matryoshka_dimensions.",
+  }),
+
   enableLora: switched(false, {
     section: LORA,
     doc: "Serve LoRA adapters of the model, each under a name of its own.",

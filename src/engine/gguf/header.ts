@@ -7,7 +7,7 @@
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { FileReader } from "./_reader.ts";
 import { TENSOR_TYPES } from "./_tensor-types.ts";
-import { ARCHITECTURES } from "./architectures.ts";
+import { ARCHITECTURES, ENCODERS } from "./architectures.ts";
 import { GgufError } from "./errors.ts";
 
 export type GgufScalar = number | boolean | string;
@@ -27,6 +27,8 @@ export interface GgufHeader {
   /** The format's type number of each scalar: libllama ends the process where it expects another one. */
   readonly scalarTypes: ReadonlyMap<string, number>;
   readonly arrayLengths: ReadonlyMap<string, number>;
+  /** Of a classifier (`<architecture>.classifier.output_labels`); empty for others. */
+  readonly labels: readonly string[];
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Elements of all tensors. */
   readonly parameters: number;
@@ -40,6 +42,9 @@ const MAX_KEY_BYTES = 65_535;
 const MAX_TENSOR_NAME = 63;
 const MAX_TEXT_BYTES = 16 << 20;
 const MAX_ARRAY = 16_000_000;
+const MAX_LABELS = 65_536;
+const MAX_LABEL_BYTES = 4096;
+const LABELS = /\.classifier\.output_labels$/;
 const MAX_DIMENSIONS = 4;
 const MAGIC = 0x46554747; // "GGUF", little-endian
 const STRING = 8;
@@ -80,7 +85,8 @@ function parse(reader: FileReader, judge: Judge): GgufHeader {
   const metadata = new Map<string, GgufScalar>();
   const scalarTypes = new Map<string, number>();
   const arrayLengths = new Map<string, number>();
-  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, scalarTypes, arrayLengths);
+  const labels: string[] = [];
+  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, scalarTypes, arrayLengths, labels);
   const architecture = judge(metadata);
   const { end, parameters, tensors } = readTensors(reader, tensorCount);
   const alignment = metadata.get("general.alignment") ?? 32;
@@ -94,7 +100,7 @@ function parse(reader: FileReader, judge: Judge): GgufHeader {
     );
   }
   const fileBytes = reader.size;
-  return { version, architecture, metadata, scalarTypes, arrayLengths, tensors, parameters, fileBytes };
+  return { version, architecture, metadata, scalarTypes, arrayLengths, labels, tensors, parameters, fileBytes };
 }
 
 function readPreamble(reader: FileReader): number {
@@ -116,11 +122,12 @@ function readEntry(
   metadata: Map<string, GgufScalar>,
   types: Map<string, number>,
   arrays: Map<string, number>,
+  labels: string[],
 ): void {
   const key = reader.text(MAX_KEY_BYTES);
   if (metadata.has(key) || arrays.has(key)) throw new GgufError("malformed", "a metadata key stands twice");
   const type = reader.u32();
-  if (type === ARRAY) arrays.set(key, skipArray(reader));
+  if (type === ARRAY) arrays.set(key, LABELS.test(key) ? readLabels(reader, labels) : skipArray(reader));
   else {
     metadata.set(key, readScalar(reader, type));
     types.set(key, type);
@@ -171,10 +178,17 @@ function skipArray(reader: FileReader): number {
   return count;
 }
 
+function readLabels(reader: FileReader, labels: string[]): number {
+  if (reader.u32() !== STRING) throw new GgufError("malformed", "the labels of a classifier are texts");
+  const count = bounded(reader.u64(), MAX_LABELS, "labels");
+  for (let i = 0; i < count; i++) labels.push(reader.text(MAX_LABEL_BYTES));
+  return count;
+}
+
 function judgeModel(metadata: ReadonlyMap<string, GgufScalar>): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
-  if (!ARCHITECTURES.has(architecture))
+  if (!ARCHITECTURES.has(architecture) && !ENCODERS.has(architecture))
     throw new GgufError("unsupported", `the architecture '${printable(architecture)}' is not supported`);
   const parts = metadata.get("split.count");
   if (typeof parts === "number" && parts > 1)

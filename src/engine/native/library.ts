@@ -3,7 +3,7 @@
  *
  * Source of the declarations: llama.h and ggml-backend.h of llama.cpp v0.5.0. Pointers are koffi's untyped handles.
  * No function here takes a JavaScript callback: compute threads must never enter JavaScript.
- * Used by model.ts, kernel.ts, vocabulary.ts; loaded once per process.
+ * Used by model.ts, kernel.ts, pooling-kernel.ts, vocabulary.ts; loaded once per process.
  */
 import koffi, { type LibraryHandle } from "koffi";
 import { checkLayout, defineStructs } from "./layout.ts";
@@ -35,7 +35,16 @@ export interface Library {
   saveState(context: Pointer, out: Uint8Array, size: number, sequence: number): number;
   /** Bytes read; 0: the sequence holds nothing now. */
   restoreState(context: Pointer, data: Uint8Array, size: number, sequence: number): number;
+  clearMemory(memory: Pointer, data: boolean): void;
   decode(context: Pointer, batch: Struct): number;
+  /** Null before a sequence was pooled. */
+  pooled(context: Pointer, sequence: number): Pointer | null;
+  /** All rows of the last call, where nothing is pooled. */
+  embeddings(context: Pointer): Pointer | null;
+  embeddingSize(model: Pointer): number;
+  classes(model: Pointer): number;
+  classLabel(model: Pointer, index: number): string | null;
+  trainedContext(model: Pointer): number;
   logits(context: Pointer): Pointer;
   loadAdapter(model: Pointer, path: string): Pointer | null;
   freeAdapter(adapter: Pointer): void;
@@ -49,6 +58,10 @@ export interface Library {
   bos(vocabulary: Pointer): number;
   eos(vocabulary: Pointer): number;
   addsBos(vocabulary: Pointer): boolean;
+  addsEos(vocabulary: Pointer): boolean;
+  addsSeparator(vocabulary: Pointer): boolean;
+  separator(vocabulary: Pointer): number;
+  vocabularyType(vocabulary: Pointer): number;
   tokenize(
     vocabulary: Pointer,
     text: Uint8Array,
@@ -142,6 +155,13 @@ function bind(llama: LibraryHandle): Omit<Library, "gpus"> {
     restoreState: f(
       "size_t llama_state_seq_set_data(void *context, const uint8_t *data, size_t size, int32_t sequence)",
     ),
+    clearMemory: f("void llama_memory_clear(void *memory, bool data)"),
+    pooled: f("void *llama_get_embeddings_seq(void *context, int32_t sequence)"),
+    embeddings: f("void *llama_get_embeddings(void *context)"),
+    embeddingSize: f("int32_t llama_model_n_embd_out(void *model)"),
+    classes: f("uint32_t llama_model_n_cls_out(void *model)"),
+    classLabel: f("const char *llama_model_cls_label(void *model, uint32_t index)"),
+    trainedContext: f("int32_t llama_model_n_ctx_train(void *model)"),
     decode: f("int32_t llama_decode(void *context, llama_batch batch)"),
     logits: f("void *llama_get_logits(void *context)"),
     loadAdapter: f("void *llama_adapter_lora_init(void *model, const char *path)"),
@@ -155,6 +175,10 @@ function bind(llama: LibraryHandle): Omit<Library, "gpus"> {
     bos: f("int32_t llama_vocab_bos(void *vocabulary)"),
     eos: f("int32_t llama_vocab_eos(void *vocabulary)"),
     addsBos: f("bool llama_vocab_get_add_bos(void *vocabulary)"),
+    addsEos: f("bool llama_vocab_get_add_eos(void *vocabulary)"),
+    addsSeparator: f("bool llama_vocab_get_add_sep(void *vocabulary)"),
+    separator: f("int32_t llama_vocab_sep(void *vocabulary)"),
+    vocabularyType: f("int32_t llama_vocab_type(void *vocabulary)"),
     tokenize: f(
       "int32_t llama_tokenize(void *vocabulary, const uint8_t *text, int32_t length, _Out_ int32_t *out, int32_t max, bool special, bool parse)",
     ),

@@ -43,6 +43,7 @@ export function openTokenizer(options: TokenizerOptions): OwnedTokenizer {
     bos: vocabulary.bos,
     eos: vocabulary.eos,
     addsBos: vocabulary.addsBos,
+    brackets: vocabulary.brackets,
     endOfTurn: vocabulary.endOfTurn,
     specials: vocabulary.specials,
     maxPieceBytes: vocabulary.maxPieceBytes,
