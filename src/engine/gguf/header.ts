@@ -9,6 +9,7 @@ import { FileReader } from "./_reader.ts";
 import { TENSOR_TYPES } from "./_tensor-types.ts";
 import { ARCHITECTURES } from "./architectures.ts";
 import { GgufError } from "./errors.ts";
+import { judgeMetadata, judgeTensor, type Metadata, type TokenFacts, tokenFacts } from "./judge.ts";
 
 export type GgufScalar = number | boolean | string;
 
@@ -29,7 +30,12 @@ const MAX_TENSORS = 1_000_000;
 const MAX_KEY_BYTES = 65_535;
 const MAX_TEXT_BYTES = 16 << 20;
 const MAX_ARRAY = 16_000_000;
+/** Longer arrays of numbers (scores, token types) are only counted. */
+const MAX_NUMBERS = 4096;
 const MAX_DIMENSIONS = 4;
+/** What a text takes at least: its length. */
+const TEXT_BYTES = 8;
+const TOKENS = "tokenizer.ggml.tokens";
 const MAGIC = 0x46554747; // "GGUF", little-endian
 const STRING = 8;
 const ARRAY = 9;
@@ -63,14 +69,15 @@ function parse(reader: FileReader): GgufHeader {
   const version = readPreamble(reader);
   const tensorCount = bounded(reader.u64(), MAX_TENSORS, "tensors");
   const metadataCount = bounded(reader.u64(), MAX_METADATA, "metadata keys");
-  const metadata = new Map<string, GgufScalar>();
-  const arrayLengths = new Map<string, number>();
-  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, arrayLengths);
+  const found = new Found();
+  for (let i = 0; i < metadataCount; i++) found.readEntry(reader);
+  const { scalars: metadata, arrayLengths } = found;
   const architecture = judge(metadata);
-  const { end, parameters } = readTensors(reader, tensorCount);
+  judgeMetadata(architecture, found);
   const alignment = metadata.get("general.alignment") ?? 32;
   if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20)
     throw new GgufError("malformed", "general.alignment is absurd");
+  const { end, parameters } = readTensors(reader, tensorCount, alignment);
   const dataStart = Math.ceil(reader.offset / alignment) * alignment;
   if (dataStart + end > reader.size) {
     throw new GgufError(
@@ -95,12 +102,38 @@ function bounded(value: number, limit: number, what: string): number {
   return value;
 }
 
-function readEntry(reader: FileReader, metadata: Map<string, GgufScalar>, arrays: Map<string, number>): void {
-  const key = reader.text(MAX_KEY_BYTES);
-  if (metadata.has(key) || arrays.has(key)) throw new GgufError("malformed", "a metadata key stands twice");
-  const type = reader.u32();
-  if (type === ARRAY) arrays.set(key, skipArray(reader));
-  else metadata.set(key, readScalar(reader, type));
+class Found implements Metadata {
+  readonly scalars = new Map<string, GgufScalar>();
+  readonly arrayLengths = new Map<string, number>();
+  readonly numbers = new Map<string, readonly number[]>();
+  tokens: TokenFacts | undefined;
+
+  readEntry(reader: FileReader): void {
+    const key = reader.text(MAX_KEY_BYTES);
+    if (this.scalars.has(key) || this.arrayLengths.has(key))
+      throw new GgufError("malformed", "a metadata key stands twice");
+    const type = reader.u32();
+    if (type === ARRAY) this.arrayLengths.set(key, this.#readArray(reader, key));
+    else this.scalars.set(key, readScalar(reader, type));
+  }
+
+  /** Arrays are walked over, as libllama reads them itself; what has to be judged is kept. None are nested in models. */
+  #readArray(reader: FileReader, key: string): number {
+    const type = reader.u32();
+    const count = bounded(reader.u64(), MAX_ARRAY, "array items");
+    if (type === STRING && count * TEXT_BYTES > reader.size - reader.offset)
+      throw new GgufError("truncated", "the file ends in the middle of its header: it is truncated");
+    if (type === STRING && key === TOKENS)
+      this.tokens = tokenFacts(Array.from({ length: count }, () => reader.bytes(MAX_TEXT_BYTES)));
+    else if (type === STRING) for (let i = 0; i < count; i++) reader.skipText(MAX_TEXT_BYTES);
+    else {
+      const size = FIXED_BYTES[type];
+      if (size === undefined) throw new GgufError("malformed", `an array of type ${type} is not supported`);
+      if (count > MAX_NUMBERS) reader.skip(size * count);
+      else this.numbers.set(key, Array.from({ length: count }, () => Number(readScalar(reader, type))));
+    }
+    return count;
+  }
 }
 
 function readScalar(reader: FileReader, type: number): GgufScalar {
@@ -134,19 +167,6 @@ function readScalar(reader: FileReader, type: number): GgufScalar {
   }
 }
 
-/** Arrays (the vocabulary, mostly) are walked over: libllama reads them itself. Nested arrays do not occur in models. */
-function skipArray(reader: FileReader): number {
-  const type = reader.u32();
-  const count = bounded(reader.u64(), MAX_ARRAY, "array items");
-  if (type === STRING) for (let i = 0; i < count; i++) reader.skipText(MAX_TEXT_BYTES);
-  else {
-    const size = FIXED_BYTES[type];
-    if (size === undefined) throw new GgufError("malformed", `an array of type ${type} is not supported`);
-    reader.skip(size * count);
-  }
-  return count;
-}
-
 function judge(metadata: ReadonlyMap<string, GgufScalar>): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
@@ -163,32 +183,38 @@ function printable(name: string): string {
 }
 
 /** @returns the end of the last tensor, relative to the data section, and the number of elements */
-function readTensors(reader: FileReader, count: number): { end: number; parameters: number } {
+function readTensors(reader: FileReader, count: number, alignment: number): { end: number; parameters: number } {
   let end = 0;
   let parameters = 0;
   for (let i = 0; i < count; i++) {
-    reader.skipText(MAX_KEY_BYTES);
-    const elements = readShape(reader);
+    const name = reader.bytes(MAX_KEY_BYTES);
+    const { elements, dimensions } = readShape(reader);
     const type = reader.u32();
     const block = TENSOR_TYPES[type];
     if (block === undefined) throw new GgufError("unsupported", `tensor type ${type} is not supported`);
+    judgeTensor(name, dimensions, type);
     const offset = reader.u64();
     if (elements % block[0] !== 0) throw new GgufError("malformed", "a tensor's size does not fit its type");
-    end = Math.max(end, offset + (elements / block[0]) * block[1]);
+    if (offset !== Math.ceil(end / alignment) * alignment)
+      throw new GgufError("malformed", "the tensors do not lie one after another");
+    end = offset + (elements / block[0]) * block[1];
     parameters += elements;
     if (!Number.isSafeInteger(end)) throw new GgufError("malformed", "a tensor lies beyond any file");
   }
   return { end, parameters };
 }
 
-function readShape(reader: FileReader): number {
-  const dimensions = reader.u32();
-  if (dimensions > MAX_DIMENSIONS) throw new GgufError("malformed", `a tensor has ${dimensions} dimensions`);
+function readShape(reader: FileReader): { elements: number; dimensions: number } {
+  const count = reader.u32();
+  if (count > MAX_DIMENSIONS) throw new GgufError("malformed", `a tensor has ${count} dimensions`);
   let elements = 1;
-  for (let d = 0; d < dimensions; d++) {
-    elements *= reader.u64();
+  let dimensions = 0;
+  for (let d = 0; d < count; d++) {
+    const size = reader.u64();
+    if (size > 1) dimensions++;
+    elements *= size;
     if (elements === 0 || !Number.isSafeInteger(elements))
       throw new GgufError("malformed", "a tensor's shape is absurd");
   }
-  return elements;
+  return { elements, dimensions };
 }
