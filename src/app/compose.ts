@@ -23,6 +23,7 @@ import { outputMaker } from "#serving/output.ts";
 import { DEFAULT_CAPS, type RequestCaps } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
+import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import { fit, fitThreads, type Sizing } from "./sizing.ts";
@@ -88,20 +89,26 @@ export async function compose(parts: Parts): Promise<Server> {
       prefix_caching_hash_algo: settings.prefixCachingHashAlgo,
     },
   });
-  const tokenizer = openModelTokenizer(source, sizing);
-  const engine = await launch(parts, sizing, metrics, names[0]).catch((error) => {
-    tokenizer.close();
+  // The engine first: what a hostile file does to libllama it does there, and this process only reads what was read.
+  const engine = await launch(parts, sizing, metrics, names[0]);
+  const tokenizer = await openModelTokenizer(source, sizing).catch(async (error) => {
+    await engine.close();
     throw error;
   });
   const template = modelTemplate(chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate);
   served.push(servedModel(settings, names, engine, tokenizer, template));
   let accepting = true;
   const http = await createServer(parts, {
+    engine,
     served,
     metrics,
     accepting: () => accepting,
     print: async () => (await printMetrics(registry)).body,
     observe: registerHttpMetrics(registry),
+  }).catch(async (error) => {
+    await engine.close();
+    tokenizer.close();
+    throw error;
   });
   return {
     http,
@@ -118,7 +125,7 @@ export async function compose(parts: Parts): Promise<Server> {
   };
 }
 
-function openModelTokenizer(source: ModelSource, sizing: Sizing): OwnedTokenizer {
+async function openModelTokenizer(source: ModelSource, sizing: Sizing): Promise<OwnedTokenizer> {
   try {
     return openTokenizer({ modelPath: source.path, maxCharacters: sizing.contextLength * CHARACTERS_PER_TOKEN });
   } catch (error) {
@@ -137,6 +144,7 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     maxBatchTokens: settings.maxNumBatchedTokens,
     threads: fitThreads(source.facts, settings.threads, availableParallelism()),
     gpuLayers: settings.gpuLayers,
+    ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
   };
   const { facts } = source;
   try {
@@ -157,6 +165,7 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
       maxNumBatchedTokens: settings.maxNumBatchedTokens,
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
+      maxAdapters: settings.maxLoras,
       prefixCache: prefixCache(settings),
       startTimeoutMs: settings.engineStartTimeout * 1000,
       stallAfterMs: settings.engineStallTimeout * 1000,
@@ -213,6 +222,7 @@ function servedModel(
 }
 
 interface Inner {
+  readonly engine: EngineHandle;
   readonly served: readonly ServedModel[];
   readonly metrics: VllmMetrics;
   readonly accepting: () => boolean;
@@ -223,15 +233,18 @@ interface Inner {
 async function createServer({ settings, identify, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
+  const models = new Models([first, ...rest]);
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
   let load = (): number => 0;
   const services: Services = {
     serving: {
-      models: new Models([first, ...rest]),
+      models,
       badWordTokens: settings.maxBadWordTokens,
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
-      observerOf: (model) => observers.get(model) ?? inner.metrics.observerOf(model),
+      observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
+      shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },
+    adapters: await loadAdapters(settings, models, first, inner.engine),
     caps: requestCaps(settings),
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
@@ -241,7 +254,9 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
     accepting: inner.accepting,
   };
   const http = await createHttp({
-    routes,
+    routes: routes.filter(
+      ({ switchedBy }) => switchedBy === undefined || (settings.enableLora && settings[switchedBy]),
+    ),
     services,
     identify,
     dialect: openai,

@@ -169,3 +169,28 @@ export function list(placeholder: string, row: Row<readonly string[]>): Setting<
     parse: (raw) => (Array.isArray(raw) ? raw : [raw]).map(text).filter((item) => item !== ""),
   };
 }
+
+const MAX_WEIGHT = 1000;
+
+/** `name=weight`, several; a weight lies in (0, 1000]. */
+export function weights(
+  placeholder: string,
+  row: Row<ReadonlyMap<string, number>>,
+): Setting<ReadonlyMap<string, number>> {
+  return {
+    ...row,
+    fallback: new Map(),
+    placeholder,
+    many: true,
+    parse: (raw) =>
+      new Map(raw instanceof Map ? raw : (Array.isArray(raw) ? raw : [raw]).map((item) => weight(text(item)))),
+  };
+}
+
+function weight(item: string): readonly [string, number] {
+  const match = /^(.+)=(\d+(?:\.\d+)?)$/.exec(item.trim());
+  const value = Number(match?.[2]);
+  if (match === null || value <= 0 || value > MAX_WEIGHT)
+    throw new SettingError(`takes name=weight, with a weight above 0 and up to ${MAX_WEIGHT}`);
+  return [match[1] as string, value];
+}

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { SettingError } from "./kinds.ts";
 import { resolveSettings } from "./resolve.ts";
-import { flagOf, settingRows, variableOf } from "./settings.ts";
+import { flagOf, SETTINGS, settingRows, variableOf } from "./settings.ts";
 
 const file = (text: string): string => {
   const path = join(mkdtempSync(join(tmpdir(), "castellan-config-")), "config.yaml");
@@ -120,4 +120,16 @@ test("every setting has a flag and a variable of its own, a bounded doc, and a d
     assert.ok(row.doc.length > 10 && row.doc.endsWith("."), name);
     if (row.fallback !== undefined) assert.deepEqual(row.parse(row.fallback), row.fallback, name);
   }
+});
+
+test("weights are names with numbers above 0", () => {
+  const { parse } = SETTINGS.tenantWeights;
+  assert.deepEqual(
+    [...parse(["a=2", "b=c=0.5"])],
+    [
+      ["a", 2],
+      ["b=c", 0.5],
+    ],
+  );
+  for (const bad of ["a", "a=", "=1", "a=0", "a=-1", "a=1001", "a=x"]) assert.throws(() => parse([bad]), SettingError);
 });

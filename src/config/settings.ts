@@ -4,7 +4,7 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
-import { bytes, choice, integer, list, type Setting, seconds, string, switched, tokens } from "./kinds.ts";
+import { bytes, choice, integer, list, type Setting, seconds, string, switched, tokens, weights } from "./kinds.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -13,6 +13,7 @@ const GIB = 1024 * MIB;
 const LISTENERS = "Listeners";
 const KEYS = "Keys and state";
 const MODEL = "Model";
+const LORA = "LoRA adapters";
 const ENGINE = "Engine";
 const LIMITS = "Limits of a request";
 const API = "API behaviour";
@@ -124,6 +125,31 @@ export const SETTINGS = {
     doc: "How reasoning is split from the answer; auto looks at the chat template.",
   }),
 
+  enableLora: switched(false, {
+    section: LORA,
+    doc: "Serve LoRA adapters of the model, each under a name of its own.",
+  }),
+  loraModules: list("name=path", {
+    section: LORA,
+    doc: "Adapters to load at start: name=path of a GGUF, or a JSON object with name and path.",
+  }),
+  loraRoots: list("folder", {
+    section: LORA,
+    doc: "Folders that adapters may be loaded from while the server runs; none without it.",
+  }),
+  maxLoras: integer(8, [1, 256], {
+    section: LORA,
+    doc: "Adapters that compute in one step at most; each takes a forward of its own.",
+  }),
+  maxCpuLoras: integer(64, [1, 4096], { section: LORA, doc: "Adapters in memory at most." }),
+  maxLoraRank: integer(16, [1, 512], { section: LORA, doc: "Rank of an adapter at most." }),
+  allowRuntimeLoraUpdating: switched(false, {
+    section: LORA,
+    doc: "Adapters can be loaded and unloaded over the operations listener; needs --enable-lora and --lora-roots.",
+    variables: ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"],
+    loosens: "who decides what the model answers",
+  }),
+
   maxModelLen: tokens([16, 1_048_576], {
     section: ENGINE,
     doc: "Tokens a sequence may hold, prompt and output together.",
@@ -163,7 +189,11 @@ export const SETTINGS = {
   }),
   schedulingPolicy: choice("fcfs", ["fcfs", "priority"], {
     section: ENGINE,
-    doc: "Who waits: first come first served, or the request's priority.",
+    doc: "Who waits: first come first served within a tenant's share, or the request's priority before that.",
+  }),
+  tenantWeights: weights("tenant=weight", {
+    section: ENGINE,
+    doc: "Shares of the engine when there is more work than it can do; a tenant that is not named has 1.",
   }),
   kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], {
     section: ENGINE,

@@ -18,6 +18,25 @@ export interface GenerateRequest {
   readonly priority: number;
   /** Tenant's salt for the root of the prefix cache; two salts never share a block. */
   readonly cacheSalt?: string;
+  /** Whose share of the engine it draws on; requests without one share a share. */
+  readonly share?: FairShare;
+  /** The LoRA adapter that answers; the model itself if absent. */
+  readonly adapter?: AdapterReference;
+}
+
+/** A loaded LoRA adapter. */
+export interface AdapterReference {
+  /** ≥ 1, never used again for another adapter. */
+  readonly number: number;
+  /** Names its blocks in the prefix cache: never the same for two contents. */
+  readonly name: string;
+}
+
+/** A tenant as the engine sees it. Of two that both have work waiting, each gets tokens in proportion to its weight. */
+export interface FairShare {
+  readonly key: string;
+  /** > 0; 1 is the usual one. */
+  readonly weight: number;
 }
 
 /** One token's logprob and its rank among the whole vocabulary (1 = likeliest). Natural logarithm. */

@@ -3,7 +3,7 @@
  */
 
 /** What a key may be used for. A closed list; the policy tables grow with it. */
-export const SCOPES = ["inference", "tokenize", "models:read", "metrics:read", "ops"] as const;
+export const SCOPES = ["inference", "tokenize", "models:read", "metrics:read", "lora:write", "ops"] as const;
 export type Scope = (typeof SCOPES)[number];
 
 export interface Principal {

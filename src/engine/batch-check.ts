@@ -2,14 +2,20 @@
  * Judges a batch before any native call sees it: GGML_ASSERT ends the process, and an out-of-range sequence id is
  * accepted silently by llama.cpp. Pure; used by the kernels.
  */
-import { type Batch, KernelError, type KernelLimits } from "./kernel.ts";
+import { type Batch, KernelError, type KernelLimits, NO_ADAPTER } from "./kernel.ts";
 
 /**
+ * @param adapters those that are loaded
  * @param lengths tokens each slot holds, shape [maxSequences]
  * @returns the number of rows the batch asks for
  * @throws KernelError invalid
  */
-export function checkBatch(batch: Batch, limits: KernelLimits, lengths: Int32Array): number {
+export function checkBatch(
+  batch: Batch,
+  limits: KernelLimits,
+  lengths: Int32Array,
+  adapters: { has(adapter: number): boolean },
+): number {
   const { count } = batch;
   if (!Number.isInteger(count) || count < 1) refuse("a batch holds at least one token");
   if (count > limits.maxBatchTokens || count > batch.tokens.length)
@@ -26,6 +32,7 @@ export function checkBatch(batch: Batch, limits: KernelLimits, lengths: Int32Arr
       position = lengths[slot] as number;
     }
     checkToken(batch, i, position, limits);
+    checkAdapter(batch, i, adapters);
     position++;
     if (batch.outputs[i] !== 0) outputs++;
   }
@@ -38,6 +45,13 @@ function checkToken(batch: Batch, i: number, position: number, limits: KernelLim
   if (batch.positions[i] !== position)
     refuse(`position ${batch.positions[i]} does not go on where the slot ends (${position})`);
   if (position >= limits.contextPerSlot) refuse("the slot's context is full");
+}
+
+function checkAdapter(batch: Batch, i: number, adapters: { has(adapter: number): boolean }): void {
+  const adapter = batch.adapters[i] as number;
+  if (adapter !== NO_ADAPTER && !adapters.has(adapter)) refuse(`adapter ${adapter} is not loaded`);
+  if (i > 0 && batch.slots[i - 1] === batch.slots[i] && batch.adapters[i - 1] !== adapter)
+    refuse("a slot's tokens have different adapters");
 }
 
 /** @throws KernelError invalid: a prefix of so many tokens is not there to be kept or copied */

@@ -6,8 +6,9 @@
  * Invariants: checkIntegrity. Driven by loop.ts in the engine process, and by tests directly.
  */
 import type { Constraint } from "#core/grammar.ts";
+import { AdapterUse } from "./adapter-use.ts";
 import { Grammars, type Matcher } from "./grammar/matcher.ts";
-import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
+import { type Batch, createBatch, type Kernel, KernelError, NO_ADAPTER } from "./kernel.ts";
 import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
@@ -38,6 +39,8 @@ export interface EngineLimits {
   readonly contextLength: number;
   readonly schedulingPolicy: SchedulingPolicy;
   readonly prefixCache: PrefixCacheOptions;
+  /** Adapters that compute in one step at most, each with a forward of its own. Default 1. */
+  readonly maxAdapters?: number;
 }
 
 export class Engine {
@@ -50,6 +53,7 @@ export class Engine {
   readonly #batch: Batch;
   readonly #rules: StopRules;
   readonly #requests = new Requests();
+  readonly #adapters = new AdapterUse();
   readonly #now: () => number;
   /** Made at the first grammar: the vocabulary in order takes memory. */
   #grammars: Grammars | undefined;
@@ -90,6 +94,7 @@ export class Engine {
         maxBatchTokens,
         maxPromptRows: MAX_PROMPT_ROWS,
         policy,
+        maxAdapters: limits.maxAdapters ?? 1,
         prefillBlock: kernel.limits.prefillBlock,
       },
       this.#placement,
@@ -107,15 +112,30 @@ export class Engine {
   submit(submission: Submission): void {
     const { request } = submission;
     const { vocabularySize } = this.#kernel.limits;
+    const adapter = submission.adapter?.number ?? NO_ADAPTER;
     const problem = this.#requests.has(request)
       ? "the request is open already"
-      : problemOf(submission, { vocabularySize, contextLength: this.#rules.contextLength });
+      : !this.#adapters.takes(adapter)
+        ? "the adapter is not loaded"
+        : problemOf(submission, { vocabularySize, contextLength: this.#rules.contextLength });
     if (problem !== undefined) this.#report.failures.push({ request, kind: "invalid_request", message: problem });
     else {
       // Without the cache a prefix is shared within its request and nowhere else.
       const salt = this.#prefixCaching ? {} : { cacheSalt: `request ${request}` };
+      this.#adapters.enter(adapter, submission.samples);
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }
+  }
+
+  /** @throws KernelError invalid, with a reason for people */
+  loadAdapter(adapter: number, path: string): void {
+    this.#kernel.loadAdapter(adapter, path);
+    this.#adapters.add(adapter);
+  }
+
+  /** Takes no new request for it, and forgets it once the last one that uses it ended. Unknown ones are ignored. */
+  unloadAdapter(adapter: number): void {
+    if (this.#adapters.dismiss(adapter)) this.#kernel.unloadAdapter(adapter);
   }
 
   /** Forgets every prefix that no running sequence uses. */
@@ -320,6 +340,7 @@ export class Engine {
 
   /** @param valid whether what was computed may serve others */
   #drop(sequence: Sequence, valid: boolean): void {
+    if (this.#adapters.leave(sequence.adapter)) this.#kernel.unloadAdapter(sequence.adapter);
     if (sequence.state === "running") {
       if (valid && this.#prefixCaching) this.#nameOutput(sequence);
       this.#placement.release(sequence, valid);

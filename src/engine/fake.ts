@@ -5,7 +5,7 @@
  * Called by process.ts (init message `kernel: "fake"`) and by tests.
  */
 import { checkPrefix } from "./batch-check.ts";
-import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits } from "./kernel.ts";
+import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits, NO_ADAPTER } from "./kernel.ts";
 
 /** Plain data, so that it can cross the process border. Forwards count from 1; "crash" aborts the process. */
 export interface FakeScript extends Partial<KernelLimits> {
@@ -16,6 +16,8 @@ export interface FakeScript extends Partial<KernelLimits> {
   readonly cells?: number;
   /** Do not open at all, with this message. */
   readonly refuse?: string;
+  /** Abort while opening, as GGML_ASSERT does. */
+  readonly crashOnOpen?: boolean;
   /** Never finish opening. */
   readonly hangOnOpen?: boolean;
 }
@@ -34,8 +36,9 @@ export const FAKE_LIMITS: KernelLimits = {
   prefillBlock: 1,
 };
 
-/** Added to a token that was computed as part of a prefill block. */
+/** Added to a token that was computed as part of a prefill block, and for each adapter that computed it. */
 const IN_BLOCK = 1 << 24;
+const ADAPTER = 1 << 25;
 
 function mix(hash: number, value: number): number {
   let mixed = Math.imul(hash ^ value, 0x9e3779b1);
@@ -56,6 +59,7 @@ export class FakeKernel implements Kernel {
   readonly #row: FakeRow | undefined;
   readonly #slots: number[][];
   readonly #rows: Float32Array[] = [];
+  readonly #adapters = new Set<number>();
   #forwards = 0;
   #closed = false;
 
@@ -103,6 +107,17 @@ export class FakeKernel implements Kernel {
     );
   }
 
+  /** A path that ends in `bad` is no adapter. */
+  loadAdapter(adapter: number, path: string): void {
+    this.#checkOpen();
+    if (path.endsWith("bad")) throw new KernelError("invalid", "this GGUF is not an adapter");
+    this.#adapters.add(adapter);
+  }
+
+  unloadAdapter(adapter: number): void {
+    this.#adapters.delete(adapter);
+  }
+
   close(): void {
     this.#closed = true;
   }
@@ -111,7 +126,8 @@ export class FakeKernel implements Kernel {
     let used = 0;
     for (let at = 0; at < batch.count; at++) {
       const tokens = this.#slots[batch.slots[at] as number] as number[];
-      tokens.push((batch.tokens[at] as number) + (this.#inBlock(batch, at) ? IN_BLOCK : 0));
+      const how = (this.#inBlock(batch, at) ? IN_BLOCK : 0) + (batch.adapters[at] as number) * ADAPTER;
+      tokens.push((batch.tokens[at] as number) + how);
       if (batch.outputs[at] === 0) continue;
       this.#rows[used] ??= new Float32Array(this.limits.vocabularySize);
       const row = this.#rows[used++] as Float32Array;
@@ -153,6 +169,11 @@ export class FakeKernel implements Kernel {
       slot = here;
       const token = batch.tokens[at] as number;
       if (token < 0 || token >= vocabularySize) throw new KernelError("invalid", `token ${token}`);
+      const adapter = batch.adapters[at] as number;
+      if (adapter !== NO_ADAPTER && !this.#adapters.has(adapter))
+        throw new KernelError("invalid", `adapter ${adapter}`);
+      if (at > 0 && batch.slots[at - 1] === here && batch.adapters[at - 1] !== adapter)
+        throw new KernelError("invalid", `slot ${here} has two adapters`);
       if (batch.positions[at] !== next)
         throw new KernelError("invalid", `position ${batch.positions[at]}, not ${next}`);
       if (++next > contextPerSlot) throw new KernelError("invalid", `slot ${slot} cannot hold ${next} tokens`);
@@ -183,6 +204,7 @@ function misbehave(fault: Exclude<FakeFault, "nan">): void {
 /** What process.ts opens. @throws KernelError when scripted to refuse */
 export function openFakeKernel(script: FakeScript): Kernel {
   if (script.refuse !== undefined) throw new KernelError("failed", script.refuse);
+  if (script.crashOnOpen) misbehave("crash");
   if (script.hangOnOpen) misbehave("hang");
   return new FakeKernel(script);
 }

@@ -23,6 +23,9 @@ export interface KernelLimits {
   readonly prefillBlock: number;
 }
 
+/** The model itself, without any LoRA. */
+export const NO_ADAPTER = 0;
+
 /**
  * The arrays of one forward. Reused between steps: only the first `count` entries count.
  * Invariants: slots ascend; within a slot positions are consecutive and go on where the slot ends; every token
@@ -33,6 +36,8 @@ export interface Batch {
   readonly tokens: Int32Array;
   readonly positions: Int32Array;
   readonly slots: Int32Array;
+  /** The adapter that computes the token; NO_ADAPTER or a loaded one, the same for all of a slot's tokens. */
+  readonly adapters: Int32Array;
   /** 1 where logits are wanted. */
   readonly outputs: Uint8Array;
 }
@@ -43,6 +48,7 @@ export function createBatch(capacity: number): Batch {
     tokens: new Int32Array(capacity),
     positions: new Int32Array(capacity),
     slots: new Int32Array(capacity),
+    adapters: new Int32Array(capacity),
     outputs: new Uint8Array(capacity),
   };
 }
@@ -76,6 +82,13 @@ export interface Kernel {
   copy(from: number, to: number, length: number): void;
   /** Bytes of the text that each token stands for; undefined where it stands for none. Shape: [vocabularySize]. */
   pieces(): readonly (Uint8Array | undefined)[];
+  /**
+   * Reads a LoRA adapter, known by `adapter` (≥ 1, not in use) from then on. Costs a forward of its own in each step
+   * in which it is used. @throws KernelError invalid: the file is no adapter of this model, with a reason for people
+   */
+  loadAdapter(adapter: number, path: string): void;
+  /** Forgets an adapter; unknown ones are ignored. What slots hold of it stays, and is of no use. */
+  unloadAdapter(adapter: number): void;
   /** Tokens the slot holds. */
   length(slot: number): number;
   close(): void;

@@ -9,7 +9,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { EngineLimits } from "./engine.ts";
 import type { KernelLimits } from "./kernel.ts";
-import { type Command, type KernelInit, type Notice, readNotice, type StepMessage } from "./messages.ts";
+import { type Command, type KernelInit, MessageError, type Notice, readNotice, type StepMessage } from "./messages.ts";
 import type { EngineHandle, EngineOptions, LogFunction } from "./options.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -36,6 +36,8 @@ export interface LaunchOptions {
 
 export interface LaunchHandlers {
   onStep(message: StepMessage): void;
+  /** What came of a command that asked. */
+  onAnswer(ask: number, error: string | undefined): void;
   /** The process is gone; said once, and only after `launchProcess` resolved. */
   onExit(reason: string): void;
 }
@@ -123,10 +125,12 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   let problem: string | undefined;
   child.on("message", (value: unknown) => {
     if (gone) return;
-    const message = tryReadStep(value);
-    if (typeof message !== "string") return handlers.onStep(message);
-    problem ??= message;
-    child.kill("SIGKILL");
+    const notice = tryRead(value);
+    if (notice instanceof MessageError) {
+      problem ??= notice.message;
+      child.kill("SIGKILL");
+    } else if (notice.type === "step") handlers.onStep(notice);
+    else handlers.onAnswer(notice.ask, notice.error);
   });
   exited.then((reason) => {
     gone = true;
@@ -134,13 +138,16 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   });
 }
 
-/** The step, or what is wrong with it. */
-function tryReadStep(value: unknown): StepMessage | string {
+type Later = Extract<Notice, { type: "step" | "answer" }>;
+
+/** The notice, or what is wrong with it. */
+function tryRead(value: unknown): Later | MessageError {
   try {
     const notice = readNotice(value);
-    return notice.type === "step" ? notice : `a ${notice.type} message out of turn`;
+    if (notice.type === "step" || notice.type === "answer") return notice;
+    return new MessageError(`a ${notice.type} message out of turn`);
   } catch (error) {
-    return String(error);
+    return new MessageError(String(error));
   }
 }
 

@@ -6,6 +6,7 @@
  * Driven by process.ts, and by tests with a fake port.
  */
 import type { Engine } from "./engine.ts";
+import { KernelError } from "./kernel.ts";
 import type { Command, Notice } from "./messages.ts";
 import { packStep } from "./packed.ts";
 import { type EngineGauges, emptyReport } from "./report.ts";
@@ -41,6 +42,12 @@ export class EngineLoop {
       case "resume":
         this.#engine.setPaused(command.request, command.type === "pause");
         break;
+      case "load-adapter":
+        this.#answer(command.ask, () => this.#engine.loadAdapter(command.adapter, command.path));
+        break;
+      case "unload-adapter":
+        this.#engine.unloadAdapter(command.adapter);
+        break;
       case "ack":
         this.#acknowledged = command.step;
         break;
@@ -50,6 +57,17 @@ export class EngineLoop {
         return;
     }
     this.#wake();
+  }
+
+  #answer(ask: number, act: () => void): void {
+    let error: string | undefined;
+    try {
+      act();
+    } catch (thrown) {
+      if (!(thrown instanceof KernelError)) throw thrown;
+      error = thrown.message;
+    }
+    this.#post({ type: "answer", ask, error });
   }
 
   #wake(): void {

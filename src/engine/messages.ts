@@ -24,6 +24,9 @@ export type Command =
   | { readonly type: "abort"; readonly request: number }
   | { readonly type: "pause"; readonly request: number }
   | { readonly type: "resume"; readonly request: number }
+  /** Answered by an `answer` of the same number. */
+  | { readonly type: "load-adapter"; readonly ask: number; readonly adapter: number; readonly path: string }
+  | { readonly type: "unload-adapter"; readonly adapter: number }
   /** All step messages up to this number were read: the child never runs far ahead of its reader. */
   | { readonly type: "ack"; readonly step: number }
   | { readonly type: "close" };
@@ -54,6 +57,8 @@ export interface PromptMessage {
 export type Notice =
   | { readonly type: "ready"; readonly limits: KernelLimits }
   | { readonly type: "refused"; readonly message: string }
+  /** What came of a command that asked; `error` is for people. */
+  | { readonly type: "answer"; readonly ask: number; readonly error: string | undefined }
   | StepMessage;
 
 /** The two sides do not speak the same language. */
@@ -77,6 +82,8 @@ const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
   abort: { request: isNumber },
   pause: { request: isNumber },
   resume: { request: isNumber },
+  "load-adapter": { ask: isNumber, adapter: isNumber, path: isText },
+  "unload-adapter": { adapter: isNumber },
   ack: { step: isNumber },
   close: {},
 };
@@ -84,6 +91,7 @@ const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
 const NOTICES: Readonly<Record<Notice["type"], Shape>> = {
   ready: { limits: isObject },
   refused: { message: isText },
+  answer: { ask: isNumber },
   step: {
     step: isNumber,
     requests: (value) => value instanceof Float64Array,

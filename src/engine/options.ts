@@ -48,6 +48,13 @@ export interface EngineCounters {
 }
 
 export interface EngineHandle extends Backend {
+  /**
+   * Loads a LoRA adapter under a number that was never used (≥ 1); kept over restarts.
+   * @throws Fault invalid_request with the reason | engine_failed | engine_unavailable | draining
+   */
+  loadAdapter(adapter: number, path: string): Promise<void>;
+  /** Takes no new requests for it; those that use it go on to their end. */
+  unloadAdapter(adapter: number): void;
   counters(): EngineCounters;
   /** The engine process, while there is one. */
   readonly pid: number | undefined;

@@ -4,6 +4,7 @@
  * Invariant: a sequence stands in exactly one request until it is finished; a held one is not yet with the scheduler.
  * Called by engine.ts only.
  */
+import type { AdapterReference, FairShare } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
 import { Sequence } from "./sequence.ts";
 
@@ -17,14 +18,21 @@ export interface Submission {
   readonly priority: number;
   /** The salt at the root of its cached blocks: two salts never share one. */
   readonly cacheSalt?: string;
+  /** Whose share of the engine it draws on; requests without one share a share. */
+  readonly share?: FairShare;
+  /** A loaded adapter; the model itself if absent. */
+  readonly adapter?: AdapterReference;
 }
+
+const NO_SHARE: FairShare = { key: "", weight: 1 };
 
 /** Why a request cannot run, or undefined. Bounds in tokens. */
 export function problemOf(
-  { prompt, samples }: Submission,
+  { prompt, samples, share }: Submission,
   bounds: { readonly contextLength: number; readonly vocabularySize: number },
 ): string | undefined {
   const { contextLength, vocabularySize } = bounds;
+  if (share !== undefined && !(share.weight > 0 && share.weight < Infinity)) return "a share has a weight above 0";
   if (samples < 1) return "a request has at least one sample";
   if (prompt.length < 1) return "the prompt has no tokens";
   if (prompt.length > contextLength)
@@ -42,13 +50,15 @@ export class Requests {
   #arrivals = 0;
 
   /** Opens a request; returns the sequences that may run now. @param arrived seconds */
-  open({ request, prompt, sampling, samples, priority, cacheSalt = "" }: Submission, arrived: number): Sequence[] {
+  open(submission: Submission, arrived: number): Sequence[] {
+    const { request, prompt, sampling, samples, priority, adapter, cacheSalt = "" } = submission;
+    const { key: share, weight } = submission.share ?? NO_SHARE;
+    const shared = samples > 1;
     const sequences: Sequence[] = [];
     for (let sample = 0; sample < samples; sample++) {
       const order = this.#arrivals++;
-      sequences.push(
-        new Sequence({ request, sample, order, prompt, sampling, priority, arrived, cacheSalt, shared: samples > 1 }),
-      );
+      const whose = { cacheSalt, share, weight, adapter, shared };
+      sequences.push(new Sequence({ request, sample, order, prompt, sampling, priority, arrived, ...whose }));
     }
     this.#open.set(request, new Set(sequences));
     this.#unreported.add(request);

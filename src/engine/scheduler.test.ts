@@ -24,10 +24,18 @@ const LIMITS: SchedulerLimits = {
   maxBatchTokens: 10,
   maxPromptRows: 3,
   policy: "fcfs",
+  maxAdapters: 2,
   prefillBlock: 1,
 };
 
-function sequenceOf(order: number, length: number, priority = 0, promptLogprobs = false): Sequence {
+function sequenceOf(
+  order: number,
+  length: number,
+  priority = 0,
+  promptLogprobs = false,
+  share = "",
+  weight = 1,
+): Sequence {
   const sampling = promptLogprobs ? { ...NEUTRAL_SAMPLING, promptLogprobs: 0 } : NEUTRAL_SAMPLING;
   const prompt = new Int32Array(length);
   return new Sequence({
@@ -39,6 +47,9 @@ function sequenceOf(order: number, length: number, priority = 0, promptLogprobs 
     priority,
     arrived: 0,
     cacheSalt: "",
+    share,
+    weight,
+    adapter: undefined,
     shared: false,
   });
 }
@@ -146,6 +157,7 @@ describe("Scheduler", () => {
       maxBatchTokens: fc.integer({ min: 5, max: 12 }),
       maxPromptRows: fc.constant(3),
       policy: fc.constantFrom("fcfs" as const, "priority" as const),
+      maxAdapters: fc.constant(1),
       prefillBlock: fc.constant(1),
     });
     fc.assert(

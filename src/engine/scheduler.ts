@@ -4,14 +4,18 @@
  *
  * Rules, in order:
  *  1. every decoding sequence gets its one token, so that no prompt ever makes a running answer wait;
- *  2. running prompts get what is left, first come first served (or by priority), in chunks;
- *  3. waiting sequences are admitted while there is a slot and budget left; one whose prompt starts like a running
- *     prompt waits until it can take that over;
+ *  2. running prompts get what is left, in chunks: by priority where that is the policy, then fairly between shares,
+ *     then first come first served;
+ *  3. waiting sequences are admitted in that order while there is a slot and budget left; one whose prompt starts like
+ *     a running prompt waits until it can take that over;
+ *     where as many adapters run as may, the next one waits, and those behind it with an adapter too;
  *  4. a paused sequence (slow reader) gets nothing and keeps its slot.
  *
- * Invariants (checkIntegrity): waiting is sorted; the plan never exceeds the budget. Rule 1 always fits, because there
+ * Invariants (checkIntegrity): the queue's; the plan never exceeds the budget. Rule 1 always fits, because there
  * are no more slots than tokens in the budget. Called by engine.ts only.
  */
+import { FairQueue } from "./fair-queue.ts";
+import { NO_ADAPTER } from "./kernel.ts";
 import type { Placement } from "./placement.ts";
 import type { Sequence } from "./sequence.ts";
 
@@ -26,6 +30,8 @@ export interface SchedulerLimits {
   /** Rows of prompt logprobs in one step: each costs a pass over the vocabulary. */
   readonly maxPromptRows: number;
   readonly policy: SchedulingPolicy;
+  /** Adapters that compute in one step, ≥ 1: each takes a forward of its own. */
+  readonly maxAdapters: number;
   /** As KernelLimits.prefillBlock; maxBatchTokens leaves room for one beside a token a sequence. */
   readonly prefillBlock: number;
 }
@@ -39,7 +45,7 @@ const MAX_PASSED_OVER = 64;
 export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #placement: Placement;
-  readonly #waiting: Sequence[] = [];
+  readonly #waiting: FairQueue;
 
   constructor(limits: SchedulerLimits, placement: Placement) {
     if (limits.maxSequences < 1 || limits.maxSequences > limits.maxBatchTokens) {
@@ -47,36 +53,29 @@ export class Scheduler {
     }
     this.#limits = limits;
     this.#placement = placement;
+    this.#waiting = new FairQueue((a, b) => (limits.policy === "priority" ? a.priority - b.priority : 0));
   }
 
   get waitingCount(): number {
-    return this.#waiting.length;
+    return this.#waiting.count;
   }
 
   /** Queues a new sequence, or one that lost its slot, at its place. */
   enqueue(sequence: Sequence): void {
     sequence.state = "waiting";
-    let low = 0;
-    let high = this.#waiting.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.#compare(this.#waiting[middle] as Sequence, sequence) < 0) low = middle + 1;
-      else high = middle;
-    }
-    this.#waiting.splice(low, 0, sequence);
+    this.#waiting.add(sequence, this.#placement.running);
   }
 
   /** Forgets a waiting sequence. */
   dequeue(sequence: Sequence): void {
-    const at = this.#waiting.indexOf(sequence);
-    if (at >= 0) this.#waiting.splice(at, 1);
+    this.#waiting.remove(sequence);
   }
 
   /** The running sequence that gives way when the kernel is full: the one that would be served last. */
   victim(): Sequence | undefined {
     let last: Sequence | undefined;
     for (const sequence of this.#placement.running) {
-      if (last === undefined || this.#compare(last, sequence) < 0) last = sequence;
+      if (last === undefined || this.#waiting.compare(last, sequence) < 0) last = sequence;
     }
     return last;
   }
@@ -91,9 +90,10 @@ export class Scheduler {
       else {
         plan.set(sequence, 1);
         budget.tokens--;
+        this.#waiting.charge(sequence, 1);
       }
     }
-    prefills.sort((a, b) => this.#compare(a, b));
+    prefills.sort((a, b) => this.#waiting.compare(a, b));
     for (const sequence of prefills) this.#grant(sequence, plan, budget);
     this.#admit(plan, budget);
     return plan;
@@ -101,27 +101,25 @@ export class Scheduler {
 
   /** @throws Error naming the invariant that does not hold */
   checkIntegrity(): void {
-    const seen = new Set<Sequence>(this.#placement.running);
-    this.#waiting.forEach((sequence, at) => {
-      const before = this.#waiting[at - 1];
-      if (sequence.state !== "waiting" || sequence.slot !== -1) throw new Error("a waiting sequence has a slot");
-      if (before !== undefined && this.#compare(before, sequence) >= 0) throw new Error("waiting is not sorted");
-      if (seen.has(sequence)) throw new Error("a sequence both waits and runs");
-    });
+    this.#waiting.checkIntegrity();
+    const running = new Set<Sequence>(this.#placement.running);
+    for (const sequence of this.#waiting) if (running.has(sequence)) throw new Error("a sequence both waits and runs");
   }
 
   #admit(plan: Map<Sequence, number>, budget: Budget): void {
-    let at = 0;
+    const skipped = new Set<Sequence>();
+    const adapters = new Adapters(this.#placement.running, this.#limits.maxAdapters);
     let passedOver = 0;
-    while (budget.tokens > 0 && at < this.#waiting.length && passedOver < MAX_PASSED_OVER && this.#hasRoom()) {
-      const sequence = this.#waiting[at] as Sequence;
-      const waits = !sequence.paused && this.#placement.shouldWait(sequence);
+    while (budget.tokens > 0 && passedOver < MAX_PASSED_OVER && this.#hasRoom()) {
+      const sequence = this.#waiting.next(skipped);
+      if (sequence === undefined) return;
+      const waits = !sequence.paused && (!adapters.take(sequence.adapter) || this.#placement.shouldWait(sequence));
       if (sequence.paused || waits) {
         if (waits) passedOver++;
-        at++;
+        skipped.add(sequence);
         continue;
       }
-      this.#waiting.splice(at, 1);
+      this.#waiting.remove(sequence);
       this.#placement.seat(sequence);
       this.#grant(sequence, plan, budget);
     }
@@ -139,6 +137,7 @@ export class Scheduler {
     if (logprobs) budget.rows -= tokens;
     plan.set(sequence, tokens);
     budget.tokens -= tokens;
+    this.#waiting.charge(sequence, tokens);
   }
 
   /** At most `tokens`: whole blocks of the prompt, then fewer than one block, however they were chunked before. */
@@ -149,10 +148,27 @@ export class Scheduler {
     if (left <= 0) return Math.min(tokens, prefillBlock - 1);
     return tokens < left ? tokens - (tokens % prefillBlock) : Math.min(tokens, left + prefillBlock - 1);
   }
+}
 
-  #compare(a: Sequence, b: Sequence): number {
-    if (this.#limits.policy === "priority" && a.priority !== b.priority) return a.priority - b.priority;
-    return a.order - b.order;
+/** The adapters of a step. */
+class Adapters {
+  readonly #running: Set<number>;
+  readonly #most: number;
+  /** One waits for another to end: nobody with an adapter goes before it, or it would wait for ever. */
+  #closed = false;
+
+  constructor(running: readonly Sequence[], most: number) {
+    this.#running = new Set(running.map(({ adapter }) => adapter));
+    this.#running.delete(NO_ADAPTER);
+    this.#most = most;
+  }
+
+  /** Whether a sequence with this adapter may run now. */
+  take(adapter: number): boolean {
+    if (adapter === NO_ADAPTER) return true;
+    if (!this.#running.has(adapter) && this.#running.size >= this.#most) this.#closed = true;
+    if (!this.#closed) this.#running.add(adapter);
+    return !this.#closed;
   }
 }
 

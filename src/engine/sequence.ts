@@ -5,8 +5,9 @@
  * are getters. Written by scheduler.ts and placement.ts (state, slot), step.ts and placement.ts (computed), settle.ts (output) and prefix/chain.ts
  * (blocks) only.
  */
-import type { PositionLogprobs } from "#core/generate.ts";
+import type { AdapterReference, PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
+import { NO_ADAPTER } from "./kernel.ts";
 import type { BlockHash } from "./prefix/hash.ts";
 import type { SequenceSampler } from "./sampler/sampler.ts";
 
@@ -32,6 +33,10 @@ export interface SequenceInit {
   readonly arrived: number;
   /** Root of the sequence's cached blocks; two salts never share one. */
   readonly cacheSalt: string;
+  /** Whose share of the engine it draws on, and how large that is against others; > 0. */
+  readonly share: string;
+  readonly weight: number;
+  readonly adapter: AdapterReference | undefined;
   /** Whether other samples of the request have the same prompt. */
   readonly shared: boolean;
 }
@@ -45,6 +50,12 @@ export class Sequence {
   readonly priority: number;
   readonly clock: SequenceClock;
   readonly cacheSalt: string;
+  readonly share: string;
+  readonly weight: number;
+  /** The kernel's number of the LoRA adapter that computes it; NO_ADAPTER = the model itself. */
+  readonly adapter: number;
+  /** Its name, for the names of blocks. */
+  readonly adapterName: string | undefined;
   readonly shared: boolean;
   /** Names of the full blocks of known tokens, as far as they were made (prefix/chain.ts). */
   readonly blocks: BlockHash[] = [];
@@ -74,6 +85,10 @@ export class Sequence {
     this.sampling = init.sampling;
     this.priority = init.priority;
     this.cacheSalt = init.cacheSalt;
+    this.share = init.share;
+    this.weight = init.weight;
+    this.adapter = init.adapter?.number ?? NO_ADAPTER;
+    this.adapterName = init.adapter?.name;
     this.shared = init.shared;
     this.clock = { arrived: init.arrived, admitted: 0, firstToken: 0 };
     // The prompt is the same for all samples: the first one reports it.

@@ -24,6 +24,7 @@ export function assemble(plan: Plan, batch: Batch): RowUse[] {
       batch.tokens[at] = sequence.tokenAt(position);
       batch.positions[at] = position;
       batch.slots[at] = sequence.slot;
+      batch.adapters[at] = sequence.adapter;
       batch.outputs[at] = wanted ? 1 : 0;
       at++;
       if (wanted) uses.push({ sequence, position });

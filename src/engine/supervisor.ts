@@ -12,7 +12,9 @@ import type { BackendState, BackendStats } from "#core/backend.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
+import { AdapterBook } from "./adapter-book.ts";
 import { Backoff } from "./backoff.ts";
+import type { EngineLimits } from "./engine.ts";
 import type { EngineProcess, LaunchHandlers, LaunchOptions } from "./launcher.ts";
 import { ACK_EVERY } from "./loop.ts";
 import type { Command, StepMessage } from "./messages.ts";
@@ -30,6 +32,7 @@ export class Supervisor implements EngineHandle {
   readonly #launch: Launch;
   readonly #open = new Map<number, RequestStream>();
   readonly #totals = new Totals();
+  readonly #adapters = new AdapterBook();
   readonly #watchdog: Watchdog;
   readonly #backoff: Backoff;
   readonly #closing = new AbortController();
@@ -79,10 +82,20 @@ export class Supervisor implements EngineHandle {
     this.#open.set(number, stream);
     this.#samples += request.samples;
     this.#watchdog.setBusy(this.#runnable);
-    const { prompt, sampling, samples, priority, cacheSalt } = request;
-    const salt = cacheSalt === undefined ? {} : { cacheSalt };
-    child.send({ type: "submit", request: number, prompt, sampling, samples, priority, ...salt });
+    const { id: _, ...submission } = request;
+    child.send({ type: "submit", request: number, ...submission });
     return stream;
+  }
+
+  /** @throws Fault invalid_request | engine_failed | engine_unavailable | draining */
+  loadAdapter(adapter: number, path: string): Promise<void> {
+    const child = this.#requireChild();
+    return this.#adapters.load(adapter, path, (command) => child.send(command));
+  }
+
+  /** Requests that use it go on to their end. */
+  unloadAdapter(adapter: number): void {
+    this.#adapters.unload(adapter, (command) => this.#send(command));
   }
 
   state(): BackendState {
@@ -199,11 +212,10 @@ export class Supervisor implements EngineHandle {
   }
 
   async #launchChild(): Promise<void> {
-    const { kernel, maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = this.#options;
-    const { env, execArgv, log } = this.#options;
+    const { kernel, contextLength, env, execArgv, log } = this.#options;
     const options: LaunchOptions = {
       kernel,
-      limits: { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
+      limits: limitsOf(this.#options),
       startTimeoutMs: this.#options.startTimeoutMs ?? 120_000,
       ...(env === undefined ? {} : { env }),
       ...(execArgv === undefined ? {} : { execArgv }),
@@ -211,9 +223,14 @@ export class Supervisor implements EngineHandle {
     };
     const handlers = {
       onStep: (message: StepMessage) => this.#onStep(message),
+      onAnswer: (ask: number, error: string | undefined) => this.#adapters.answer(ask, error),
       onExit: (reason: string) => this.#onExit(reason),
     };
     this.#child = await this.#launch(options, handlers, this.#closing.signal);
+    const child = this.#child;
+    const lost = await this.#adapters.restore((command) => child.send(command));
+    if (this.#child !== child) return; // it ended meanwhile, and its exit has planned the next start
+    for (const adapter of lost) log?.("error", "an adapter could not be loaded again", { adapter });
     const { contextPerSlot, vocabularySize } = this.#child.limits;
     const window = Math.min(contextLength, contextPerSlot);
     this.#model = { ...this.#options.model, contextLength: window, vocabularySize };
@@ -224,6 +241,7 @@ export class Supervisor implements EngineHandle {
   #onExit(reason: string): void {
     this.#child = undefined;
     this.#totals.childEnded();
+    this.#adapters.ended();
     if (this.#phase === "stopped") return;
     this.#phase = "restarting";
     this.#options.log?.("error", "engine process ended", { reason });
@@ -262,4 +280,10 @@ export class Supervisor implements EngineHandle {
     await child.exited;
     clearTimeout(timer);
   }
+}
+
+function limitsOf(options: EngineOptions): EngineLimits {
+  const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache, maxAdapters } = options;
+  const most = maxAdapters === undefined ? {} : { maxAdapters };
+  return { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache, ...most };
 }

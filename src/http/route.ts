@@ -14,6 +14,9 @@ export type Method = "GET" | "POST" | "DELETE" | "PUT";
 /** `public`: inference. `ops`: the operations listener only; 404 on the public one. `both`: on each. */
 export type Plane = "public" | "ops" | "both";
 
+export const ROUTE_SWITCHES = ["allowRuntimeLoraUpdating"] as const;
+export type RouteSwitch = (typeof ROUTE_SWITCHES)[number];
+
 export interface RouteLimits {
   /** Bytes of the body at most; the server's setting may lower it. Absent: the route reads no body. */
   readonly bodyBytes?: number;
@@ -47,6 +50,8 @@ export interface RouteSpec<S, A extends Access, B, Q> {
   readonly dialect: Dialect;
   readonly access: A;
   readonly plane: Plane;
+  /** The setting that has to be on for the route to exist. Absent: it always does. */
+  readonly switchedBy?: RouteSwitch;
   readonly limits: RouteLimits;
   /** Absent: the route takes no body. */
   readonly body?: ZodType<B>;

@@ -6,6 +6,7 @@ import type { Services } from "./_services.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { health, ping, pingPost } from "./health.ts";
+import { loadLora, unloadLora } from "./lora.ts";
 import { models } from "./models.ts";
 import { load, metrics, version } from "./service.ts";
 import { detokenize, tokenize } from "./tokenize.ts";
@@ -24,4 +25,6 @@ export const routes: readonly AnyRoute<Services>[] = [
   version,
   load,
   metrics,
+  loadLora,
+  unloadLora,
 ];

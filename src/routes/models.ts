@@ -22,9 +22,11 @@ export const models = route({
   audit: "none",
   doc: "List the models that are served.",
   handler: ({ services }) => {
-    const cards = services.serving.models.all.flatMap(({ names, backend }) =>
-      names.map((name) => ({ name, createdAt: backend.model.createdAt, contextLength: backend.model.contextLength })),
-    );
+    const cards = services.serving.models.all.flatMap(({ names, backend, lora }) => {
+      const { createdAt, contextLength } = backend.model;
+      const parent = lora === undefined ? {} : { parent: lora.base.names[0] };
+      return names.map((name) => ({ name, createdAt, contextLength, ...parent }));
+    });
     return json(encodeModels(cards));
   },
 });

@@ -3,11 +3,13 @@
  */
 
 import type { CallEvent } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
 import type { Grant, Scope } from "#core/principal.ts";
 import { authorize, EVERY_SCOPE } from "#policy/authorize.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
 import { modelTemplate } from "#prompt/template.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
+import { type AdapterLoader, Adapters } from "./adapters.ts";
 import type { Serving } from "./context.ts";
 import { Models, type ServedModel } from "./models.ts";
 import { NO_OBSERVER } from "./observe.ts";
@@ -25,6 +27,10 @@ export interface Fixture {
   readonly serving: Serving;
   readonly backend: ScriptedBackend;
   readonly model: ServedModel;
+  /** Any path is an adapter, except one that ends in "bad". */
+  readonly adapters: Adapters;
+  /** Numbers that the loader holds now. */
+  readonly loaded: ReadonlySet<number>;
 }
 
 export function fixture(script: Script = {}, changes: Partial<ServedModel> = {}): Fixture {
@@ -53,8 +59,19 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     badWordTokens: 1024,
     makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
+    shareOf: (tenant) => ({ key: tenant, weight: 1 }),
   };
-  return { serving, backend, model };
+  const loaded = new Set<number>();
+  const loader: AdapterLoader = {
+    loadAdapter: async (adapter, path) => {
+      await Promise.resolve();
+      if (path.endsWith("bad")) throw new Fault("invalid_request", "this GGUF is not an adapter");
+      loaded.add(adapter);
+    },
+    unloadAdapter: (adapter) => void loaded.delete(adapter),
+  };
+  const adapters = new Adapters({ models: serving.models, base: model, loader, most: 2, fileOf: (path) => path });
+  return { serving, backend, model, adapters, loaded };
 }
 
 /** A reply of this text, ended by the end-of-turn token. */

@@ -70,6 +70,7 @@ function setUp({ script, output, sampling, prompts = ["ab"] }: Setting) {
       finished: (choice) => finished.push(choice),
     },
     cacheSalt: "t",
+    share: { key: "t", weight: 1 },
   };
   return { backend, work, finished, first };
 }

@@ -8,7 +8,7 @@
 import { randomUUID } from "node:crypto";
 import type { CallEvent, OutputOptions, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
-import type { FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs } from "#core/generate.ts";
+import type { FairShare, FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
 import { merge } from "./merge.ts";
 import type { ServedModel } from "./models.ts";
@@ -44,6 +44,7 @@ export interface Work {
   readonly observer: ServingObserver;
   /** Tenant's part and the client's, already joined. */
   readonly cacheSalt: string;
+  readonly share: FairShare;
 }
 
 /** @throws Fault as Backend.generate does */
@@ -154,6 +155,8 @@ class Run {
       samples: 1,
       priority: this.work.output.priority,
       cacheSalt: this.work.cacheSalt,
+      share: this.work.share,
+      ...(this.work.model.lora === undefined ? {} : { adapter: this.work.model.lora.adapter }),
     };
   }
 

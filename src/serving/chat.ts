@@ -41,6 +41,7 @@ export async function* chat(
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),
       cacheSalt: cacheSalt(grant.principal, output),
+      share: serving.shareOf(grant.principal.tenant),
     },
     signal,
   );

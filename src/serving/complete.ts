@@ -40,6 +40,7 @@ export async function* complete(
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),
       cacheSalt: cacheSalt(grant.principal, output),
+      share: serving.shareOf(grant.principal.tenant),
     },
     signal,
   );

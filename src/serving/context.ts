@@ -1,6 +1,7 @@
 /**
  * What every call in serving gets besides the call itself. Made once, by the app.
  */
+import type { FairShare } from "#core/generate.ts";
 import type { MakeOutput } from "./_choice.ts";
 import type { Models, ServedModel } from "./models.ts";
 import type { ServingObserver } from "./observe.ts";
@@ -13,4 +14,6 @@ export interface Serving {
   readonly makeOutput: MakeOutput;
   /** One observer a model, the same at each call. */
   readonly observerOf: (model: ServedModel) => ServingObserver;
+  /** What a tenant may draw on when the engine has more work than it can do. */
+  readonly shareOf: (tenant: string) => FairShare;
 }

@@ -1,9 +1,11 @@
 /**
- * Which model answers under which name. Fixed at start; every lookup of a model goes through here.
+ * Which model answers under which name; every lookup of a model goes through here. The models are fixed at start,
+ * LoRA adapters of them come and go (adapters.ts).
  */
 import type { Backend } from "#core/backend.ts";
 import type { SamplingInput } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
+import type { AdapterReference } from "#core/generate.ts";
 import type { Tokenizer } from "#core/model.ts";
 import type { ChatTemplate } from "#prompt/template.ts";
 
@@ -11,6 +13,8 @@ export interface ServedModel {
   /** At least one; the first is printed in answers (--served-model-name). */
   readonly names: readonly [string, ...string[]];
   readonly backend: Backend;
+  /** Of a LoRA adapter: which one, and the model that it changes. */
+  readonly lora?: { readonly adapter: AdapterReference; readonly base: ServedModel };
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
   /** What stands where a request says nothing: the model's generation config and the operator's override of it. */
@@ -26,18 +30,33 @@ export interface ServedModel {
 }
 
 export class Models {
-  private readonly served: readonly ServedModel[];
+  private readonly served: ServedModel[];
   private readonly byName = new Map<string, ServedModel>();
 
   /** @throws Error when there is no model, or two share a name */
   constructor(served: readonly [ServedModel, ...ServedModel[]]) {
-    this.served = served;
-    for (const model of served) {
-      for (const name of model.names) {
-        if (this.byName.has(name)) throw new Error(`two models are served under the name ${name}`);
-        this.byName.set(name, model);
-      }
+    this.served = [];
+    for (const model of served) this.add(model);
+  }
+
+  /** @throws Error when a name is taken */
+  add(model: ServedModel): void {
+    for (const name of model.names) {
+      if (this.byName.has(name)) throw new Error(`two models are served under the name ${name}`);
+      this.byName.set(name, model);
     }
+    this.served.push(model);
+  }
+
+  /** Calls that have begun with it go on. */
+  remove(model: ServedModel): void {
+    this.served.splice(this.served.indexOf(model), 1);
+    for (const name of model.names) this.byName.delete(name);
+  }
+
+  /** What answers under this name, if anything does. */
+  find(name: string): ServedModel | undefined {
+    return this.byName.get(name);
   }
 
   /** @param name absent: the first model. @throws Fault model_not_found */

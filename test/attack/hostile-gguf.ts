@@ -2,8 +2,9 @@
  * Files that look like the demo model and are not: every key with every kind of value, lying tensors, vocabularies that
  * do not fit together. One name a case, the same bytes every time. Used by gguf.test.ts.
  */
-import { ARCHITECTURES } from "#engine/gguf/architectures.ts";
+
 import { TENSOR_TYPES } from "#engine/gguf/_tensor-types.ts";
+import { ARCHITECTURES } from "#engine/gguf/architectures.ts";
 import {
   ARRAY,
   BOOL,
@@ -233,23 +234,59 @@ function combinedCases(file: EditFile): Hostile[] {
   return combined;
 }
 
+function renamed(file: EditFile, architecture: string): EditFile {
+  const metadata = file.metadata.map(([key, value]) => [key.replace(/^llama\./, `${architecture}.`), value] as const);
+  return withKey({ ...file, metadata }, "general.architecture", { type: STRING, value: architecture });
+}
+
 /** The same weights under every architecture's name. */
 function architectureCases(file: EditFile): Hostile[] {
   return [...ARCHITECTURES].map((architecture) => ({
     name: `architecture ${architecture}`,
-    bytes: () => {
-      const metadata = file.metadata.map(
-        ([key, value]) => [key.replace(/^llama\./, `${architecture}.`), value] as const,
-      );
-      return putTogether(
-        withKey({ ...file, metadata }, "general.architecture", { type: STRING, value: architecture }),
-      );
-    },
+    bytes: () => putTogether(renamed(file, architecture)),
   }));
 }
 
-const MODELS = ["no_vocab", "none", "llama", "bert", "gpt2", "t5", "rwkv", "plamo2", "gemma4", "hybriddna", "replit", "?"];
-const PRES = ["default", "llama3", "deepseek-llm", "falcon", "starcoder", "qwen2", "refact", "gpt-4o", "tekken", "chatglm-bpe", "viking", "superbpe", "kimi-k2", "bloom", "mpt", "olmo", "dbrx", "smollm", "jais", "exaone", "minerva-7b", "megrez", "hunyuan", "?"];
+const MODELS = [
+  "no_vocab",
+  "none",
+  "llama",
+  "bert",
+  "gpt2",
+  "t5",
+  "rwkv",
+  "plamo2",
+  "gemma4",
+  "hybriddna",
+  "replit",
+  "?",
+];
+const PRES = [
+  "default",
+  "llama3",
+  "deepseek-llm",
+  "falcon",
+  "starcoder",
+  "qwen2",
+  "refact",
+  "gpt-4o",
+  "tekken",
+  "chatglm-bpe",
+  "viking",
+  "superbpe",
+  "kimi-k2",
+  "bloom",
+  "mpt",
+  "olmo",
+  "dbrx",
+  "smollm",
+  "jais",
+  "exaone",
+  "minerva-7b",
+  "megrez",
+  "hunyuan",
+  "?",
+];
 
 /** Items of an array, changed. */
 function withItems(
@@ -272,7 +309,8 @@ function vocabularyCases(file: EditFile): Hostile[] {
     name: `${key} ${name}`,
     bytes: () => putTogether(withItems(file, key, change)),
   });
-  const set = (at: number, item: number | string) => (all: readonly unknown[]) => all.toSpliced(at, 1, item) as string[];
+  const set = (at: number, item: number | string) => (all: readonly unknown[]) =>
+    all.toSpliced(at, 1, item) as string[];
   return [
     ...[tokens, types, merges].flatMap((key) => [
       items("none", key, () => []),
@@ -319,7 +357,11 @@ function vocabularyCases(file: EditFile): Hostile[] {
         name: `charsmap ${at}, ${model}`,
         bytes: () => {
           const value: EditValue = { type: ARRAY, of: U8, items: [...Buffer.from(map, "latin1")] };
-          const scored = withKey(file, "tokenizer.ggml.scores", { type: ARRAY, of: F32, items: new Array(2048).fill(0) });
+          const scored = withKey(file, "tokenizer.ggml.scores", {
+            type: ARRAY,
+            of: F32,
+            items: new Array(2048).fill(0),
+          });
           const named = withKey(scored, "tokenizer.ggml.model", { type: STRING, value: model });
           return putTogether(withKey(named, "tokenizer.ggml.precompiled_charsmap", value));
         },
@@ -328,11 +370,24 @@ function vocabularyCases(file: EditFile): Hostile[] {
   ];
 }
 
-const NAMES = ["token_embd.weight", "output_norm.weight", "blk.0.attn_norm.weight", "blk.0.attn_q.weight", "blk.0.attn_k.weight", "blk.0.attn_v.weight", "blk.0.attn_output.weight", "blk.0.ffn_gate.weight", "blk.0.ffn_down.weight", "blk.4.ffn_up.weight"];
+const NAMES = [
+  "token_embd.weight",
+  "output_norm.weight",
+  "blk.0.attn_norm.weight",
+  "blk.0.attn_q.weight",
+  "blk.0.attn_k.weight",
+  "blk.0.attn_v.weight",
+  "blk.0.attn_output.weight",
+  "blk.0.ffn_gate.weight",
+  "blk.0.ffn_down.weight",
+  "blk.4.ffn_up.weight",
+];
 
 function tensorCases(file: EditFile): Hostile[] {
   const end = file.data.length;
-  const changes: Readonly<Record<string, (tensor: EditFile["tensors"][number]) => EditFile["tensors"][number] | undefined>> = {
+  const changes: Readonly<
+    Record<string, (tensor: EditFile["tensors"][number]) => EditFile["tensors"][number] | undefined>
+  > = {
     absent: () => undefined,
     "other name": (tensor) => ({ ...tensor, name: `${tensor.name}.x` }),
     "empty name": (tensor) => ({ ...tensor, name: "" }),
@@ -371,7 +426,8 @@ function tensorCases(file: EditFile): Hostile[] {
       .filter(([what]) => /^type \d\d?$|flat|turned|dimensions|half|one|other name|absent/.test(what))
       .map(([what, change]) => ({
         name: `${name} ${what}, laid out`,
-        bytes: () => putTogether(relaid(withTensors(file, (tensor) => (tensor.name === name ? change(tensor) : tensor)))),
+        bytes: () =>
+          putTogether(relaid(withTensors(file, (tensor) => (tensor.name === name ? change(tensor) : tensor)))),
       })),
   );
   const all = Object.keys(TENSOR_TYPES).map((type) => ({
@@ -381,7 +437,14 @@ function tensorCases(file: EditFile): Hostile[] {
         relaid(withTensors(file, (tensor) => (tensor.shape.length > 1 ? { ...tensor, type: Number(type) } : tensor))),
       ),
   }));
-  const more = ["output.weight", "blk.0.attn_q.bias", "rope_freqs.weight", "blk.0.rope_freqs.weight", "blk.7.attn_q.weight", "token_embd.weight"];
+  const more = [
+    "output.weight",
+    "blk.0.attn_q.bias",
+    "rope_freqs.weight",
+    "blk.0.rope_freqs.weight",
+    "blk.7.attn_q.weight",
+    "token_embd.weight",
+  ];
   const extra = more.flatMap((name) =>
     [[192, 2048], [1], [24], [23], [192]].map((shape) => ({
       name: `one more ${name} ${shape}`,
@@ -419,12 +482,18 @@ function fileCases(file: EditFile): Hostile[] {
       name: `metadata count ${metadataCount}`,
       bytes: () => putTogether({ ...file, metadataCount }),
     })),
-    { name: "a key twice", bytes: () => putTogether({ ...file, metadata: [...file.metadata, ...file.metadata.slice(-1)] }) },
+    {
+      name: "a key twice",
+      bytes: () => putTogether({ ...file, metadata: [...file.metadata, ...file.metadata.slice(-1)] }),
+    },
     { name: "an empty key", bytes: () => putTogether(withKey(file, "", { type: U32, value: 1 })) },
     { name: "a long key", bytes: () => putTogether(withKey(file, "k".repeat(70_000), { type: U32, value: 1 })) },
     { name: "an array of arrays", bytes: () => putTogether(withKey(file, "x", { type: ARRAY, of: ARRAY, items: [] })) },
     { name: "an unknown type", bytes: () => putTogether(withKey(file, "x", { type: 13, value: 1 })) },
-    { name: "an array of an unknown type", bytes: () => putTogether(withKey(file, "x", { type: ARRAY, of: 77, items: [1] })) },
+    {
+      name: "an array of an unknown type",
+      bytes: () => putTogether(withKey(file, "x", { type: ARRAY, of: 77, items: [1] })),
+    },
   ];
 }
 
@@ -438,4 +507,48 @@ export function hostileFiles(file: EditFile): Hostile[] {
     ...combinedCases(file),
     ...keyCases(file),
   ];
+}
+
+/** Numbers in [0, below), the same for the same seed. */
+function generator(seed: number): (below: number) => number {
+  let state = (Math.imul(seed, 0x9e3779b1) ^ 0x5bd1e995) | 1;
+  return (below) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % below;
+  };
+}
+
+/** One file of endlessly many: several lies at once, and bits of the header turned over. */
+export function randomHostile(file: EditFile, seed: number): Hostile {
+  const random = generator(seed);
+  const one = <T>(items: readonly T[]): T => items[random(items.length)] as T;
+  return {
+    name: `random ${seed}`,
+    bytes: () => {
+      let made = file;
+      let prefix = "llama";
+      if (random(3) === 0) {
+        prefix = one([...ARCHITECTURES]);
+        made = renamed(made, prefix);
+      }
+      for (let count = random(4); count > 0; count--) {
+        const key = random(3) > 0 ? `${prefix}.${one(HYPERPARAMETERS)}` : `tokenizer.ggml.${one(TOKENIZER_KEYS)}`;
+        made = withKey(made, key, VALUES[one(Object.keys(VALUES))]);
+      }
+      if (random(2) === 0) {
+        const [name, type] = [one(made.tensors).name, random(44)];
+        const shape = one([[192], [192, 192], [192, 384], [384, 192], [64, 2048], [1, 1, 192], [48]]);
+        made = relaid(withTensors(made, (tensor) => (tensor.name === name ? { ...tensor, type, shape } : tensor)));
+      }
+      const bytes = putTogether(made);
+      const header = bytes.length - made.data.length;
+      for (let count = random(3); count > 0; count--) {
+        const at = random(header);
+        bytes[at] = (bytes[at] as number) ^ (1 << random(8));
+      }
+      return bytes;
+    },
+  };
 }

@@ -48,6 +48,14 @@ export class FaultyKernel implements Kernel {
     return this.#inner.pieces();
   }
 
+  loadAdapter(adapter: number, path: string): void {
+    this.#inner.loadAdapter(adapter, path);
+  }
+
+  unloadAdapter(adapter: number): void {
+    this.#inner.unloadAdapter(adapter);
+  }
+
   close(): void {
     this.#inner.close();
   }

@@ -18,6 +18,8 @@ const TABLE = [
   "GET /version models:read both -",
   "GET /load metrics:read public -",
   "GET /metrics metrics:read both -",
+  "POST /v1/load_lora_adapter lora:write ops 65536",
+  "POST /v1/unload_lora_adapter lora:write ops 65536",
 ];
 
 test("routes × access × plane × bytes of body", () => {
@@ -26,6 +28,14 @@ test("routes × access × plane × bytes of body", () => {
   });
   assert.deepEqual(seen, TABLE);
   assert.ok(routes.every(isRoute));
+});
+
+test("routes that a setting switches on", () => {
+  const switched = routes.filter(({ switchedBy }) => switchedBy !== undefined);
+  assert.deepEqual(
+    switched.map(({ path, switchedBy }) => `${path} ${switchedBy}`),
+    ["/v1/load_lora_adapter allowRuntimeLoraUpdating", "/v1/unload_lora_adapter allowRuntimeLoraUpdating"],
+  );
 });
 
 test("a route with a body has a schema and a limit, and one without has neither", () => {

@@ -52,9 +52,10 @@ before(async () => {
     maxNumQueuedReqs: 64,
     restartAfterMs: 5,
   });
-  const { serving } = fixture({}, { backend: engine });
+  const { serving, adapters } = fixture({}, { backend: engine });
   const services: Services = {
     serving,
+    adapters,
     caps: DEFAULT_CAPS,
     usage: { cachedTokens: false, always: false },
     tokensAsIds: false,

@@ -35,6 +35,7 @@ function services(setting: Fixture): Services {
   });
   return {
     serving: { ...setting.serving, observerOf: metrics.observerOf },
+    adapters: setting.adapters,
     caps: DEFAULT_CAPS,
     usage: { cachedTokens: false, always: false },
     tokensAsIds: false,

@@ -9,25 +9,36 @@ import { FileReader } from "./_reader.ts";
 import { TENSOR_TYPES } from "./_tensor-types.ts";
 import { ARCHITECTURES } from "./architectures.ts";
 import { GgufError } from "./errors.ts";
-import { judgeMetadata, judgeTensor, type Metadata, type TokenFacts, tokenFacts } from "./judge.ts";
+import { judgeMetadata, judgeTensors, type Metadata, type TokenFacts, tokenFacts } from "./judge.ts";
 
 export type GgufScalar = number | boolean | string;
+
+export interface TensorInfo {
+  /** ggml order: the first is the row length. */
+  readonly shape: readonly number[];
+  /** ggml's type number. */
+  readonly type: number;
+}
 
 export interface GgufHeader {
   readonly version: number;
   readonly architecture: string;
   /** Scalar metadata; arrays are only counted (`arrayLengths`). */
   readonly metadata: ReadonlyMap<string, GgufScalar>;
+  /** The format's type number of each scalar: libllama ends the process where it expects another one. */
+  readonly scalarTypes: ReadonlyMap<string, number>;
   readonly arrayLengths: ReadonlyMap<string, number>;
-  readonly tensorCount: number;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Elements of all tensors. */
   readonly parameters: number;
   readonly fileBytes: number;
 }
 
 const MAX_METADATA = 65_536;
-const MAX_TENSORS = 1_000_000;
+const MAX_TENSORS = 65_536;
 const MAX_KEY_BYTES = 65_535;
+/** GGML_MAX_NAME, with its final NUL. */
+const MAX_TENSOR_NAME = 63;
 const MAX_TEXT_BYTES = 16 << 20;
 const MAX_ARRAY = 16_000_000;
 /** Longer arrays of numbers (scores, token types) are only counted. */
@@ -53,31 +64,34 @@ const FIXED_BYTES: Readonly<Record<number, number>> = {
   12: 8,
 };
 
-/** @throws GgufError | Error (ENOENT and kin) */
-export function readGgufHeader(path: string): GgufHeader {
+/** What a header is to be, judged by its metadata before its tensors are read. @returns the architecture @throws GgufError */
+export type Judge = (metadata: ReadonlyMap<string, GgufScalar>, all: Metadata) => string;
+
+/** @param judge a model that this server can serve, unless told otherwise. @throws GgufError | Error (ENOENT and kin) */
+export function readGgufHeader(path: string, judge: Judge = judgeModel): GgufHeader {
   const fd = openSync(path, "r");
   try {
     const stat = fstatSync(fd);
     if (!stat.isFile()) throw new GgufError("not-gguf", "this is not a file");
-    return parse(new FileReader(fd, stat.size));
+    return parse(new FileReader(fd, stat.size), judge);
   } finally {
     closeSync(fd);
   }
 }
 
-function parse(reader: FileReader): GgufHeader {
+function parse(reader: FileReader, judge: Judge): GgufHeader {
   const version = readPreamble(reader);
   const tensorCount = bounded(reader.u64(), MAX_TENSORS, "tensors");
   const metadataCount = bounded(reader.u64(), MAX_METADATA, "metadata keys");
   const found = new Found();
   for (let i = 0; i < metadataCount; i++) found.readEntry(reader);
-  const { scalars: metadata, arrayLengths } = found;
-  const architecture = judge(metadata);
-  judgeMetadata(architecture, found);
+  const { scalars: metadata, scalarTypes, arrayLengths } = found;
+  const architecture = judge(metadata, found);
   const alignment = metadata.get("general.alignment") ?? 32;
-  if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20)
+  if (typeof alignment !== "number" || !Number.isInteger(alignment) || alignment < 1 || alignment > 1 << 20)
     throw new GgufError("malformed", "general.alignment is absurd");
-  const { end, parameters } = readTensors(reader, tensorCount, alignment);
+  const { end, parameters, tensors } = readTensors(reader, tensorCount, alignment);
+  if (judge === judgeModel) judgeTensors(tensors);
   const dataStart = Math.ceil(reader.offset / alignment) * alignment;
   if (dataStart + end > reader.size) {
     throw new GgufError(
@@ -85,7 +99,8 @@ function parse(reader: FileReader): GgufHeader {
       `the file is truncated: its tensors need ${dataStart + end} bytes and it has ${reader.size}`,
     );
   }
-  return { version, architecture, metadata, arrayLengths, tensorCount, parameters, fileBytes: reader.size };
+  const fileBytes = reader.size;
+  return { version, architecture, metadata, scalarTypes, arrayLengths, tensors, parameters, fileBytes };
 }
 
 function readPreamble(reader: FileReader): number {
@@ -104,6 +119,7 @@ function bounded(value: number, limit: number, what: string): number {
 
 class Found implements Metadata {
   readonly scalars = new Map<string, GgufScalar>();
+  readonly scalarTypes = new Map<string, number>();
   readonly arrayLengths = new Map<string, number>();
   readonly numbers = new Map<string, readonly number[]>();
   tokens: TokenFacts | undefined;
@@ -114,7 +130,10 @@ class Found implements Metadata {
       throw new GgufError("malformed", "a metadata key stands twice");
     const type = reader.u32();
     if (type === ARRAY) this.arrayLengths.set(key, this.#readArray(reader, key));
-    else this.scalars.set(key, readScalar(reader, type));
+    else {
+      this.scalars.set(key, readScalar(reader, type));
+      this.scalarTypes.set(key, type);
+    }
   }
 
   /** Arrays are walked over, as libllama reads them itself; what has to be judged is kept. None are nested in models. */
@@ -130,7 +149,11 @@ class Found implements Metadata {
       const size = FIXED_BYTES[type];
       if (size === undefined) throw new GgufError("malformed", `an array of type ${type} is not supported`);
       if (count > MAX_NUMBERS) reader.skip(size * count);
-      else this.numbers.set(key, Array.from({ length: count }, () => Number(readScalar(reader, type))));
+      else
+        this.numbers.set(
+          key,
+          Array.from({ length: count }, () => Number(readScalar(reader, type))),
+        );
     }
     return count;
   }
@@ -167,7 +190,7 @@ function readScalar(reader: FileReader, type: number): GgufScalar {
   }
 }
 
-function judge(metadata: ReadonlyMap<string, GgufScalar>): string {
+function judgeModel(metadata: ReadonlyMap<string, GgufScalar>, all: Metadata): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
   if (!ARCHITECTURES.has(architecture))
@@ -175,6 +198,7 @@ function judge(metadata: ReadonlyMap<string, GgufScalar>): string {
   const parts = metadata.get("split.count");
   if (typeof parts === "number" && parts > 1)
     throw new GgufError("unsupported", `the model is split into ${parts} files; merge them first`);
+  judgeMetadata(architecture, all);
   return architecture;
 }
 
@@ -182,39 +206,49 @@ function printable(name: string): string {
   return name.replace(/[^\x20-\x7e]/g, "?").slice(0, 64);
 }
 
-/** @returns the end of the last tensor, relative to the data section, and the number of elements */
-function readTensors(reader: FileReader, count: number, alignment: number): { end: number; parameters: number } {
+/** `end`: of the last tensor, relative to the data section. */
+interface Tensors {
+  readonly end: number;
+  /** Elements in all. */
+  readonly parameters: number;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+}
+
+function readTensors(reader: FileReader, count: number, alignment: number): Tensors {
   let end = 0;
   let parameters = 0;
+  const tensors = new Map<string, TensorInfo>();
   for (let i = 0; i < count; i++) {
-    const name = reader.bytes(MAX_KEY_BYTES);
-    const { elements, dimensions } = readShape(reader);
+    const name = reader.text(MAX_TENSOR_NAME);
+    if (tensors.has(name)) throw new GgufError("malformed", "two tensors have one name");
+    const shape = readShape(reader);
+    const elements = shape.reduce((product, size) => product * size, 1);
     const type = reader.u32();
     const block = TENSOR_TYPES[type];
     if (block === undefined) throw new GgufError("unsupported", `tensor type ${type} is not supported`);
-    judgeTensor(name, dimensions, type);
     const offset = reader.u64();
-    if (elements % block[0] !== 0) throw new GgufError("malformed", "a tensor's size does not fit its type");
+    if ((shape[0] ?? 1) % block[0] !== 0) throw new GgufError("malformed", "a tensor's rows do not fit its type");
     if (offset !== Math.ceil(end / alignment) * alignment)
       throw new GgufError("malformed", "the tensors do not lie one after another");
     end = offset + (elements / block[0]) * block[1];
     parameters += elements;
     if (!Number.isSafeInteger(end)) throw new GgufError("malformed", "a tensor lies beyond any file");
+    tensors.set(name, { shape, type });
   }
-  return { end, parameters };
+  return { end, parameters, tensors };
 }
 
-function readShape(reader: FileReader): { elements: number; dimensions: number } {
-  const count = reader.u32();
-  if (count > MAX_DIMENSIONS) throw new GgufError("malformed", `a tensor has ${count} dimensions`);
+function readShape(reader: FileReader): number[] {
+  const dimensions = reader.u32();
+  if (dimensions > MAX_DIMENSIONS) throw new GgufError("malformed", `a tensor has ${dimensions} dimensions`);
+  const shape: number[] = [];
   let elements = 1;
-  let dimensions = 0;
-  for (let d = 0; d < count; d++) {
+  for (let d = 0; d < dimensions; d++) {
     const size = reader.u64();
-    if (size > 1) dimensions++;
+    shape.push(size);
     elements *= size;
     if (elements === 0 || !Number.isSafeInteger(elements))
       throw new GgufError("malformed", "a tensor's shape is absurd");
   }
-  return { elements, dimensions };
+  return shape;
 }

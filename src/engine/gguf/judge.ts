@@ -5,6 +5,7 @@
  * llama.cpp v0.5.0; test/attack/gguf.test.ts holds the files.
  */
 import { GgufError } from "./errors.ts";
+import type { TensorInfo } from "./header.ts";
 
 /** What was read of the metadata. */
 export interface Metadata {
@@ -115,11 +116,14 @@ const NO_WEIGHTS = [9, 15, 24, 25, 27, 28];
 const MATRICES = /(^|\.)(token_embd|output|attn_(q|k|v|qkv|output)|ffn_(gate|up|down))\.weight$/;
 const NORM = /norm\.weight$/;
 
-/** @param dimensions those that are more than 1 @throws GgufError */
-export function judgeTensor(name: string, dimensions: number, type: number): void {
-  if (NO_WEIGHTS.includes(type) || (type === I32 && MATRICES.test(name)))
-    throw new GgufError("unsupported", `tensor type ${type} cannot be computed with`);
-  if (dimensions > 1 || type === F32 || (type === I32 && !NORM.test(name))) return;
-  if (NORM.test(name) || !HALVES.includes(type))
-    throw new GgufError("unsupported", `a vector of tensor type ${type} cannot be computed with`);
+/** @throws GgufError */
+export function judgeTensors(tensors: ReadonlyMap<string, TensorInfo>): void {
+  for (const [name, { shape, type }] of tensors) {
+    if (NO_WEIGHTS.includes(type) || (type === I32 && MATRICES.test(name)))
+      throw new GgufError("unsupported", `tensor type ${type} cannot be computed with`);
+    const vector = shape.filter((size) => size > 1).length < 2;
+    if (!vector || type === F32 || (type === I32 && !NORM.test(name))) continue;
+    if (NORM.test(name) || !HALVES.includes(type))
+      throw new GgufError("unsupported", `a vector of tensor type ${type} cannot be computed with`);
+  }
 }

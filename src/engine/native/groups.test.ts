@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type Batch, createBatch } from "#engine/kernel.ts";
-import { BLOCK, groupForward, segmentsOf } from "./groups.ts";
+import { type Batch, createBatch, NO_ADAPTER } from "#engine/kernel.ts";
+import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
 
 /** A batch that brings `counts[slot]` tokens to each slot; 0 leaves the slot out. */
 function batchOf(counts: readonly number[]): Batch {
@@ -13,8 +13,11 @@ function batchOf(counts: readonly number[]): Batch {
   return batch;
 }
 
+const spans = (counts: readonly number[]): readonly Span[] =>
+  spansOf(batchOf(counts), NO_ADAPTER).get(NO_ADAPTER) ?? [];
+
 const shape = (counts: readonly number[], blocks = true, physical = 512) => {
-  const { calls, singles } = groupForward(batchOf(counts), blocks, physical);
+  const { calls, singles } = groupForward(spans(counts), blocks, physical);
   return [...calls, singles].map((spans) => spans.map(({ slot, count }) => `${slot}:${count}`).join(" "));
 };
 
@@ -33,11 +36,11 @@ test("every token comes once, in order within its slot, and no call mixes ways o
   fc.assert(
     fc.property(counts, fc.boolean(), fc.constantFrom(128, 512), (all, blocks, physical) => {
       if (!all.some((count) => count > 0)) return;
-      const { calls, singles } = groupForward(batchOf(all), blocks, physical);
-      const spans = [...calls.flat(), ...singles];
+      const { calls, singles } = groupForward(spans(all), blocks, physical);
+      const found = [...calls.flat(), ...singles];
       const taken = all.map(() => 0);
       const start = all.map((_, slot) => all.slice(0, slot).reduce((sum, count) => sum + count, 0));
-      for (const { slot, from, count } of spans) {
+      for (const { slot, from, count } of found) {
         assert.equal(from, (start[slot] as number) + (taken[slot] as number));
         taken[slot] = (taken[slot] as number) + count;
       }
@@ -60,4 +63,19 @@ test("every token comes once, in order within its slot, and no call mixes ways o
 test("segments are runs of neighbours", () => {
   assert.deepEqual(segmentsOf([0, 1, 3, 7, 8, 9]), [[0, 1], [3], [7, 8, 9]]);
   assert.deepEqual(segmentsOf([]), []);
+});
+
+test("each adapter's spans stand apart, the one in use first", () => {
+  const batch = batchOf([1, 2, 1, 1]);
+  for (const at of [1, 2, 4]) batch.adapters[at] = 7;
+  const shown = (first: number) =>
+    [...spansOf(batch, first)].map(([adapter, list]) => [adapter, list.map(({ slot, from }) => `${slot}@${from}`)]);
+  assert.deepEqual(shown(7), [
+    [7, ["1@1", "3@4"]],
+    [0, ["0@0", "2@3"]],
+  ]);
+  assert.deepEqual(
+    shown(9).map(([adapter]) => adapter),
+    [0, 7],
+  );
 });

@@ -11,7 +11,7 @@
  *  - chunks: 2 … BLOCK-1 tokens a slot, equal among the call's slots;
  *  - singles: one token a slot. A slot without a neighbour in the call gets a companion token in the slot beside it,
  *    which is forgotten afterwards, so that it never is alone.
- * Pure. Called by kernel.ts only; which tokens come as blocks is the scheduler's to say (KernelLimits.prefillBlock).
+ * What different adapters compute is cut apart before. Pure. Called by kernel.ts only; which tokens come as blocks is the scheduler's to say (KernelLimits.prefillBlock).
  */
 import type { Batch } from "#engine/kernel.ts";
 
@@ -33,17 +33,18 @@ export interface Groups {
 }
 
 /**
+ * @param spans of one adapter, slots ascending
  * @param blocks whether 64 tokens and more of a slot are computed as blocks; else they are cut into chunks
  * @param physical tokens of a physical batch, a multiple of BLOCK where there are blocks
  */
-export function groupForward(batch: Batch, blocks: boolean, physical: number): Groups {
+export function groupForward(spans: readonly Span[], blocks: boolean, physical: number): Groups {
   const whole: Span[] = [];
   const chunks: Span[] = [];
   const singles: Span[] = [];
   const short = (span: Span): void => {
     (span.count === 1 ? singles : chunks).push(span);
   };
-  for (const { slot, from, count } of spansOf(batch)) {
+  for (const { slot, from, count } of spans) {
     const body = blocks ? count - (count % BLOCK) : 0;
     if (body > 0) whole.push({ slot, from, count: body });
     let at = body;
@@ -57,17 +58,25 @@ export function groupForward(batch: Batch, blocks: boolean, physical: number): G
   return { calls: [...joined(whole, physical), ...joinedChunks(chunks, physical)], singles };
 }
 
-/** One span a slot: a batch has its slots in order. */
-function spansOf(batch: Batch): Span[] {
-  const spans: Span[] = [];
+/**
+ * The spans of a batch, one a slot, by adapter: a llama_decode computes with one set of adapters.
+ * @param first comes first if it is there: changing the adapter has its price
+ */
+export function spansOf(batch: Batch, first: number): ReadonlyMap<number, readonly Span[]> {
+  const groups = new Map<number, Span[]>([[first, []]]);
   let from = 0;
   for (let at = 1; at <= batch.count; at++) {
     const slot = batch.slots[from] as number;
     if (at < batch.count && batch.slots[at] === slot) continue;
-    spans.push({ slot, from, count: at - from });
+    const adapter = batch.adapters[from] as number;
+    const span = { slot, from, count: at - from };
+    const spans = groups.get(adapter);
+    if (spans === undefined) groups.set(adapter, [span]);
+    else spans.push(span);
     from = at;
   }
-  return spans;
+  if (groups.get(first)?.length === 0) groups.delete(first);
+  return groups;
 }
 
 /** Joins neighbouring slots with equal counts while they fit one physical batch. */

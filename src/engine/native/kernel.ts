@@ -10,9 +10,12 @@ import { availableParallelism } from "node:os";
 import koffi from "koffi";
 import { checkBatch, checkPrefix } from "#engine/batch-check.ts";
 import { type Batch, type Kernel, KernelError, type KernelLimits } from "#engine/kernel.ts";
-import { BLOCK, groupForward, type Span, segmentsOf } from "./groups.ts";
+import { Adapters } from "./adapters.ts";
+import { BatchBuffers } from "./batch-buffers.ts";
+import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
 import { type OpenModel, openModel } from "./model.ts";
+import { probeForward, probeVocabulary } from "./probe.ts";
 import { readVocabulary } from "./vocabulary.ts";
 
 export interface NativeKernelOptions {
@@ -26,6 +29,8 @@ export interface NativeKernelOptions {
   /** 0 = as many as the processor runs at once. */
   readonly threads: number;
   readonly gpuLayers: number;
+  /** Highest rank of a LoRA adapter; absent: none are taken. */
+  readonly maxLoraRank?: number;
 }
 
 export const MAX_SEQUENCES = 256;
@@ -46,7 +51,10 @@ export function openNativeKernel(options: NativeKernelOptions): Kernel {
       `no memory for ${options.maxSequences} sequences of ${options.contextPerSlot} tokens: lower --max-num-seqs or --max-model-len`,
     );
   }
-  return new NativeKernel(model, context, options);
+  const kernel = new NativeKernel(model, context, options);
+  probeVocabulary(model);
+  probeForward(kernel);
+  return kernel;
 }
 
 function createContext(model: OpenModel, options: NativeKernelOptions): Pointer | null {
@@ -87,6 +95,7 @@ class NativeKernel implements Kernel {
   private readonly lengths: Int32Array;
   private readonly buffers: BatchBuffers;
   private readonly physical: number;
+  private readonly adapters: Adapters;
   /** Rows of all but the last call of a forward. */
   private readonly kept: Float32Array[] = [];
   private views: { address: bigint; rows: Float32Array[] } = { address: 0n, rows: [] };
@@ -112,23 +121,33 @@ class NativeKernel implements Kernel {
       prefillBlock: hasBlocks(options) ? BLOCK : 1,
     };
     this.physical = physicalBatch(options);
+    this.adapters = new Adapters(model, context, options.maxLoraRank ?? 0);
     this.lengths = new Int32Array(this.limits.maxSequences);
     this.buffers = new BatchBuffers(this.limits.maxBatchTokens);
   }
 
   forward(batch: Batch): readonly Float32Array[] {
-    checkBatch(batch, this.limits, this.lengths);
+    checkBatch(batch, this.limits, this.lengths, this.adapters);
     const before = this.lengths.slice();
-    const { calls, singles } = groupForward(batch, this.limits.prefillBlock === BLOCK, this.physical);
     const found = new Map<number, Float32Array>();
     try {
-      for (const spans of calls) this.call(batch, spans, found, singles.length === 0 && spans === calls.at(-1));
-      if (singles.length > 0) this.callSingles(batch, singles, found);
+      const groups = [...spansOf(batch, this.adapters.current)];
+      groups.forEach(([adapter, spans], at) => {
+        this.adapters.use(adapter);
+        this.forwardSpans(batch, spans, found, at === groups.length - 1);
+      });
     } catch (error) {
       this.undo(before);
       throw error;
     }
     return [...found].sort(([a], [b]) => a - b).map(([, row]) => row);
+  }
+
+  /** @param last nothing follows in this forward */
+  private forwardSpans(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
+    const { calls, singles } = groupForward(spans, this.limits.prefillBlock === BLOCK, this.physical);
+    for (const call of calls) this.call(batch, call, found, last && singles.length === 0 && call === calls.at(-1));
+    if (singles.length > 0) this.callSingles(batch, singles, found, last);
   }
 
   /** Computes spans of the batch in one call. @param found rows by index in the batch @param last nothing follows */
@@ -148,7 +167,7 @@ class NativeKernel implements Kernel {
     this.collect(wanted, found, last);
   }
 
-  private callSingles(batch: Batch, singles: readonly Span[], found: Map<number, Float32Array>): void {
+  private callSingles(batch: Batch, singles: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
     const { buffers } = this;
     const companions = this.companionsOf(singles.map(({ slot }) => slot));
     const entries = [...singles, ...companions.map((slot) => ({ slot, from: -1, count: 1 }))];
@@ -163,7 +182,7 @@ class NativeKernel implements Kernel {
     this.decode();
     for (const { slot } of singles) this.lengths[slot] = (this.lengths[slot] as number) + 1;
     for (const slot of companions) this.model.library.removeTokens(this.memory, slot, this.lengths[slot] as number, -1);
-    this.collect(wanted, found, true);
+    this.collect(wanted, found, last);
   }
 
   /** Slots that keep lone long ones company: beside them, not in the call, the shorter the better. */
@@ -263,67 +282,19 @@ class NativeKernel implements Kernel {
     });
   }
 
+  loadAdapter(adapter: number, path: string): void {
+    this.adapters.load(adapter, path);
+  }
+
+  unloadAdapter(adapter: number): void {
+    this.adapters.unload(adapter);
+  }
+
   close(): void {
     if (!this.open) return;
     this.open = false;
     this.model.library.freeContext(this.context);
     this.model.close();
     this.buffers.free();
-  }
-}
-
-/** llama_batch in C memory: each token has one sequence id, so `seq_id[i]` points into one array. */
-class BatchBuffers {
-  private readonly blocks: Pointer[] = [];
-  private readonly tokens: Int32Array;
-  private readonly positions: Int32Array;
-  private readonly slots: Int32Array;
-  private readonly outputs: Int8Array;
-  private readonly fields: Record<string, unknown>;
-  private count = 0;
-
-  constructor(capacity: number) {
-    const token = this.allocate("int32_t", capacity);
-    const pos = this.allocate("int32_t", capacity);
-    const slot = this.allocate("int32_t", capacity);
-    const logits = this.allocate("int8_t", capacity);
-    const counts = this.allocate("int32_t", capacity);
-    const pointers = this.allocate("uint64_t", capacity);
-    this.tokens = new Int32Array(koffi.view(token, capacity * 4));
-    this.positions = new Int32Array(koffi.view(pos, capacity * 4));
-    this.slots = new Int32Array(koffi.view(slot, capacity * 4));
-    this.outputs = new Int8Array(koffi.view(logits, capacity));
-    new Int32Array(koffi.view(counts, capacity * 4)).fill(1);
-    const base = koffi.address(slot);
-    const addresses = new BigUint64Array(koffi.view(pointers, capacity * 8));
-    for (let i = 0; i < capacity; i++) addresses[i] = base + BigInt(i * 4);
-    this.fields = { n_tokens: 0, token, embd: null, pos, n_seq_id: counts, seq_id: pointers, logits };
-  }
-
-  private allocate(type: string, count: number): Pointer {
-    const block = koffi.alloc(type, count);
-    this.blocks.push(block);
-    return block;
-  }
-
-  clear(): void {
-    this.count = 0;
-  }
-
-  add(token: number, position: number, slot: number, output: boolean): void {
-    const at = this.count++;
-    this.tokens[at] = token;
-    this.positions[at] = position;
-    this.slots[at] = slot;
-    this.outputs[at] = output ? 1 : 0;
-  }
-
-  struct(): Record<string, unknown> {
-    this.fields["n_tokens"] = this.count;
-    return this.fields;
-  }
-
-  free(): void {
-    for (const block of this.blocks.splice(0)) koffi.free(block);
   }
 }

@@ -29,6 +29,10 @@ export interface Library {
   copySequence(memory: Pointer, from: number, to: number, start: number, end: number): void;
   decode(context: Pointer, batch: Struct): number;
   logits(context: Pointer): Pointer;
+  loadAdapter(model: Pointer, path: string): Pointer | null;
+  freeAdapter(adapter: Pointer): void;
+  /** As many adapters as scales. */
+  setAdapters(context: Pointer, adapters: readonly Pointer[], count: number, scales: Float32Array): number;
   vocabulary(model: Pointer): Pointer;
   vocabularySize(vocabulary: Pointer): number;
   tokenText(vocabulary: Pointer, token: number): string;
@@ -109,6 +113,9 @@ function bind(llama: LibraryHandle): Library {
     copySequence: f("void llama_memory_seq_cp(void *memory, int32_t from, int32_t to, int32_t start, int32_t end)"),
     decode: f("int32_t llama_decode(void *context, llama_batch batch)"),
     logits: f("void *llama_get_logits(void *context)"),
+    loadAdapter: f("void *llama_adapter_lora_init(void *model, const char *path)"),
+    freeAdapter: f("void llama_adapter_lora_free(void *adapter)"),
+    setAdapters: f("int32_t llama_set_adapters_lora(void *context, void **adapters, size_t count, float *scales)"),
     vocabulary: f("void *llama_model_get_vocab(void *model)"),
     vocabularySize: f("int32_t llama_vocab_n_tokens(void *vocabulary)"),
     tokenText: f("const char *llama_vocab_get_text(void *vocabulary, int32_t token)"),

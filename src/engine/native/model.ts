@@ -2,7 +2,7 @@
  * Opens a GGUF by libllama. The header was read and judged before (gguf/header.ts): what arrives here is a GGUF of a
  * supported architecture whose file is as long as it says.
  */
-import { readGgufHeader } from "#engine/gguf/header.ts";
+import { type GgufHeader, readGgufHeader } from "#engine/gguf/header.ts";
 import { type Library, library, type Pointer } from "./library.ts";
 
 export interface OpenModelOptions {
@@ -14,6 +14,7 @@ export interface OpenModelOptions {
 
 export interface OpenModel {
   readonly library: Library;
+  readonly header: GgufHeader;
   readonly handle: Pointer;
   readonly vocabulary: Pointer;
   close(): void;
@@ -24,7 +25,7 @@ export interface OpenModel {
  * @throws Error when libllama refuses what the header promised
  */
 export function openModel(options: OpenModelOptions): OpenModel {
-  readGgufHeader(options.path);
+  const header = readGgufHeader(options.path);
   const bound = library();
   const params = { ...bound.modelDefaults(), vocab_only: options.vocabularyOnly, n_gpu_layers: options.gpuLayers };
   const handle = bound.loadModel(options.path, params);
@@ -33,6 +34,7 @@ export function openModel(options: OpenModelOptions): OpenModel {
   let open = true;
   return {
     library: bound,
+    header,
     handle,
     vocabulary: bound.vocabulary(handle),
     close: () => {

@@ -16,7 +16,8 @@ export function extendChain(sequence: Sequence, { hasher, blockSize }: ChainMake
   while ((blocks.length + 1) * blockSize <= sequence.length) {
     const at = blocks.length;
     const tokens = Int32Array.from({ length: blockSize }, (_, i) => sequence.tokenAt(at * blockSize + i));
-    const keys = at === 0 && sequence.cacheSalt !== "" ? [sequence.cacheSalt] : [];
+    const keys = sequence.adapterName === undefined ? [] : [sequence.adapterName];
+    if (at === 0 && sequence.cacheSalt !== "") keys.push(sequence.cacheSalt);
     blocks.push(hasher.block(blocks[at - 1] ?? hasher.root, tokens, keys));
   }
 }

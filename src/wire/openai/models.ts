@@ -9,6 +9,8 @@ export interface ModelCard {
   readonly createdAt: number;
   /** Tokens. */
   readonly contextLength: number;
+  /** Of a LoRA adapter: the first name of the model that it changes. */
+  readonly parent?: string;
 }
 
 export const ModelList = z.object({
@@ -39,7 +41,7 @@ function encodeCard(card: ModelCard): z.infer<typeof ModelList>["data"][number] 
     // What clients that tell servers apart look for.
     owned_by: "vllm",
     root: card.name,
-    parent: null,
+    parent: card.parent ?? null,
     max_model_len: card.contextLength,
     permission: [encodePermission(card)],
   };

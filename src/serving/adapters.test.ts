@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Fault } from "#core/fault.ts";
+import { fixture, grant } from "./_fixture.ts";
+
+const caller = grant("lora:write");
+const load = (name: string, path = "/a", inPlace = false) => ({ name, path, inPlace });
+const refused = (kind: string, text: RegExp) => (error: unknown) =>
+  error instanceof Fault && error.kind === kind && text.test(error.message);
+
+test("an adapter is served under its name, and no longer when it is unloaded", async () => {
+  const { adapters, serving, loaded, model } = fixture();
+  await adapters.load(caller, load("sql"));
+  const served = serving.models.resolve("sql");
+  assert.deepEqual(served.lora, { adapter: { number: 1, name: "sql" }, base: model });
+  assert.equal(served.backend, model.backend);
+  assert.deepEqual([...loaded], [1]);
+  adapters.unload(caller, "sql");
+  assert.throws(() => serving.models.resolve("sql"), refused("model_not_found", /sql/));
+  assert.deepEqual([...loaded], []);
+});
+
+test("a name is loaded once, unless in place, and then its blocks have another name", async () => {
+  const { adapters, serving, loaded } = fixture();
+  await adapters.load(caller, load("sql"));
+  await assert.rejects(adapters.load(caller, load("sql")), refused("invalid_request", /already been loaded/));
+  await adapters.load(caller, load("sql", "/b", true));
+  assert.deepEqual(serving.models.resolve("sql").lora?.adapter, { number: 2, name: "sql#2" });
+  assert.deepEqual([...loaded], [2]);
+  await assert.rejects(adapters.load(caller, load("sql", "/bad", true)), refused("invalid_request", /not an adapter/));
+  assert.equal(serving.models.resolve("sql").lora?.adapter.number, 2, "the old one stays when the new one is refused");
+});
+
+test("names of models, odd names, one too many and two at a time are refused", async () => {
+  const { adapters } = fixture();
+  await assert.rejects(
+    adapters.load(caller, load("demo", "/a", true)),
+    refused("invalid_request", /belongs to a model/),
+  );
+  for (const name of ["", "a b", "../x", "a\n", "x".repeat(129), "ü"])
+    await assert.rejects(adapters.load(caller, load(name)), refused("invalid_request", /lora_name/));
+  const both = await Promise.allSettled([adapters.load(caller, load("a")), adapters.load(caller, load("a"))]);
+  assert.deepEqual(
+    both.map(({ status }) => status),
+    ["fulfilled", "rejected"],
+  );
+  await adapters.load(caller, load("b"));
+  await assert.rejects(adapters.load(caller, load("c")), refused("invalid_request", /no more fit/));
+});
+
+test("what is not an adapter cannot be unloaded", () => {
+  const { adapters } = fixture();
+  for (const name of ["demo", "none"])
+    assert.throws(() => adapters.unload(caller, name), refused("model_not_found", /cannot be found/));
+});

@@ -1,0 +1,34 @@
+/**
+ * POST /v1/load_lora_adapter and /v1/unload_lora_adapter, after vllm/entrypoints/serve/lora/protocol.py.
+ */
+import { z } from "zod";
+import { Fault, invalid } from "#core/fault.ts";
+import { bool } from "#wire/openai/_fields.ts";
+
+export const LoadLoraBody = z.object({
+  lora_name: z.string().nullish(),
+  lora_path: z.string().nullish().meta({ description: "A GGUF in one of the folders of --lora-roots." }),
+  load_inplace: bool.optional(),
+  is_3d_lora_weight: bool.optional().meta({ description: "Only false." }),
+});
+
+export const UnloadLoraBody = z.object({
+  lora_name: z.string().nullish(),
+  lora_int_id: z.int().nullish().meta({ description: "Not read: the name says which." }),
+});
+
+/** @throws Fault invalid_request | not_implemented */
+export function decodeLoadLora(body: z.infer<typeof LoadLoraBody>): { name: string; path: string; inPlace: boolean } {
+  const { lora_name: name, lora_path: path } = body;
+  if (!name || !path)
+    throw invalid(name ? "lora_path" : "lora_name", "Both 'lora_name' and 'lora_path' must be provided.");
+  if (body.is_3d_lora_weight)
+    throw new Fault("not_implemented", "is_3d_lora_weight is not supported.", { param: "is_3d_lora_weight" });
+  return { name, path, inPlace: body.load_inplace ?? false };
+}
+
+/** @throws Fault invalid_request */
+export function decodeUnloadLora(body: z.infer<typeof UnloadLoraBody>): string {
+  if (!body.lora_name) throw invalid("lora_name", "'lora_name' needs to be provided.");
+  return body.lora_name;
+}
