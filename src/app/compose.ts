@@ -2,6 +2,7 @@
  * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
  */
 import { availableParallelism, freemem } from "node:os";
+import { resolve } from "node:path";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
@@ -12,6 +13,7 @@ import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
+import type { SpillOptions } from "#engine/spill/spill.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Identify } from "#policy/identify.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -27,6 +29,7 @@ import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import { fit, fitThreads, type Sizing } from "./sizing.ts";
+import { type SpeculationPlan, withDraft } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface Server {
@@ -44,6 +47,9 @@ export interface Parts {
   readonly settings: Settings;
   readonly env: Environment;
   readonly source: ModelSource;
+  readonly speculation: SpeculationPlan | undefined;
+  /** The smaller model of speculative decoding, if it is done by one. */
+  readonly draft: ModelSource | undefined;
   readonly identify: Identify;
   readonly log: Log;
 }
@@ -65,7 +71,7 @@ const ENGINE_VARIABLES = [
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
   const { settings, source } = parts;
-  const sizing = fit(source.facts, {
+  const sizing = fit(withDraft(source.facts, parts.draft?.facts), {
     contextLength: settings.maxModelLen,
     maxNumSeqs: settings.maxNumSeqs,
     budget: settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE,
@@ -166,6 +172,11 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
       maxAdapters: settings.maxLoras,
+      ...spillOptions(settings),
+      ...(parts.speculation === undefined ? {} : { speculation: parts.speculation.options }),
+      ...(parts.draft === undefined
+        ? {}
+        : { draft: { kernel: "native", options: draftOptions(options, parts.draft) } }),
       prefixCache: prefixCache(settings),
       startTimeoutMs: settings.engineStartTimeout * 1000,
       stallAfterMs: settings.engineStallTimeout * 1000,
@@ -179,6 +190,16 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
     throw error;
   }
+}
+
+function spillOptions({ kvSpillDir, kvSpillBytes }: Settings): { spill?: SpillOptions } {
+  return kvSpillDir === undefined ? {} : { spill: { directory: resolve(kvSpillDir), maxBytes: kvSpillBytes } };
+}
+
+/** The draft model reads what the model reads, in as many slots; it has no adapters. */
+function draftOptions({ maxLoraRank: _, ...options }: NativeKernelOptions, draft: ModelSource): NativeKernelOptions {
+  const contextPerSlot = Math.min(options.contextPerSlot, draft.facts.trainedContext);
+  return { ...options, modelPath: draft.path, contextPerSlot };
 }
 
 function prefixCache(settings: Settings): PrefixCacheOptions {

@@ -17,6 +17,7 @@ import { firstAnswer } from "./first-answer.ts";
 import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
 import { findModel, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
+import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface ServeOutput extends SourceEvents {
@@ -36,8 +37,11 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
     if (keys === undefined) throw new Fault("unauthenticated", "Unauthorized");
     return keys.identify(headers, dialect);
   };
+  const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
-  const server = await compose({ settings, env, source, identify, log });
+  const draft =
+    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
+  const server = await compose({ settings, env, source, draft, speculation, identify, log });
   const ended = endOnSignals(server, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
   keys ??= stated(() => mintedKeys(state));

@@ -182,6 +182,11 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Also reuse what was computed while answering: next turns start sooner, and their answers may depend on it.",
   }),
+  kvSpillDir: string(undefined, "folder", {
+    section: ENGINE,
+    doc: "Prefixes that memory cannot keep go here, encrypted with a key of this start; gone when the server ends.",
+  }),
+  kvSpillBytes: bytes(10 * GIB, [MIB, 100_000 * GIB], { section: ENGINE, doc: "Room for them at most." }),
   blockSize: integer(16, [1, 1024], { section: ENGINE, doc: "Tokens of a cached block." }),
   maxNumQueuedReqs: integer(1024, [1, 1_000_000], {
     section: ENGINE,
@@ -199,6 +204,10 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Memory for the KV cache.",
     fallbackDoc: "40 % of the free memory",
+  }),
+  speculativeConfig: string(undefined, "json", {
+    section: ENGINE,
+    doc: "Speculative decoding: a JSON object with num_speculative_tokens, and a draft model or prompt_lookup_max.",
   }),
   threads: integer(0, [0, 1024], {
     section: ENGINE,

@@ -42,6 +42,5 @@ export const REFUSED: ReadonlyMap<string, string> = new Map([
   ["ssl-keyfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["ssl-certfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["data-parallel-size", "one engine process is run"],
-  ["speculative-config", "speculative decoding does not exist yet"],
   ["root-path", "the routes stand at the root; let the proxy strip its prefix"],
 ]);

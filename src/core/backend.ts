@@ -20,6 +20,10 @@ export interface BackendStats {
   /** Tokens that were looked up in the prefix cache, and found there. */
   readonly prefixQueries: number;
   readonly prefixHits: number;
+  /** Guesses of speculative decoding: sequences that got some, tokens guessed, and those that came true by place. */
+  readonly drafts: number;
+  readonly draftTokens: number;
+  readonly acceptedTokens: readonly number[];
   readonly restarts: number;
 }
 

@@ -25,12 +25,18 @@ export interface SamplingInput {
   /** Words, not tokens: serving tokenises them. */
   readonly badWords?: readonly string[];
   readonly repetition?: RepetitionRule;
+  /** Report the logprobs of these tokens and not of the likeliest. */
+  readonly logprobTokenIds?: readonly number[];
+  /** Tokens of reasoning at most, those of the prompt included. */
+  readonly thinkingBudget?: number;
 }
 
 /** What is wanted around the text. */
 export interface OutputOptions {
   /** Choices to draw, ≥ 1. */
   readonly n: number;
+  /** Do not draw: the choices are the n best beams. */
+  readonly beam?: { readonly lengthPenalty: number };
   readonly stop: readonly string[];
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
@@ -40,6 +46,8 @@ export interface OutputOptions {
   readonly returnTokenIds: boolean;
   /** Whether anybody looks at deltas: without it the text may come in larger pieces. */
   readonly stream: boolean;
+  /** Tokens of one delta, but for the first and the last of a choice. Absent: as they come. */
+  readonly interval?: number;
   /** Send a running count (`usage`, `final: false`) after every delta and finish. Absent: no. */
   readonly runningUsage?: boolean;
   readonly priority: number;

@@ -39,14 +39,17 @@ export interface FairShare {
   readonly weight: number;
 }
 
-/** One token's logprob and its rank among the whole vocabulary (1 = likeliest). Natural logarithm. */
+/** One token's logprob and its rank among the whole vocabulary (1 = likeliest, 0 = not counted). Natural logarithm. */
 export interface TokenLogprob {
   readonly token: number;
   readonly logprob: number;
   readonly rank: number;
 }
 
-/** The drawn (or given) token first, then the likeliest in falling order; the drawn one may stand there again. */
+/**
+ * The drawn (or given) token first, then the likeliest in falling order, or those that were asked for by id; the drawn
+ * one may stand there again.
+ */
 export interface PositionLogprobs {
   readonly chosen: TokenLogprob;
   readonly top: readonly TokenLogprob[];

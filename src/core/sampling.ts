@@ -35,6 +35,8 @@ export interface SamplingParams {
   readonly ignoreEos: boolean;
   /** Report the drawn token's logprob and this many of the likeliest; -1 = the whole vocabulary; absent = none. */
   readonly logprobs?: number;
+  /** With `logprobs`: report these tokens, in this order, in place of the likeliest. Distinct; never empty. */
+  readonly logprobTokenIds?: readonly number[];
   /** The same for every prompt token but the first. */
   readonly promptLogprobs?: number;
   /** If present only these tokens can be drawn; never empty. */
@@ -45,6 +47,19 @@ export interface SamplingParams {
   readonly repetition?: RepetitionRule;
   /** What the output has to look like. */
   readonly constraint?: Constraint;
+  /** Ends the reasoning after so many tokens. */
+  readonly thinking?: ThinkingBudget;
+}
+
+/** After `tokens` tokens of reasoning the run `end` is said, whatever the model would have said. */
+export interface ThinkingBudget {
+  /** Tokens that may still be thought, ≥ 0. */
+  readonly tokens: number;
+  /** Whether the answer begins inside the reasoning; else it is entered by `start`. */
+  readonly open: boolean;
+  /** The runs of tokens that open and close it; neither is empty. */
+  readonly start: readonly number[];
+  readonly end: readonly number[];
 }
 
 /** A run of minSize … maxSize tokens that stands minCount times in a row. 1 ≤ minSize ≤ maxSize, minCount ≥ 2. */

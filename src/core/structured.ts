@@ -2,6 +2,8 @@
  * What a client may ask the output to be, free of any protocol. One of the kinds; checked for size by the wire layer,
  * for sense by prompt/grammar.
  */
+import type { TagFormat } from "./structural-tag.ts";
+
 export type StructuredOutput =
   /** Valid under a JSON schema. */
   | { readonly kind: "json_schema"; readonly schema: unknown }
@@ -13,6 +15,8 @@ export type StructuredOutput =
   | { readonly kind: "choice"; readonly options: readonly string[] }
   /** GBNF, which is also the EBNF of vLLM's backends. */
   | { readonly kind: "grammar"; readonly source: string }
+  /** Parts in an order, free text among them. */
+  | { readonly kind: "structural_tag"; readonly format: TagFormat }
   /** Calls of these functions and nothing else: one, or as many as the model likes. */
   | {
       readonly kind: "tool_calls";

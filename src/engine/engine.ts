@@ -7,18 +7,22 @@
  */
 import type { Constraint } from "#core/grammar.ts";
 import { AdapterUse } from "./adapter-use.ts";
+import { Counts } from "./counts.ts";
 import { Grammars, type Matcher } from "./grammar/matcher.ts";
 import { type Batch, createBatch, type Kernel, KernelError, NO_ADAPTER } from "./kernel.ts";
+import type { EngineLimits } from "./limits.ts";
 import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
-import type { BlockHasher, PrefixCacheOptions } from "./prefix/hash.ts";
+import type { BlockHasher } from "./prefix/hash.ts";
 import { type EngineGauges, emptyReport, type FailureReport, type FinishReport, type StepReport } from "./report.ts";
 import { problemOf, Requests, type Submission } from "./requests.ts";
 import { Sampler, SamplingError } from "./sampler/sampler.ts";
-import { type Plan, Scheduler, type SchedulingPolicy } from "./scheduler.ts";
+import { type Plan, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import { type Ending, endingOf, type StopRules, settlePrompt, settleToken } from "./settle.ts";
+import { createProposer, Speculation } from "./speculation/proposer.ts";
+import { Spill } from "./spill/spill.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
 
 /** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
@@ -27,25 +31,25 @@ const MAX_PROMPT_ROWS = 64;
 /** A copy moves a whole slot: a prefix shorter than this share of it is computed again. */
 const COPY_SHARE = 64;
 
+/** What is read back from disk takes a fixed time too. */
+const MIN_SPILL_TOKENS = 64;
+
 /** A request for no tokens ends with its prompt. */
 const NO_TOKENS: Ending = { reason: "length" };
 
-export interface EngineLimits {
-  /** Sequences that run at once; the kernel's own bound may be lower. */
-  readonly maxNumSeqs: number;
-  /** Token budget of a step; the kernel's own bound may be lower. */
-  readonly maxNumBatchedTokens: number;
-  /** Tokens that a sequence may hold; the kernel's own bound may be lower. */
-  readonly contextLength: number;
-  readonly schedulingPolicy: SchedulingPolicy;
-  readonly prefixCache: PrefixCacheOptions;
-  /** Adapters that compute in one step at most, each with a forward of its own. Default 1. */
-  readonly maxAdapters?: number;
+export type { EngineLimits } from "./limits.ts";
+
+export interface EngineParts {
+  /** Monotonic seconds. */
+  readonly now?: () => number;
+  /** The kernel of a smaller model, for speculation by one. */
+  readonly draft?: Kernel;
 }
 
 export class Engine {
   readonly #kernel: Kernel;
   readonly #placement: Placement;
+  readonly #spill: Spill | undefined;
   readonly #chain: ChainMaker;
   readonly #prefixCaching: boolean;
   readonly #scheduler: Scheduler;
@@ -54,24 +58,15 @@ export class Engine {
   readonly #rules: StopRules;
   readonly #requests = new Requests();
   readonly #adapters = new AdapterUse();
-  readonly #now: () => number;
   /** Made at the first grammar: the vocabulary in order takes memory. */
   #grammars: Grammars | undefined;
   #report: StepReport = emptyReport();
-  #steps = 0;
-  #promptTokens = 0;
-  #generationTokens = 0;
-  #preemptions = 0;
-  #prefixQueries = 0;
-  #prefixHits = 0;
+  readonly #counts = new Counts();
+  readonly #now: () => number;
+  readonly #speculation: Speculation | undefined;
 
-  /** @param hasher names the blocks of the prefix cache @param now monotonic seconds */
-  constructor(
-    kernel: Kernel,
-    limits: EngineLimits,
-    hasher: BlockHasher,
-    now: () => number = () => performance.now() / 1000,
-  ) {
+  /** @param hasher names the blocks of the prefix cache */
+  constructor(kernel: Kernel, limits: EngineLimits, hasher: BlockHasher, { now, draft }: EngineParts = {}) {
     const { enabled, blockSize } = limits.prefixCache;
     const maxBatchTokens = Math.min(limits.maxNumBatchedTokens, kernel.limits.maxBatchTokens);
     const maxSequences = Math.min(limits.maxNumSeqs, kernel.limits.maxSequences, maxBatchTokens);
@@ -80,10 +75,15 @@ export class Engine {
     this.#kernel = kernel;
     this.#chain = { hasher, blockSize };
     this.#prefixCaching = enabled;
+    const minCopyTokens = Math.max(blockSize, kernel.limits.contextPerSlot / COPY_SHARE);
+    this.#spill = limits.spill === undefined || !enabled ? undefined : new Spill(limits.spill);
+    const bytesPerToken = kernel.stateBytesPerToken;
+    const minTokens = Math.max(minCopyTokens, MIN_SPILL_TOKENS);
     this.#placement = new Placement({
       slots,
       blockSize,
-      minCopyTokens: Math.max(blockSize, kernel.limits.contextPerSlot / COPY_SHARE),
+      minCopyTokens,
+      ...(this.#spill === undefined ? {} : { spill: { catalog: this.#spill.catalog, minTokens, bytesPerToken } }),
       retain: enabled,
       prefillBlock: kernel.limits.prefillBlock,
       reuseGenerated: limits.prefixCache.reuseGenerated,
@@ -105,7 +105,12 @@ export class Engine {
       endOfTurn: new Set(kernel.limits.endOfTurn),
       contextLength: Math.min(limits.contextLength, kernel.limits.contextPerSlot),
     };
-    this.#now = now;
+    this.#now = now ?? (() => performance.now() / 1000);
+    if (limits.speculation !== undefined) {
+      const proposer = createProposer(limits.speculation, kernel, draft);
+      const { contextLength } = this.#rules;
+      this.#speculation = new Speculation(limits.speculation, proposer, contextLength, kernel.limits.prefillBlock);
+    }
   }
 
   /** Queues a request. One that cannot run is refused in the next report. */
@@ -156,6 +161,7 @@ export class Engine {
 
   /** One iteration; undefined when there was nothing to do or say. @throws only if the kernel cannot go on */
   step(): StepReport | undefined {
+    this.#speculation?.prepare(this.#placement.running);
     const plan = new Map(this.#scheduler.schedule());
     this.#placement.compact();
     const lost = this.#carryOut();
@@ -163,7 +169,9 @@ export class Engine {
     if (plan.size > 0) {
       const done = this.#forward(plan);
       if (done !== undefined) this.#settle(done.uses, done.rows);
-      this.#steps++;
+      for (const sequence of plan.keys()) this.#takeBackGuesses(sequence);
+      this.#carryOut();
+      this.#counts.steps++;
     } else if (lost.length + this.#report.failures.length === 0) return undefined;
     const report = this.#report;
     this.#report = emptyReport();
@@ -172,18 +180,11 @@ export class Engine {
 
   get gauges(): EngineGauges {
     const { contextPerSlot, maxSequences } = this.#kernel.limits;
-    let cells = 0;
-    for (const sequence of this.#placement.running) cells += sequence.computed;
     return {
       running: this.#placement.runningCount,
       waiting: this.#scheduler.waitingCount + this.#requests.heldCount,
-      kvUsage: cells / (contextPerSlot * maxSequences),
-      steps: this.#steps,
-      promptTokens: this.#promptTokens,
-      generationTokens: this.#generationTokens,
-      preemptions: this.#preemptions,
-      prefixQueries: this.#prefixQueries,
-      prefixHits: this.#prefixHits,
+      kvUsage: Counts.cells(this.#placement.running) / (contextPerSlot * maxSequences),
+      ...this.#counts.totals,
     };
   }
 
@@ -205,6 +206,8 @@ export class Engine {
   }
 
   close(): void {
+    this.#speculation?.close();
+    this.#spill?.close();
     this.#kernel.close();
   }
 
@@ -215,7 +218,8 @@ export class Engine {
       const uses = assemble(left, this.#batch);
       try {
         const rows = this.#kernel.forward(this.#batch);
-        this.#countPrompt(left);
+        for (const sequence of left.keys()) this.#noteAdmission(sequence);
+        this.#counts.work(left);
         advance(left);
         for (const sequence of left.keys()) this.#placement.advance(sequence);
         return { uses, rows };
@@ -234,8 +238,9 @@ export class Engine {
       if (victim === undefined || this.#placement.runningCount < 2) return false;
       left.delete(victim);
       this.#placement.release(victim, false);
+      this.#speculation?.forget(victim);
       this.#enqueue(victim);
-      this.#preemptions++;
+      this.#counts.preemptions++;
     }
     this.#carryOut();
     return true;
@@ -248,7 +253,7 @@ export class Engine {
 
   /** @returns the running sequences that lost what was computed and start again in the next step */
   #carryOut(): Sequence[] {
-    const lost = carryOut(this.#kernel, this.#placement.takeMoves());
+    const lost = carryOut(this.#kernel, this.#placement.takeMoves(), this.#spill);
     return [...lost].map((slot) => this.#placement.lose(slot)).filter((sequence) => sequence !== undefined);
   }
 
@@ -260,8 +265,9 @@ export class Engine {
   }
 
   #settle(uses: readonly RowUse[], rows: readonly Float32Array[]): void {
-    uses.forEach(({ sequence, position }, at) => {
-      if (sequence.state !== "running") return; // its request failed earlier in this step
+    uses.forEach(({ sequence, position, guess }, at) => {
+      if (sequence.state !== "running") return; // its request ended earlier in this step
+      if (guess !== undefined && !this.#cameTrue(sequence, position, guess)) return;
       try {
         this.#settleRow(sequence, position, rows[at] as Float32Array);
       } catch (error) {
@@ -270,6 +276,22 @@ export class Engine {
         this.#fail({ request: sequence.request, kind, message: error.message });
       }
     });
+  }
+
+  /** Whether what was drawn is what was guessed; then the next row is of use too. */
+  #cameTrue(sequence: Sequence, position: number, guess: number): boolean {
+    const last = sequence.length - 1;
+    if (position !== last || sequence.tokenAt(last) !== guess) return false;
+    this.#counts.accepted(position - (sequence.computed - sequence.draft.length));
+    return true;
+  }
+
+  /** The kernel keeps what became text, and not the last token, which is computed in the next step. */
+  #takeBackGuesses(sequence: Sequence): void {
+    if (sequence.draft.length === 0) return;
+    sequence.draft = [];
+    if (sequence.state === "running" && sequence.computed >= sequence.length)
+      this.#placement.cut(sequence, sequence.length - 1);
   }
 
   #settleRow(sequence: Sequence, position: number, row: Float32Array): void {
@@ -286,7 +308,7 @@ export class Engine {
     const { endOfTurn } = this.#kernel.limits;
     const sampled = settleToken(this.#sampler, sequence, row, endOfTurn, (constraint) => this.#matcherOf(constraint));
     this.#report.tokens.push({ request, sample, ...sampled });
-    this.#generationTokens++;
+    this.#counts.generationTokens++;
     return endingOf(sequence, this.#rules);
   }
 
@@ -342,6 +364,8 @@ export class Engine {
   #drop(sequence: Sequence, valid: boolean): void {
     if (this.#adapters.leave(sequence.adapter)) this.#kernel.unloadAdapter(sequence.adapter);
     if (sequence.state === "running") {
+      if (valid) this.#takeBackGuesses(sequence);
+      this.#speculation?.forget(sequence);
       if (valid && this.#prefixCaching) this.#nameOutput(sequence);
       this.#placement.release(sequence, valid);
       this.#carryOut();
@@ -355,21 +379,12 @@ export class Engine {
     this.#placement.advance(sequence);
   }
 
-  #countPrompt(plan: Plan): void {
-    for (const [sequence, count] of plan) {
-      if (sequence.clock.admitted === 0) this.#noteAdmission(sequence);
-      const reached = Math.min(sequence.prompt.length, sequence.computed + count);
-      this.#promptTokens += Math.max(0, reached - sequence.promptCounted);
-      sequence.promptCounted = Math.max(reached, sequence.promptCounted);
-    }
-  }
-
-  /** Before the step's work is added, `computed` is what was found. Counted as vLLM does: tokens looked up, tokens found. */
+  /** Before the first step's work is added, `computed` is what was found. */
   #noteAdmission(sequence: Sequence): void {
+    if (sequence.clock.admitted !== 0) return;
     sequence.clock.admitted = this.#now();
     sequence.cached = sequence.computed;
-    if (!this.#prefixCaching || sequence.promptLogprobs !== undefined) return;
-    this.#prefixQueries += sequence.prompt.length;
-    this.#prefixHits += sequence.cached;
+    if (this.#prefixCaching && sequence.promptLogprobs === undefined)
+      this.#counts.lookup(sequence.prompt.length, sequence.cached);
   }
 }

@@ -100,6 +100,20 @@ export class FakeKernel implements Kernel {
     return this.#tokensOf(slot).length;
   }
 
+  readonly stateBytesPerToken = 4;
+
+  save(slot: number): Uint8Array {
+    return new Uint8Array(Int32Array.from(this.#tokensOf(slot)).buffer);
+  }
+
+  restore(slot: number, data: Uint8Array, length: number): void {
+    const tokens = this.#tokensOf(slot);
+    const saved = new Int32Array(Uint8Array.from(data).buffer);
+    tokens.length = 0;
+    if (saved.length !== length) throw new KernelError("failed", `${saved.length} tokens were saved, not ${length}`);
+    tokens.push(...saved);
+  }
+
   /** Token 32 + i stands for character 32 + i of ASCII; below and above there is no text. */
   pieces(): readonly (Uint8Array | undefined)[] {
     return Array.from({ length: this.limits.vocabularySize }, (_, token) =>

@@ -161,6 +161,23 @@ export function kernelContract(name: string, options: ContractOptions): void {
       assert.throws(wrong, (error) => error instanceof KernelError && error.code === "invalid");
   });
 
+  it("goes on from a restored slot as if it had computed it, in whatever slot", () => {
+    const whole = forward(run(0, [3, 9, 4, 7, 5]));
+    kernel.truncate(0, 3);
+    const saved = kernel.save(0);
+    kernel.truncate(0, 0);
+    forward(run(2, [6, 6]));
+    kernel.restore(2, saved, 3);
+    assert.deepEqual([kernel.length(0), kernel.length(2)], [0, 3]);
+    // Two tokens and not one: half-precision weights give a lone row other last digits (docs/divergences.md).
+    assert.deepEqual(forward(run(2, [7, 5])), whole);
+    kernel.restore(0, saved, 3);
+    kernel.truncate(0, 2);
+    assert.deepEqual(forward(run(0, [4, 7, 5])), whole);
+    assert.throws(() => kernel.save(kernel.limits.maxSequences), KernelError);
+    assert.throws(() => kernel.restore(-1, saved, 3), KernelError);
+  });
+
   it("holds as many tokens as it promises, and not one more", () => {
     const { contextPerSlot, maxBatchTokens } = kernel.limits;
     for (let held = 0; held < contextPerSlot; held = kernel.length(0)) {

@@ -80,6 +80,15 @@ export interface Kernel {
    * Costs a copy of a whole slot, however short the prefix is.
    */
   copy(from: number, to: number, length: number): void;
+  /** Bytes a token takes in `save`, about. */
+  readonly stateBytesPerToken: number;
+  /** What the slot holds, for `restore` of a kernel opened alike. @throws KernelError failed: not possible now */
+  save(slot: number): Uint8Array;
+  /**
+   * The slot holds what was saved, `length` tokens, and nothing else. The bytes have to be those that `save` gave: the
+   * kernel cannot tell. @throws KernelError failed: the slot holds nothing then
+   */
+  restore(slot: number, data: Uint8Array, length: number): void;
   /** Bytes of the text that each token stands for; undefined where it stands for none. Shape: [vocabularySize]. */
   pieces(): readonly (Uint8Array | undefined)[];
   /**

@@ -25,6 +25,7 @@ export class EngineStartError extends Error {
 
 export interface LaunchOptions {
   readonly kernel: KernelInit;
+  readonly draft?: KernelInit;
   readonly limits: EngineLimits;
   readonly startTimeoutMs: number;
   /** The child's whole environment. */
@@ -65,7 +66,8 @@ export async function launchProcess(
   const abort = () => child.kill("SIGKILL");
   signal.addEventListener("abort", abort, { once: true });
   try {
-    send(child, { type: "init", kernel: options.kernel, limits: options.limits });
+    const { kernel, draft } = options;
+    send(child, { type: "init", kernel, ...(draft === undefined ? {} : { draft }), limits: options.limits });
     const limits = await waitReady(child, exited, options.startTimeoutMs);
     connect(child, handlers, exited);
     return {

@@ -21,6 +21,9 @@ const GAUGES = {
   preemptions: 0,
   prefixQueries: 0,
   prefixHits: 0,
+  drafts: 0,
+  draftTokens: 0,
+  acceptedTokens: [],
 };
 const hasher = await createBlockHasher("sha256");
 const position = (token: number, top: number): PositionLogprobs => ({

@@ -19,7 +19,13 @@ export type KernelInit =
 
 /** Parent to child. `init` comes first and once. */
 export type Command =
-  | { readonly type: "init"; readonly kernel: KernelInit; readonly limits: EngineLimits }
+  | {
+      readonly type: "init";
+      readonly kernel: KernelInit;
+      /** The smaller model of speculative decoding. */
+      readonly draft?: KernelInit;
+      readonly limits: EngineLimits;
+    }
   | ({ readonly type: "submit" } & Submission)
   | { readonly type: "abort"; readonly request: number }
   | { readonly type: "pause"; readonly request: number }

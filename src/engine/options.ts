@@ -14,6 +14,8 @@ export interface EngineOptions extends EngineLimits {
   /** Facts from the GGUF header; contextLength is lowered to what the kernel can hold. */
   readonly model: ModelInfo;
   readonly kernel: KernelInit;
+  /** The smaller model of speculative decoding by one. */
+  readonly draft?: KernelInit;
   /**
    * Sequences open at once, waiting or running, a request of n samples counting n (vLLM's --max-num-queued-reqs);
    * one more is refused with `overloaded`. Default 1024.

@@ -11,13 +11,22 @@
  */
 import { commonBlocks, Holdings } from "./prefix/index.ts";
 import type { Sequence } from "./sequence.ts";
+import type { SpillCatalog, Spilled } from "./spill/catalog.ts";
 
-/** Slot `to` holds the first `tokens` tokens of `from` from now on; where they are the same, the rest is forgotten. */
-export interface Move {
-  readonly from: number;
-  readonly to: number;
-  readonly tokens: number;
-}
+/**
+ * `slot`: `to` holds the first `tokens` tokens of `from` from now on; where they are the same, the rest is forgotten.
+ * `spill`: what `from` holds goes to disk. `restore`: `to` holds the first `tokens` of the `saved` ones of an entry.
+ */
+export type Move =
+  | { readonly kind: "slot"; readonly from: number; readonly to: number; readonly tokens: number }
+  | { readonly kind: "spill"; readonly id: number; readonly from: number }
+  | {
+      readonly kind: "restore";
+      readonly id: number;
+      readonly to: number;
+      readonly tokens: number;
+      readonly saved: number;
+    };
 
 export interface PlacementOptions {
   readonly slots: number;
@@ -33,6 +42,15 @@ export interface PlacementOptions {
    * answering, not in prefill blocks). Their numbers differ in the last digits.
    */
   readonly reuseGenerated: boolean;
+  /** Where to put what a slot has to give up; nowhere if absent. */
+  readonly spill?: SpillRules;
+}
+
+export interface SpillRules {
+  readonly catalog: SpillCatalog;
+  /** Fewer tokens are computed again sooner than they are read. */
+  readonly minTokens: number;
+  readonly bytesPerToken: number;
 }
 
 /** What a slot has of a sequence's tokens. */
@@ -71,9 +89,11 @@ export class Placement {
   /** Seats a sequence; what it shares with a slot counts as computed. Call only while there is room. */
   seat(sequence: Sequence): void {
     const best = this.#bestMatch(sequence);
-    const slot = this.#choose(sequence, best?.blocks ?? 0);
+    const spilled = this.#spilledMatch(sequence, best?.blocks ?? 0);
+    const slot = this.#choose(sequence, spilled === undefined ? (best?.blocks ?? 0) : 0);
     const own = best === undefined ? 0 : this.#matchWith(sequence, slot);
-    const blocks = this.#obtain(slot, best !== undefined && best.blocks > own ? best : { slot, blocks: own });
+    const near = best !== undefined && best.blocks > own ? best : { slot, blocks: own };
+    const blocks = spilled === undefined ? this.#obtain(slot, near) : this.#restore(slot, spilled);
     const tokens = blocks * this.#options.blockSize;
     this.#running[slot] = sequence;
     sequence.slot = slot;
@@ -88,7 +108,8 @@ export class Placement {
   shouldWait(sequence: Sequence): boolean {
     const { blockSize, minCopyTokens } = this.#options;
     if (sequence.length <= minCopyTokens || sequence.promptRowsLeft > 0) return false;
-    const enough = (this.#bestMatch(sequence)?.blocks ?? 0) * blockSize + minCopyTokens;
+    const near = this.#bestMatch(sequence)?.blocks ?? 0;
+    const enough = (this.#spilledMatch(sequence, near)?.blocks ?? near) * blockSize + minCopyTokens;
     return this.#running.some((other) => {
       if (other === undefined || other.paused || other.decoding) return false;
       const ready = Math.floor(other.prompt.length / blockSize);
@@ -103,7 +124,7 @@ export class Placement {
     this.#running[slot] = undefined;
     sequence.slot = -1;
     sequence.computed = 0;
-    if (!valid || !this.#options.retain || this.#held.at(slot).chain.length === 0) this.forget(slot);
+    if (!valid || !this.#options.retain || this.#held.at(slot).chain.length === 0) this.forget(slot, false);
   }
 
   /** The kernel computed more of the sequence. */
@@ -134,10 +155,20 @@ export class Placement {
     return true;
   }
 
-  forget(slot: number): void {
+  /** @param retire whether it may go to disk */
+  forget(slot: number, retire = true): void {
     if (this.#held.at(slot).tokens === 0) return;
+    if (retire) this.#retire(slot, 0);
     this.#held.keep(slot, 0, 0);
-    this.#moves.push({ from: slot, to: slot, tokens: 0 });
+    this.#moves.push({ kind: "slot", from: slot, to: slot, tokens: 0 });
+  }
+
+  /** Takes back what was computed beyond so many tokens. */
+  cut(sequence: Sequence, tokens: number): void {
+    const { slot } = sequence;
+    const blocks = Math.min(this.#held.at(slot).chain.length, Math.floor(tokens / this.#options.blockSize));
+    this.#move(slot, slot, blocks, tokens);
+    sequence.computed = tokens;
   }
 
   /** The kernel has nothing in this slot, whatever it should have. @returns who runs there and starts again */
@@ -150,7 +181,8 @@ export class Placement {
 
   /** Forgets all that no sequence uses. */
   reset(): void {
-    while (this.evict());
+    for (const slot of this.#idle()) this.forget(slot, false);
+    this.#options.spill?.catalog.clear();
   }
 
   /** What the kernel has to do before the next forward, in this order. */
@@ -267,7 +299,7 @@ export class Placement {
     const { chain, tokens } = this.#held.at(from);
     if (tokens > 0) this.#move(from, to, chain.length, tokens);
     else this.forget(to);
-    this.forget(from);
+    this.forget(from, false);
   }
 
   /** Moves what an idle slot holds to a slot of less worth, outside the window, before it is overwritten. */
@@ -278,12 +310,43 @@ export class Placement {
     const { chain, tokens, used } = this.#held.at(slot);
     this.#move(slot, target, chain.length, tokens);
     this.#held.setUsed(target, used);
+    this.forget(slot, false);
   }
 
   #move(from: number, to: number, blocks: number, tokens: number): void {
+    this.#retire(to, from === to ? blocks : 0);
     if (from === to) this.#held.keep(to, blocks, tokens);
     else this.#held.copy(from, to, blocks, tokens);
-    this.#moves.push({ from, to, tokens });
+    this.#moves.push({ kind: "slot", from, to, tokens });
+  }
+
+  /** What a slot is about to lose goes to disk, if it is worth that and not there yet. @param kept blocks that stay */
+  #retire(slot: number, kept: number): void {
+    const { spill, blockSize, retain } = this.#options;
+    const { chain, tokens, body } = this.#held.at(slot);
+    if (spill === undefined || !retain || (chain.length - kept) * blockSize < spill.minTokens) return;
+    if (spill.catalog.has(chain)) return;
+    const entry = spill.catalog.add(chain, tokens, body, tokens * spill.bytesPerToken);
+    if (entry !== undefined) this.#moves.push({ kind: "spill", id: entry.id, from: slot });
+  }
+
+  /** What lies on disk of a sequence, where that is clearly more than a slot has. @param near blocks that a slot has */
+  #spilledMatch(sequence: Sequence, near: number): SpilledMatch | undefined {
+    const { spill, blockSize } = this.#options;
+    if (spill === undefined || sequence.promptRowsLeft > 0) return undefined;
+    const found = spill.catalog.find(sequence.blocks);
+    if (found === undefined) return undefined;
+    const blocks = this.#usable(sequence, found.blocks, found.entry.body);
+    return (blocks - near) * blockSize < spill.minTokens ? undefined : { entry: found.entry, blocks };
+  }
+
+  #restore(slot: number, { entry, blocks }: SpilledMatch): number {
+    const tokens = blocks * this.#options.blockSize;
+    this.#retire(slot, 0);
+    this.#held.keep(slot, 0, 0);
+    this.#held.hold(slot, entry.chain, blocks, tokens, Math.min(entry.body, tokens));
+    this.#moves.push({ kind: "restore", id: entry.id, to: slot, tokens, saved: entry.tokens });
+    return blocks;
   }
 
   #leastUsed(slots: readonly number[]): number {
@@ -304,6 +367,11 @@ export class Placement {
   #idle(): number[] {
     return [...this.#running.keys()].filter((slot) => this.#running[slot] === undefined);
   }
+}
+
+interface SpilledMatch {
+  readonly entry: Spilled;
+  readonly blocks: number;
 }
 
 function leastCommonMultiple(a: number, b: number): number {

@@ -24,11 +24,16 @@ async function openKernel(init: KernelInit): Promise<Kernel> {
   return native.openNativeKernel(init.options);
 }
 
-async function start({ kernel: init, limits }: Extract<Command, { type: "init" }>): Promise<EngineLoop | undefined> {
+async function start({
+  kernel: init,
+  draft: small,
+  limits,
+}: Extract<Command, { type: "init" }>): Promise<EngineLoop | undefined> {
   try {
     const kernel = await openKernel(init);
     const { algorithm, seed } = limits.prefixCache;
-    const engine = new Engine(kernel, limits, await createBlockHasher(algorithm, seed));
+    const draft = small === undefined ? {} : { draft: await openKernel(small) };
+    const engine = new Engine(kernel, limits, await createBlockHasher(algorithm, seed), draft);
     post({ type: "ready", limits: kernel.limits });
     return new EngineLoop(engine, post);
   } catch (error) {

@@ -58,6 +58,10 @@ export interface EngineGauges {
   /** Tokens that were looked up in the prefix cache, and found there. */
   readonly prefixQueries: number;
   readonly prefixHits: number;
+  /** Guesses of speculative decoding: sequences that got some, tokens guessed, and those that came true by place. */
+  readonly drafts: number;
+  readonly draftTokens: number;
+  readonly acceptedTokens: readonly number[];
 }
 
 export interface StepReport {

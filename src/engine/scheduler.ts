@@ -9,7 +9,8 @@
  *  3. waiting sequences are admitted in that order while there is a slot and budget left; one whose prompt starts like
  *     a running prompt waits until it can take that over;
  *     where as many adapters run as may, the next one waits, and those behind it with an adapter too;
- *  4. a paused sequence (slow reader) gets nothing and keeps its slot.
+ *  4. a paused sequence (slow reader) gets nothing and keeps its slot;
+ *  5. what is left of the budget goes into the guesses of decoding sequences.
  *
  * Invariants (checkIntegrity): the queue's; the plan never exceeds the budget. Rule 1 always fits, because there
  * are no more slots than tokens in the budget. Called by engine.ts only.
@@ -96,7 +97,19 @@ export class Scheduler {
     prefills.sort((a, b) => this.#waiting.compare(a, b));
     for (const sequence of prefills) this.#grant(sequence, plan, budget);
     this.#admit(plan, budget);
+    this.#grantGuesses(plan, budget);
     return plan;
+  }
+
+  /** What nobody else can use goes into guesses; without it a sequence has none in this step. */
+  #grantGuesses(plan: Map<Sequence, number>, budget: Budget): void {
+    for (const sequence of this.#placement.running) {
+      const guesses = Math.min(sequence.draft.length, budget.tokens);
+      sequence.draft.length = plan.has(sequence) ? guesses : 0;
+      if (sequence.draft.length === 0) continue;
+      plan.set(sequence, 1 + guesses);
+      budget.tokens -= guesses;
+    }
   }
 
   /** @throws Error naming the invariant that does not hold */

@@ -74,6 +74,8 @@ export class Sequence {
   cached = -1;
   /** Prompt tokens that stand in the engine's total: each once, however often it is computed. */
   promptCounted = 0;
+  /** Guesses of what comes after the last token, for this step alone (speculation/). */
+  draft: number[] = [];
   /** Made at the first draw, so that a waiting sequence costs no sampler state. */
   sampler: SequenceSampler | undefined;
 
@@ -115,14 +117,16 @@ export class Sequence {
     return this.promptLogprobs === undefined ? 0 : this.prompt.length - this.promptLogprobs.length;
   }
 
+  /** Beyond what is known: the guesses. */
   tokenAt(position: number): number {
     const index = position - this.prompt.length;
-    return (index < 0 ? this.prompt[position] : this.output[index]) as number;
+    if (index < 0) return this.prompt[position] as number;
+    return (index < this.output.length ? this.output[index] : this.draft[index - this.output.length]) as number;
   }
 
   /** Whether the logits of this position are wanted: the next token is unknown, or its logprob is asked for. */
   wantsRow(position: number): boolean {
-    if (position === this.length - 1) return true;
+    if (position >= this.length - 1) return true;
     const known = this.promptLogprobs?.length ?? Infinity;
     return position + 1 >= known && position + 1 < this.prompt.length;
   }

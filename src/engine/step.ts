@@ -12,6 +12,8 @@ import type { Sequence } from "./sequence.ts";
 export interface RowUse {
   readonly sequence: Sequence;
   readonly position: number;
+  /** The position's token is a guess: the row is of use only if it came true. */
+  readonly guess: number | undefined;
 }
 
 /** Writes the plan into the batch; returns the uses of its rows, in batch order. */
@@ -27,7 +29,8 @@ export function assemble(plan: Plan, batch: Batch): RowUse[] {
       batch.adapters[at] = sequence.adapter;
       batch.outputs[at] = wanted ? 1 : 0;
       at++;
-      if (wanted) uses.push({ sequence, position });
+      const guess = position < sequence.length ? undefined : sequence.tokenAt(position);
+      if (wanted) uses.push({ sequence, position, guess });
     }
   }
   batch.count = at;

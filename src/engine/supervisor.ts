@@ -215,6 +215,7 @@ export class Supervisor implements EngineHandle {
     const { kernel, contextLength, env, execArgv, log } = this.#options;
     const options: LaunchOptions = {
       kernel,
+      ...(this.#options.draft === undefined ? {} : { draft: this.#options.draft }),
       limits: limitsOf(this.#options),
       startTimeoutMs: this.#options.startTimeoutMs ?? 120_000,
       ...(env === undefined ? {} : { env }),
@@ -283,7 +284,12 @@ export class Supervisor implements EngineHandle {
 }
 
 function limitsOf(options: EngineOptions): EngineLimits {
-  const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache, maxAdapters } = options;
-  const most = maxAdapters === undefined ? {} : { maxAdapters };
-  return { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache, ...most };
+  const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = options;
+  const { maxAdapters, speculation, spill } = options;
+  return {
+    ...{ maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
+    ...(maxAdapters === undefined ? {} : { maxAdapters }),
+    ...(speculation === undefined ? {} : { speculation }),
+    ...(spill === undefined ? {} : { spill }),
+  };
 }

@@ -14,6 +14,9 @@ const NOTHING: EngineGauges = {
   preemptions: 0,
   prefixQueries: 0,
   prefixHits: 0,
+  drafts: 0,
+  draftTokens: 0,
+  acceptedTokens: [],
 };
 
 function sum(a: EngineGauges, b: EngineGauges): EngineGauges {
@@ -25,6 +28,12 @@ function sum(a: EngineGauges, b: EngineGauges): EngineGauges {
     preemptions: a.preemptions + b.preemptions,
     prefixQueries: a.prefixQueries + b.prefixQueries,
     prefixHits: a.prefixHits + b.prefixHits,
+    drafts: a.drafts + b.drafts,
+    draftTokens: a.draftTokens + b.draftTokens,
+    acceptedTokens: Array.from(
+      { length: Math.max(a.acceptedTokens.length, b.acceptedTokens.length) },
+      (_, at) => (a.acceptedTokens[at] ?? 0) + (b.acceptedTokens[at] ?? 0),
+    ),
   };
 }
 

@@ -20,6 +20,8 @@ export interface ReasoningParser {
 
 const OPEN = "<think>";
 const CLOSE = "</think>";
+/** What opens and closes a thought. */
+export const THINK_TAGS = { open: OPEN, close: CLOSE } as const;
 
 /** How the parser begins: `prompt` as the text before the answer, which may have opened the tag. */
 export const REASONING_PARSERS = {

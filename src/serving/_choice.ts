@@ -6,6 +6,7 @@ import type { ToolDefinition } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
 import type { Tokenizer } from "#core/model.ts";
 import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
+import { atIntervals } from "./_interval.ts";
 import type { ServedModel } from "./models.ts";
 
 /** What an output pipeline is made of. */
@@ -54,11 +55,15 @@ export function chatOutput(
     reasoning: reasoning ? { prompt } : undefined,
     tools: call.toolChoice === "none" ? undefined : call.tools,
   });
-  return filtered(inner, { reasoning: call.includeReasoning, parallel: call.parallelToolCalls });
+  return paced(filtered(inner, { reasoning: call.includeReasoning, parallel: call.parallelToolCalls }), call);
 }
 
 export function textOutput(make: MakeOutput, model: ServedModel, call: CompletionCall, choice: number): ChoiceOutput {
-  return make({ ...commonSpec(model, call, choice), reasoning: undefined, tools: undefined });
+  return paced(make({ ...commonSpec(model, call, choice), reasoning: undefined, tools: undefined }), call);
+}
+
+function paced(inner: ChoiceOutput, { output }: ChatCall | CompletionCall): ChoiceOutput {
+  return output.interval === undefined ? inner : atIntervals(inner, output.interval);
 }
 
 function commonSpec(

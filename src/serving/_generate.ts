@@ -50,14 +50,7 @@ export interface Work {
 /** @throws Fault as Backend.generate does */
 export async function* generate(work: Work, signal: AbortSignal): AsyncGenerator<CallEvent> {
   const run = new Run(work, signal);
-  const start: CallEvent = {
-    type: "start",
-    model: work.model.names[0],
-    prompts: work.prompts.map(({ tokens, text }) => ({
-      tokenIds: Array.from(tokens),
-      ...(text === undefined ? {} : { text }),
-    })),
-  };
+  const start = startEvent(work);
   let started = false;
   for await (const event of run.events()) {
     if (!started) yield start;
@@ -66,6 +59,32 @@ export async function* generate(work: Work, signal: AbortSignal): AsyncGenerator
   }
   if (signal.aborted) throw new Fault("cancelled", "The request was cancelled.");
   yield { type: "usage", usage: run.usage(), final: true };
+}
+
+/** What is known before any token. */
+export function startEvent(work: Work): CallEvent {
+  return {
+    type: "start",
+    model: work.model.names[0],
+    prompts: work.prompts.map(({ tokens, text }) => ({
+      tokenIds: Array.from(tokens),
+      ...(text === undefined ? {} : { text }),
+    })),
+  };
+}
+
+/** What a request to the engine has of the call that it belongs to. */
+export function engineRequest(work: Work, prompt: Int32Array, sampling: SamplingParams): GenerateRequest {
+  return {
+    id: randomUUID(),
+    prompt,
+    sampling,
+    samples: 1,
+    priority: work.output.priority,
+    cacheSalt: work.cacheSalt,
+    share: work.share,
+    ...(work.model.lora === undefined ? {} : { adapter: work.model.lora.adapter }),
+  };
 }
 
 /** "began": the engine has worked on a prompt; nothing to print. */
@@ -143,21 +162,12 @@ class Run {
 
   private request(prompt: PromptWork, s: number): GenerateRequest {
     const { promptLogprobs, seed, ...sampling } = prompt.sampling;
-    return {
-      id: randomUUID(),
-      prompt: prompt.tokens,
-      sampling: {
-        ...sampling,
-        ...(seed === undefined ? {} : { seed: seed + s }),
-        // The prompt is the same for every sample.
-        ...(promptLogprobs === undefined || s > 0 ? {} : { promptLogprobs }),
-      },
-      samples: 1,
-      priority: this.work.output.priority,
-      cacheSalt: this.work.cacheSalt,
-      share: this.work.share,
-      ...(this.work.model.lora === undefined ? {} : { adapter: this.work.model.lora.adapter }),
-    };
+    return engineRequest(this.work, prompt.tokens, {
+      ...sampling,
+      ...(seed === undefined ? {} : { seed: seed + s }),
+      // The prompt is the same for every sample.
+      ...(promptLogprobs === undefined || s > 0 ? {} : { promptLogprobs }),
+    });
   }
 
   private *answer(event: GenerationEvent, at: Sample): Generator<RunEvent> {

@@ -32,6 +32,7 @@ export async function resolveSampling(input: SamplingInput, context: SamplingCon
   const vocabulary = model.backend.model.vocabularySize;
   requireInVocabulary("stop_token_ids", input.stopTokenIds, vocabulary);
   requireInVocabulary("allowed_token_ids", input.allowedTokenIds, vocabulary);
+  requireInVocabulary("logprob_token_ids", input.logprobTokenIds, vocabulary);
   requireInVocabulary(
     "logit_bias",
     input.logitBias?.map(([token]) => token),
@@ -54,6 +55,7 @@ export async function resolveSampling(input: SamplingInput, context: SamplingCon
     ...(given.seed === undefined ? {} : { seed: given.seed }),
     ...(given.repetition === undefined ? {} : { repetition: given.repetition }),
     ...(logprobs === undefined ? {} : { logprobs }),
+    ...(given.logprobTokenIds === undefined ? {} : { logprobTokenIds: given.logprobTokenIds }),
     ...(given.allowedTokenIds === undefined ? {} : { allowedTokenIds: [...new Set(given.allowedTokenIds)] }),
   };
 }

@@ -115,6 +115,9 @@ export class ScriptedBackend implements Backend {
       preemptions: 0,
       prefixQueries: 0,
       prefixHits: 0,
+      drafts: 0,
+      draftTokens: 0,
+      acceptedTokens: [],
       restarts: 0,
     };
   }

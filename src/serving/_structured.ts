@@ -7,10 +7,9 @@ import type { Constraint } from "#core/grammar.ts";
 import type { StructuredOutput } from "#core/structured.ts";
 import { GrammarError } from "#prompt/grammar/builder.ts";
 import { compileStructured } from "#prompt/grammar/compile.ts";
+import { opensThought, tagTokens } from "./_thinking.ts";
 import type { ServedModel } from "./models.ts";
 
-const THINK = "<think>";
-const THOUGHT = "</think>";
 const OPEN = "<tool_call>";
 const CLOSE = "</tool_call>";
 
@@ -23,11 +22,12 @@ export async function chatConstraint(
   const wanted = forced(call);
   if (wanted !== undefined && call.output.structured !== undefined)
     throw invalid("tool_choice", "a forced tool_choice cannot be combined with a format of the output.");
-  const constraint = wanted === undefined ? outputConstraint(call.output) : compiled(wanted, "tools");
-  const thinks = model.parsers.reasoning && prompt.trimEnd().endsWith(THINK);
-  if (constraint === undefined) return heldCalls(call, model);
-  if (!thinks) return constraint;
-  return { ...constraint, after: await closingTag(model) };
+  const asked = wanted === undefined ? outputConstraint(call.output) : compiled(wanted, "tools");
+  const constraint = asked ?? heldCalls(call, model);
+  if (constraint === undefined || !opensThought(model, prompt)) return constraint;
+  const after = (await tagTokens(model.tokenizer)).end;
+  // Held calls let text through, thoughts too; they need no border that might be missed.
+  return asked === undefined && after.length > 1 ? constraint : { ...constraint, after };
 }
 
 /** @throws Fault invalid_request naming the field */
@@ -44,10 +44,10 @@ function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredO
 
 /**
  * Calls of the model's own choice are held to the tools. Nobody was promised that: where a schema cannot be followed, or
- * the model marks calls by a control token, they are as the model writes them.
+ * the model marks calls by a control token, or beams are searched, they are as the model writes them.
  */
-function heldCalls({ toolChoice, tools }: ChatCall, model: ServedModel): Constraint | undefined {
-  if (toolChoice !== "auto" || !model.parsers.holdCalls) return undefined;
+function heldCalls({ toolChoice, tools, output }: ChatCall, model: ServedModel): Constraint | undefined {
+  if (toolChoice !== "auto" || !model.parsers.holdCalls || output.beam !== undefined) return undefined;
   if (model.tokenizer.specials.some(({ text, control }) => control && (text === OPEN || text === CLOSE)))
     return undefined;
   try {
@@ -68,9 +68,4 @@ function compiled(wanted: StructuredOutput, field: string): Constraint {
     if (error instanceof GrammarError) throw invalid(field, `Invalid ${field}: ${error.message}.`);
     throw error;
   }
-}
-
-async function closingTag({ tokenizer }: ServedModel): Promise<readonly number[]> {
-  const special = tokenizer.specials.find(({ text }) => text === THOUGHT);
-  return special === undefined ? [...(await tokenizer.encodeText(THOUGHT))] : [special.id];
 }

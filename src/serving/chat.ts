@@ -5,11 +5,13 @@ import type { CallEvent, ChatCall } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
+import { beamSearch } from "./_beam.ts";
 import { chatOutput, requireToolParser } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
 import { chatConstraint } from "./_structured.ts";
+import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 
 /** @throws Fault as decode does, model_not_found, and as Backend.generate does */
@@ -23,16 +25,27 @@ export async function* chat(
   const { output, sampling: input } = call;
   requireToolParser(model, call);
   const { badWordTokens } = serving;
-  const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
+  const shared = await resolveSampling(input, {
+    model,
+    n: output.beam === undefined ? output.n : 1,
+    logprobs: output.logprobs,
+    badWordTokens,
+  });
   const { tokens, text } = await encodeChat(model.tokenizer, model.template, {
     messages: call.messages,
     tools: call.tools,
     ...call.template,
   });
   const constraint = await chatConstraint(call, model, text);
-  const sampling = constraint === undefined ? shared : { ...shared, constraint };
+  const thinking = await thinkingBudget(input, model, tokens, text);
+  const sampling = {
+    ...shared,
+    ...(constraint === undefined ? {} : { constraint }),
+    ...(thinking === undefined ? {} : { thinking }),
+  };
   const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, sampling);
-  yield* generate(
+  const answer = output.beam === undefined ? generate : beamSearch;
+  yield* answer(
     {
       model,
       prompts: [prompt],

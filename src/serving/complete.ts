@@ -5,11 +5,13 @@ import type { CallEvent, CompletionCall, Prompt } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodePrompt } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
+import { beamSearch } from "./_beam.ts";
 import { textOutput } from "./_choice.ts";
 import { generate } from "./_generate.ts";
 import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
 import { outputConstraint } from "./_structured.ts";
+import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
 import { detokenizeAll } from "./tokenize.ts";
@@ -24,14 +26,26 @@ export async function* complete(
   const model = serving.models.resolve(call.model);
   const { output, sampling: input } = call;
   const { badWordTokens } = serving;
-  const shared = await resolveSampling(input, { model, n: output.n, logprobs: output.logprobs, badWordTokens });
+  const shared = await resolveSampling(input, {
+    model,
+    n: output.beam === undefined ? output.n : 1,
+    logprobs: output.logprobs,
+    badWordTokens,
+  });
   const encoded = await Promise.all(
     call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
   );
   const constraint = outputConstraint(output);
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
-  const prompts = encoded.map((prompt) => planPrompt(prompt, model, input, output, sampling));
-  yield* generate(
+  const prompts = await Promise.all(
+    encoded.map(async (prompt) => {
+      const thinking = await thinkingBudget(input, model, prompt.tokens);
+      const own = thinking === undefined ? sampling : { ...sampling, thinking };
+      return planPrompt(prompt, model, input, output, own);
+    }),
+  );
+  const answer = output.beam === undefined ? generate : beamSearch;
+  yield* answer(
     {
       model,
       prompts,

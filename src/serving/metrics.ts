@@ -263,6 +263,11 @@ function registerTotals({ registry, models }: MetricsOptions): void {
     (stats) => stats.prefixHits,
   );
   total("vllm:prompt_tokens_cached_total", "Number of prompt tokens found in a cache.", (stats) => stats.prefixHits);
+  total("vllm:spec_decode_num_drafts_total", "Number of spec decoding drafts.", (stats) => stats.drafts);
+  total("vllm:spec_decode_num_draft_tokens_total", "Number of draft tokens.", (stats) => stats.draftTokens);
+  total("vllm:spec_decode_num_accepted_tokens_total", "Number of accepted tokens.", (stats) =>
+    stats.acceptedTokens.reduce((sum, count) => sum + count, 0),
+  );
   total("castellan:engine_restarts_total", "Times an engine process was started again.", (stats) => stats.restarts);
 }
 

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits } from "#engine/kernel.ts";
 
-export type FaultyCall = "forward" | "copy" | "truncate";
+export type FaultyCall = "forward" | "copy" | "truncate" | "save" | "restore";
 
 export class FaultyKernel implements Kernel {
   readonly limits: KernelLimits;
@@ -38,6 +38,26 @@ export class FaultyKernel implements Kernel {
   copy(from: number, to: number, length: number): void {
     this.#call("copy");
     this.#inner.copy(from, to, length);
+  }
+
+  get stateBytesPerToken(): number {
+    return this.#inner.stateBytesPerToken;
+  }
+
+  save(slot: number): Uint8Array {
+    this.#call("save");
+    return this.#inner.save(slot);
+  }
+
+  /** A fault leaves the slot empty, as Kernel says. */
+  restore(slot: number, data: Uint8Array, length: number): void {
+    try {
+      this.#call("restore");
+    } catch (error) {
+      this.#inner.truncate(slot, 0);
+      throw error;
+    }
+    this.#inner.restore(slot, data, length);
   }
 
   length(slot: number): number {

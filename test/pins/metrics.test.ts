@@ -19,6 +19,9 @@ const stats = {
   preemptions: 1,
   prefixQueries: 30,
   prefixHits: 16,
+  drafts: 4,
+  draftTokens: 12,
+  acceptedTokens: [3, 1],
   restarts: 0,
 };
 const model = { names: ["demo"], backend: { stats: () => stats } as unknown as Backend } as unknown as ServedModel;

@@ -150,10 +150,10 @@ describe("chat", () => {
     });
     await assert.rejects(client.chat.completions.create({ model: "nope", messages }), NotFoundError);
     await assert.rejects(
-      client.chat.completions.create({ model: "demo", messages, ...{ use_beam_search: true } }),
+      client.chat.completions.create({ model: "demo", messages, ...{ watermarking: true } }),
       (error) => {
         assert.ok(error instanceof InternalServerError);
-        assert.deepEqual([error.status, error.param], [501, "use_beam_search"]);
+        assert.deepEqual([error.status, error.param], [501, "watermarking"]);
         return true;
       },
     );

@@ -129,6 +129,74 @@ test("forced tools: required and by name, whole and streamed", async () => {
   assert.ok(Number.isInteger(minutes) && minutes >= 1 && minutes <= 90);
 });
 
+test("structural tags: the parts come in order, and what begins like a tag is one, whole and streamed", async () => {
+  const validate = new Ajv2020().compile(SCHEMA);
+  const tag = (name: string) => ({
+    type: "tag",
+    begin: `<${name}>`,
+    content: { type: "json_schema", json_schema: SCHEMA },
+    end: `</${name}>`,
+  });
+  const format = {
+    type: "sequence",
+    elements: [
+      { type: "const_string", value: "Well: " },
+      {
+        type: "tags_with_separator",
+        tags: [tag("ann"), tag("bob")],
+        separator: ", ",
+        at_least_one: true,
+        stop_after_first: true,
+      },
+      { type: "regex", pattern: "[!?]" },
+    ],
+  };
+  const read = (text: string): void => {
+    const found = /^Well: <(ann|bob)>(.*)<\/\1>[!?]$/s.exec(text);
+    assert.ok(found?.[2] !== undefined && validate(JSON.parse(found[2])), text);
+  };
+  for (const temperature of [0, 1, 2]) {
+    const ask = { ...base, temperature, seed: 4, response_format: { type: "structural_tag", format } };
+    const answer = await client.chat.completions.create(ask as never);
+    read((answer as OpenAI.ChatCompletion).choices[0]?.message.content ?? "");
+    let text = "";
+    for await (const chunk of await client.chat.completions.create({ ...ask, stream: true } as never as typeof base & {
+      stream: true;
+    }))
+      text += chunk.choices[0]?.delta.content ?? "";
+    read(text);
+  }
+  const structures = [{ begin: "<n>", schema: { type: "integer", minimum: 10, maximum: 99 }, end: "</n>" }];
+  const triggered = { structures, triggers: ["<n"] };
+  let tags = 0;
+  for (let seed = 0; seed < 12; seed++) {
+    const answer = await client.completions.create({
+      model: base.model,
+      prompt: "<n>12</n> and <n>34</n> and ",
+      max_tokens: 60,
+      temperature: 1.5,
+      seed,
+      ...{ logit_bias: { [await token("<")]: 8 }, structured_outputs: { structural_tag: JSON.stringify(triggered) } },
+    });
+    const { text, finish_reason: reason } = answer.choices[0] as { text: string; finish_reason: string };
+    const [free, ...rest] = text.split(/<n(?=.)/s);
+    assert.ok(!free?.includes("<n") || free.endsWith("<n"));
+    tags += rest.length;
+    // What was cut off by the budget is the beginning of a tag.
+    for (const [at, part] of rest.entries())
+      if (at < rest.length - 1 || reason === "stop") assert.match(part, /^>[1-9][0-9]<\/n>/);
+  }
+  assert.ok(tags > 3, `only ${tags} tags`);
+});
+
+async function token(text: string): Promise<number> {
+  const answer = await server.fetch("/tokenize", {
+    method: "POST",
+    body: JSON.stringify({ prompt: text, add_special_tokens: false }),
+  });
+  return ((await answer.json()) as { tokens: [number] }).tokens[0];
+}
+
 test("what cannot be followed is refused by name, beside a running stream", async () => {
   for (const [extra, param] of [
     [{ structured_outputs: { regex: "(a)\\1" } }, "structured_outputs"],
@@ -139,7 +207,11 @@ test("what cannot be followed is refused by name, beside a running stream", asyn
     [{ structured_outputs: { json: "{" } }, "structured_outputs.json"],
     [{ structured_outputs: { whitespace_pattern: " ", json: {} } }, "structured_outputs.whitespace_pattern"],
     [{ structured_outputs: { grammar: "root ::= root" } }, "structured_outputs"],
-    [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag"],
+    [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag.format"],
+    [
+      { structured_outputs: { structural_tag: { structures: [{ begin: "a", end: "b" }], triggers: ["c"] } } },
+      "structured_outputs",
+    ],
     [{ response_format: { type: "json_schema", json_schema: { schema: { not: {} } } } }, "structured_outputs"],
     [{ response_format: { type: "json_schema", json_schema: { schema: 5 } } }, "response_format.json_schema.schema"],
     [{ response_format: { type: "yaml" } }, "response_format.type"],

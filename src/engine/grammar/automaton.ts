@@ -12,6 +12,7 @@ import type { Grammar } from "#core/grammar.ts";
 export const DEAD = -1;
 const UNKNOWN = -2;
 const NO_PARENT = -1;
+const UNJUDGED = 2;
 
 /** Configurations kept: each has a table of 256 transitions. */
 const MAX_CONFIGURATIONS = 4096;
@@ -32,6 +33,8 @@ interface Configuration {
 
 export class Automaton {
   readonly #grammar: Grammar;
+  /** What #onlyEnds found out, by state. */
+  readonly #tails: Uint8Array;
   #states: number[] = [];
   #parents: number[] = [];
   #nodes = new Map<number, number>();
@@ -42,6 +45,7 @@ export class Automaton {
 
   constructor(grammar: Grammar) {
     this.#grammar = grammar;
+    this.#tails = new Uint8Array(grammar.ends.length).fill(UNJUDGED);
     this.#begin();
   }
 
@@ -135,10 +139,24 @@ export class Automaton {
     return final;
   }
 
+  /** Whether nothing is left but the rule's end, seen through what reads nothing. */
   #onlyEnds(state: number): boolean {
-    const { edgeStart, emptyStart, callStart, ends } = this.#grammar;
-    const none = (starts: Int32Array): boolean => starts[state] === starts[state + 1];
-    return ends[state] === 1 && none(edgeStart) && none(emptyStart) && none(callStart);
+    const known = this.#tails[state];
+    if (known !== UNJUDGED) return known === 1;
+    const { edgeStart, empties, emptyStart, callStart, ends } = this.#grammar;
+    const seen = new Set([state]);
+    let ended = false;
+    for (const at of seen) {
+      if (edgeStart[at] !== edgeStart[at + 1] || callStart[at] !== callStart[at + 1]) return this.#judge(state, false);
+      ended ||= ends[at] === 1;
+      for (let i = emptyStart[at] as number; i < (emptyStart[at + 1] as number); i++) seen.add(empties[i] as number);
+    }
+    return this.#judge(state, ended);
+  }
+
+  #judge(state: number, tail: boolean): boolean {
+    this.#tails[state] = tail ? 1 : 0;
+    return tail;
   }
 
   #readers(nodes: ReadonlySet<number>): number[] {

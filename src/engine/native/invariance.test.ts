@@ -13,6 +13,7 @@ import { type Batch, type Kernel, KernelError } from "#engine/kernel.ts";
 import { createBlockHasher, NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
 import type { TokenReport } from "#engine/report.ts";
 import type { Submission } from "#engine/requests.ts";
+import type { SpeculationOptions } from "#engine/speculation/proposer.ts";
 import { writeModel } from "../../../test/fixtures/gguf.ts";
 import { openNativeKernel } from "./kernel.ts";
 
@@ -29,6 +30,7 @@ interface Setting {
   readonly caching?: boolean;
   readonly modelPath?: string;
   readonly wrap?: (kernel: Kernel) => Kernel;
+  readonly speculation?: SpeculationOptions;
 }
 
 function engineOf({
@@ -38,24 +40,26 @@ function engineOf({
   caching = true,
   modelPath = quantised,
   wrap = (kernel) => kernel,
+  speculation,
 }: Setting): Engine {
   const contextPerSlot = 768;
-  const kernel = openNativeKernel({
-    modelPath,
-    contextPerSlot,
-    maxSequences,
-    maxBatchTokens,
-    threads,
-    gpuLayers: 0,
-  });
+  const open = (path: string) =>
+    openNativeKernel({ modelPath: path, contextPerSlot, maxSequences, maxBatchTokens, threads, gpuLayers: 0 });
+  const kernel = open(modelPath);
   const limits = {
     maxNumSeqs: maxSequences,
     maxNumBatchedTokens: maxBatchTokens,
     contextLength: contextPerSlot,
     schedulingPolicy: "fcfs" as const,
     prefixCache: { ...NO_PREFIX_CACHE, enabled: caching },
+    ...(speculation === undefined ? {} : { speculation }),
   };
-  return new Engine(wrap(kernel), limits, hasher);
+  return new Engine(
+    wrap(kernel),
+    limits,
+    hasher,
+    speculation?.method === "draft_model" ? { draft: open(modelPath) } : {},
+  );
 }
 
 const text = (length: number, seed: number): number[] =>
@@ -82,6 +86,13 @@ function run(engine: Engine, submissions: readonly Submission[], every = 0): Map
   }
   throw new Error("the engine did not become idle");
 }
+
+/** Half of them greedy; of few tokens many guesses come true, also of a model with random weights. */
+const guessable = ({ request, prompt }: Submission, few: boolean): Submission => {
+  const asked = submission(request, [...prompt], 40);
+  const allowed = few ? { allowedTokenIds: [5, 6, 7] } : {};
+  return { ...asked, sampling: { ...asked.sampling, temperature: request % 2, ...allowed } };
+};
 
 const LENGTHS = [1, 2, 63, 64, 65, 100, 127, 128, 130, 200, 255, 256, 257, 320, 400, 513, 600];
 const all = LENGTHS.map((length, number) => submission(number, text(length, number)));
@@ -167,6 +178,21 @@ test("a full batch of 32, sampled at temperature 1 and with cuts: the same token
   assert.equal(full.gauges.steps < 40, true, "they ran together");
   solo.close();
   full.close();
+});
+
+test("with guesses of the text's own and of a draft model: the same tokens and logprobs", () => {
+  const plain = engineOf({ maxSequences: 4, maxBatchTokens: 512, caching: false });
+  for (const method of ["ngram", "draft_model"] as const) {
+    const asked = all.slice(1).map((one) => guessable(one, method === "ngram"));
+    const speculation = { method, tokens: 4, lookupMax: 3, lookupMin: 1 };
+    const engine = engineOf({ maxSequences: 4, maxBatchTokens: 512, speculation });
+    assert.deepEqual(run(engine, asked), run(plain, asked));
+    const { drafts, acceptedTokens } = engine.gauges;
+    // Not all of them, or nothing would have been taken back.
+    assert.ok((acceptedTokens[0] ?? 0) > 0 && (acceptedTokens[0] ?? 0) < drafts, `${method}: ${acceptedTokens}`);
+    engine.close();
+  }
+  plain.close();
 });
 
 test("two threads: a long sequence alone and beside another", () => {

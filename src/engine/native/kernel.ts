@@ -9,6 +9,7 @@
 import { availableParallelism } from "node:os";
 import koffi from "koffi";
 import { checkBatch, checkPrefix } from "#engine/batch-check.ts";
+import { modelFacts } from "#engine/gguf/facts.ts";
 import { type Batch, type Kernel, KernelError, type KernelLimits } from "#engine/kernel.ts";
 import { Adapters } from "./adapters.ts";
 import { BatchBuffers } from "./batch-buffers.ts";
@@ -96,6 +97,8 @@ class NativeKernel implements Kernel {
   private readonly buffers: BatchBuffers;
   private readonly physical: number;
   private readonly adapters: Adapters;
+  /** Slots that were copied from or to since the last call: their bytes have not moved yet. */
+  private readonly copied = new Set<number>();
   /** Rows of all but the last call of a forward. */
   private readonly kept: Float32Array[] = [];
   private views: { address: bigint; rows: Float32Array[] } = { address: 0n, rows: [] };
@@ -201,6 +204,7 @@ class NativeKernel implements Kernel {
 
   private decode(): void {
     const code = this.model.library.decode(this.context, this.buffers.struct());
+    this.copied.clear();
     if (code === 1) throw new KernelError("full", "no cells are left");
     if (code !== 0) throw new KernelError("failed", `llama_decode failed (${code})`);
   }
@@ -260,8 +264,38 @@ class NativeKernel implements Kernel {
     // Between slots with cells of their own only whole slots are copied (llama_kv_cache::seq_cp asserts it); the
     // bytes move at the next decode, in the order of the calls.
     this.model.library.copySequence(this.memory, from, to, -1, -1);
+    this.copied.add(from).add(to);
     this.lengths[to] = held;
     this.truncate(to, length);
+  }
+
+  /** Without those that the padding of a page takes. */
+  get stateBytesPerToken(): number {
+    return modelFacts(this.model.header).kvBytesPerToken;
+  }
+
+  save(slot: number): Uint8Array {
+    this.heldBy(slot);
+    this.requireSettled(slot);
+    const { library } = this.model;
+    const size = Number(library.stateSize(this.context, slot));
+    const data = new Uint8Array(size);
+    if (Number(library.saveState(this.context, data, size, slot)) !== size)
+      throw new KernelError("failed", "libllama cannot save this slot");
+    return data;
+  }
+
+  restore(slot: number, data: Uint8Array, length: number): void {
+    this.heldBy(slot);
+    this.requireSettled(slot);
+    this.truncate(slot, 0);
+    if (Number(this.model.library.restoreState(this.context, data, data.length, slot)) === 0)
+      throw new KernelError("failed", "libllama cannot restore this slot");
+    this.lengths[slot] = length;
+  }
+
+  private requireSettled(slot: number): void {
+    if (this.copied.has(slot)) throw new KernelError("failed", `a copy of slot ${slot} has not been carried out yet`);
   }
 
   private heldBy(slot: number): number {

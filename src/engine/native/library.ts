@@ -27,6 +27,11 @@ export interface Library {
   memory(context: Pointer): Pointer;
   removeTokens(memory: Pointer, sequence: number, from: number, to: number): boolean;
   copySequence(memory: Pointer, from: number, to: number, start: number, end: number): void;
+  stateSize(context: Pointer, sequence: number): number;
+  /** Bytes written. */
+  saveState(context: Pointer, out: Uint8Array, size: number, sequence: number): number;
+  /** Bytes read; 0: the sequence holds nothing now. */
+  restoreState(context: Pointer, data: Uint8Array, size: number, sequence: number): number;
   decode(context: Pointer, batch: Struct): number;
   logits(context: Pointer): Pointer;
   loadAdapter(model: Pointer, path: string): Pointer | null;
@@ -111,6 +116,11 @@ function bind(llama: LibraryHandle): Library {
     memory: f("void *llama_get_memory(void *context)"),
     removeTokens: f("bool llama_memory_seq_rm(void *memory, int32_t sequence, int32_t from, int32_t to)"),
     copySequence: f("void llama_memory_seq_cp(void *memory, int32_t from, int32_t to, int32_t start, int32_t end)"),
+    stateSize: f("size_t llama_state_seq_get_size(void *context, int32_t sequence)"),
+    saveState: f("size_t llama_state_seq_get_data(void *context, _Out_ uint8_t *out, size_t size, int32_t sequence)"),
+    restoreState: f(
+      "size_t llama_state_seq_set_data(void *context, const uint8_t *data, size_t size, int32_t sequence)",
+    ),
     decode: f("int32_t llama_decode(void *context, llama_batch batch)"),
     logits: f("void *llama_get_logits(void *context)"),
     loadAdapter: f("void *llama_adapter_lora_init(void *model, const char *path)"),

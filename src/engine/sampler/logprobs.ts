@@ -19,8 +19,9 @@ export class LogprobReader {
    * @param row raw logits, shape [vocabulary]
    * @param token the token that stands at this position
    * @param top how many of the likeliest, -1 = all
+   * @param ids these tokens in place of the likeliest; their ranks are not counted
    */
-  read(row: Float32Array, token: number, top: number): PositionLogprobs | RowProblem {
+  read(row: Float32Array, token: number, top: number, ids?: readonly number[]): PositionLogprobs | RowProblem {
     const best = largest(row, row.length);
     if (typeof best === "string") return best;
     const max = row[best] as number;
@@ -35,7 +36,10 @@ export class LogprobReader {
     const normalizer = max + Math.log(sum);
     return {
       chosen: { token, logprob: chosen - normalizer, rank: before + 1 },
-      top: this.#top(row, top < 0 ? row.length : Math.min(top, row.length), normalizer),
+      top:
+        ids === undefined
+          ? this.#top(row, top < 0 ? row.length : Math.min(top, row.length), normalizer)
+          : ids.map((id) => ({ token: id, logprob: (row[id] as number) - normalizer, rank: 0 })),
     };
   }
 

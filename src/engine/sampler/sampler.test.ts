@@ -223,6 +223,25 @@ describe("Sampler", () => {
     assert.deepEqual(sampleOne(Float32Array.of(1, 2), { temperature: 0, logprobs: 0 }).logprobs?.top, []);
   });
 
+  it("reports the raw logprobs of just the tokens that are asked for, in their order", () => {
+    const row = Float32Array.of(1, 2, 3, 2);
+    const normalizer = Math.log([1, 2, 3, 2].reduce((sum, value) => sum + Math.exp(value), 0));
+    const changes = { temperature: 0, logprobs: 3, logprobTokenIds: [3, 0, 2], allowedTokenIds: [1] };
+    const { token, logprobs } = sampleOne(row, changes);
+    assert.equal(token, 1);
+    assert.ok(Math.abs((logprobs?.chosen.logprob ?? 0) - (2 - normalizer)) < 1e-7);
+    assert.deepEqual(
+      logprobs?.top.map((entry) => [entry.token, entry.rank]),
+      [
+        [3, 0],
+        [0, 0],
+        [2, 0],
+      ],
+    );
+    for (const [at, logit] of [2, 1, 3].entries())
+      assert.ok(Math.abs((logprobs?.top[at]?.logprob ?? 0) - (logit - normalizer)) < 1e-7);
+  });
+
   it("gives the same token for the same seed and index, and draws anew at the next index", () => {
     const row = Float32Array.from({ length: 64 }, (_, index) => Math.sin(index));
     const tokens = Array.from(

@@ -15,6 +15,7 @@ import { largest, type RowProblem } from "./largest.ts";
 import { LogprobReader } from "./logprobs.ts";
 import { uniform } from "./random.ts";
 import { MAX_ROW_LENGTH } from "./select.ts";
+import { ThinkingLimit } from "./thinking.ts";
 
 /** Below this temperature vLLM samples greedily (vllm/sampling_params.py, _SAMPLING_EPS). */
 const GREEDY_BELOW = 1e-5;
@@ -36,6 +37,8 @@ export class SequenceSampler {
   readonly params: SamplingParams;
   readonly seed: number;
   readonly edits: Edits;
+  /** When the reasoning has to end; undefined: when it likes. */
+  readonly thinking: ThinkingLimit | undefined;
 
   /** What the grammar lets through; undefined: everything. */
   readonly matcher: Matcher | undefined;
@@ -52,6 +55,7 @@ export class SequenceSampler {
     this.params = params;
     this.seed = seed;
     this.edits = new Edits(params, prompt, endOfTurn);
+    this.thinking = params.thinking === undefined ? undefined : new ThinkingLimit(params.thinking);
   }
 }
 
@@ -93,8 +97,9 @@ export class Sampler {
     const token = this.#choose(row, sequence, output.length, edited);
     edits.note(token);
     sequence.matcher?.advance(token);
+    sequence.thinking?.note(token);
     if (params.logprobs === undefined) return { token };
-    return { token, logprobs: this.#readLogprobs(raw, token, params.logprobs) };
+    return { token, logprobs: this.#readLogprobs(raw, token, params.logprobs, params.logprobTokenIds) };
   }
 
   /** The logprobs of a prompt token, given the row of the position before it. @throws SamplingError */
@@ -102,8 +107,8 @@ export class Sampler {
     return this.#readLogprobs(row, token, top);
   }
 
-  #readLogprobs(raw: Float32Array, token: number, top: number): PositionLogprobs {
-    const logprobs = this.#logprobs.read(raw, token, top);
+  #readLogprobs(raw: Float32Array, token: number, top: number, ids?: readonly number[]): PositionLogprobs {
+    const logprobs = this.#logprobs.read(raw, token, top, ids);
     if (typeof logprobs === "string") throw unusable(logprobs, false);
     return logprobs;
   }
@@ -111,12 +116,14 @@ export class Sampler {
   /**
    * Under a grammar the drawn token is checked first, and only if it is refused all others are barred and another is
    * drawn: a token is then drawn as often as if they had been barred at once. Cuts go by what is left after barring,
-   * so with them it comes first.
+   * so with them it comes first. The end of reasoning is not drawn: it comes when it is due and the grammar lets it.
    */
   #choose(row: Float32Array, sequence: SequenceSampler, index: number, edited: boolean): number {
     const { params, matcher } = sequence;
-    if (matcher === undefined || !matcher.active) return this.#pick(row, sequence, index, edited);
+    const due = sequence.thinking?.due;
+    if (matcher === undefined || !matcher.active) return due ?? this.#pick(row, sequence, index, edited);
     try {
+      if (due !== undefined && matcher.allows(due)) return due;
       const cuts = params.temperature >= GREEDY_BELOW && (params.topK > 0 || params.topP < 1 || params.minP > 0);
       if (!cuts) {
         const token = this.#pick(row, sequence, index, edited);

@@ -4,6 +4,7 @@
  */
 import { choice, EMPTY, type Expr, literal, rule, sequence } from "./builder.ts";
 import { ANY, pointsOf, without } from "./chars.ts";
+import { embed } from "./embed.ts";
 import { schemaRules } from "./schema.ts";
 
 export interface CallableTool {
@@ -49,29 +50,12 @@ export function textWithCallRules(tools: readonly CallableTool[]): Map<string, E
 function bodyRules(tools: readonly CallableTool[]): Map<string, Expr> {
   const rules = new Map<string, Expr>();
   const bodies = tools.map(({ name, parameters }, at) => {
-    for (const [of, expr] of schemaRules(parameters ?? ANY_OBJECT)) rules.set(`${at} ${of}`, renamed(expr, at));
     return sequence(
       literal(`\n{"name": ${JSON.stringify(name)}, "arguments": `),
-      rule(`${at} root`),
+      embed(rules, schemaRules(parameters ?? ANY_OBJECT), String(at)),
       literal(`}\n${CLOSE}`),
     );
   });
   rules.set("body", choice(...bodies));
   return rules;
-}
-
-/** The same expression with the rules of schema number `at`. */
-function renamed(expr: Expr, at: number): Expr {
-  switch (expr.kind) {
-    case "rule":
-      return rule(`${at} ${expr.name}`);
-    case "sequence":
-      return { kind: "sequence", parts: expr.parts.map((part) => renamed(part, at)) };
-    case "choice":
-      return { kind: "choice", options: expr.options.map((option) => renamed(option, at)) };
-    case "repeat":
-      return { ...expr, of: renamed(expr.of, at) };
-    default:
-      return expr;
-  }
 }

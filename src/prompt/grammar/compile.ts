@@ -13,6 +13,7 @@ import { ebnfRules } from "./ebnf.ts";
 import { SHARED_RULES } from "./json.ts";
 import { compileRegex } from "./regex.ts";
 import { schemaRules } from "./schema.ts";
+import { structuralTagRules } from "./structural-tag.ts";
 
 /** Grammars remembered, and bytes of their sources. */
 const MAX_KEPT = 64;
@@ -44,6 +45,8 @@ function rulesOf(wanted: StructuredOutput): Map<string, Expr> {
       return new Map([["root", choice(...wanted.options.map(literal))]]);
     case "grammar":
       return ebnfRules(wanted.source);
+    case "structural_tag":
+      return structuralTagRules(wanted.format);
     case "tool_calls":
       return callRules(wanted.tools, wanted.many);
     case "text_with_calls":

@@ -3,6 +3,7 @@
  */
 import type { OutputOptions } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
+import { decodeBeam } from "./_beam.ts";
 import { decodeLogprobs, decodeStop, dropAbsent, type SharedBody } from "./_sampling.ts";
 import { decodeStructured } from "./_structured.ts";
 import type { RequestCaps } from "./caps.ts";
@@ -21,18 +22,24 @@ export interface Print {
   readonly logprobs: number | undefined;
 }
 
+/** What decode has worked out already. */
+export interface Decided {
+  readonly n: number;
+  readonly logprobs: number | undefined;
+  /** Prompt logprobs that `echo` asks for. */
+  readonly echoLogprobs: number | undefined;
+  /** The budget, if given. */
+  readonly maxTokens: number | undefined;
+}
+
 /** vllm/entrypoints/generate/base/protocol.py, validate_cache_salt. */
 const SALT = /^[^@/\\\0]{1,128}$/u;
 
-export function decodeOutput(
-  body: SharedBody,
-  caps: RequestCaps,
-  n: number,
-  logprobs: number | undefined,
-  echoLogprobs: number | undefined,
-): OutputOptions {
+export function decodeOutput(body: SharedBody, caps: RequestCaps, decided: Decided): OutputOptions {
+  const { n, logprobs, echoLogprobs, maxTokens } = decided;
   return dropAbsent<OutputOptions>({
     n,
+    beam: decodeBeam(body, maxTokens),
     stop: decodeStop(body.stop, caps),
     includeStopString: body.include_stop_str_in_output ?? false,
     skipSpecialTokens: body.skip_special_tokens ?? true,
@@ -40,6 +47,7 @@ export function decodeOutput(
     promptLogprobs: decodePromptLogprobs(body, caps) ?? echoLogprobs,
     returnTokenIds: body.return_token_ids ?? false,
     stream: body.stream ?? false,
+    interval: body.stream ? (body.stream_interval ?? undefined) : undefined,
     runningUsage: wantsContinuousUsage(body) ? true : undefined,
     priority: decodePriority(body.priority, caps),
     cacheSalt: decodeSalt(body.cache_salt),
@@ -61,8 +69,13 @@ export function decodePrint(body: SharedBody, logprobs: number | undefined): Pri
     continuousUsage: wantsContinuousUsage(body),
     returnTokenIds: body.return_token_ids ?? false,
     tokensAsIds: body.return_tokens_as_token_ids ?? false,
-    logprobs,
+    // The tokens that were asked for by id are printed all.
+    logprobs: logprobs !== undefined && isList(body.logprob_token_ids) ? -1 : logprobs,
   };
+}
+
+function isList(value: unknown): boolean {
+  return Array.isArray(value);
 }
 
 function wantsContinuousUsage(body: SharedBody): boolean {

@@ -1,6 +1,6 @@
 /**
  * Fields that this server knows and does not do: refused by name, because ignoring them would lose what the
- * client asked for. What is harmless to ignore (user, session_id, length_penalty, …) is not here.
+ * client asked for. What is harmless to ignore (user, session_id, …) is not here.
  */
 import { Fault, invalid } from "#core/fault.ts";
 import type { JsonObject } from "./_compound.ts";
@@ -45,10 +45,7 @@ const REFUSALS: readonly (readonly [
   given: (value: unknown) => boolean,
   refusal: (field: string) => Fault,
 ])[] = [
-  ["use_beam_search", isTrue, notYet],
-  ["logprob_token_ids", isGiven, notYet],
   ["watermarking", isTrue, notYet],
-  ["thinking_token_budget", (value) => isGiven(value) && value !== -1, notYet],
   ["suffix", isFilled, (field) => invalid(field, "suffix is not currently supported.")],
   ["prompt_embeds", isFilled, (field) => invalid(field, "prompt_embeds is not accepted by this server; send prompt.")],
   [

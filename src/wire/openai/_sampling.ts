@@ -19,12 +19,18 @@ export type SharedBody = Omit<
 const LOWEST_TEMPERATURE = 0.01;
 
 /**
- * @param maxTokens the field that holds the budget, for the message of min_tokens, and its value if given.
+ * @param maxTokens the budget, if given
+ * @param logprobs whether logprobs are asked for
  * @throws Fault invalid_request naming the field
  */
-export function decodeSampling(body: SharedBody, caps: RequestCaps, maxTokens: number | undefined): SamplingInput {
+export function decodeSampling(
+  body: SharedBody,
+  caps: RequestCaps,
+  maxTokens: number | undefined,
+  logprobs: boolean,
+): SamplingInput {
   const temperature = decodeTemperature(body.temperature);
-  if (temperature === 0 && (body.n ?? 1) > 1)
+  if (temperature === 0 && (body.n ?? 1) > 1 && !body.use_beam_search)
     throw invalid("n", `n must be 1 when using greedy sampling, got ${body.n}.`);
   return dropAbsent({
     temperature,
@@ -48,7 +54,23 @@ export function decodeSampling(body: SharedBody, caps: RequestCaps, maxTokens: n
     allowedTokenIds: decodeAllowed(body.allowed_token_ids, caps),
     badWords: decodeBadWords(body.bad_words, caps),
     repetition: decodeRepetition(body.repetition_detection),
+    logprobTokenIds: decodeLogprobIds(body.logprob_token_ids, caps, logprobs),
+    thinkingBudget: decodeThinking(body.thinking_token_budget),
   });
+}
+
+function decodeLogprobIds(value: unknown, caps: RequestCaps, logprobs: boolean): readonly number[] | undefined {
+  const field = "logprob_token_ids";
+  const ids = optionalIds(field, value, caps.logprobTokenIds);
+  if (ids === undefined) return undefined;
+  if (ids.length === 0) throw invalid(field, "`logprob_token_ids` must not be an empty list.");
+  if (!logprobs) throw invalid(field, "when using `logprob_token_ids`, `logprobs` must be set.");
+  return [...new Set(ids)];
+}
+
+/** -1 means none, as in vLLM. */
+function decodeThinking(value: number | null | undefined): number | undefined {
+  return value === undefined || value === null || value === -1 ? undefined : value;
 }
 
 /** Tokens of a run, and repetitions, that are looked at: each token costs so many comparisons at most. */

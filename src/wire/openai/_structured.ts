@@ -14,6 +14,7 @@ import {
   requireSize,
   requireString,
 } from "./_compound.ts";
+import { decodeStructuralTag } from "./_structural-tag.ts";
 
 const MAX_CHARACTERS = 512 * 1024;
 const MAX_DEPTH = 128;
@@ -53,7 +54,7 @@ function decodeFormat(value: unknown): StructuredOutput | undefined {
       return decodeSchema(wrapped.schema ?? {}, "response_format.json_schema.schema");
     }
     case "structural_tag":
-      throw invalid("response_format.type", "structural_tag is not supported by this server yet; use a grammar.");
+      return { kind: "structural_tag", format: decodeStructuralTag(value, "response_format") };
     default:
       throw invalid(
         "response_format.type",
@@ -95,7 +96,10 @@ function decodeKind(kind: (typeof KINDS)[number], params: JsonObject): Structure
       return { kind: "choice", options: options.map((option, i) => bounded(option, `${field}.${i}`)) };
     }
     case "structural_tag":
-      throw invalid(field, "structural_tag is not supported by this server yet; use a grammar.");
+      return {
+        kind: "structural_tag",
+        format: decodeStructuralTag(typeof value === "string" ? parsed(value, field) : value, field),
+      };
   }
 }
 

@@ -22,6 +22,8 @@ export interface RequestCaps {
   readonly badWordTokens: number;
   readonly logitBias: number;
   readonly allowedTokenIds: number;
+  /** `logprob_token_ids` (vLLM: MAX_LOGPROB_TOKEN_IDS). */
+  readonly logprobTokenIds: number;
   /** `top_logprobs`, `logprobs`, `prompt_logprobs`; -1 lifts the cap and permits -1 in requests (--max-logprobs). */
   readonly logprobs: number;
   readonly tools: number;
@@ -47,6 +49,7 @@ export const DEFAULT_CAPS: RequestCaps = {
   badWordTokens: 1024,
   logitBias: 1024,
   allowedTokenIds: 262_144,
+  logprobTokenIds: 128,
   logprobs: 20,
   tools: 128,
   toolBytes: 512 * 1024,

@@ -12,6 +12,11 @@ function decode(body: Record<string, unknown>, caps = DEFAULT_CAPS) {
   return decodeChat(ChatBody.parse({ messages: hello, ...body }), caps);
 }
 
+/** Formats inside formats. */
+function nested(depth: number): object {
+  return depth === 0 ? { type: "any_text" } : { type: "star", content: nested(depth - 1) };
+}
+
 /** Where a body fails: by the schema, or by decode. */
 function refusal(body: Record<string, unknown>): { kind: FaultKind; param: string | undefined } {
   const parsed = ChatBody.safeParse({ messages: hello, ...body });
@@ -336,9 +341,51 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ mm_processor_kwargs: { code_revision: "x" } }, "mm_processor_kwargs"],
   [{ media_io_kwargs: { video: {} } }, "media_io_kwargs"],
   [{ logits_processors: ["os.system"] }, "logits_processors"],
-  [{ use_beam_search: true }, "use_beam_search", "not_implemented"],
+  [{ use_beam_search: true, stream: true }, "stream"],
+  [{ use_beam_search: true, logprobs: true, logprob_token_ids: [1] }, "logprob_token_ids"],
+  [{ use_beam_search: true, stop: "a" }, "stop"],
+  [{ use_beam_search: true, min_tokens: 3 }, "min_tokens"],
+  [{ use_beam_search: true, repetition_penalty: 1.1 }, "repetition_penalty"],
+  [{ use_beam_search: true, logit_bias: { 5: 1 } }, "logit_bias"],
+  [{ use_beam_search: true, thinking_token_budget: 3 }, "thinking_token_budget"],
+  [{ use_beam_search: true, response_format: { type: "json_object" } }, "response_format"],
+  [{ use_beam_search: true, structured_outputs: { regex: "a" } }, "structured_outputs"],
+  [{ use_beam_search: true, tools: [tool], tool_choice: "required" }, "tool_choice"],
+  [{ use_beam_search: true, length_penalty: 51 }, "length_penalty"],
+  [{ use_beam_search: true, n: 129 }, "n"],
   [{ structured_outputs: { json: {}, regex: "a" } }, "structured_outputs"],
-  [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag"],
+  [{ structured_outputs: { structural_tag: "{}" } }, "structured_outputs.structural_tag.format"],
+  [{ structured_outputs: { structural_tag: "{" } }, "structured_outputs.structural_tag"],
+  [{ structured_outputs: { structural_tag: 5 } }, "structured_outputs.structural_tag"],
+  ...(
+    [
+      [{ format: { type: "token", token: 5 } }, "format.type"],
+      [{ format: { type: "toString" } }, "format.type"],
+      [{ format: { type: "any_text", max_tokens: 5 } }, "format.max_tokens"],
+      [{ format: { type: "any_text", excludes: [""] } }, "format.excludes.0"],
+      [{ format: { type: "json_schema", json_schema: {}, style: "qwen_xml" } }, "format.style"],
+      [{ format: { type: "json_schema", json_schema: {}, any_order: true } }, "format.any_order"],
+      [{ format: { type: "json_schema", json_schema: "{}" } }, "format.json_schema"],
+      [{ format: { type: "sequence", elements: [] } }, "format.elements"],
+      [{ format: { type: "or", elements: [{ type: "regex" }] } }, "format.elements.0.pattern"],
+      [{ format: { type: "repeat", content: { type: "any_text" }, min: 2, max: 1 } }, "format.max"],
+      [{ format: { type: "repeat", content: { type: "any_text" }, min: -1, max: 1 } }, "format.min"],
+      [
+        { format: { type: "tag", begin: { type: "token", token: 5 }, content: { type: "any_text" }, end: "b" } },
+        "format.begin",
+      ],
+      [{ format: { type: "tag", begin: "a", content: { type: "any_text" }, end: [] } }, "format.end"],
+      [{ format: { type: "triggered_tags", triggers: "a", tags: [] } }, "format.triggers"],
+      [{ format: { type: "triggered_tags", triggers: ["a"], tags: [{ type: "or" }] } }, "format.tags.0.type"],
+      [{ format: { type: "any_text" }, tokens: 5 }, "tokens"],
+      [{ structures: [{ begin: "a", schema: {}, end: 5 }], triggers: ["a"] }, "structures.0.end"],
+      [{ structures: [{ begin: "a", schema: {}, end: "b" }] }, "triggers"],
+      [{ structures: [{ begin: "a", schema: {}, end: "b", format: {} }], triggers: ["a"] }, "structures.0.format"],
+      [{ format: nested(40) }, `format${".content".repeat(33)}`],
+    ] as const
+  ).map(
+    ([tag, field]) => [{ response_format: { type: "structural_tag", ...tag } }, `response_format.${field}`] as const,
+  ),
   [{ response_format: { type: "json_schema" } }, "response_format.json_schema"],
   [{ response_format: { type: "xml" } }, "response_format.type"],
   [{ response_format: "text" }, "response_format"],
@@ -349,8 +396,12 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   ],
   [{ repetition_detection: { max_pattern_size: 1e6, min_count: 2 } }, "repetition_detection.max_pattern_size"],
   [{ repetition_detection: [] }, "repetition_detection"],
-  [{ logprob_token_ids: [1] }, "logprob_token_ids", "not_implemented"],
-  [{ thinking_token_budget: 5 }, "thinking_token_budget", "not_implemented"],
+  [{ logprob_token_ids: [1] }, "logprob_token_ids"],
+  [{ logprobs: true, logprob_token_ids: [] }, "logprob_token_ids"],
+  [{ logprobs: true, logprob_token_ids: [1, -1] }, "logprob_token_ids.1"],
+  [{ logprobs: true, logprob_token_ids: Array.from({ length: 129 }, (_, id) => id) }, "logprob_token_ids"],
+  [{ thinking_token_budget: -2 }, "thinking_token_budget"],
+  [{ thinking_token_budget: 1.5 }, "thinking_token_budget"],
   [{ watermarking: true }, "watermarking", "not_implemented"],
   ...[
     "guided_json",
@@ -368,6 +419,66 @@ for (const [body, param, kind] of REFUSED) {
     assert.deepEqual(refusal(body), { kind: kind ?? "invalid_request", param });
   });
 }
+
+test("beam search: the width is n, also at temperature 0, and what asks for nothing is taken", () => {
+  const nothing = {
+    stop: [],
+    min_tokens: 0,
+    presence_penalty: 0,
+    repetition_penalty: 1,
+    logit_bias: {},
+    bad_words: [],
+  };
+  const { call } = decode({
+    ...nothing,
+    use_beam_search: true,
+    n: 4,
+    temperature: 0,
+    response_format: { type: "text" },
+  });
+  assert.deepEqual([call.output.n, call.output.beam], [4, { lengthPenalty: 1 }]);
+  assert.equal(decode({ use_beam_search: true, length_penalty: -2 }).call.output.beam?.lengthPenalty, -2);
+  assert.equal(decode({ use_beam_search: false, length_penalty: 9e9 }).call.output.beam, undefined);
+});
+
+test("structural tags: both forms, as text and as an object, with what libraries print for fields left out", () => {
+  const json = { type: "json_schema", json_schema: { type: "object" } };
+  const tag = { type: "tag", begin: "<f>", content: { ...json, style: "json", any_order: false }, end: "</f>" };
+  const triggered = { type: "triggered_tags", triggers: ["<f"], tags: [tag], excludes: null, at_least_one: false };
+  const read = {
+    kind: "triggered_tags",
+    triggers: ["<f"],
+    tags: [{ kind: "tag", begin: "<f>", content: { kind: "json_schema", schema: { type: "object" } }, ends: ["</f>"] }],
+    excludes: [],
+    atLeastOne: false,
+    stopAfterFirst: false,
+  };
+  const old = { structures: [{ begin: "<f>", schema: { type: "object" }, end: "</f>" }], triggers: ["<f"] };
+  for (const form of [{ format: triggered }, old]) {
+    const whole = { type: "structural_tag", ...form };
+    const bodies = [
+      { response_format: whole },
+      { structured_outputs: { structural_tag: JSON.stringify(whole) } },
+      { structured_outputs: { structural_tag: form } },
+    ];
+    for (const body of bodies)
+      assert.deepEqual(decode(body).call.output.structured, { kind: "structural_tag", format: read });
+  }
+  const { structured } = decode({
+    response_format: {
+      type: "structural_tag",
+      format: { type: "any_text", excludes: ["x"], max_tokens: null, max_chars: null },
+    },
+  }).call.output;
+  assert.deepEqual(structured, { kind: "structural_tag", format: { kind: "any_text", excludes: ["x"] } });
+});
+
+test("tokens by id take the place of the likeliest; a thought of -1 tokens has no bound", () => {
+  const { call, print } = decode({ logprobs: true, top_logprobs: 2, logprob_token_ids: [7, 3, 7] });
+  assert.deepEqual([call.sampling.logprobTokenIds, print.logprobs], [[7, 3], -1]);
+  assert.equal(decode({ thinking_token_budget: -1 }).call.sampling.thinkingBudget, undefined);
+  assert.equal(decode({ thinking_token_budget: 0 }).call.sampling.thinkingBudget, 0);
+});
 
 test("a removed field names its successor", () => {
   assert.throws(() => decode({ guided_regex: "a+" }), /structured_outputs/);

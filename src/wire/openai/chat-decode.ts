@@ -1,7 +1,7 @@
 /**
  * A chat request → core. Everything that needs no model is checked here; vocabulary and window are serving's.
  */
-import type { ChatCall, OutputOptions } from "#core/calls.ts";
+import type { ChatCall } from "#core/calls.ts";
 import type { ChatMessage } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
 import { decodeMessages } from "./_messages.ts";
@@ -35,7 +35,9 @@ export function decodeChat(body: ChatBodyValue, caps: RequestCaps): DecodedChat 
   const n = decodeN(body.n, 1, caps);
   const logprobs = decodeTopLogprobs(body, caps);
   const template = decodeTemplateOptions(body, caps);
-  const output: OutputOptions = decodeOutput(body, caps, n, logprobs, body.echo ? (body.top_logprobs ?? 0) : undefined);
+  const maxTokens = decodeBudget(body);
+  const echoLogprobs = body.echo ? (body.top_logprobs ?? 0) : undefined;
+  const output = decodeOutput(body, caps, { n, logprobs, echoLogprobs, maxTokens });
   const role = template.addGenerationPrompt ? "assistant" : (messages.at(-1)?.role ?? "assistant");
   const call = dropAbsent<ChatCall>({
     model: body.model ?? undefined,
@@ -44,7 +46,7 @@ export function decodeChat(body: ChatBodyValue, caps: RequestCaps): DecodedChat 
     toolChoice: decodeToolChoice(body.tool_choice, tools),
     parallelToolCalls: body.parallel_tool_calls ?? true,
     includeReasoning: body.include_reasoning ?? true,
-    sampling: decodeSampling(body, caps, decodeBudget(body)),
+    sampling: decodeSampling(body, caps, maxTokens, logprobs !== undefined),
     output,
     template,
   });

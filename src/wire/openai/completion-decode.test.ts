@@ -49,9 +49,12 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ logprobs: 21 }, "logprobs"],
   [{ logprobs: true }, "logprobs"],
   [{ n: null }, "n"],
+  [{ logprob_token_ids: [1] }, "logprob_token_ids"],
+  [{ logprob_token_ids: [1], logprobs: 0, echo: true, max_tokens: 0 }, "logprob_token_ids"],
   [{ suffix: "end" }, "suffix"],
   [{ stream_options: { include_usage: false } }, "stream_options"],
-  [{ use_beam_search: true }, "use_beam_search", "not_implemented"],
+  [{ use_beam_search: true, echo: true, max_tokens: 0 }, "max_tokens"],
+  [{ watermarking: true }, "watermarking", "not_implemented"],
 ];
 
 for (const [body, param, kind] of REFUSED) {

@@ -29,13 +29,16 @@ export function decodeCompletion(body: CompletionBodyValue, caps: RequestCaps): 
   const n = decodeN(body.n, prompts.length, caps);
   const logprobs = decodeLogprobs("logprobs", body.logprobs, caps);
   const echo = body.echo ?? false;
+  const maxTokens = decodeBudget(body.max_tokens, echo);
+  if (maxTokens === 0 && Array.isArray(body.logprob_token_ids))
+    throw invalid("logprob_token_ids", "`logprob_token_ids` is not supported when no tokens are generated.");
   const call = dropAbsent<CompletionCall>({
     model: body.model ?? undefined,
     prompts,
     echo,
     addSpecialTokens: body.add_special_tokens ?? true,
-    sampling: decodeSampling(body, caps, decodeBudget(body.max_tokens, echo)),
-    output: decodeOutput(body, caps, n, logprobs, echo ? logprobs : undefined),
+    sampling: decodeSampling(body, caps, maxTokens, logprobs !== undefined),
+    output: decodeOutput(body, caps, { n, logprobs, echoLogprobs: echo ? logprobs : undefined, maxTokens }),
   });
   return { call, print: { ...decodePrint(body, logprobs), echo } };
 }

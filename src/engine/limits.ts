@@ -1,0 +1,24 @@
+/**
+ * What an engine may use, and how it shares it: settings that cross the process border.
+ */
+import type { PrefixCacheOptions } from "./prefix/hash.ts";
+import type { SchedulingPolicy } from "./scheduler.ts";
+import type { SpeculationOptions } from "./speculation/proposer.ts";
+import type { SpillOptions } from "./spill/spill.ts";
+
+export interface EngineLimits {
+  /** Sequences that run at once; the kernel's own bound may be lower. */
+  readonly maxNumSeqs: number;
+  /** Token budget of a step; the kernel's own bound may be lower. */
+  readonly maxNumBatchedTokens: number;
+  /** Tokens that a sequence may hold; the kernel's own bound may be lower. */
+  readonly contextLength: number;
+  readonly schedulingPolicy: SchedulingPolicy;
+  readonly prefixCache: PrefixCacheOptions;
+  /** Adapters that compute in one step at most, each with a forward of its own. Default 1. */
+  readonly maxAdapters?: number;
+  /** Where prefixes go that no slot can keep; nowhere if absent. */
+  readonly spill?: SpillOptions;
+  /** Speculative decoding; none if absent. */
+  readonly speculation?: SpeculationOptions;
+}
