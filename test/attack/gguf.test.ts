@@ -17,14 +17,14 @@ import { modelFacts } from "#engine/gguf/facts.ts";
 import { readGgufHeader } from "#engine/gguf/header.ts";
 import { EngineStartError, startEngine } from "#engine/launcher.ts";
 import { NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
-import { takeApart } from "../fixtures/gguf-edit.ts";
+import { type Hostile, takeApart } from "../fixtures/gguf-edit.ts";
 import { DEMO_MODEL, startServer } from "../harness.ts";
-import { type Hostile, hostileFiles, randomHostile } from "./hostile-gguf.ts";
+import { hostileFiles, randomHostile } from "./hostile-gguf.ts";
 
 const LONG = process.env["CASTELLAN_FUZZ_FILES"];
 const RANDOM = Number(LONG ?? 150);
 /** One in so many of the named files is judged, and one in so many goes through the process. */
-const [JUDGED, OPENED] = LONG === undefined ? [4, 12] : [1, 1];
+const [JUDGED, OPENED] = LONG === undefined ? [6, 12] : [1, 1];
 const demo = takeApart(DEMO_MODEL);
 const files = hostileFiles(demo);
 const directory = mkdtempSync(join(tmpdir(), "castellan-hostile-"));

@@ -3,7 +3,6 @@
  * do not fit together. One name a case, the same bytes every time. Used by gguf.test.ts.
  */
 
-import { TENSOR_TYPES } from "#engine/gguf/_tensor-types.ts";
 import { ARCHITECTURES } from "#engine/gguf/architectures.ts";
 import {
   ARRAY,
@@ -12,6 +11,7 @@ import {
   type EditValue,
   F32,
   F64,
+  type Hostile,
   I32,
   I64,
   putTogether,
@@ -23,11 +23,8 @@ import {
   withKey,
   withTensors,
 } from "../fixtures/gguf-edit.ts";
-
-export interface Hostile {
-  readonly name: string;
-  readonly bytes: () => Buffer;
-}
+import { fileCases, tensorCases } from "./hostile-tensors.ts";
+import { vocabularyCases } from "./hostile-vocabulary.ts";
 
 /** Keys of the architecture that llama.cpp reads for some model or other (llama-arch.cpp), without the prefix. */
 const HYPERPARAMETERS = [
@@ -245,256 +242,6 @@ function architectureCases(file: EditFile): Hostile[] {
     name: `architecture ${architecture}`,
     bytes: () => putTogether(renamed(file, architecture)),
   }));
-}
-
-const MODELS = [
-  "no_vocab",
-  "none",
-  "llama",
-  "bert",
-  "gpt2",
-  "t5",
-  "rwkv",
-  "plamo2",
-  "gemma4",
-  "hybriddna",
-  "replit",
-  "?",
-];
-const PRES = [
-  "default",
-  "llama3",
-  "deepseek-llm",
-  "falcon",
-  "starcoder",
-  "qwen2",
-  "refact",
-  "gpt-4o",
-  "tekken",
-  "chatglm-bpe",
-  "viking",
-  "superbpe",
-  "kimi-k2",
-  "bloom",
-  "mpt",
-  "olmo",
-  "dbrx",
-  "smollm",
-  "jais",
-  "exaone",
-  "minerva-7b",
-  "megrez",
-  "hunyuan",
-  "?",
-];
-
-/** Items of an array, changed. */
-function withItems(
-  file: EditFile,
-  key: string,
-  change: (items: readonly (number | bigint | boolean | string)[]) => readonly (number | bigint | boolean | string)[],
-): EditFile {
-  const value = file.metadata.find(([name]) => name === key)?.[1];
-  if (value === undefined || !("items" in value)) throw new Error(`${key} is no array`);
-  return withKey(file, key, { ...value, items: change(value.items) });
-}
-
-function vocabularyCases(file: EditFile): Hostile[] {
-  const [tokens, types, merges] = ["tokens", "token_type", "merges"].map((key) => `tokenizer.ggml.${key}`) as [
-    string,
-    string,
-    string,
-  ];
-  const items = (name: string, key: string, change: Parameters<typeof withItems>[2]): Hostile => ({
-    name: `${key} ${name}`,
-    bytes: () => putTogether(withItems(file, key, change)),
-  });
-  const set = (at: number, item: number | string) => (all: readonly unknown[]) =>
-    all.toSpliced(at, 1, item) as string[];
-  return [
-    ...[tokens, types, merges].flatMap((key) => [
-      items("none", key, () => []),
-      items("one", key, (all) => all.slice(0, 1)),
-      items("one less", key, (all) => all.slice(0, -1)),
-      items("one more", key, (all) => [...all, all[0] as string]),
-      items("twice", key, (all) => [...all, ...all]),
-      items("all the same", key, (all) => all.map(() => all[0] as string)),
-      items("reversed", key, (all) => all.toReversed()),
-    ]),
-    ...["", " ", "Ċ", "\0", "\u{10ffff}", "x".repeat(70_000), "<0x0A>", "<|im_end|>", "\ufffd"].map((text, at) =>
-      items(`an odd one, ${at}`, tokens, set(5, text)),
-    ),
-    items("empty ones", tokens, (all) => all.map(() => "")),
-    items("no bytes", tokens, (all) => all.map((_, at) => `<unused_${at}>`)),
-    ...["", " ", "a", "a b c", " a", "a ", "Ġ Ġ", "zzzz yyyy", "x".repeat(70_000)].map((text, at) =>
-      items(`an odd one, ${at}`, merges, set(0, text)),
-    ),
-    ...[0, -1, 7, 2147483647].map((type) => items(`of type ${type}`, types, (all) => all.map(() => type))),
-    ...MODELS.flatMap((model) =>
-      [true, false].flatMap((scores) =>
-        ["tokens as they are", "no scores, short"].map((kind) => ({
-          name: `tokenizer ${model}, ${scores ? "scores" : "no scores"}, ${kind}`,
-          bytes: () => {
-            const count = kind === "tokens as they are" ? 2048 : 3;
-            let changed = withKey(file, "tokenizer.ggml.model", { type: STRING, value: model });
-            if (scores)
-              changed = withKey(changed, "tokenizer.ggml.scores", {
-                type: ARRAY,
-                of: F32,
-                items: new Array(count).fill(Number.NaN),
-              });
-            return putTogether(count === 3 ? withItems(changed, types, (all) => all.slice(0, 3)) : changed);
-          },
-        })),
-      ),
-    ),
-    ...PRES.map((pre) => ({
-      name: `pre-tokenizer ${pre}`,
-      bytes: () => putTogether(withKey(file, "tokenizer.ggml.pre", { type: STRING, value: pre })),
-    })),
-    ...["", "\0", "\xff".repeat(100), "\x04\0\0\0\xff\xff\xff\xff", "\xff\xff\xff\x7f1234"].flatMap((map, at) =>
-      ["t5", "llama"].map((model) => ({
-        name: `charsmap ${at}, ${model}`,
-        bytes: () => {
-          const value: EditValue = { type: ARRAY, of: U8, items: [...Buffer.from(map, "latin1")] };
-          const scored = withKey(file, "tokenizer.ggml.scores", {
-            type: ARRAY,
-            of: F32,
-            items: new Array(2048).fill(0),
-          });
-          const named = withKey(scored, "tokenizer.ggml.model", { type: STRING, value: model });
-          return putTogether(withKey(named, "tokenizer.ggml.precompiled_charsmap", value));
-        },
-      })),
-    ),
-  ];
-}
-
-const NAMES = [
-  "token_embd.weight",
-  "output_norm.weight",
-  "blk.0.attn_norm.weight",
-  "blk.0.attn_q.weight",
-  "blk.0.attn_k.weight",
-  "blk.0.attn_v.weight",
-  "blk.0.attn_output.weight",
-  "blk.0.ffn_gate.weight",
-  "blk.0.ffn_down.weight",
-  "blk.4.ffn_up.weight",
-];
-
-function tensorCases(file: EditFile): Hostile[] {
-  const end = file.data.length;
-  const changes: Readonly<
-    Record<string, (tensor: EditFile["tensors"][number]) => EditFile["tensors"][number] | undefined>
-  > = {
-    absent: () => undefined,
-    "other name": (tensor) => ({ ...tensor, name: `${tensor.name}.x` }),
-    "empty name": (tensor) => ({ ...tensor, name: "" }),
-    "long name": (tensor) => ({ ...tensor, name: "n".repeat(65) }),
-    "name of another": (tensor) => ({ ...tensor, name: "blk.1.ffn_up.weight" }),
-    flat: (tensor) => ({ ...tensor, shape: [tensor.shape.reduce((a, b) => Number(a) * Number(b), 1)] }),
-    turned: (tensor) => ({ ...tensor, shape: tensor.shape.toReversed() }),
-    "no dimensions": (tensor) => ({ ...tensor, shape: [] }),
-    "four dimensions": (tensor) => ({ ...tensor, shape: [...tensor.shape, 1, 1, 1].slice(0, 4) }),
-    half: (tensor) => ({ ...tensor, shape: tensor.shape.with(-1, Number(tensor.shape.at(-1)) / 2) }),
-    "one less": (tensor) => ({ ...tensor, shape: tensor.shape.with(-1, Number(tensor.shape.at(-1)) - 1) }),
-    "one row": (tensor) => ({ ...tensor, shape: [tensor.shape[0] as number] }),
-    "wrapping shape": (tensor) => ({ ...tensor, shape: [2n ** 33n, 2n ** 33n] }),
-    "negative shape": (tensor) => ({ ...tensor, shape: [2n ** 64n - 32n] }),
-    "offset 1": (tensor) => ({ ...tensor, offset: 1 }),
-    "offset of another": (tensor) => ({ ...tensor, offset: 0 }),
-    "offset at the end": (tensor) => ({ ...tensor, offset: end }),
-    "offset beyond": (tensor) => ({ ...tensor, offset: 2n ** 40n }),
-    "wrapping offset": (tensor) => ({ ...tensor, offset: 2n ** 64n - 32n }),
-    ...Object.fromEntries(
-      [0, 1, 2, 4, 9, 16, 24, 26, 27, 28, 30, 34, 39, 40, 41, 255, 4294967295].map((type) => [
-        `type ${type}`,
-        (tensor: EditFile["tensors"][number]) => ({ ...tensor, type }),
-      ]),
-    ),
-  };
-  const one = NAMES.flatMap((name) =>
-    Object.entries(changes).map(([what, change]) => ({
-      name: `${name} ${what}`,
-      bytes: () => putTogether(withTensors(file, (tensor) => (tensor.name === name ? change(tensor) : tensor))),
-    })),
-  );
-  /** The same lies told well: every tensor lies where it should. Shapes and types that need no bytes beyond reason. */
-  const well = NAMES.flatMap((name) =>
-    Object.entries(changes)
-      .filter(([what]) => /^type \d\d?$|flat|turned|dimensions|half|one|other name|absent/.test(what))
-      .map(([what, change]) => ({
-        name: `${name} ${what}, laid out`,
-        bytes: () =>
-          putTogether(relaid(withTensors(file, (tensor) => (tensor.name === name ? change(tensor) : tensor)))),
-      })),
-  );
-  const all = Object.keys(TENSOR_TYPES).map((type) => ({
-    name: `all matrices of type ${type}, laid out`,
-    bytes: () =>
-      putTogether(
-        relaid(withTensors(file, (tensor) => (tensor.shape.length > 1 ? { ...tensor, type: Number(type) } : tensor))),
-      ),
-  }));
-  const more = [
-    "output.weight",
-    "blk.0.attn_q.bias",
-    "rope_freqs.weight",
-    "blk.0.rope_freqs.weight",
-    "blk.7.attn_q.weight",
-    "token_embd.weight",
-  ];
-  const extra = more.flatMap((name) =>
-    [[192, 2048], [1], [24], [23], [192]].map((shape) => ({
-      name: `one more ${name} ${shape}`,
-      bytes: () => putTogether(relaid({ ...file, tensors: [...file.tensors, { name, shape, type: 0, offset: 0 }] })),
-    })),
-  );
-  const none = [0, 1, 5].map((count) => ({
-    name: `${count} tensors`,
-    bytes: () => putTogether({ ...file, tensors: file.tensors.slice(0, count) }),
-  }));
-  const weights = (["zero", "ones"] as const).map((what) => ({
-    name: `weights all ${what}`,
-    bytes: () => putTogether({ ...file, data: Buffer.alloc(file.data.length, what === "zero" ? 0 : 255) }),
-  }));
-  return [...one, ...well, ...all, ...extra, ...none, ...weights];
-}
-
-function fileCases(file: EditFile): Hostile[] {
-  const whole = putTogether(file);
-  const counts = [0, 1, 46, 48, 2 ** 20, 2n ** 31n, 2n ** 63n, 2n ** 64n - 1n];
-  return [
-    ...[0, 3, 4, 8, 16, 23, 24, 100, 5000, 40_000, whole.length - 417_792, whole.length - 1].map((length) => ({
-      name: `cut at ${length}`,
-      bytes: () => whole.subarray(0, length),
-    })),
-    ...[0, 1, 2, 4, 2 ** 16, 2 ** 24, 3 * 2 ** 16].map((version) => ({
-      name: `version ${version}`,
-      bytes: () => putTogether({ ...file, version }),
-    })),
-    ...counts.map((tensorCount) => ({
-      name: `tensor count ${tensorCount}`,
-      bytes: () => putTogether({ ...file, tensorCount }),
-    })),
-    ...counts.map((metadataCount) => ({
-      name: `metadata count ${metadataCount}`,
-      bytes: () => putTogether({ ...file, metadataCount }),
-    })),
-    {
-      name: "a key twice",
-      bytes: () => putTogether({ ...file, metadata: [...file.metadata, ...file.metadata.slice(-1)] }),
-    },
-    { name: "an empty key", bytes: () => putTogether(withKey(file, "", { type: U32, value: 1 })) },
-    { name: "a long key", bytes: () => putTogether(withKey(file, "k".repeat(70_000), { type: U32, value: 1 })) },
-    { name: "an array of arrays", bytes: () => putTogether(withKey(file, "x", { type: ARRAY, of: ARRAY, items: [] })) },
-    { name: "an unknown type", bytes: () => putTogether(withKey(file, "x", { type: 13, value: 1 })) },
-    {
-      name: "an array of an unknown type",
-      bytes: () => putTogether(withKey(file, "x", { type: ARRAY, of: 77, items: [1] })),
-    },
-  ];
 }
 
 /** All of them, in a fixed order. */
