@@ -7,9 +7,12 @@ import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
+import type { PoolingInfo } from "#core/pool.ts";
 import { EngineStartError, startEngine } from "#engine/launcher.ts";
+import type { KernelInit } from "#engine/messages.ts";
 import type { NativeKernelOptions } from "#engine/native/kernel.ts";
 import { PlatformError } from "#engine/native/locate.ts";
+import type { NativePoolingOptions } from "#engine/native/pooling-kernel.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
@@ -28,7 +31,8 @@ import { generationDefaults, templateKwargs } from "./generation-config.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
-import { fit, fitThreads, type Sizing } from "./sizing.ts";
+import { resolveRunner } from "./runner.ts";
+import { fit, fitPooling, fitThreads, type PoolingSizing, type Sizing } from "./sizing.ts";
 import { type SpeculationPlan, withDraft } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -37,6 +41,8 @@ export interface Server {
   readonly engine: EngineHandle;
   readonly sizing: Sizing;
   readonly names: readonly string[];
+  /** False: the model is run for numbers. */
+  readonly generates: boolean;
   /** /health says 503 from now on. */
   stopAccepting(): void;
   /** Engine and tokenizer; after http is closed. */
@@ -71,11 +77,8 @@ const ENGINE_VARIABLES = [
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
   const { settings, source } = parts;
-  const sizing = fit(withDraft(source.facts, parts.draft?.facts), {
-    contextLength: settings.maxModelLen,
-    maxNumSeqs: settings.maxNumSeqs,
-    budget: settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE,
-  });
+  const pooling = resolveRunner(settings, source.facts);
+  const sizing = sizeOf(parts, pooling !== undefined);
   const names: [string, ...string[]] = [
     settings.servedModelName[0] ?? source.name,
     ...settings.servedModelName.slice(1),
@@ -96,7 +99,7 @@ export async function compose(parts: Parts): Promise<Server> {
     },
   });
   // The engine first: what a hostile file does to libllama it does there, and this process only reads what was read.
-  const engine = await launch(parts, sizing, metrics, names[0]);
+  const engine = await launch(parts, sizing, pooling, metrics, names[0]);
   const tokenizer = await openModelTokenizer(source, sizing).catch(async (error) => {
     await engine.close();
     throw error;
@@ -121,6 +124,7 @@ export async function compose(parts: Parts): Promise<Server> {
     engine,
     sizing: { ...sizing, contextLength: engine.model.contextLength },
     names,
+    generates: pooling === undefined,
     stopAccepting: () => {
       accepting = false;
     },
@@ -140,22 +144,48 @@ async function openModelTokenizer(source: ModelSource, sizing: Sizing): Promise<
   }
 }
 
-async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: string): Promise<EngineHandle> {
-  const { settings, source, env, log } = parts;
-  const observer = metrics.engineObserver(name);
-  const options: NativeKernelOptions = {
+function sizeOf({ settings, source: { facts }, draft }: Parts, pooling: boolean): PoolingSizing {
+  const { maxModelLen: contextLength, maxNumSeqs, maxNumBatchedTokens } = settings;
+  const budget = settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE;
+  const request = { contextLength, maxNumSeqs, maxNumBatchedTokens, budget };
+  return pooling
+    ? fitPooling(facts, request)
+    : { ...fit(withDraft(facts, draft?.facts), request), maxNumBatchedTokens };
+}
+
+function kernelOptions({ settings, source }: Parts, sizing: PoolingSizing): NativeKernelOptions {
+  return {
     modelPath: source.path,
     contextPerSlot: sizing.contextLength,
     maxSequences: sizing.maxNumSeqs,
-    maxBatchTokens: settings.maxNumBatchedTokens,
+    maxBatchTokens: sizing.maxNumBatchedTokens,
     threads: fitThreads(source.facts, settings.threads, availableParallelism()),
-    gpuLayers: settings.gpuLayers,
+    device: settings.device,
+    ...(settings.gpuLayers === undefined ? {} : { gpuLayers: settings.gpuLayers }),
+    ...(settings.tensorSplit.length === 0 ? {} : { tensorSplit: settings.tensorSplit }),
     ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
   };
+}
+
+function kernelOf(options: NativeKernelOptions, pooling: PoolingInfo | undefined): KernelInit {
+  if (pooling === undefined) return { kernel: "native", options };
+  return { kernel: "native-pooling", options: { ...options, type: pooling.type } satisfies NativePoolingOptions };
+}
+
+async function launch(
+  parts: Parts,
+  sizing: PoolingSizing,
+  pooling: PoolingInfo | undefined,
+  metrics: VllmMetrics,
+  name: string,
+): Promise<EngineHandle> {
+  const { settings, source, env, log } = parts;
+  const observer = metrics.engineObserver(name);
   const { facts } = source;
+  const options = kernelOptions(parts, sizing);
   try {
     return await startEngine({
-      kernel: { kernel: "native", options },
+      kernel: kernelOf(options, pooling),
       model: {
         architecture: facts.architecture,
         ...(facts.title === undefined ? {} : { title: facts.title }),
@@ -165,10 +195,11 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
         ...(facts.chatTemplate === undefined ? {} : { chatTemplate: facts.chatTemplate }),
         parameters: facts.parameters,
         createdAt: Math.floor(Date.now() / 1000),
+        ...(pooling === undefined ? {} : { pooling }),
       },
       contextLength: sizing.contextLength,
       maxNumSeqs: sizing.maxNumSeqs,
-      maxNumBatchedTokens: settings.maxNumBatchedTokens,
+      maxNumBatchedTokens: sizing.maxNumBatchedTokens,
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
       maxAdapters: settings.maxLoras,

@@ -3,6 +3,7 @@
  */
 import type { GenerateRequest, GenerationEvent } from "./generate.ts";
 import type { ModelInfo } from "./model.ts";
+import type { PoolRequest, PoolResult } from "./pool.ts";
 
 /** `stalled`: work waits and no step has completed for too long. Only `ready` answers /health with 200. */
 export type BackendState = "starting" | "ready" | "stalled" | "restarting" | "stopped";
@@ -42,6 +43,12 @@ export interface Backend {
    * @throws Fault overloaded | engine_unavailable | engine_failed | draining
    */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
+  /**
+   * Computes the numbers of one request's inputs, in company with other requests'. Aborting the signal drops what has
+   * not been computed and rejects at once.
+   * @throws Fault invalid_request | overloaded | engine_unavailable | engine_failed | draining | cancelled
+   */
+  pool(request: PoolRequest, signal: AbortSignal): Promise<PoolResult>;
   state(): BackendState;
   stats(): BackendStats;
   /** Ends the backend; running sequences fail with `draining`. Idempotent. */

@@ -74,6 +74,9 @@ describe("Engine", () => {
       preemptions: 0,
       prefixQueries: 3,
       prefixHits: 0,
+      drafts: 0,
+      draftTokens: 0,
+      acceptedTokens: [],
     });
   });
 

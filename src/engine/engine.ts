@@ -13,6 +13,7 @@ import { type Batch, createBatch, type Kernel, KernelError, NO_ADAPTER } from ".
 import type { EngineLimits } from "./limits.ts";
 import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
+import type { PoolSubmission } from "./pooling/submission.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
 import type { BlockHasher } from "./prefix/hash.ts";
 import { type EngineGauges, emptyReport, type FailureReport, type FinishReport, type StepReport } from "./report.ts";
@@ -130,6 +131,11 @@ export class Engine {
       this.#adapters.enter(adapter, submission.samples);
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }
+  }
+
+  /** A generating model does not pool; the parent refuses such requests before they come here. */
+  pool({ request }: PoolSubmission): void {
+    this.#report.failures.push({ request, kind: "invalid_request", message: "this model does not pool" });
   }
 
   /** @throws KernelError invalid, with a reason for people */

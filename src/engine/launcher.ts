@@ -8,8 +8,16 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { EngineLimits } from "./engine.ts";
-import type { KernelLimits } from "./kernel.ts";
-import { type Command, type KernelInit, MessageError, type Notice, readNotice, type StepMessage } from "./messages.ts";
+import {
+  type Command,
+  type GeneratingInit,
+  type KernelInit,
+  MessageError,
+  type Notice,
+  type ProcessLimits,
+  readNotice,
+  type StepMessage,
+} from "./messages.ts";
 import type { EngineHandle, EngineOptions, LogFunction } from "./options.ts";
 import { Supervisor } from "./supervisor.ts";
 
@@ -25,7 +33,7 @@ export class EngineStartError extends Error {
 
 export interface LaunchOptions {
   readonly kernel: KernelInit;
-  readonly draft?: KernelInit;
+  readonly draft?: GeneratingInit;
   readonly limits: EngineLimits;
   readonly startTimeoutMs: number;
   /** The child's whole environment. */
@@ -45,7 +53,7 @@ export interface LaunchHandlers {
 
 export interface EngineProcess {
   readonly pid: number;
-  readonly limits: KernelLimits;
+  readonly limits: ProcessLimits;
   send(command: Command): void;
   kill(): void;
   readonly exited: Promise<void>;
@@ -100,7 +108,7 @@ function send(child: ChildProcess, command: Command): void {
   if (child.connected) child.send(command, () => {});
 }
 
-function waitReady(child: ChildProcess, exited: Promise<string>, timeoutMs: number): Promise<KernelLimits> {
+function waitReady(child: ChildProcess, exited: Promise<string>, timeoutMs: number): Promise<ProcessLimits> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => fail(`the engine was not ready after ${timeoutMs} ms`), timeoutMs);
     const fail = (message: string) => {

@@ -9,7 +9,11 @@ import type { Engine } from "./engine.ts";
 import { KernelError } from "./kernel.ts";
 import type { Command, Notice } from "./messages.ts";
 import { packStep } from "./packed.ts";
+import type { PoolingEngine } from "./pooling/engine.ts";
 import { type EngineGauges, emptyReport } from "./report.ts";
+
+/** What the loop drives: an engine of either kind. */
+type Steps = Engine | PoolingEngine;
 
 /** Step messages that may be under way. */
 export const WINDOW = 64;
@@ -17,7 +21,7 @@ export const WINDOW = 64;
 export const ACK_EVERY = 16;
 
 export class EngineLoop {
-  readonly #engine: Engine;
+  readonly #engine: Steps;
   readonly #post: (notice: Notice) => void;
   #posted = 0;
   #acknowledged = 0;
@@ -25,7 +29,7 @@ export class EngineLoop {
   #awake = false;
   #closed = false;
 
-  constructor(engine: Engine, post: (notice: Notice) => void) {
+  constructor(engine: Steps, post: (notice: Notice) => void) {
     this.#engine = engine;
     this.#post = post;
   }
@@ -34,6 +38,9 @@ export class EngineLoop {
     switch (command.type) {
       case "submit":
         this.#engine.submit(command);
+        break;
+      case "pool":
+        this.#engine.pool(command);
         break;
       case "abort":
         this.#engine.abort(command.request);

@@ -4,7 +4,7 @@
 import type { Backend } from "#core/backend.ts";
 import type { ModelInfo } from "#core/model.ts";
 import type { EngineLimits } from "./engine.ts";
-import type { KernelInit } from "./messages.ts";
+import type { GeneratingInit, KernelInit } from "./messages.ts";
 import type { EngineGauges, FinishReport } from "./report.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
@@ -15,7 +15,7 @@ export interface EngineOptions extends EngineLimits {
   readonly model: ModelInfo;
   readonly kernel: KernelInit;
   /** The smaller model of speculative decoding by one. */
-  readonly draft?: KernelInit;
+  readonly draft?: GeneratingInit;
   /**
    * Sequences open at once, waiting or running, a request of n samples counting n (vLLM's --max-num-queued-reqs);
    * one more is refused with `overloaded`. Default 1024.

@@ -58,6 +58,7 @@ export function packStep(step: number, report: StepReport, gauges: EngineGauges)
     })),
     finishes: report.finishes,
     failures: report.failures,
+    pooled: report.pooled,
     gauges,
   };
 }

@@ -11,7 +11,8 @@
 import type { BackendState, BackendStats } from "#core/backend.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
-import type { ModelInfo } from "#core/model.ts";
+import { type ModelInfo, tasksOf } from "#core/model.ts";
+import type { PoolRequest, PoolResult } from "#core/pool.ts";
 import { AdapterBook } from "./adapter-book.ts";
 import { Backoff } from "./backoff.ts";
 import type { EngineLimits } from "./engine.ts";
@@ -20,6 +21,7 @@ import { ACK_EVERY } from "./loop.ts";
 import type { Command, StepMessage } from "./messages.ts";
 import type { EngineCounters, EngineHandle, EngineOptions } from "./options.ts";
 import { unpackLogprobs } from "./packed.ts";
+import { checkPool, PoolDesk } from "./pooling/desk.ts";
 import type { FinishReport } from "./report.ts";
 import { RequestStream } from "./stream.ts";
 import { Totals } from "./totals.ts";
@@ -31,6 +33,7 @@ export class Supervisor implements EngineHandle {
   readonly #options: EngineOptions;
   readonly #launch: Launch;
   readonly #open = new Map<number, RequestStream>();
+  readonly #desk = new PoolDesk();
   readonly #totals = new Totals();
   readonly #adapters = new AdapterBook();
   readonly #watchdog: Watchdog;
@@ -87,6 +90,22 @@ export class Supervisor implements EngineHandle {
     return stream;
   }
 
+  async pool(request: PoolRequest, signal: AbortSignal): Promise<PoolResult> {
+    const child = this.#requireChild();
+    const info = checkPool(request, this.#model);
+    this.#checkRoom(request.inputs.length);
+    const number = ++this.#requests;
+    const result = this.#desk.open(number, request, signal, () => {
+      this.#watchdog.setBusy(this.#runnable);
+      this.#send({ type: "abort", request: number });
+    });
+    this.#watchdog.setBusy(this.#runnable);
+    const { task, inputs, priority, useActivation, dimensions } = request;
+    const options = { ...(useActivation === undefined ? {} : { useActivation }), ...(dimensions && { dimensions }) };
+    child.send({ type: "pool", request: number, task, inputs, priority, info, ...options });
+    return result;
+  }
+
   /** @throws Fault invalid_request | engine_failed | engine_unavailable | draining */
   loadAdapter(adapter: number, path: string): Promise<void> {
     const child = this.#requireChild();
@@ -103,12 +122,13 @@ export class Supervisor implements EngineHandle {
   }
 
   stats(): BackendStats {
-    return this.#totals.stats(this.#samples);
+    return this.#totals.stats(this.#sequences);
   }
 
   counters(): EngineCounters {
     const timers = this.#watchdog.timers + this.#backoff.timers;
-    return { requests: this.#open.size, sequences: this.#samples, paused: this.#paused, timers };
+    const requests = this.#open.size + this.#desk.requests;
+    return { requests, sequences: this.#sequences, paused: this.#paused, timers };
   }
 
   close(): Promise<void> {
@@ -117,7 +137,11 @@ export class Supervisor implements EngineHandle {
   }
 
   get #runnable(): boolean {
-    return this.#open.size > this.#paused;
+    return this.#open.size > this.#paused || this.#desk.requests > 0;
+  }
+
+  get #sequences(): number {
+    return this.#samples + this.#desk.inputs;
   }
 
   #requireChild(): EngineProcess {
@@ -129,6 +153,9 @@ export class Supervisor implements EngineHandle {
 
   #check({ prompt, samples }: GenerateRequest): void {
     const { contextLength, vocabularySize } = this.#model;
+    const tasks = tasksOf(this.#model);
+    if (!tasks.includes("generate"))
+      throw invalid("model", `the model does not generate; it serves ${tasks.join(", ")}`);
     if (prompt.length === 0) throw invalid("prompt", "the prompt is empty");
     if (prompt.length > contextLength) {
       throw invalid("prompt", `the prompt has ${prompt.length} tokens, the context holds ${contextLength}`);
@@ -137,7 +164,11 @@ export class Supervisor implements EngineHandle {
       if (token < 0 || token >= vocabularySize) throw invalid("prompt", `token ${token} is not in the vocabulary`);
     }
     if (!Number.isInteger(samples) || samples < 1) throw invalid("n", "n is at least 1");
-    if (this.#samples + samples > (this.#options.maxNumQueuedReqs ?? 1024)) {
+    this.#checkRoom(samples);
+  }
+
+  #checkRoom(sequences: number): void {
+    if (this.#sequences + sequences > (this.#options.maxNumQueuedReqs ?? 1024)) {
       throw new Fault("overloaded", "too many requests are waiting", { retryAfterMs: 1000 });
     }
   }
@@ -171,10 +202,13 @@ export class Supervisor implements EngineHandle {
     }
     this.#pushTokens(message);
     for (const finish of message.finishes) this.#onFinish(finish);
+    for (const pooled of message.pooled) if (this.#desk.settle(pooled)) this.#options.onSequence?.(pooled);
     for (const { request, kind, message: text, detail } of message.failures) {
       this.#fail(request, new Fault(kind, text, detail === undefined ? {} : { detail }));
     }
-    this.#options.onStep?.(message.gauges, message.tokens.length);
+    if (this.#desk.requests === 0) this.#watchdog.setBusy(this.#runnable);
+    const pooledTokens = message.pooled.reduce((sum, { promptTokens }) => sum + promptTokens, 0);
+    this.#options.onStep?.(message.gauges, message.tokens.length + pooledTokens);
   }
 
   #pushTokens({ requests, samples, tokens, logprobs }: StepMessage): void {
@@ -201,6 +235,7 @@ export class Supervisor implements EngineHandle {
   }
 
   #fail(request: number, fault: Fault): void {
+    this.#desk.fail(request, fault);
     const stream = this.#open.get(request);
     if (stream === undefined) return;
     this.#forget(request, stream);
@@ -209,6 +244,8 @@ export class Supervisor implements EngineHandle {
 
   #failAll(kind: "engine_failed" | "draining", message: string): void {
     for (const request of [...this.#open.keys()]) this.#fail(request, new Fault(kind, message));
+    this.#desk.failAll(() => new Fault(kind, message));
+    this.#watchdog.setBusy(this.#runnable);
   }
 
   async #launchChild(): Promise<void> {

@@ -7,7 +7,7 @@
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { FileReader } from "./_reader.ts";
 import { TENSOR_TYPES } from "./_tensor-types.ts";
-import { ARCHITECTURES } from "./architectures.ts";
+import { ARCHITECTURES, ENCODERS } from "./architectures.ts";
 import { GgufError } from "./errors.ts";
 import { judgeMetadata, judgeTensors, type Metadata, type TokenFacts, tokenFacts } from "./judge.ts";
 
@@ -28,6 +28,8 @@ export interface GgufHeader {
   /** The format's type number of each scalar: libllama ends the process where it expects another one. */
   readonly scalarTypes: ReadonlyMap<string, number>;
   readonly arrayLengths: ReadonlyMap<string, number>;
+  /** Of a classifier (`<architecture>.classifier.output_labels`); empty for others. */
+  readonly labels: readonly string[];
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Elements of all tensors. */
   readonly parameters: number;
@@ -43,6 +45,9 @@ const MAX_TEXT_BYTES = 16 << 20;
 const MAX_ARRAY = 16_000_000;
 /** Longer arrays of numbers (scores, token types) are only counted. */
 const MAX_NUMBERS = 4096;
+const MAX_LABELS = 65_536;
+const MAX_LABEL_BYTES = 4096;
+const LABELS = /\.classifier\.output_labels$/;
 const MAX_DIMENSIONS = 4;
 /** What a text takes at least: its length. */
 const TEXT_BYTES = 8;
@@ -85,7 +90,7 @@ function parse(reader: FileReader, judge: Judge): GgufHeader {
   const metadataCount = bounded(reader.u64(), MAX_METADATA, "metadata keys");
   const found = new Found();
   for (let i = 0; i < metadataCount; i++) found.readEntry(reader);
-  const { scalars: metadata, scalarTypes, arrayLengths } = found;
+  const { scalars: metadata, scalarTypes, arrayLengths, labels } = found;
   const architecture = judge(metadata, found);
   const alignment = metadata.get("general.alignment") ?? 32;
   if (typeof alignment !== "number" || !Number.isInteger(alignment) || alignment < 1 || alignment > 1 << 20)
@@ -100,7 +105,7 @@ function parse(reader: FileReader, judge: Judge): GgufHeader {
     );
   }
   const fileBytes = reader.size;
-  return { version, architecture, metadata, scalarTypes, arrayLengths, tensors, parameters, fileBytes };
+  return { version, architecture, metadata, scalarTypes, arrayLengths, labels, tensors, parameters, fileBytes };
 }
 
 function readPreamble(reader: FileReader): number {
@@ -122,6 +127,7 @@ class Found implements Metadata {
   readonly scalarTypes = new Map<string, number>();
   readonly arrayLengths = new Map<string, number>();
   readonly numbers = new Map<string, readonly number[]>();
+  readonly labels: string[] = [];
   tokens: TokenFacts | undefined;
 
   readEntry(reader: FileReader): void {
@@ -140,6 +146,7 @@ class Found implements Metadata {
   #readArray(reader: FileReader, key: string): number {
     const type = reader.u32();
     const count = bounded(reader.u64(), MAX_ARRAY, "array items");
+    if (LABELS.test(key)) return this.#readLabels(reader, type, count);
     if (type === STRING && count * TEXT_BYTES > reader.size - reader.offset)
       throw new GgufError("truncated", "the file ends in the middle of its header: it is truncated");
     if (type === STRING && key === TOKENS)
@@ -155,6 +162,13 @@ class Found implements Metadata {
           Array.from({ length: count }, () => Number(readScalar(reader, type))),
         );
     }
+    return count;
+  }
+
+  #readLabels(reader: FileReader, type: number, count: number): number {
+    if (type !== STRING) throw new GgufError("malformed", "the labels of a classifier are texts");
+    bounded(count, MAX_LABELS, "labels");
+    for (let i = 0; i < count; i++) this.labels.push(reader.text(MAX_LABEL_BYTES));
     return count;
   }
 }
@@ -193,7 +207,7 @@ function readScalar(reader: FileReader, type: number): GgufScalar {
 function judgeModel(metadata: ReadonlyMap<string, GgufScalar>, all: Metadata): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
-  if (!ARCHITECTURES.has(architecture))
+  if (!ARCHITECTURES.has(architecture) && !ENCODERS.has(architecture))
     throw new GgufError("unsupported", `the architecture '${printable(architecture)}' is not supported`);
   const parts = metadata.get("split.count");
   if (typeof parts === "number" && parts > 1)

@@ -3,7 +3,7 @@
  * makes it abort ends the engine process at its start, where that is one clear error, and neither at somebody's request
  * nor in the HTTP process, which opens the same vocabulary only after the engine is ready (Wall: T22).
  *
- * Called by openNativeKernel.
+ * Called by the kernels when they open.
  */
 import { createBatch, type Kernel } from "#engine/kernel.ts";
 import { encodeParts } from "./encode.ts";
