@@ -3,7 +3,7 @@
  * do not fit together. One name a case, the same bytes every time. Used by gguf.test.ts.
  */
 
-import { ARCHITECTURES } from "#engine/gguf/architectures.ts";
+import { ARCHITECTURES, ENCODERS } from "#engine/gguf/architectures.ts";
 import {
   ARRAY,
   BOOL,
@@ -238,7 +238,7 @@ function renamed(file: EditFile, architecture: string): EditFile {
 
 /** The same weights under every architecture's name. */
 function architectureCases(file: EditFile): Hostile[] {
-  return [...ARCHITECTURES].map((architecture) => ({
+  return [...ARCHITECTURES, ...ENCODERS].map((architecture) => ({
     name: `architecture ${architecture}`,
     bytes: () => putTogether(renamed(file, architecture)),
   }));
@@ -277,7 +277,7 @@ export function randomHostile(file: EditFile, seed: number): Hostile {
       let made = file;
       let prefix = "llama";
       if (random(3) === 0) {
-        prefix = one([...ARCHITECTURES]);
+        prefix = one([...ARCHITECTURES, ...ENCODERS]);
         made = renamed(made, prefix);
       }
       for (let count = random(4); count > 0; count--) {

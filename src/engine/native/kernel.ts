@@ -15,12 +15,11 @@ import { Adapters } from "./adapters.ts";
 import { BatchBuffers } from "./batch-buffers.ts";
 import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
-import type { Device } from "./locate.ts";
-import { type OpenModel, openModel } from "./model.ts";
+import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
 import { probeForward, probeVocabulary } from "./probe.ts";
 import { readVocabulary } from "./vocabulary.ts";
 
-export interface NativeKernelOptions {
+export interface NativeKernelOptions extends DeviceOptions {
   readonly modelPath: string;
   /** Tokens a slot may hold. */
   readonly contextPerSlot: number;
@@ -30,9 +29,6 @@ export interface NativeKernelOptions {
   readonly maxBatchTokens: number;
   /** 0 = as many as the processor runs at once. */
   readonly threads: number;
-  readonly device?: Device;
-  readonly gpuLayers?: number;
-  readonly tensorSplit?: readonly number[];
   /** Highest rank of a LoRA adapter; absent: none are taken. */
   readonly maxLoraRank?: number;
 }
@@ -47,14 +43,7 @@ const COMPANY_FROM = 256;
 
 /** @throws GgufError | PlatformError | Error with a message for people */
 export function openNativeKernel(options: NativeKernelOptions): Kernel {
-  const { modelPath: path, device, gpuLayers, tensorSplit } = options;
-  const model = openModel({
-    path,
-    vocabularyOnly: false,
-    ...(device === undefined ? {} : { device }),
-    ...(gpuLayers === undefined ? {} : { gpuLayers }),
-    ...(tensorSplit === undefined ? {} : { tensorSplit }),
-  });
+  const model = openModel({ ...options, path: options.modelPath, vocabularyOnly: false });
   const context = createContext(model, options);
   if (context === null) {
     model.close();

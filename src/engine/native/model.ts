@@ -8,15 +8,19 @@ import { type GgufHeader, readGgufHeader } from "#engine/gguf/header.ts";
 import { type Library, library, type Pointer } from "./library.ts";
 import { type Device, PlatformError } from "./locate.ts";
 
-export interface OpenModelOptions {
-  readonly path: string;
-  readonly vocabularyOnly: boolean;
+/** What computes, and which part of the model. */
+export interface DeviceOptions {
   /** Default: the CPU. */
   readonly device?: Device;
   /** Layers to put on GPUs, where there are some; 0 = none, -1 = all. Absent: all. */
   readonly gpuLayers?: number;
   /** How the layers are shared among several GPUs, as proportions. Absent: by their memory. */
   readonly tensorSplit?: readonly number[];
+}
+
+export interface OpenModelOptions extends DeviceOptions {
+  readonly path: string;
+  readonly vocabularyOnly: boolean;
 }
 
 export interface OpenModel {

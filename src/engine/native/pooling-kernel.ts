@@ -21,10 +21,10 @@ import { checkSequences, type PoolingKernel, type PoolingLimits, type PoolingOut
 import { BatchBuffers } from "./batch-buffers.ts";
 import { MAX_SEQUENCES } from "./kernel.ts";
 import type { Pointer } from "./library.ts";
-import { type OpenModel, openModel } from "./model.ts";
+import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
 import { probeVocabulary } from "./probe.ts";
 
-export interface NativePoolingOptions {
+export interface NativePoolingOptions extends DeviceOptions {
   readonly modelPath: string;
   readonly type: PoolingType;
   /** Tokens of the longest sequence; no more than the model was trained for. */
@@ -35,7 +35,6 @@ export interface NativePoolingOptions {
   readonly maxBatchTokens: number;
   /** 0 = as many as the processor runs at once. */
   readonly threads: number;
-  readonly gpuLayers: number;
 }
 
 /** Tokens of a causal model's physical batch. */
@@ -51,7 +50,7 @@ export function openNativePoolingKernel(options: NativePoolingOptions): PoolingK
   const header = readGgufHeader(options.modelPath);
   const facts = modelFacts(header);
   judge(options, facts.pooling, facts.trainedContext);
-  const model = openModel({ path: options.modelPath, vocabularyOnly: false, gpuLayers: options.gpuLayers });
+  const model = openModel({ ...options, path: options.modelPath, vocabularyOnly: false });
   try {
     probeVocabulary(model);
     return new NativePoolingKernel(model, options, facts.pooling.causal);
@@ -90,7 +89,7 @@ class NativePoolingKernel implements PoolingKernel {
     const { type, contextPerSlot, maxBatchTokens } = options;
     this.model = model;
     this.options = options;
-    this.group = options.gpuLayers === 0 ? Math.min(GROUP, maxBatchTokens) : maxBatchTokens;
+    this.group = model.onCpu ? Math.min(GROUP, maxBatchTokens) : maxBatchTokens;
     this.cells = Math.max(contextPerSlot, this.group);
     this.physical = causal ? Math.min(PIECE, this.cells) : this.cells;
     const classes = library.classes(handle);
