@@ -202,6 +202,7 @@ async function launch(
       maxNumBatchedTokens: sizing.maxNumBatchedTokens,
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
+      maxPromptTokens: settings.maxNumPrefillTokens,
       maxAdapters: settings.maxLoras,
       ...spillOptions(settings),
       ...(parts.speculation === undefined ? {} : { speculation: parts.speculation.options }),

@@ -190,6 +190,10 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Tokens in a step at most, prefill and decode together.",
   }),
+  maxNumPrefillTokens: integer(512, [16, 65_536], {
+    section: ENGINE,
+    doc: "Prompt tokens in a step in which answers are being generated: prompts make these wait no longer than that.",
+  }),
   enablePrefixCaching: switched(true, {
     section: ENGINE,
     doc: "Keep what was computed for prompts that start alike; never between tenants.",

@@ -94,6 +94,7 @@ export class Engine {
         maxSequences,
         maxBatchTokens,
         maxPromptRows: MAX_PROMPT_ROWS,
+        maxPromptTokens: Math.max(limits.maxPromptTokens ?? maxBatchTokens, kernel.limits.prefillBlock),
         policy,
         maxAdapters: limits.maxAdapters ?? 1,
         prefillBlock: kernel.limits.prefillBlock,

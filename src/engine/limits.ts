@@ -11,6 +11,8 @@ export interface EngineLimits {
   readonly maxNumSeqs: number;
   /** Token budget of a step; the kernel's own bound may be lower. */
   readonly maxNumBatchedTokens: number;
+  /** Prompt tokens in a step in which somebody decodes, so that prompts make nobody wait long. Absent: no bound. */
+  readonly maxPromptTokens?: number;
   /** Tokens that a sequence may hold; the kernel's own bound may be lower. */
   readonly contextLength: number;
   readonly schedulingPolicy: SchedulingPolicy;

@@ -322,11 +322,12 @@ export class Supervisor implements EngineHandle {
 
 function limitsOf(options: EngineOptions): EngineLimits {
   const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = options;
-  const { maxAdapters, speculation, spill } = options;
+  const { maxAdapters, speculation, spill, maxPromptTokens } = options;
   return {
     ...{ maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
     ...(maxAdapters === undefined ? {} : { maxAdapters }),
     ...(speculation === undefined ? {} : { speculation }),
     ...(spill === undefined ? {} : { spill }),
+    ...(maxPromptTokens === undefined ? {} : { maxPromptTokens }),
   };
 }
