@@ -98,9 +98,10 @@ export async function compose(parts: Parts): Promise<Server> {
       prefix_caching_hash_algo: settings.prefixCachingHashAlgo,
     },
   });
-  const tokenizer = openModelTokenizer(source, sizing);
-  const engine = await launch(parts, sizing, pooling, metrics, names[0]).catch((error) => {
-    tokenizer.close();
+  // The engine first: what a hostile file does to libllama it does there, and this process only reads what was read.
+  const engine = await launch(parts, sizing, pooling, metrics, names[0]);
+  const tokenizer = await openModelTokenizer(source, sizing).catch(async (error) => {
+    await engine.close();
     throw error;
   });
   const template = modelTemplate(chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate);
@@ -134,7 +135,7 @@ export async function compose(parts: Parts): Promise<Server> {
   };
 }
 
-function openModelTokenizer(source: ModelSource, sizing: Sizing): OwnedTokenizer {
+async function openModelTokenizer(source: ModelSource, sizing: Sizing): Promise<OwnedTokenizer> {
   try {
     return openTokenizer({ modelPath: source.path, maxCharacters: sizing.contextLength * CHARACTERS_PER_TOKEN });
   } catch (error) {

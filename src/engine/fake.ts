@@ -16,6 +16,8 @@ export interface FakeScript extends Partial<KernelLimits> {
   readonly cells?: number;
   /** Do not open at all, with this message. */
   readonly refuse?: string;
+  /** Abort while opening, as GGML_ASSERT does. */
+  readonly crashOnOpen?: boolean;
   /** Never finish opening. */
   readonly hangOnOpen?: boolean;
 }
@@ -216,6 +218,7 @@ function misbehave(fault: Exclude<FakeFault, "nan">): void {
 /** What process.ts opens. @throws KernelError when scripted to refuse */
 export function openFakeKernel(script: FakeScript): Kernel {
   if (script.refuse !== undefined) throw new KernelError("failed", script.refuse);
+  if (script.crashOnOpen) misbehave("crash");
   if (script.hangOnOpen) misbehave("hang");
   return new FakeKernel(script);
 }

@@ -16,6 +16,7 @@ import { BatchBuffers } from "./batch-buffers.ts";
 import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
 import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
+import { probeForward, probeVocabulary } from "./probe.ts";
 import { readVocabulary } from "./vocabulary.ts";
 
 export interface NativeKernelOptions extends DeviceOptions {
@@ -50,7 +51,10 @@ export function openNativeKernel(options: NativeKernelOptions): Kernel {
       `no memory for ${options.maxSequences} sequences of ${options.contextPerSlot} tokens: lower --max-num-seqs or --max-model-len`,
     );
   }
-  return new NativeKernel(model, context, options);
+  const kernel = new NativeKernel(model, context, options);
+  probeVocabulary(model);
+  probeForward(kernel);
+  return kernel;
 }
 
 function createContext(model: OpenModel, options: NativeKernelOptions): Pointer | null {

@@ -22,6 +22,7 @@ import { BatchBuffers } from "./batch-buffers.ts";
 import { MAX_SEQUENCES } from "./kernel.ts";
 import type { Pointer } from "./library.ts";
 import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
+import { probeVocabulary } from "./probe.ts";
 
 export interface NativePoolingOptions extends DeviceOptions {
   readonly modelPath: string;
@@ -51,6 +52,7 @@ export function openNativePoolingKernel(options: NativePoolingOptions): PoolingK
   judge(options, facts.pooling, facts.trainedContext);
   const model = openModel({ ...options, path: options.modelPath, vocabularyOnly: false });
   try {
+    probeVocabulary(model);
     return new NativePoolingKernel(model, options, facts.pooling.causal);
   } catch (error) {
     model.close();
