@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { MID } from "#test/fixtures/gguf.ts";
 import { freePort, until } from "#test/harness.ts";
 
 export interface Served {
@@ -14,6 +15,10 @@ export interface Served {
   readonly headers: Readonly<Record<string, string>>;
   /** CPU milliseconds of the server and all its processes since they started. */
   cpu(): number;
+  /** Of its first process alone. */
+  frontCpu(): number;
+  /** Bytes of memory without the file of the weights: anonymous pages of all its processes, shared ones once. */
+  memory(): number;
   stop(): Promise<void>;
 }
 
@@ -27,7 +32,7 @@ export interface ServerShape {
 const KEY = "bench";
 const MS_PER_TICK = 10; // CLK_TCK is 100 on Linux
 
-export async function startCastellan(shape: ServerShape): Promise<Served> {
+export async function startCastellan(shape: ServerShape, flags: readonly string[] = []): Promise<Served> {
   const [port, opsPort] = [await freePort(), await freePort()];
   const state = join(mkdtempSync(join(tmpdir(), "castellan-bench-")), "state");
   const args = ["serve", shape.model, "--port", port, "--ops-port", opsPort, "--state-dir", state, "--api-key", KEY];
@@ -35,7 +40,9 @@ export async function startCastellan(shape: ServerShape): Promise<Served> {
   const main = resolve(import.meta.dirname, "../../src/cli/main.ts");
   const child = spawn(
     process.execPath,
-    [main, ...args, ...sized, "--served-model-name", "m", "--log-level", "warn", "--disable-access-log"].map(String),
+    [main, ...args, ...sized, "--served-model-name", "m", "--log-level", "warn", "--disable-access-log", ...flags].map(
+      String,
+    ),
     { stdio: ["ignore", "ignore", "inherit"] },
   );
   return ready("castellan", child, port, { authorization: `Bearer ${KEY}` });
@@ -89,7 +96,9 @@ async function ready(
     name,
     url,
     headers,
-    cpu: () => treeCpu(child.pid ?? -1),
+    cpu: () => treeOf(child.pid ?? -1).reduce((sum, { ticks }) => sum + ticks * MS_PER_TICK, 0),
+    frontCpu: () => (readStat(String(child.pid))?.ticks ?? 0) * MS_PER_TICK,
+    memory: () => treeOf(child.pid ?? -1).reduce((sum, { pid }) => sum + anonymousBytes(pid), 0),
     stop: async () => {
       child.kill("SIGTERM");
       const late = setTimeout(() => child.kill("SIGKILL"), 10_000);
@@ -115,7 +124,7 @@ function readStat(pid: string): Stat | undefined {
   }
 }
 
-function treeCpu(root: number): number {
+function treeOf(root: number): Stat[] {
   const stats = readdirSync("/proc")
     .filter((name) => /^[0-9]+$/.test(name))
     .flatMap((name) => readStat(name) ?? []);
@@ -128,7 +137,23 @@ function treeCpu(root: number): number {
       grew = true;
     }
   }
-  return stats.filter(({ pid }) => tree.has(pid)).reduce((sum, { ticks }) => sum + ticks * MS_PER_TICK, 0);
+  return stats.filter(({ pid }) => tree.has(pid));
+}
+
+/** What the process alone would free, files that are only mapped aside. */
+function anonymousBytes(pid: number): number {
+  try {
+    const text = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
+    return Number(/^Pss_Anon:\s+(\d+) kB/m.exec(text)?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
+
+/** Bytes of the KV cache of the 125M model (f16): the same for every server. */
+export function kvBytesOf({ slots, window }: ServerShape): number {
+  const head = (MID.width ?? 0) / (MID.heads ?? 1);
+  return slots * window * (MID.layers ?? 0) * (MID.kvHeads ?? 0) * head * 2 * 2;
 }
 
 /** Busy CPU milliseconds of the whole machine since boot. */

@@ -7,9 +7,12 @@ import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
+import type { PoolingInfo } from "#core/pool.ts";
 import { EngineStartError, startEngine } from "#engine/launcher.ts";
+import type { KernelInit } from "#engine/messages.ts";
 import type { NativeKernelOptions } from "#engine/native/kernel.ts";
 import { PlatformError } from "#engine/native/locate.ts";
+import type { NativePoolingOptions } from "#engine/native/pooling-kernel.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle, EngineOptions } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
@@ -28,7 +31,8 @@ import { generationDefaults, templateKwargs } from "./generation-config.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, checkWeights, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
-import { fit, fitThreads, type Sizing } from "./sizing.ts";
+import { resolveRunner } from "./runner.ts";
+import { fit, fitPooling, fitThreads, type PoolingSizing, type Sizing } from "./sizing.ts";
 import { type SpeculationPlan, withDraft } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -37,6 +41,8 @@ export interface Server {
   readonly engine: EngineHandle;
   readonly sizing: Sizing;
   readonly names: readonly string[];
+  /** False: the model is run for numbers. */
+  readonly generates: boolean;
   /** /health says 503 from now on. */
   stopAccepting(): void;
   /** Engine and tokenizer; after http is closed. */
@@ -71,11 +77,8 @@ const ENGINE_VARIABLES = [
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
   const { settings, source } = parts;
-  const sizing = fit(withDraft(source.facts, parts.draft?.facts), {
-    contextLength: settings.maxModelLen,
-    maxNumSeqs: settings.maxNumSeqs,
-    budget: (settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE) / settings.dataParallelSize,
-  });
+  const pooling = resolveRunner(settings, source.facts);
+  const sizing = sizeOf(parts, pooling !== undefined);
   const names: [string, ...string[]] = [
     settings.servedModelName[0] ?? source.name,
     ...settings.servedModelName.slice(1),
@@ -96,9 +99,10 @@ export async function compose(parts: Parts): Promise<Server> {
       prefix_caching_hash_algo: settings.prefixCachingHashAlgo,
     },
   });
-  const tokenizer = openModelTokenizer(source, sizing);
-  const engine = await launch(parts, sizing, metrics, names[0]).catch((error) => {
-    tokenizer.close();
+  // The engine first: what a hostile file does to libllama it does there, and this process only reads what was read.
+  const engine = await launch(parts, sizing, pooling, metrics, names[0]);
+  const tokenizer = await openModelTokenizer(source, sizing).catch(async (error) => {
+    await engine.close();
     throw error;
   });
   const template = modelTemplate(chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate);
@@ -121,6 +125,7 @@ export async function compose(parts: Parts): Promise<Server> {
     engine,
     sizing: { ...sizing, contextLength: engine.model.contextLength },
     names,
+    generates: pooling === undefined,
     stopAccepting: () => {
       accepting = false;
     },
@@ -131,7 +136,7 @@ export async function compose(parts: Parts): Promise<Server> {
   };
 }
 
-function openModelTokenizer(source: ModelSource, sizing: Sizing): OwnedTokenizer {
+async function openModelTokenizer(source: ModelSource, sizing: Sizing): Promise<OwnedTokenizer> {
   try {
     return openTokenizer({ modelPath: source.path, maxCharacters: sizing.contextLength * CHARACTERS_PER_TOKEN });
   } catch (error) {
@@ -140,11 +145,57 @@ function openModelTokenizer(source: ModelSource, sizing: Sizing): OwnedTokenizer
   }
 }
 
-async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: string): Promise<EngineHandle> {
+function sizeOf({ settings, source: { facts }, draft }: Parts, pooling: boolean): PoolingSizing {
+  const { maxModelLen: contextLength, maxNumSeqs, maxNumBatchedTokens } = settings;
+  const budget = (settings.kvCacheMemoryBytes ?? freemem() * KV_SHARE) / settings.dataParallelSize;
+  const request = { contextLength, maxNumSeqs, maxNumBatchedTokens, budget };
+  return pooling
+    ? fitPooling(facts, request)
+    : { ...fit(withDraft(facts, draft?.facts), request), maxNumBatchedTokens };
+}
+
+function nativeOptions({ settings, source }: Parts, sizing: PoolingSizing, replicas: number): NativeKernelOptions {
+  return {
+    modelPath: source.path,
+    contextPerSlot: sizing.contextLength,
+    maxSequences: sizing.maxNumSeqs,
+    maxBatchTokens: sizing.maxNumBatchedTokens,
+    threads: fitThreads(source.facts, settings.threads, availableParallelism(), replicas),
+    device: settings.device,
+    ...(settings.gpuLayers === undefined ? {} : { gpuLayers: settings.gpuLayers }),
+    ...(settings.tensorSplit.length === 0 ? {} : { tensorSplit: settings.tensorSplit }),
+    ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
+  };
+}
+
+function kernelOf(options: NativeKernelOptions, pooling: PoolingInfo | undefined): KernelInit {
+  if (pooling === undefined) return { kernel: "native", options };
+  return { kernel: "native-pooling", options: { ...options, type: pooling.type } satisfies NativePoolingOptions };
+}
+
+/** Other weights are judged by their header here, before any engine lets go of the present ones. */
+function kernelMaker(
+  parts: Parts,
+  sizing: PoolingSizing,
+  pooling: PoolingInfo | undefined,
+): NonNullable<EngineOptions["kernelFor"]> {
+  return ({ path = parts.source.path, replicas }) => {
+    if (path !== parts.source.path) checkWeights(path, parts.source.facts);
+    return kernelOf({ ...nativeOptions(parts, sizing, replicas), modelPath: path }, pooling);
+  };
+}
+
+async function launch(
+  parts: Parts,
+  sizing: PoolingSizing,
+  pooling: PoolingInfo | undefined,
+  metrics: VllmMetrics,
+  name: string,
+): Promise<EngineHandle> {
   const { settings, source, env, log } = parts;
   const observer = metrics.engineObserver(name);
   const { facts } = source;
-  const kernelFor = kernelMaker(parts, sizing);
+  const kernelFor = kernelMaker(parts, sizing, pooling);
   const replicas = settings.dataParallelSize;
   try {
     return await startEngine({
@@ -160,12 +211,14 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
         ...(facts.chatTemplate === undefined ? {} : { chatTemplate: facts.chatTemplate }),
         parameters: facts.parameters,
         createdAt: Math.floor(Date.now() / 1000),
+        ...(pooling === undefined ? {} : { pooling }),
       },
       contextLength: sizing.contextLength,
       maxNumSeqs: sizing.maxNumSeqs,
-      maxNumBatchedTokens: settings.maxNumBatchedTokens,
+      maxNumBatchedTokens: sizing.maxNumBatchedTokens,
       maxNumQueuedReqs: settings.maxNumQueuedReqs,
       schedulingPolicy: settings.schedulingPolicy,
+      maxPromptTokens: settings.maxNumPrefillTokens,
       maxAdapters: settings.maxLoras,
       ...spillOptions(settings),
       ...(parts.speculation === undefined ? {} : { speculation: parts.speculation.options }),
@@ -185,26 +238,6 @@ async function launch(parts: Parts, sizing: Sizing, metrics: VllmMetrics, name: 
     if (error instanceof EngineStartError) throw new StartupError(`the engine does not start: ${error.message}`);
     throw error;
   }
-}
-
-/** Other weights are judged by their header here, before any engine lets go of the present ones. */
-function kernelMaker(parts: Parts, sizing: Sizing): NonNullable<EngineOptions["kernelFor"]> {
-  return ({ path = parts.source.path, replicas }) => {
-    if (path !== parts.source.path) checkWeights(path, parts.source.facts);
-    return { kernel: "native", options: { ...nativeOptions(parts, sizing, replicas), modelPath: path } };
-  };
-}
-
-function nativeOptions({ settings, source }: Parts, sizing: Sizing, replicas: number): NativeKernelOptions {
-  return {
-    modelPath: source.path,
-    contextPerSlot: sizing.contextLength,
-    maxSequences: sizing.maxNumSeqs,
-    maxBatchTokens: settings.maxNumBatchedTokens,
-    threads: fitThreads(source.facts, settings.threads, availableParallelism(), replicas),
-    gpuLayers: settings.gpuLayers,
-    ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
-  };
 }
 
 /** Each engine has a part of the room to itself. */

@@ -2,8 +2,8 @@
  * --override-generation-config and --default-chat-template-kwargs: JSON from the operator, checked like a request's.
  */
 import { z } from "zod";
-import { JsonError, parseJson } from "#base/json.ts";
 import type { SamplingInput } from "#core/calls.ts";
+import { operatorJson, operatorObject } from "./operator-json.ts";
 import { StartupError } from "./startup-error.ts";
 
 /** Names and ranges of vLLM's generation config. */
@@ -19,9 +19,7 @@ const GenerationConfig = z.strictObject({
 /** @throws StartupError */
 export function generationDefaults(text: string | undefined): SamplingInput {
   if (text === undefined) return {};
-  const parsed = GenerationConfig.safeParse(json("--override-generation-config", text));
-  if (!parsed.success)
-    throw new StartupError(`--override-generation-config: ${z.prettifyError(parsed.error).split("\n")[0]}`);
+  const parsed = operatorObject("--override-generation-config", text, GenerationConfig);
   const {
     temperature,
     top_k: topK,
@@ -29,7 +27,7 @@ export function generationDefaults(text: string | undefined): SamplingInput {
     min_p: minP,
     repetition_penalty: repetitionPenalty,
     max_new_tokens: maxTokens,
-  } = parsed.data;
+  } = parsed;
   const given = { temperature, topK: topK === -1 ? 0 : topK, topP, minP, repetitionPenalty, maxTokens };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
@@ -37,17 +35,8 @@ export function generationDefaults(text: string | undefined): SamplingInput {
 /** @throws StartupError */
 export function templateKwargs(text: string | undefined): Readonly<Record<string, unknown>> {
   if (text === undefined) return {};
-  const value = json("--default-chat-template-kwargs", text);
+  const value = operatorJson("--default-chat-template-kwargs", text);
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new StartupError("--default-chat-template-kwargs is a JSON object");
   return value as Record<string, unknown>;
-}
-
-function json(flag: string, text: string): unknown {
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (error instanceof JsonError) throw new StartupError(`${flag} is not JSON: ${error.message}`);
-    throw error;
-  }
 }

@@ -61,7 +61,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       warnings,
     }),
   );
-  if (settings.firstAnswer) output.print(await askFirst(server, keys, publicAddress));
+  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress));
   return ended;
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { ModelFacts } from "#engine/gguf/facts.ts";
-import { DEFAULT_SEQUENCES, fit, fitThreads } from "./sizing.ts";
+import { DEFAULT_SEQUENCES, fit, fitPooling, fitThreads } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
 
 const facts = (trainedContext: number, kvBytesPerToken: number): ModelFacts => ({
@@ -13,6 +13,15 @@ const facts = (trainedContext: number, kvBytesPerToken: number): ModelFacts => (
   parameters: 1,
   vocabularySize: 100,
   kvBytesPerToken,
+  pooling: {
+    declared: undefined,
+    encoder: false,
+    causal: true,
+    embeddingSize: 64,
+    classes: 0,
+    labels: [],
+    softmaxHead: false,
+  },
 });
 
 test("a small model gets its whole window and the usual number of sequences", () => {
@@ -74,4 +83,46 @@ test("threads are shared between engines, each has one, and very small models ne
   );
   assert.deepEqual([fitThreads(large, 6, 8, 2), fitThreads(facts(2048, 1000), 6, 8, 2)], [3, 3]);
   assert.equal(fitThreads(facts(2048, 1000), 0, 8, 1), 1);
+});
+
+const pooled = (
+  model: ModelFacts,
+  changes: Partial<Parameters<typeof fitPooling>[1]> = {},
+  causal = true,
+): ReturnType<typeof fitPooling> =>
+  fitPooling(
+    { ...model, pooling: { ...model.pooling, causal, encoder: !causal } },
+    { contextLength: undefined, maxNumSeqs: undefined, budget: 1e9, maxNumBatchedTokens: 2048, ...changes },
+  );
+
+test("a causal model is pooled as far as its K and V fit; a batch holds the longest sequence", () => {
+  assert.deepEqual(pooled(facts(32_768, 1000)), {
+    contextLength: 32_768,
+    maxNumSeqs: 256,
+    maxNumBatchedTokens: 32_768,
+  });
+  assert.equal(pooled(facts(32_768, 100_000)).contextLength, 10_000);
+  assert.deepEqual(pooled(facts(512, 1000), { maxNumSeqs: 4 }), {
+    contextLength: 512,
+    maxNumSeqs: 4,
+    maxNumBatchedTokens: 2048,
+  });
+});
+
+test("a model that sees whole sequences is bounded by the logits that nobody wants", () => {
+  // 4 bytes for each of 100 tokens of the vocabulary and 64 numbers: 656 a token.
+  assert.equal(pooled(facts(1_000_000, 1000), {}, false).contextLength, 8192);
+  assert.equal(pooled(facts(1_000_000, 1000), { contextLength: 10_000 }, false).contextLength, 10_000);
+  assert.deepEqual(pooled(facts(8192, 1000), { budget: 656_000 }, false), {
+    contextLength: 1000,
+    maxNumSeqs: 256,
+    maxNumBatchedTokens: 1000,
+  });
+});
+
+test("a sequence that cannot be pooled says what to change", () => {
+  const refused = (work: () => unknown, message: RegExp) =>
+    assert.throws(work, (error) => error instanceof StartupError && message.test(error.message));
+  refused(() => pooled(facts(512, 1000), { contextLength: 513 }), /trained for/);
+  refused(() => pooled(facts(8192, 1000), { contextLength: 2000, budget: 656_000 }, false), /2 MiB.*--max-model-len/);
 });

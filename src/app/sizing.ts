@@ -29,11 +29,7 @@ const SHORTEST = 256;
 /** @throws StartupError when what was asked for cannot be held, with the numbers to change */
 export function fit(facts: ModelFacts, request: SizingRequest): Sizing {
   const contextLength = request.contextLength ?? fittedContext(facts, request);
-  if (contextLength > facts.trainedContext) {
-    throw new StartupError(
-      `--max-model-len ${contextLength} is more than the ${facts.trainedContext} tokens that the model was trained for`,
-    );
-  }
+  judgeTrained(contextLength, facts);
   const perSequence = cells(contextLength) * facts.kvBytesPerToken;
   const most = Math.floor(request.budget / perSequence);
   const maxNumSeqs = request.maxNumSeqs ?? Math.min(DEFAULT_SEQUENCES, Math.max(1, most));
@@ -53,6 +49,54 @@ function fittedContext(facts: ModelFacts, request: SizingRequest): number {
 
 function cells(tokens: number): number {
   return Math.ceil(tokens / CELL_BLOCK) * CELL_BLOCK;
+}
+
+export interface PoolingSizing extends Sizing {
+  /** Tokens of a batch; no less than contextLength. */
+  readonly maxNumBatchedTokens: number;
+}
+
+/** As in vLLM; a pooled sequence costs nothing once it is done. */
+const POOLED_SEQUENCES = 256;
+/** What a whole sequence costs grows with its square; a longer one is to be asked for. */
+const WHOLE_CONTEXT = 8192;
+
+/**
+ * For models that pool. A causal one keeps K and V of a batch. One that sees whole sequences is computed in one
+ * physical batch, for each token of which libllama keeps room for a vocabulary's logits, wanted or not.
+ *
+ * @throws StartupError when what was asked for cannot be held, with the numbers to change
+ */
+export function fitPooling(
+  facts: ModelFacts,
+  request: SizingRequest & { readonly maxNumBatchedTokens: number },
+): PoolingSizing {
+  const { causal, encoder, embeddingSize } = facts.pooling;
+  const kept = encoder ? 0 : facts.kvBytesPerToken;
+  const rows = causal ? 0 : FLOAT_BYTES * (facts.vocabularySize + embeddingSize);
+  const most = Math.max(1, Math.floor(request.budget / Math.max(1, kept + rows)));
+  const longest = Math.min(facts.trainedContext, causal ? Number.POSITIVE_INFINITY : WHOLE_CONTEXT, most);
+  const contextLength = request.contextLength ?? longest;
+  judgeTrained(contextLength, facts);
+  if (contextLength > most) {
+    throw new StartupError(
+      `a sequence of ${contextLength} tokens needs ${mebibytes(contextLength * (kept + rows))} MiB to be pooled and ${mebibytes(request.budget)} MiB are given: lower --max-model-len, or raise --kv-cache-memory-bytes`,
+    );
+  }
+  return {
+    contextLength,
+    maxNumSeqs: request.maxNumSeqs ?? POOLED_SEQUENCES,
+    maxNumBatchedTokens: Math.max(contextLength, Math.min(request.maxNumBatchedTokens, most)),
+  };
+}
+
+const FLOAT_BYTES = 4;
+
+function judgeTrained(contextLength: number, facts: ModelFacts): void {
+  if (contextLength <= facts.trainedContext) return;
+  throw new StartupError(
+    `--max-model-len ${contextLength} is more than the ${facts.trainedContext} tokens that the model was trained for`,
+  );
 }
 
 function mebibytes(bytes: number): number {

@@ -194,3 +194,19 @@ function weight(item: string): readonly [string, number] {
     throw new SettingError(`takes name=weight, with a weight above 0 and up to ${MAX_WEIGHT}`);
   return [match[1] as string, value];
 }
+
+/** `3,1`: numbers with commas between them. */
+export function numbers(bounds: readonly [number, number], row: Row<readonly number[]>): Setting<readonly number[]> {
+  return {
+    ...row,
+    fallback: [],
+    placeholder: "n,n",
+    parse: (raw) => (Array.isArray(raw) ? raw : text(raw).split(",")).map((item) => within(decimal(item), bounds)),
+  };
+}
+
+function decimal(raw: unknown): number {
+  const value = Number(text(raw));
+  if (!Number.isFinite(value) || text(raw).trim() === "") throw new SettingError("takes numbers such as 3,1");
+  return value;
+}

@@ -4,7 +4,19 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
-import { bytes, choice, integer, list, type Setting, seconds, string, switched, tokens, weights } from "./kinds.ts";
+import {
+  bytes,
+  choice,
+  integer,
+  list,
+  numbers,
+  type Setting,
+  seconds,
+  string,
+  switched,
+  tokens,
+  weights,
+} from "./kinds.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -125,6 +137,20 @@ export const SETTINGS = {
     doc: "How reasoning is split from the answer; auto looks at the chat template.",
   }),
 
+  runner: choice("auto", ["auto", "generate", "pooling"], {
+    section: MODEL,
+    doc: "What the model is run for: text, or numbers (embeddings, scores, classes); auto looks at its header.",
+  }),
+  poolerConfig: string(undefined, "json", {
+    section: MODEL,
+    doc: "JSON object for pooling: pooling_type (MEAN, CLS, LAST, ALL), use_activation or normalize, dimensions, task.",
+    flags: ["override-pooler-config"],
+  }),
+  hfOverrides: string(undefined, "json", {
+    section: MODEL,
+    doc: "JSON object of what the header cannot say: is_matryoshka, matryoshka_dimensions.",
+  }),
+
   enableLora: switched(false, {
     section: LORA,
     doc: "Serve LoRA adapters of the model, each under a name of its own.",
@@ -163,6 +189,10 @@ export const SETTINGS = {
   maxNumBatchedTokens: integer(2048, [16, 65_536], {
     section: ENGINE,
     doc: "Tokens in a step at most, prefill and decode together.",
+  }),
+  maxNumPrefillTokens: integer(512, [16, 65_536], {
+    section: ENGINE,
+    doc: "Prompt tokens in a step in which answers are being generated: prompts make these wait no longer than that.",
   }),
   enablePrefixCaching: switched(true, {
     section: ENGINE,
@@ -220,9 +250,20 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Compute threads of all engines together; 0 = one a processor, or a single one an engine for very small models.",
   }),
-  gpuLayers: integer(0, [-1, 10_000], {
+  device: choice("auto", ["auto", "cpu", "cuda", "vulkan", "metal"], {
     section: ENGINE,
-    doc: "Layers on the GPU where the installed kernels have one; -1 = all.",
+    doc: "What computes; auto is a GPU whose kernels are installed (@node-llama-cpp/linux-x64-cuda and kin), else the CPU.",
+  }),
+  gpuLayers: integer(undefined, [-1, 10_000], {
+    section: ENGINE,
+    doc: "Layers on the GPU, -1 = all.",
+    fallbackDoc: "all where there is one",
+    flags: ["n-gpu-layers"],
+  }),
+  tensorSplit: numbers([0, 1_000_000], {
+    section: ENGINE,
+    doc: "How layers are shared among several GPUs, as proportions: 3,1.",
+    fallbackDoc: "by their memory",
   }),
   engineStartTimeout: seconds(600, [1, 86_400], {
     section: ENGINE,

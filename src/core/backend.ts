@@ -4,6 +4,7 @@
 import type { GenerateRequest, GenerationEvent } from "./generate.ts";
 import type { ModelInfo } from "./model.ts";
 import type { Operations } from "./operations.ts";
+import type { PoolRequest, PoolResult } from "./pool.ts";
 
 /** `stalled`: work waits and no step has completed for too long. Only `ready` answers /health with 200. */
 export type BackendState = "starting" | "ready" | "stalled" | "restarting" | "stopped";
@@ -52,6 +53,12 @@ export interface Backend {
    * @throws Fault overloaded | engine_unavailable | engine_failed | draining
    */
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterable<GenerationEvent>;
+  /**
+   * Computes the numbers of one request's inputs, in company with other requests'. Aborting the signal drops what has
+   * not been computed and rejects at once.
+   * @throws Fault invalid_request | overloaded | engine_unavailable | engine_failed | draining | cancelled
+   */
+  pool(request: PoolRequest, signal: AbortSignal): Promise<PoolResult>;
   /** `ready` while one engine is, paused and asleep ones included. */
   state(): BackendState;
   stats(): BackendStats;

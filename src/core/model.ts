@@ -1,6 +1,8 @@
 /**
  * A model as the rest of the server sees it: facts read from the GGUF header and its vocabulary.
  */
+import type { PoolingInfo, TaskKind } from "./pool.ts";
+
 export interface ModelInfo {
   /** general.architecture, e.g. "llama". */
   readonly architecture: string;
@@ -17,6 +19,13 @@ export interface ModelInfo {
   readonly parameters: number;
   /** Unix seconds: when the server began to serve it. */
   readonly createdAt: number;
+  /** Of a model that is run for its numbers; absent: it generates. */
+  readonly pooling?: PoolingInfo;
+}
+
+/** What can be asked of the model. */
+export function tasksOf(model: Pick<ModelInfo, "pooling">): readonly TaskKind[] {
+  return model.pooling?.tasks ?? ["generate"];
 }
 
 /** A literal that the vocabulary treats as one token: control tokens and user-defined ones. */
@@ -25,6 +34,14 @@ export interface SpecialToken {
   readonly text: string;
   /** Control tokens are dropped from output under skip_special_tokens; user-defined ones are kept. */
   readonly control: boolean;
+}
+
+/** The tokens that the model was trained to see around a text; each may be empty. */
+export interface Brackets {
+  readonly before: readonly number[];
+  readonly after: readonly number[];
+  /** Between the two texts of a pair (a query and a document). */
+  readonly between: readonly number[];
 }
 
 /**
@@ -39,6 +56,8 @@ export interface Tokenizer {
   readonly eos: number | undefined;
   /** Whether the model wants `bos` in front of every prompt (tokenizer.ggml.add_bos_token). */
   readonly addsBos: boolean;
+  /** For pooling: [CLS] … [SEP] and kin. */
+  readonly brackets: Brackets;
   /** Every token that ends a turn. */
   readonly endOfTurn: ReadonlySet<number>;
   readonly specials: readonly SpecialToken[];

@@ -6,6 +6,7 @@ import type { ModelInfo } from "#core/model.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import type { FakeScript } from "./fake.ts";
 import { startEngine } from "./launcher.ts";
+import type { GeneratingInit } from "./messages.ts";
 import type { EngineHandle, EngineOptions } from "./options.ts";
 import type { PrefixCacheOptions } from "./prefix/hash.ts";
 
@@ -27,7 +28,7 @@ export const CACHE: PrefixCacheOptions = {
 /** So many tokens never end by themselves within a test. */
 export const ENDLESS = 90_000;
 
-export function fakeKernel(script: FakeScript = {}): EngineOptions["kernel"] {
+export function fakeKernel(script: FakeScript = {}): GeneratingInit {
   return { kernel: "fake", script: { contextPerSlot: 100_000, ...script } };
 }
 

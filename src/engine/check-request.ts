@@ -1,13 +1,15 @@
 /**
- * Judges a request before any engine sees it. Called by fleet.ts and supervisor.ts.
+ * Judges a request before any engine sees it. Called by fleet.ts.
  */
 import { invalid } from "#core/fault.ts";
 import type { GenerateRequest } from "#core/generate.ts";
-import type { ModelInfo } from "#core/model.ts";
+import { type ModelInfo, tasksOf } from "#core/model.ts";
 
 /** @throws Fault invalid_request, naming the field */
 export function checkRequest({ prompt, samples }: GenerateRequest, model: ModelInfo): void {
   const { contextLength, vocabularySize } = model;
+  const tasks = tasksOf(model);
+  if (!tasks.includes("generate")) throw invalid("model", `the model does not generate; it serves ${tasks.join(", ")}`);
   if (prompt.length === 0) throw invalid("prompt", "the prompt is empty");
   if (prompt.length > contextLength) {
     throw invalid("prompt", `the prompt has ${prompt.length} tokens, the context holds ${contextLength}`);

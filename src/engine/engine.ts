@@ -14,6 +14,7 @@ import type { EngineLimits, EngineParts } from "./limits.ts";
 import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
 import { placementOptions } from "./placement-options.ts";
+import type { PoolSubmission } from "./pooling/submission.ts";
 import { type ChainMaker, extendChain } from "./prefix/chain.ts";
 import type { BlockHasher } from "./prefix/hash.ts";
 import { accountOf, type EngineGauges, emptyReport, type FailureReport, type StepReport } from "./report.ts";
@@ -29,9 +30,6 @@ import type { StepRecorder } from "./timeline.ts";
 
 /** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
 const MAX_PROMPT_ROWS = 64;
-
-/** A request for no tokens ends with its prompt. */
-const NO_TOKENS: Ending = { reason: "length" };
 
 export type { EngineLimits } from "./limits.ts";
 
@@ -74,6 +72,7 @@ export class Engine {
         maxSequences,
         maxBatchTokens,
         maxPromptRows: MAX_PROMPT_ROWS,
+        maxPromptTokens: Math.max(limits.maxPromptTokens ?? maxBatchTokens, kernel.limits.prefillBlock),
         policy,
         maxAdapters: limits.maxAdapters ?? 1,
         prefillBlock: kernel.limits.prefillBlock,
@@ -107,6 +106,11 @@ export class Engine {
       this.#adapters.enter(adapter, submission.samples);
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }
+  }
+
+  /** A generating model does not pool; the parent refuses such requests before they come here. */
+  pool({ request }: PoolSubmission): void {
+    this.#report.failures.push({ request, kind: "invalid_request", message: "this model does not pool" });
   }
 
   /** @throws KernelError invalid, with a reason for people */
@@ -313,7 +317,9 @@ export class Engine {
     if (position < sequence.length - 1) settlePrompt(this.#sampler, sequence, position, row);
     else {
       if (sequence.output.length === 0) this.#reportPrompt(sequence);
-      const ending = sequence.sampling.maxTokens === 0 ? NO_TOKENS : this.#nextToken(sequence, row);
+      // A request for no tokens ends with its prompt.
+      const none: Ending = { reason: "length" };
+      const ending = sequence.sampling.maxTokens === 0 ? none : this.#nextToken(sequence, row);
       if (ending !== undefined) this.#finish(sequence, ending);
     }
   }

@@ -32,6 +32,7 @@ class House {
       maxSequences: slots,
       maxBatchTokens: 32,
       maxPromptRows: 8,
+      maxPromptTokens: 32,
       policy: "fcfs",
       maxAdapters: 1,
       prefillBlock: 1,

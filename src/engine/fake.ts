@@ -19,10 +19,10 @@ export interface FakeScript extends Partial<KernelLimits> {
   readonly refuse?: string;
   /** Other weights: other rows after the same tokens. */
   readonly weights?: number;
-  /** Abort the process instead of opening. */
-  readonly crashOnOpen?: boolean;
   /** A file that the kernel makes when it opens; where it exists it does not open: there is one such kernel. */
   readonly claim?: string;
+  /** Abort while opening, as GGML_ASSERT does. */
+  readonly crashOnOpen?: boolean;
   /** Never finish opening. */
   readonly hangOnOpen?: boolean;
 }
@@ -223,8 +223,8 @@ function misbehave(fault: Exclude<FakeFault, "nan">): void {
 /** What process.ts opens. @throws KernelError when scripted to refuse */
 export function openFakeKernel(script: FakeScript): Kernel {
   if (script.refuse !== undefined) throw new KernelError("failed", script.refuse);
-  if (script.hangOnOpen) misbehave("hang");
   if (script.crashOnOpen) misbehave("crash");
+  if (script.hangOnOpen) misbehave("hang");
   if (script.claim !== undefined) writeFileSync(script.claim, "", { flag: "wx" });
   return new FakeKernel(script);
 }

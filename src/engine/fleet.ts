@@ -11,16 +11,22 @@ import { Fault } from "#core/fault.ts";
 import type { GenerateRequest, GenerationEvent } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
 import type { Operations } from "#core/operations.ts";
+import type { PoolRequest, PoolResult } from "#core/pool.ts";
 import { checkRequest } from "./check-request.ts";
 import { FleetAdapters } from "./fleet-adapters.ts";
 import { type CallHooks, FleetCall } from "./fleet-call.ts";
 import { FleetOperations } from "./fleet-operations.ts";
+import { poolThrough } from "./fleet-pool.ts";
 import { Gate } from "./gate.ts";
 import type { KernelInit } from "./messages.ts";
 import type { EngineCounters, EngineHandle, EngineOptions } from "./options.ts";
+import { checkPool, type Matches } from "./pooling/desk.ts";
 import { Router } from "./router.ts";
 import { type Launch, Supervisor } from "./supervisor.ts";
 import { sumStats } from "./totals.ts";
+
+/** Pooling keeps nothing that a like request would find. */
+const NO_PROMPT = new Int32Array();
 
 export interface Replica {
   /** Its number. */
@@ -33,7 +39,7 @@ export interface Replica {
 export class Fleet implements EngineHandle {
   readonly operations: Operations;
   readonly options: EngineOptions;
-  readonly gate = new Gate<FleetCall>();
+  readonly gate = new Gate();
   readonly router: Router;
   /** What an engine opens that starts now. */
   kernel: KernelInit;
@@ -60,7 +66,8 @@ export class Fleet implements EngineHandle {
         return this.gate.closed;
       },
       drop: (call) => this.gate.drop(call),
-      place: ({ request, signal }) => this.#choose(request).supervisor.generate(request, signal),
+      place: ({ request, signal }) =>
+        this.#choose(request.prompt, rootOf(request)).supervisor.generate(request, signal),
       moved: () => this.#moved++,
     };
   }
@@ -94,10 +101,7 @@ export class Fleet implements EngineHandle {
   generate(request: GenerateRequest, signal: AbortSignal): AsyncIterableIterator<GenerationEvent> {
     if (this.#closed !== undefined) throw draining();
     checkRequest(request, this.model);
-    const open = this.#replicas.reduce((sum, { supervisor }) => sum + supervisor.load.sequences, this.gate.sequences);
-    if (open + request.samples > (this.options.maxNumQueuedReqs ?? 1024)) {
-      throw new Fault("overloaded", "too many requests are waiting", { retryAfterMs: 1000 });
-    }
+    this.#checkRoom(request.samples);
     return new FleetCall(request, signal, this.#hooks);
   }
 
@@ -108,6 +112,17 @@ export class Fleet implements EngineHandle {
 
   unloadAdapter(adapter: number): void {
     this.#adapters.unload(this.#replicas, adapter);
+  }
+
+  async pool(request: PoolRequest, signal: AbortSignal): Promise<PoolResult> {
+    if (this.#closed !== undefined) throw draining();
+    checkPool(request, this.model);
+    this.#checkRoom(request.inputs.length);
+    return poolThrough(request, signal, {
+      gate: this.gate,
+      place: (asked, until) => this.#choose(NO_PROMPT, "").supervisor.pool(asked, until),
+      moved: () => this.#moved++,
+    });
   }
 
   state(): BackendState {
@@ -190,14 +205,20 @@ export class Fleet implements EngineHandle {
   }
 
   /** Ends requests, held ones too, with finish reason `abort`; returns how many. */
-  abortWhere(matches: (request: GenerateRequest) => boolean): number {
+  abortWhere(matches: Matches): number {
     const held = this.gate.calls.filter(({ request }) => matches(request));
     for (const call of held) call.end();
     return this.#replicas.reduce((sum, { supervisor }) => sum + supervisor.abortWhere(matches), held.length);
   }
 
+  #checkRoom(sequences: number): void {
+    const open = this.#replicas.reduce((sum, { supervisor }) => sum + supervisor.load.sequences, this.gate.sequences);
+    if (open + sequences > (this.options.maxNumQueuedReqs ?? 1024))
+      throw new Fault("overloaded", "too many requests are waiting", { retryAfterMs: 1000 });
+  }
+
   /** @throws Fault engine_unavailable | draining */
-  #choose(request: GenerateRequest): Replica {
+  #choose(prompt: Int32Array, root: string): Replica {
     const open = this.#replicas.filter(({ draining }) => !draining);
     const inState = (state: BackendState): Replica[] => open.filter(({ supervisor }) => supervisor.state() === state);
     const ready = inState("ready");
@@ -206,7 +227,7 @@ export class Fleet implements EngineHandle {
     if (first === undefined) throw draining();
     if (able.length < 2) return first;
     const loads = able.map(({ engine, supervisor }) => ({ engine, ...supervisor.load }));
-    const chosen = this.router.choose(request.prompt, rootOf(request), loads);
+    const chosen = this.router.choose(prompt, root, loads);
     return able.find(({ engine }) => engine === chosen) ?? first;
   }
 

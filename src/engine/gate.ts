@@ -2,22 +2,27 @@
  * The door before the engines: open, or closed while the backend is paused; then calls are held in their order.
  * Called by fleet.ts.
  */
+import type { Fault } from "#core/fault.ts";
+
 export interface Held {
+  readonly request: { readonly id: string; readonly callId?: string };
   /** Sequences that it will make. */
   readonly samples: number;
   /** The gate has opened. */
   go(): void;
+  /** Leaves the gate for good; without a fault an operator has aborted it. */
+  end(fault?: Fault): void;
 }
 
-export class Gate<T extends Held> {
-  readonly #held = new Set<T>();
+export class Gate {
+  readonly #held = new Set<Held>();
   #closed = false;
 
   get closed(): boolean {
     return this.#closed;
   }
 
-  get calls(): readonly T[] {
+  get calls(): readonly Held[] {
     return [...this.#held];
   }
 
@@ -40,11 +45,11 @@ export class Gate<T extends Held> {
     }
   }
 
-  hold(call: T): void {
+  hold(call: Held): void {
     this.#held.add(call);
   }
 
-  drop(call: T): void {
+  drop(call: Held): void {
     this.#held.delete(call);
   }
 }

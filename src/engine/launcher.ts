@@ -9,13 +9,14 @@ import { type ChildProcess, fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { EngineLimits } from "./engine.ts";
 import { Fleet } from "./fleet.ts";
-import type { KernelLimits } from "./kernel.ts";
 import {
   type Command,
+  type GeneratingInit,
   type KernelInit,
   MessageError,
   type Notice,
   type OperatedMessage,
+  type ProcessLimits,
   readNotice,
   type StepMessage,
 } from "./messages.ts";
@@ -38,7 +39,7 @@ export class EngineStartError extends Error {
 
 export interface LaunchOptions {
   readonly kernel: KernelInit;
-  readonly draft?: KernelInit;
+  readonly draft?: GeneratingInit;
   readonly limits: EngineLimits;
   readonly startTimeoutMs: number;
   /** The child's whole environment. */
@@ -59,7 +60,7 @@ export interface LaunchHandlers {
 
 export interface EngineProcess {
   readonly pid: number;
-  readonly limits: KernelLimits;
+  readonly limits: ProcessLimits;
   send(command: Command): void;
   kill(): void;
   readonly exited: Promise<void>;
@@ -114,7 +115,7 @@ function send(child: ChildProcess, command: Command): void {
   if (child.connected) child.send(command, () => {});
 }
 
-function waitReady(child: ChildProcess, exited: Promise<string>, timeoutMs: number): Promise<KernelLimits> {
+function waitReady(child: ChildProcess, exited: Promise<string>, timeoutMs: number): Promise<ProcessLimits> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => fail(`the engine was not ready after ${timeoutMs} ms`), timeoutMs);
     const fail = (message: string) => {

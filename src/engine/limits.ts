@@ -12,6 +12,8 @@ export interface EngineLimits {
   readonly maxNumSeqs: number;
   /** Token budget of a step; the kernel's own bound may be lower. */
   readonly maxNumBatchedTokens: number;
+  /** Prompt tokens in a step in which somebody decodes, so that prompts make nobody wait long. Absent: no bound. */
+  readonly maxPromptTokens?: number;
   /** Tokens that a sequence may hold; the kernel's own bound may be lower. */
   readonly contextLength: number;
   readonly schedulingPolicy: SchedulingPolicy;
@@ -35,11 +37,12 @@ export interface EngineParts {
 /** Those of them that cross the border, and nothing else that the options may have. */
 export function limitsOf(options: EngineLimits): EngineLimits {
   const { maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache } = options;
-  const { maxAdapters, speculation, spill } = options;
+  const { maxAdapters, speculation, spill, maxPromptTokens } = options;
   return {
     ...{ maxNumSeqs, maxNumBatchedTokens, contextLength, schedulingPolicy, prefixCache },
     ...(maxAdapters === undefined ? {} : { maxAdapters }),
     ...(speculation === undefined ? {} : { speculation }),
     ...(spill === undefined ? {} : { spill }),
+    ...(maxPromptTokens === undefined ? {} : { maxPromptTokens }),
   };
 }

@@ -10,7 +10,11 @@ import { KernelError } from "./kernel.ts";
 import type { Command, Notice } from "./messages.ts";
 import type { Operation, Outcome } from "./operations.ts";
 import { packStep } from "./packed.ts";
+import type { PoolingEngine } from "./pooling/engine.ts";
 import { type EngineGauges, emptyReport } from "./report.ts";
+
+/** What the loop drives: an engine of either kind. */
+type Steps = Engine | PoolingEngine;
 
 /** Step messages that may be under way. */
 export const WINDOW = 64;
@@ -24,7 +28,7 @@ interface Performer {
 }
 
 export class EngineLoop {
-  readonly #engine: Engine;
+  readonly #engine: Steps;
   readonly #performer: Performer | undefined;
   #line: Promise<void> = Promise.resolve();
   #operating = 0;
@@ -35,7 +39,7 @@ export class EngineLoop {
   #awake = false;
   #closed = false;
 
-  constructor(engine: Engine, post: (notice: Notice) => void, performer?: Performer) {
+  constructor(engine: Steps, post: (notice: Notice) => void, performer?: Performer) {
     this.#engine = engine;
     this.#post = post;
     this.#performer = performer;
@@ -45,6 +49,9 @@ export class EngineLoop {
     switch (command.type) {
       case "submit":
         this.#engine.submit(command);
+        break;
+      case "pool":
+        this.#engine.pool(command);
         break;
       case "abort":
         this.#engine.abort(command.request);

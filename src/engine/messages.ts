@@ -10,13 +10,20 @@ import type { FakeScript } from "./fake.ts";
 import type { KernelLimits } from "./kernel.ts";
 import type { Operation, Outcome } from "./operations.ts";
 import type { PackedLogprobs } from "./packed.ts";
+import type { FakePoolingScript } from "./pooling/fake.ts";
+import type { PoolingLimits } from "./pooling/kernel.ts";
+import type { PooledReport, PoolSubmission } from "./pooling/submission.ts";
 import type { EngineGauges, FailureReport, FinishReport } from "./report.ts";
 import type { Submission } from "./requests.ts";
 
-/** Which kernel the engine process opens. For `native`, `options` goes to openNativeKernel as it is. */
-export type KernelInit =
+/** Which kernel the engine process opens. For the native ones `options` goes to the opener as it is. */
+export type GeneratingInit =
   | { readonly kernel: "native"; readonly options: unknown }
   | { readonly kernel: "fake"; readonly script: FakeScript };
+export type KernelInit =
+  | GeneratingInit
+  | { readonly kernel: "native-pooling"; readonly options: unknown }
+  | { readonly kernel: "fake-pooling"; readonly script: FakePoolingScript };
 
 /** Parent to child. `init` comes first and once. */
 export type Command =
@@ -24,10 +31,11 @@ export type Command =
       readonly type: "init";
       readonly kernel: KernelInit;
       /** The smaller model of speculative decoding. */
-      readonly draft?: KernelInit;
+      readonly draft?: GeneratingInit;
       readonly limits: EngineLimits;
     }
   | ({ readonly type: "submit" } & Submission)
+  | ({ readonly type: "pool" } & PoolSubmission)
   | { readonly type: "abort"; readonly request: number }
   | { readonly type: "pause"; readonly request: number }
   | { readonly type: "resume"; readonly request: number }
@@ -53,6 +61,7 @@ export interface StepMessage {
   readonly prompts: readonly PromptMessage[];
   readonly finishes: readonly FinishReport[];
   readonly failures: readonly FailureReport[];
+  readonly pooled: readonly PooledReport[];
   readonly gauges: EngineGauges;
 }
 
@@ -62,9 +71,12 @@ export interface PromptMessage {
   readonly logprobs: PackedLogprobs | undefined;
 }
 
+/** What the parent has to know of the kernel, whichever kind it is. */
+export type ProcessLimits = KernelLimits | PoolingLimits;
+
 /** Child to parent. `ready` or `refused` comes first and once. */
 export type Notice =
-  | { readonly type: "ready"; readonly limits: KernelLimits }
+  | { readonly type: "ready"; readonly limits: ProcessLimits }
   | { readonly type: "refused"; readonly message: string }
   | OperatedMessage
   /** What came of a command that asked; `error` is for people. */
@@ -95,6 +107,7 @@ const isInts = (value: unknown): boolean => value instanceof Int32Array;
 const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
   init: { kernel: isObject, limits: isObject },
   submit: { request: isNumber, prompt: isInts, sampling: isObject, samples: isNumber, priority: isNumber },
+  pool: { request: isNumber, inputs: Array.isArray, task: isText, info: isObject, priority: isNumber },
   abort: { request: isNumber },
   pause: { request: isNumber },
   resume: { request: isNumber },
@@ -118,6 +131,7 @@ const NOTICES: Readonly<Record<Notice["type"], Shape>> = {
     prompts: Array.isArray,
     finishes: Array.isArray,
     failures: Array.isArray,
+    pooled: Array.isArray,
     gauges: isObject,
   },
 };

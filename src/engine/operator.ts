@@ -6,8 +6,6 @@
  * Called by loop.ts, one operation at a time.
  */
 import { createHash } from "node:crypto";
-import type { Engine } from "./engine.ts";
-import type { Kernel } from "./kernel.ts";
 import type { KernelInit } from "./messages.ts";
 import type { Operation, Outcome } from "./operations.ts";
 import { StepRecorder } from "./timeline.ts";
@@ -15,27 +13,44 @@ import { StepRecorder } from "./timeline.ts";
 const DONE: Outcome = { done: true };
 const SAME_SHAPE = "the model has another shape or another vocabulary than the one that is served";
 
-export interface OperatorParts {
-  readonly engine: Engine;
-  readonly kernel: Kernel;
-  readonly init: KernelInit;
-  /** What the smaller model of speculative decoding is opened by. */
-  readonly draft: KernelInit | undefined;
-  readonly open: (init: KernelInit) => Promise<Kernel>;
+/** A kernel of either kind, as far as it matters here. */
+interface AnyKernel {
+  readonly limits: object;
+  pieces?(): readonly (Uint8Array | undefined)[];
+  close(): void;
 }
 
-export class Operator {
-  readonly #parts: OperatorParts;
-  readonly #engine: Engine;
+/** An engine of either kind. */
+interface Operable {
+  readonly gauges: { readonly running: number };
+  vacate(): void;
+  resetPrefixCache(): void;
+  release(): void;
+  setRecorder(recorder: StepRecorder | undefined): void;
+}
+
+export interface OperatorParts<K extends AnyKernel> {
+  readonly engine: Operable;
+  readonly kernel: K;
+  readonly init: KernelInit;
+  /** @throws Error for people */
+  readonly open: (init: KernelInit) => Promise<K>;
+  /** The engine goes on with this one. @throws Error for people: it cannot */
+  readonly adopt: (kernel: K) => Promise<void>;
+}
+
+export class Operator<K extends AnyKernel> {
+  readonly #parts: OperatorParts<K>;
+  readonly #engine: Operable;
   #init: KernelInit;
-  #kernel: Kernel;
+  #kernel: K;
   #frozen = false;
   #asleep = false;
   /** Of the first kernel; made when it is first needed, since it reads the whole vocabulary. */
   #shape: string | undefined;
   #recorder: StepRecorder | undefined;
 
-  constructor(parts: OperatorParts) {
+  constructor(parts: OperatorParts<K>) {
     this.#parts = parts;
     this.#engine = parts.engine;
     this.#kernel = parts.kernel;
@@ -121,28 +136,25 @@ export class Operator {
 
   /** The engine goes on with this kernel, or what stands against it; then nothing stays open. */
   async #adopt(init: KernelInit): Promise<string | undefined> {
-    const opened: Kernel[] = [];
+    let kernel: K | undefined;
     try {
-      const kernel = await this.#parts.open(init);
-      opened.push(kernel);
+      kernel = await this.#parts.open(init);
       if (shapeOf(kernel) !== this.#shape) throw new Error(SAME_SHAPE);
-      const draft = this.#parts.draft && (await this.#parts.open(this.#parts.draft));
-      if (draft !== undefined) opened.push(draft);
-      this.#engine.adopt(kernel, draft);
-      this.#kernel = kernel;
-      this.#init = init;
-      return undefined;
+      await this.#parts.adopt(kernel);
     } catch (error) {
-      for (const kernel of opened) kernel.close();
+      kernel?.close();
       return error instanceof Error ? error.message : String(error);
     }
+    this.#kernel = kernel;
+    this.#init = init;
+    return undefined;
   }
 }
 
 /** A digest of the limits and of what each token stands for. */
-function shapeOf(kernel: Kernel): string {
+function shapeOf(kernel: AnyKernel): string {
   const digest = createHash("sha256").update(JSON.stringify(kernel.limits));
-  for (const piece of kernel.pieces()) {
+  for (const piece of kernel.pieces?.() ?? []) {
     digest.update(piece === undefined ? "-" : `${piece.length}:`);
     if (piece !== undefined) digest.update(piece);
   }

@@ -5,7 +5,9 @@ import type { Backend, EngineStatus } from "#core/backend.ts";
 import type { ModelInfo } from "#core/model.ts";
 import type { Operations } from "#core/operations.ts";
 import type { EngineLimits } from "./engine.ts";
-import type { KernelInit } from "./messages.ts";
+import type { LaunchOptions } from "./launcher.ts";
+import { limitsOf } from "./limits.ts";
+import type { GeneratingInit, KernelInit } from "./messages.ts";
 import type { EngineGauges, FinishReport } from "./report.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
@@ -16,7 +18,7 @@ export interface EngineOptions extends EngineLimits {
   readonly model: ModelInfo;
   readonly kernel: KernelInit;
   /** The smaller model of speculative decoding by one. */
-  readonly draft?: KernelInit;
+  readonly draft?: GeneratingInit;
   /** Engine processes at the start, 1…64 (vLLM's --data-parallel-size). Default 1. */
   readonly replicas?: number;
   /**
@@ -74,4 +76,18 @@ export interface EngineHandle extends Backend {
   readonly pid: number | undefined;
   /** By engine number; undefined: being started again. */
   readonly pids: readonly (number | undefined)[];
+}
+
+/** What a process is started with. */
+export function launchOptions(options: EngineOptions, kernel: KernelInit, startTimeoutMs: number): LaunchOptions {
+  const { draft, env, execArgv, log } = options;
+  return {
+    kernel,
+    ...(draft === undefined ? {} : { draft }),
+    limits: limitsOf(options),
+    startTimeoutMs,
+    ...(env === undefined ? {} : { env }),
+    ...(execArgv === undefined ? {} : { execArgv }),
+    ...(log === undefined ? {} : { log }),
+  };
 }

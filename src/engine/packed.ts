@@ -2,7 +2,7 @@
  * Logprobs as typed arrays, for the process border: a structured clone of four arrays instead of thousands of objects.
  * Called by messages' two ends: loop.ts packs, supervisor.ts unpacks.
  */
-import type { PositionLogprobs, TokenLogprob } from "#core/generate.ts";
+import type { GenerationEvent, PositionLogprobs, TokenLogprob } from "#core/generate.ts";
 import type { StepMessage } from "./messages.ts";
 import type { EngineGauges, StepReport } from "./report.ts";
 
@@ -40,6 +40,26 @@ export function unpackLogprobs(packed: PackedLogprobs): (PositionLogprobs | null
   });
 }
 
+/** What a step says to its requests, in their order: prompts, then tokens. @param engine the number of who says so */
+export function* eventsOf(message: StepMessage, engine: number): Generator<readonly [number, GenerationEvent]> {
+  for (const { request, cachedTokens, logprobs } of message.prompts) {
+    const extra = logprobs === undefined ? {} : { logprobs: unpackLogprobs(logprobs) };
+    yield [request, { type: "prompt", cachedTokens, engine, ...extra }];
+  }
+  const { requests, samples, tokens, logprobs } = message;
+  const positions = logprobs === undefined ? undefined : unpackLogprobs(logprobs);
+  for (let at = 0; at < tokens.length; at++) {
+    const position = positions?.[at];
+    const event: GenerationEvent = {
+      type: "tokens",
+      sample: samples[at] as number,
+      tokens: [tokens[at] as number],
+      ...(position ? { logprobs: [position] } : {}),
+    };
+    yield [requests[at] as number, event];
+  }
+}
+
 /** One step's report as the one message that carries it. */
 export function packStep(step: number, report: StepReport, gauges: EngineGauges): StepMessage {
   const { tokens } = report;
@@ -58,6 +78,7 @@ export function packStep(step: number, report: StepReport, gauges: EngineGauges)
     })),
     finishes: report.finishes,
     failures: report.failures,
+    pooled: report.pooled,
     gauges,
   };
 }

@@ -8,35 +8,79 @@ import { Engine } from "./engine.ts";
 import { openFakeKernel } from "./fake.ts";
 import type { Kernel } from "./kernel.ts";
 import { EngineLoop } from "./loop.ts";
-import { type Command, type KernelInit, type Notice, readCommand } from "./messages.ts";
+import { type Command, type KernelInit, type Notice, type ProcessLimits, readCommand } from "./messages.ts";
 import { Operator } from "./operator.ts";
+import { PoolingEngine } from "./pooling/engine.ts";
+import { openFakePoolingKernel } from "./pooling/fake.ts";
+import type { PoolingKernel } from "./pooling/kernel.ts";
 import { createBlockHasher } from "./prefix/hash.ts";
 
-type NativeModule = { openNativeKernel(options: unknown): Kernel | Promise<Kernel> };
+type NativeModule = { openNativeKernel(options: unknown): Kernel };
+type NativePoolingModule = { openNativePoolingKernel(options: unknown): PoolingKernel };
+interface Opened {
+  readonly limits: ProcessLimits;
+  readonly engine: Engine | PoolingEngine;
+  readonly operator: Pick<Operator<Kernel>, "still" | "perform">;
+}
+type Init = Extract<Command, { type: "init" }>;
 
 function post(notice: Notice): void {
   process.send?.(notice);
 }
 
-async function openKernel(init: KernelInit): Promise<Kernel> {
-  if (init.kernel === "fake") return openFakeKernel(init.script);
-  const path = new URL(import.meta.url.endsWith(".ts") ? "./native/kernel.ts" : "./native/kernel.js", import.meta.url);
-  const native = (await import(path.href)) as NativeModule; // loads native code: only when it is wanted
-  return native.openNativeKernel(init.options);
+/** Loads native code: only when it is wanted. */
+function importNative(name: string): Promise<unknown> {
+  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
+  return import(new URL(`./native/${name}.${extension}`, import.meta.url).href);
 }
 
-async function start({
-  kernel: init,
-  draft: small,
-  limits,
-}: Extract<Command, { type: "init" }>): Promise<EngineLoop | undefined> {
+async function openKernel(init: KernelInit): Promise<Kernel> {
+  if (init.kernel === "fake") return openFakeKernel(init.script);
+  if (init.kernel !== "native") throw new Error("the engine runs another kind of model");
+  return ((await importNative("kernel")) as NativeModule).openNativeKernel(init.options);
+}
+
+async function openPoolingKernel(init: KernelInit): Promise<PoolingKernel> {
+  if (init.kernel === "fake-pooling") return openFakePoolingKernel(init.script);
+  if (init.kernel !== "native-pooling") throw new Error("the engine runs another kind of model");
+  return ((await importNative("pooling-kernel")) as NativePoolingModule).openNativePoolingKernel(init.options);
+}
+
+async function generating({ kernel: init, draft: small, limits }: Init): Promise<Opened> {
+  const kernel = await openKernel(init);
+  const openDraft = async () => (small === undefined ? undefined : openKernel(small));
+  const draft = await openDraft();
+  const { algorithm, seed } = limits.prefixCache;
+  const parts = draft === undefined ? {} : { draft };
+  const engine = new Engine(kernel, limits, await createBlockHasher(algorithm, seed), parts);
+  const adopt = async (next: Kernel): Promise<void> => {
+    const nextDraft = await openDraft();
+    try {
+      engine.adopt(next, nextDraft);
+    } catch (error) {
+      nextDraft?.close();
+      throw error;
+    }
+  };
+  return { limits: kernel.limits, engine, operator: new Operator({ engine, kernel, init, open: openKernel, adopt }) };
+}
+
+async function pooling({ kernel: init, limits }: Init): Promise<Opened> {
+  const kernel = await openPoolingKernel(init);
+  const engine = new PoolingEngine(kernel, limits);
+  const adopt = async (next: PoolingKernel): Promise<void> => engine.adopt(next);
+  const operator = new Operator({ engine, kernel, init, open: openPoolingKernel, adopt });
+  return { limits: kernel.limits, engine, operator };
+}
+
+function open(init: Init): Promise<Opened> {
+  return init.kernel.kernel.endsWith("pooling") ? pooling(init) : generating(init);
+}
+
+async function start(init: Init): Promise<EngineLoop | undefined> {
   try {
-    const kernel = await openKernel(init);
-    const { algorithm, seed } = limits.prefixCache;
-    const draft = small === undefined ? {} : { draft: await openKernel(small) };
-    const engine = new Engine(kernel, limits, await createBlockHasher(algorithm, seed), draft);
-    post({ type: "ready", limits: kernel.limits });
-    const operator = new Operator({ engine, kernel, init, draft: small, open: openKernel });
+    const { limits, engine, operator } = await open(init);
+    post({ type: "ready", limits });
     return new EngineLoop(engine, post, operator);
   } catch (error) {
     const refusal: Notice = { type: "refused", message: error instanceof Error ? error.message : String(error) };

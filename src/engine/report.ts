@@ -4,6 +4,7 @@
  * Reading order matters: prompts before tokens before finishes before failures.
  */
 import type { FinishReason, PositionLogprobs } from "#core/generate.ts";
+import type { PooledReport } from "./pooling/submission.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** A request's prompt is computed; said once, before its first token. */
@@ -70,10 +71,12 @@ export interface StepReport {
   readonly tokens: TokenReport[];
   readonly finishes: FinishReport[];
   readonly failures: FailureReport[];
+  /** Pooling models only: sequences whose numbers are there. */
+  readonly pooled: PooledReport[];
 }
 
 export function emptyReport(): StepReport {
-  return { prompts: [], tokens: [], finishes: [], failures: [] };
+  return { prompts: [], tokens: [], finishes: [], failures: [], pooled: [] };
 }
 
 /** What a finished sequence took. @param now seconds */

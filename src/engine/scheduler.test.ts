@@ -23,6 +23,7 @@ const LIMITS: SchedulerLimits = {
   maxSequences: 4,
   maxBatchTokens: 10,
   maxPromptRows: 3,
+  maxPromptTokens: 10,
   policy: "fcfs",
   maxAdapters: 2,
   prefillBlock: 1,
@@ -65,6 +66,13 @@ function run(plan: Plan): void {
   }
 }
 
+/** Schedules and runs a step. */
+function advanced(scheduler: Scheduler): Plan {
+  const plan = scheduler.schedule();
+  run(plan);
+  return plan;
+}
+
 const tokensOf = (plan: Plan): Record<number, number> =>
   Object.fromEntries([...plan].map(([sequence, count]) => [sequence.order, count]));
 
@@ -88,6 +96,15 @@ describe("Scheduler", () => {
       { 0: 1, 1: 6, 2: 3 },
       { 0: 1, 1: 1, 2: 1 },
     ]);
+  });
+
+  it("gives prompts less while somebody decodes", () => {
+    const { scheduler } = schedulerOf({ ...LIMITS, maxPromptTokens: 4 });
+    scheduler.enqueue(sequenceOf(0, 9));
+    const plans = [tokensOf(advanced(scheduler))];
+    for (const order of [1, 2]) scheduler.enqueue(sequenceOf(order, 6));
+    for (let step = 0; step < 3; step++) plans.push(tokensOf(advanced(scheduler)));
+    assert.deepEqual(plans, [{ 0: 9 }, { 0: 1, 1: 4 }, { 0: 1, 1: 2, 2: 2 }, { 0: 1, 1: 1, 2: 4 }]);
   });
 
   it("takes the lowest free slot", () => {
@@ -156,6 +173,7 @@ describe("Scheduler", () => {
       maxSequences: fc.integer({ min: 1, max: 5 }),
       maxBatchTokens: fc.integer({ min: 5, max: 12 }),
       maxPromptRows: fc.constant(3),
+      maxPromptTokens: fc.constant(12),
       policy: fc.constantFrom("fcfs" as const, "priority" as const),
       maxAdapters: fc.constant(1),
       prefillBlock: fc.constant(1),

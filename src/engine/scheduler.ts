@@ -4,7 +4,7 @@
  *
  * Rules, in order:
  *  1. every decoding sequence gets its one token, so that no prompt ever makes a running answer wait;
- *  2. running prompts get what is left, in chunks: by priority where that is the policy, then fairly between shares,
+ *  2. running prompts get what is left, in chunks, smaller ones while somebody decodes: by priority where that is the policy, then fairly between shares,
  *     then first come first served;
  *  3. waiting sequences are admitted in that order while there is a slot and budget left; one whose prompt starts like
  *     a running prompt waits until it can take that over;
@@ -28,6 +28,8 @@ export interface SchedulerLimits {
   readonly maxSequences: number;
   /** Token budget of a step. */
   readonly maxBatchTokens: number;
+  /** Prompt tokens in a step in which somebody decodes: what they wait for at most. */
+  readonly maxPromptTokens: number;
   /** Rows of prompt logprobs in one step: each costs a pass over the vocabulary. */
   readonly maxPromptRows: number;
   readonly policy: SchedulingPolicy;
@@ -83,7 +85,8 @@ export class Scheduler {
 
   schedule(): Plan {
     const plan = new Map<Sequence, number>();
-    const budget = { tokens: this.#limits.maxBatchTokens, rows: this.#limits.maxPromptRows };
+    const { maxBatchTokens, maxPromptTokens, maxPromptRows } = this.#limits;
+    const budget = { tokens: maxBatchTokens, prompt: maxBatchTokens, rows: maxPromptRows };
     const prefills: Sequence[] = [];
     for (const sequence of this.#placement.running) {
       if (sequence.paused) continue;
@@ -94,6 +97,7 @@ export class Scheduler {
         this.#waiting.charge(sequence, 1);
       }
     }
+    if (plan.size > 0) budget.prompt = maxPromptTokens;
     prefills.sort((a, b) => this.#waiting.compare(a, b));
     for (const sequence of prefills) this.#grant(sequence, plan, budget);
     this.#admit(plan, budget);
@@ -123,7 +127,7 @@ export class Scheduler {
     const skipped = new Set<Sequence>();
     const adapters = new Adapters(this.#placement.running, this.#limits.maxAdapters);
     let passedOver = 0;
-    while (budget.tokens > 0 && passedOver < MAX_PASSED_OVER && this.#hasRoom()) {
+    while (Math.min(budget.tokens, budget.prompt) > 0 && passedOver < MAX_PASSED_OVER && this.#hasRoom()) {
       const sequence = this.#waiting.next(skipped);
       if (sequence === undefined) return;
       const waits = !sequence.paused && (!adapters.take(sequence.adapter) || this.#placement.shouldWait(sequence));
@@ -143,13 +147,14 @@ export class Scheduler {
   }
 
   #grant(sequence: Sequence, plan: Map<Sequence, number>, budget: Budget): void {
-    let tokens = Math.min(sequence.pending, budget.tokens);
+    let tokens = Math.min(sequence.pending, budget.tokens, budget.prompt);
     const logprobs = sequence.promptRowsLeft > 0;
     tokens = this.#inBlocks(sequence, logprobs ? Math.min(tokens, budget.rows) : tokens);
     if (tokens <= 0) return;
     if (logprobs) budget.rows -= tokens;
     plan.set(sequence, tokens);
     budget.tokens -= tokens;
+    budget.prompt -= tokens;
     this.#waiting.charge(sequence, tokens);
   }
 
@@ -187,5 +192,7 @@ class Adapters {
 
 interface Budget {
   tokens: number;
+  /** For prompts, of those. */
+  prompt: number;
   rows: number;
 }

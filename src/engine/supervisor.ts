@@ -6,28 +6,29 @@
  * it is started again for ever, with backoff. A process that makes no step for stallAfterMs + killAfterMs is killed.
  *
  * Invariants: an open request has one stream, one abort listener and its samples counted in `#samples`; all of them
- * go together in #forget. At most maxNumQueuedReqs sequences are open. Made by fleet.ts, one an engine.
+ * go together in #forget. Made by fleet.ts, one an engine, which has judged the requests and bounds their number.
  */
 import type { BackendState, BackendStats } from "#core/backend.ts";
 import { Fault } from "#core/fault.ts";
 import type { GenerateRequest } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
+import type { PoolRequest, PoolResult } from "#core/pool.ts";
 import { AdapterBook } from "./adapter-book.ts";
 import { Backoff } from "./backoff.ts";
-import { checkRequest } from "./check-request.ts";
 import type { EngineProcess, LaunchHandlers, LaunchOptions } from "./launcher.ts";
-import { limitsOf } from "./limits.ts";
 import { ACK_EVERY } from "./loop.ts";
 import { EngineLost } from "./lost.ts";
 import type { Command, KernelInit, OperatedMessage, StepMessage } from "./messages.ts";
 import type { Operation, Outcome } from "./operations.ts";
-import type { EngineCounters, EngineOptions } from "./options.ts";
-import { unpackLogprobs } from "./packed.ts";
+import { type EngineCounters, type EngineOptions, launchOptions } from "./options.ts";
+import { eventsOf } from "./packed.ts";
 import { PendingOperations } from "./pending.ts";
+import { aborted, checkPool, type Matches, PoolDesk } from "./pooling/desk.ts";
 import type { FinishReport } from "./report.ts";
 import { RequestStream } from "./stream.ts";
 import { Totals } from "./totals.ts";
 import { Watchdog } from "./watchdog.ts";
+import { Workload } from "./workload.ts";
 
 export type Launch = (options: LaunchOptions, handlers: LaunchHandlers, signal: AbortSignal) => Promise<EngineProcess>;
 
@@ -37,12 +38,10 @@ export class Supervisor {
   readonly #onLost: () => void;
   readonly #launch: Launch;
   readonly #open = new Map<number, RequestStream>();
-  /** What the open ones asked for. */
-  readonly #asked = new Map<number, GenerateRequest>();
-  /** Those whose prompt is not computed yet, and its tokens. */
-  readonly #prompts = new Map<number, number>();
+  readonly #work = new Workload();
   readonly #operations = new PendingOperations();
   readonly #idle: (() => void)[] = [];
+  readonly #desk = new PoolDesk();
   readonly #totals = new Totals();
   readonly #adapters = new AdapterBook();
   readonly #watchdog: Watchdog;
@@ -52,7 +51,6 @@ export class Supervisor {
   #kernel: KernelInit;
   /** Asleep or frozen: no steps are expected. A process that starts while asleep goes to sleep, too. */
   #still: "asleep" | "frozen" | undefined;
-  #promptTokens = 0;
   #child: EngineProcess | undefined;
   #phase: Exclude<BackendState, "stalled"> = "starting";
   #requests = 0;
@@ -90,7 +88,6 @@ export class Supervisor {
 
   generate(request: GenerateRequest, signal: AbortSignal): RequestStream {
     const child = this.#requireChild();
-    this.#check(request);
     const number = ++this.#requests;
     const stream = new RequestStream(request.samples, signal, {
       leave: () => {
@@ -100,14 +97,29 @@ export class Supervisor {
       setPaused: (paused) => this.#setPaused(number, paused),
     });
     this.#open.set(number, stream);
-    this.#asked.set(number, request);
-    this.#prompts.set(number, request.prompt.length);
-    this.#promptTokens += request.prompt.length;
+    this.#work.add(number, request);
     this.#samples += request.samples;
     this.#watchdog.setBusy(this.#runnable);
     const { id: _, ...submission } = request;
     child.send({ type: "submit", request: number, ...submission });
     return stream;
+  }
+
+  async pool(request: PoolRequest, signal: AbortSignal): Promise<PoolResult> {
+    const child = this.#requireChild();
+    const info = checkPool(request, this.#model);
+    const number = ++this.#requests;
+    const result = this.#desk.open(number, request, signal, () => {
+      this.#settled();
+      this.#send({ type: "abort", request: number });
+    });
+    this.#watchdog.setBusy(this.#runnable);
+    const tokens = request.inputs.reduce((sum, input) => sum + input.length, 0);
+    this.#work.addPrompt(number, tokens);
+    const { task, inputs, priority, useActivation, dimensions } = request;
+    const options = { ...(useActivation === undefined ? {} : { useActivation }), ...(dimensions && { dimensions }) };
+    child.send({ type: "pool", request: number, task, inputs, priority, info, ...options });
+    return result.finally(() => this.#work.promptDone(number));
   }
 
   /** @throws Fault invalid_request | engine_failed | engine_unavailable | draining */
@@ -131,37 +143,42 @@ export class Supervisor {
   }
 
   stats(): BackendStats {
-    return this.#totals.stats(this.#samples);
+    return this.#totals.stats(this.#sequences);
   }
 
   /** Sequences open here, and tokens of the prompts that are still to be computed. */
   get load(): { readonly sequences: number; readonly promptTokens: number } {
-    return { sequences: this.#samples, promptTokens: this.#promptTokens };
+    return { sequences: this.#sequences, promptTokens: this.#work.promptTokens };
   }
 
-  /** Ends open requests with finish reason `abort`; returns how many. */
-  abortWhere(matches: (request: GenerateRequest) => boolean): number {
-    const numbers = [...this.#asked].filter(([, request]) => matches(request)).map(([number]) => number);
+  /** Ends open requests with finish reason `abort`, pooling ones with a fault; returns how many. */
+  abortWhere(matches: Matches): number {
+    const pooled = this.#desk.failWhere(matches, aborted);
+    for (const number of pooled) this.#send({ type: "abort", request: number });
+    this.#settled();
+    const numbers = this.#work.matching(matches);
     for (const number of numbers) {
       const stream = this.#open.get(number) as RequestStream;
       this.#forget(number, stream);
       stream.finish("abort");
       this.#send({ type: "abort", request: number });
     }
-    return numbers.length;
+    return numbers.length + pooled.length;
   }
 
   /** Resolves when no request is open. */
   idle(): Promise<void> {
-    return this.#open.size === 0 ? Promise.resolve() : new Promise((resolve) => this.#idle.push(resolve));
+    return this.#requestsOpen === 0 ? Promise.resolve() : new Promise((resolve) => this.#idle.push(resolve));
   }
 
   /** Gives up what is open: it may start again elsewhere. */
   abandon(): void {
+    const lost = () => new EngineLost("the engine that worked on this request was taken away");
     for (const number of [...this.#open.keys()]) {
-      this.#fail(number, new EngineLost("the engine that worked on this request was taken away"));
+      this.#fail(number, lost());
       this.#send({ type: "abort", request: number });
     }
+    this.#desk.failAll(lost);
   }
 
   /** @throws EngineLost when there is no process to ask, or it ends or stays silent for startTimeoutMs */
@@ -193,7 +210,7 @@ export class Supervisor {
 
   counters(): EngineCounters {
     const timers = this.#watchdog.timers + this.#backoff.timers;
-    return { requests: this.#open.size, sequences: this.#samples, paused: this.#paused, timers };
+    return { requests: this.#requestsOpen, sequences: this.#sequences, paused: this.#paused, timers };
   }
 
   close(): Promise<void> {
@@ -202,7 +219,12 @@ export class Supervisor {
   }
 
   get #runnable(): boolean {
-    return this.#still === undefined && this.#open.size > this.#paused;
+    const open = this.#open.size > this.#paused || this.#desk.requests > 0;
+    return this.#still === undefined && open;
+  }
+
+  get #sequences(): number {
+    return this.#samples + this.#desk.inputs;
   }
 
   get #startTimeoutMs(): number {
@@ -214,14 +236,6 @@ export class Supervisor {
     if (this.#phase === "ready" && this.#child !== undefined) return this.#child;
     const retryAfterMs = Math.max(1000, this.#backoff.remainingMs);
     throw new Fault("engine_unavailable", "the engine is starting, try again soon", { retryAfterMs });
-  }
-
-  #check(request: GenerateRequest): void {
-    const { samples } = request;
-    checkRequest(request, this.#model);
-    if (this.#samples + samples > (this.#options.maxNumQueuedReqs ?? 1024)) {
-      throw new Fault("overloaded", "too many requests are waiting", { retryAfterMs: 1000 });
-    }
   }
 
   #send(command: Command): void {
@@ -237,33 +251,34 @@ export class Supervisor {
   /** Ends the bookkeeping of a request: its stream has ended, by whatever way. */
   #forget(request: number, stream: RequestStream): void {
     if (!this.#open.delete(request)) return;
-    this.#asked.delete(request);
-    this.#promptDone(request);
+    this.#work.delete(request);
     this.#samples -= stream.samplesLeft;
     if (stream.paused) this.#paused--;
-    this.#watchdog.setBusy(this.#runnable);
-    if (this.#open.size === 0) for (const resolve of this.#idle.splice(0)) resolve();
+    this.#settled();
   }
 
-  #promptDone(request: number): void {
-    this.#promptTokens -= this.#prompts.get(request) ?? 0;
-    this.#prompts.delete(request);
+  /** Something may have been the last of its kind. */
+  #settled(): void {
+    this.#watchdog.setBusy(this.#runnable);
+    if (this.#requestsOpen === 0) for (const resolve of this.#idle.splice(0)) resolve();
+  }
+
+  get #requestsOpen(): number {
+    return this.#open.size + this.#desk.requests;
   }
 
   #onStep(message: StepMessage): void {
     this.#watchdog.progress();
     this.#backoff.progress();
     if (message.step % ACK_EVERY === 0) this.#send({ type: "ack", step: message.step });
-    for (const { request, cachedTokens, logprobs } of message.prompts) {
-      this.#promptDone(request);
-      const extra = logprobs === undefined ? {} : { logprobs: unpackLogprobs(logprobs) };
-      this.#open.get(request)?.push({ type: "prompt", cachedTokens, engine: this.#index, ...extra });
-    }
-    this.#pushTokens(message);
+    for (const { request } of message.prompts) this.#work.promptDone(request);
+    for (const [request, event] of eventsOf(message, this.#index)) this.#open.get(request)?.push(event);
     for (const finish of message.finishes) this.#onFinish(finish);
+    for (const pooled of message.pooled) if (this.#desk.settle(pooled)) this.#options.onSequence?.(pooled, this.#index);
     for (const { request, kind, message: text, detail } of message.failures) {
       this.#fail(request, new Fault(kind, text, detail === undefined ? {} : { detail }));
     }
+    this.#settled();
     this.#countStep(message);
   }
 
@@ -271,19 +286,6 @@ export class Supervisor {
   #countStep({ gauges, tokens }: StepMessage): void {
     const { steps, promptTokens } = this.#totals.update(gauges);
     if (steps > 0) this.#options.onStep?.(gauges, promptTokens + tokens.length, this.#index);
-  }
-
-  #pushTokens({ requests, samples, tokens, logprobs }: StepMessage): void {
-    const positions = logprobs === undefined ? undefined : unpackLogprobs(logprobs);
-    for (let at = 0; at < tokens.length; at++) {
-      const position = positions?.[at];
-      this.#open.get(requests[at] as number)?.push({
-        type: "tokens",
-        sample: samples[at] as number,
-        tokens: [tokens[at] as number],
-        ...(position ? { logprobs: [position] } : {}),
-      });
-    }
   }
 
   #onFinish(finish: FinishReport): void {
@@ -297,6 +299,7 @@ export class Supervisor {
   }
 
   #fail(request: number, fault: Fault): void {
+    this.#desk.fail(request, fault);
     const stream = this.#open.get(request);
     if (stream === undefined) return;
     this.#forget(request, stream);
@@ -305,21 +308,15 @@ export class Supervisor {
 
   #failAll(fault: () => Fault): void {
     for (const request of [...this.#open.keys()]) this.#fail(request, fault());
+    this.#desk.failAll(fault);
     this.#operations.fail(fault);
+    this.#settled();
   }
 
   async #launchChild(): Promise<void> {
     const kernel = this.#kernel;
-    const { contextLength, env, execArgv, log } = this.#options;
-    const options: LaunchOptions = {
-      kernel,
-      ...(this.#options.draft === undefined ? {} : { draft: this.#options.draft }),
-      limits: limitsOf(this.#options),
-      startTimeoutMs: this.#startTimeoutMs,
-      ...(env === undefined ? {} : { env }),
-      ...(execArgv === undefined ? {} : { execArgv }),
-      ...(log === undefined ? {} : { log }),
-    };
+    const { contextLength, log } = this.#options;
+    const options = launchOptions(this.#options, kernel, this.#startTimeoutMs);
     const handlers = {
       onStep: (message: StepMessage) => this.#onStep(message),
       onOperated: (message: OperatedMessage) => this.#operations.answer(message),

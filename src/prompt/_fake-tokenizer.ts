@@ -28,6 +28,7 @@ export function fakeTokenizer(options: FakeTokenizerOptions = {}): Tokenizer {
     bos: idOf(options.bos),
     eos,
     addsBos: options.addsBos ?? false,
+    brackets: { before: [], after: [], between: [] },
     endOfTurn: new Set(eos === undefined ? [] : [eos]),
     specials,
     maxPieceBytes: 16,

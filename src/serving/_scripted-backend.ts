@@ -100,6 +100,10 @@ export class ScriptedBackend implements Backend {
     for (let at = 0; at < tokens.length; at += size) yield tokens.slice(at, at + size);
   }
 
+  async pool(): Promise<never> {
+    throw new Fault("invalid_request", "The script generates.");
+  }
+
   state(): BackendState {
     return this.current;
   }

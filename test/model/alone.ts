@@ -7,7 +7,7 @@
  * own, which sampler.test.ts proves. Used by engine.test.ts and faults.test.ts.
  */
 import { FakeKernel } from "#engine/fake.ts";
-import { createBatch, type KernelLimits } from "#engine/kernel.ts";
+import { createBatch, type KernelLimits, NO_ADAPTER } from "#engine/kernel.ts";
 import type { Submission } from "#engine/requests.ts";
 import { Sampler, SequenceSampler } from "#engine/sampler/sampler.ts";
 import { compileStructured } from "#prompt/grammar/compile.ts";
@@ -37,13 +37,16 @@ function nextDigits(output: readonly number[]): number[] {
 /** @param contextLength tokens that a sequence may hold */
 export function alone(submission: Submission, sample: number, limits: KernelLimits, contextLength: number): Alone {
   const { prompt, sampling } = submission;
+  const adapter = submission.adapter?.number ?? NO_ADAPTER;
   const kernel = new FakeKernel({ ...limits, maxSequences: 1, maxBatchTokens: 4096, contextPerSlot: 4096 });
+  if (adapter !== NO_ADAPTER) kernel.loadAdapter(adapter, "adapter");
   const forward = (tokens: readonly number[], all: boolean): readonly Float32Array[] => {
     const batch = createBatch(tokens.length);
     const from = kernel.length(0);
     batch.count = tokens.length;
     batch.tokens.set(tokens);
     batch.positions.set(tokens.map((_, at) => from + at));
+    batch.adapters.fill(adapter);
     batch.outputs.fill(all ? 1 : 0);
     batch.outputs[tokens.length - 1] = 1;
     return kernel.forward(batch).map((row) => row.slice());

@@ -23,6 +23,7 @@ const RUNS = Number(process.env["CASTELLAN_MODEL_RUNS"] ?? 150);
 
 const BUDGET = 24;
 const CONTEXT = 96;
+const ADAPTERS = 3;
 
 /** One kind of engine to try everything on. */
 interface World {
@@ -33,6 +34,8 @@ interface World {
   readonly cells: number;
   readonly prefillBlock: number;
   readonly samples: number;
+  /** Adapters and tenants with their weights. */
+  readonly mixed?: boolean;
 }
 
 const GUESSES: SpeculationOptions = { method: "ngram", tokens: 4, lookupMax: 2, lookupMin: 1 };
@@ -59,6 +62,16 @@ const WORLDS: readonly World[] = [
     caching: true,
     prefillBlock: 8,
     samples: 2,
+  },
+  { ...PLAIN, name: "adapters and tenants", limits: { maxAdapters: 2 }, caching: true, samples: 2, mixed: true },
+  {
+    ...PLAIN,
+    name: "adapters and tenants, few cells",
+    caching: true,
+    cells: 120,
+    prefillBlock: 8,
+    samples: 2,
+    mixed: true,
   },
   { ...PLAIN, name: "few cells", caching: true, cells: 120, samples: 2 },
   {
@@ -99,6 +112,7 @@ class Real {
       ...world.limits,
     };
     this.engine = new Engine(this.kernel, limits, hasher, { now: () => this.now });
+    for (let adapter = 1; adapter <= ADAPTERS; adapter++) this.engine.loadAdapter(adapter, "adapter");
     const guesses = world.limits.speculation?.tokens ?? 0;
     this.witness = new Witness(this.engine, { ...FAKE_LIMITS, prefillBlock }, CONTEXT, guesses);
   }
@@ -119,9 +133,9 @@ class Real {
     assert.ok(this.kernel.batchTokens <= BUDGET, "the step's budget");
     assert.ok(this.engine.gauges.running <= slots, "sequences at once");
     if (report === undefined) {
-      // Paused sequences keep their slots, so they can keep everybody out.
+      // Paused sequences keep their slots and their adapters' places, so they can keep everybody out.
       const paused = this.witness.open().every((request) => this.witness.requests.get(request)?.paused);
-      assert.ok(paused || this.engine.gauges.running === slots, "nobody is left idle");
+      assert.ok(paused || this.engine.gauges.running >= (this.#world.mixed ? 1 : slots), "nobody is left idle");
       return false;
     }
     this.witness.read(report, (_, expected) => struck || expected.some((one) => one.cells > cells));
@@ -176,7 +190,7 @@ const sampling: fc.Arbitrary<SamplingParams> = fc
     ...(prompt ? { promptLogprobs: 1 } : {}),
   }));
 
-/** Prompts start alike in one of three ways, or with a token of their own. `more` of a submission: a tenant, say. */
+/** Prompts start alike in one of three ways, or with a token of their own. */
 const submission = fc.record({
   sampling,
   start: fc.nat(3),
@@ -185,15 +199,20 @@ const submission = fc.record({
   samples: fc.integer({ min: 1, max: 3 }),
   priority: fc.integer({ min: -1, max: 1 }),
   salt: fc.constantFrom("", "", "a"),
+  adapter: fc.nat(ADAPTERS),
+  share: fc.record({ key: fc.constantFrom("x", "y", "z"), weight: fc.constantFrom(0.1, 1, 7) }),
 });
 
 function submitOf(world: World): fc.Arbitrary<Command> {
-  return submission.map(({ start, length, end, salt, samples, priority, ...rest }) =>
-    command(`submit ${length} × ${samples} ${JSON.stringify(rest.sampling)}`, (real) => {
+  return submission.map(({ start, length, end, salt, samples, priority, adapter, share, sampling }) =>
+    command(`submit ${length} × ${samples} ${JSON.stringify(sampling)}`, (real) => {
       const request = real.witness.requests.size;
       const prompt = Int32Array.from({ length }, (_, at) => (at * 7 + start * 13 + (start === 3 ? request : 0)) % 60);
       prompt[length - 1] = end;
-      real.submit({ ...rest, request, prompt, samples: Math.min(samples, world.samples), priority, cacheSalt: salt });
+      const named = adapter === 0 ? {} : { adapter: { number: adapter, name: `adapter ${adapter}` } };
+      const mixed = world.mixed ? { share, ...named } : {};
+      const count = Math.min(samples, world.samples);
+      real.submit({ request, prompt, sampling, samples: count, priority, cacheSalt: salt, ...mixed });
     }),
   );
 }

@@ -5,7 +5,10 @@
  * What no kernel should throw ends the process; launcher.test.ts shows that its supervisor survives that.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import { Engine } from "#engine/engine.ts";
 import { FAKE_LIMITS, FakeKernel } from "#engine/fake.ts";
@@ -17,6 +20,8 @@ import { type FaultyCall, FaultyKernel } from "./faulty-kernel.ts";
 import { Witness } from "./witness.ts";
 
 const hasher = await createBlockHasher("sha256", "faults");
+const directory = mkdtempSync(join(tmpdir(), "castellan-faults-"));
+after(() => rmSync(directory, { recursive: true }));
 const CONTEXT = 96;
 const GREEDY = { ...NEUTRAL_SAMPLING, temperature: 0, ignoreEos: true };
 
@@ -40,31 +45,55 @@ const SCRIPT: readonly (readonly [number, Submission])[] = (
 });
 const [ABORTED, ABORTED_AT] = [4, 9];
 
+/** Five texts through three slots, twice: what was driven out comes back from the disk. */
+const RETURNING: typeof SCRIPT = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4].map((own, request) => {
+  const sampling = { ...GREEDY, temperature: own % 2, seed: request, maxTokens: 3 };
+  const prompt = Int32Array.from({ length: 76 + own }, (_, at) => (at * (own + 3) + own) % 60);
+  return [request * 8, { request, prompt, sampling, samples: 1, priority: 0 }];
+});
+
+interface Setting {
+  readonly script: typeof SCRIPT;
+  readonly slots: number;
+  readonly prefillBlock: number;
+  readonly cells: number;
+  readonly spills: boolean;
+}
+
+const USUAL: Setting = { script: SCRIPT, slots: 6, prefillBlock: 1, cells: Infinity, spills: false };
+
 interface Run {
   readonly kernel: FaultyKernel;
   readonly failed: number;
 }
 
 /** Runs the script to its end. @param at the call that fails, from 1 */
-function run(prefillBlock: number, cells: number, at: number, code: KernelErrorCode): Run {
+function run({ script, slots, prefillBlock, cells, spills }: Setting, at: number, code: KernelErrorCode): Run {
   let struck: FaultyCall | undefined;
-  const inner = new FakeKernel({ maxSequences: 6, maxBatchTokens: 24, contextPerSlot: CONTEXT, prefillBlock, cells });
+  const inner = new FakeKernel({
+    maxSequences: slots,
+    maxBatchTokens: 24,
+    contextPerSlot: CONTEXT,
+    prefillBlock,
+    cells,
+  });
   const kernel = new FaultyKernel(inner, (call, number) => {
     if (number !== at) return undefined;
     struck = call;
     return code;
   });
   const limits = {
-    maxNumSeqs: 6,
+    maxNumSeqs: slots,
     maxNumBatchedTokens: 24,
     contextLength: CONTEXT,
     schedulingPolicy: "fcfs" as const,
     prefixCache: { ...NO_PREFIX_CACHE, enabled: true, blockSize: 4 },
+    ...(spills ? { spill: { directory, maxBytes: 1 << 20 } } : {}),
   };
   const engine = new Engine(kernel, limits, hasher);
   const witness = new Witness(engine, { ...FAKE_LIMITS, prefillBlock }, CONTEXT);
   for (let step = 0; step < 400; step++) {
-    for (const [when, submission] of SCRIPT) if (when === step) witness.submit(submission, step);
+    for (const [when, submission] of script) if (when === step) witness.submit(submission, step);
     if (step === ABORTED_AT) witness.abort(ABORTED);
     const before = struck;
     const report = engine.step();
@@ -74,25 +103,27 @@ function run(prefillBlock: number, cells: number, at: number, code: KernelErrorC
     const room = code === "full" && engine.gauges.running > 0;
     const mayFail = before === undefined && struck === "forward" && !room;
     if (report !== undefined) witness.read(report, () => mayFail);
-    else if (step > 14) break;
+    else if (step > (script.at(-1)?.[0] ?? 0)) break;
   }
   assert.deepEqual(witness.open(), [], "nobody is forgotten");
+  engine.close();
   assert.deepEqual([engine.openRequests, engine.gauges.running, engine.gauges.waiting], [0, 0, 0]);
   const failed = [...witness.requests.values()].filter(({ state }) => state === "failed").length;
   if (struck === "forward" && code !== "full") assert.ok(failed > 0, "a broken forward is said");
   return { kernel, failed };
 }
 
-for (const [prefillBlock, cells] of [
-  [1, Infinity],
-  [8, Infinity],
-  [1, 130],
+for (const [name, setting, expected] of [
+  ["as usual", USUAL, ["forward", "copy", "truncate"]],
+  ["prefill blocks of 8", { ...USUAL, prefillBlock: 8 }, ["forward", "copy", "truncate"]],
+  ["few cells", { ...USUAL, cells: 130 }, ["forward", "copy", "truncate"]],
+  ["spilled prefixes", { ...USUAL, script: RETURNING, slots: 3, spills: true }, ["forward", "save", "restore"]],
 ] as const) {
-  test(`a fault at every call of a run, prefill blocks of ${prefillBlock}, ${cells} cells`, () => {
-    const { calls } = run(prefillBlock, cells, 0, "failed").kernel;
-    for (const call of ["forward", "copy", "truncate"] as const) assert.ok(calls.includes(call), `no ${call} at all`);
+  test(`a fault at every call of a run: ${name}`, () => {
+    const { calls } = run(setting, 0, "failed").kernel;
+    for (const call of expected) assert.ok(calls.includes(call), `no ${call} at all`);
     for (const code of ["full", "failed", "invalid"] as const)
-      for (let at = 1; at <= calls.length; at++) run(prefillBlock, cells, at, code);
+      for (let at = 1; at <= calls.length; at++) run(setting, at, code);
   });
 }
 

@@ -75,6 +75,14 @@ export class FileReader {
     return value;
   }
 
+  /** A text as it is, a character a byte. */
+  bytes(limit: number): string {
+    const length = this.length(limit);
+    this.need(length);
+    this.at += length;
+    return this.buffer.toString("latin1", this.at - length, this.at);
+  }
+
   skipText(limit: number): void {
     this.skip(this.length(limit));
   }

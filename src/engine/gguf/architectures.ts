@@ -1,8 +1,9 @@
 /**
- * The architectures (general.architecture) that the engine serves: autoregressive text models with a plain KV cache,
- * among those that the pinned libllama knows (llama-arch.cpp of llama.cpp v0.5.0).
+ * The architectures (general.architecture) that the engine serves, among those that the pinned libllama knows
+ * (llama-arch.cpp of llama.cpp v0.5.0): autoregressive text models with a plain KV cache, and encoders, which give
+ * numbers and do not generate.
  *
- * Left out: encoders and embedding models (bert and kin, t5, *-embedding), which do not generate; diffusion models;
+ * Left out: t5 encoders (their relative positions are not bounded here); diffusion models;
  * recurrent and hybrid ones (mamba, rwkv, jamba, lfm2, qwen3next …), whose state cannot be cut back to a position,
  * which the scheduler relies on; vision, speech and draft-head variants, whose inputs are not text alone.
  */
@@ -104,4 +105,21 @@ export const ARCHITECTURES: ReadonlySet<string> = new Set([
   "step35",
   "talkie",
   "xverse",
+]);
+
+/**
+ * Models that see a whole sequence at once and keep nothing: they pool and never generate. libllama computes each in
+ * one physical batch, whatever their `attention.causal` says.
+ */
+export const ENCODERS: ReadonlySet<string> = new Set([
+  "bert",
+  "eurobert",
+  "gemma-embedding",
+  "jina-bert-v2",
+  "jina-bert-v3",
+  "llama-embed",
+  "modern-bert",
+  "neo-bert",
+  "nomic-bert",
+  "nomic-bert-moe",
 ]);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { headerBytes, type MetaValue, type TensorSpec, writeModel } from "../../../test/fixtures/gguf.ts";
+import { RANK, writeBert, writeQwen3 } from "../../../test/fixtures/gguf-pooling.ts";
 import { GgufError, type GgufErrorCode } from "./errors.ts";
 import { modelFacts } from "./facts.ts";
 import { readGgufHeader } from "./header.ts";
@@ -91,4 +92,40 @@ test("absurd counts are refused before anything is allocated for them", () => {
   refusedAs(huge(8), "malformed");
   refusedAs(huge(16), "malformed");
   refusedAs(huge(24), "malformed");
+});
+
+test("what a pooling model says of itself is read", () => {
+  const file = join(directory, "pooling.gguf");
+  const facts = (write: () => void) => {
+    write();
+    return modelFacts(readGgufHeader(file)).pooling;
+  };
+  const encoder = { encoder: true, causal: false, embeddingSize: 32, softmaxHead: false };
+  const none = { classes: 0, labels: [] };
+  assert.deepEqual(
+    facts(() => writeBert(file)),
+    { declared: "mean", ...encoder, ...none },
+  );
+  assert.deepEqual(
+    facts(() => writeBert(file, { pooling: RANK, labels: [] })),
+    { declared: "rank", ...encoder, classes: 1, labels: [] },
+  );
+  assert.deepEqual(
+    facts(() => writeBert(file, { pooling: RANK, labels: ["a", "b", "c"] })),
+    { declared: "rank", ...encoder, classes: 3, labels: ["a", "b", "c"] },
+  );
+  const decoder = { encoder: false, causal: true, embeddingSize: 32, softmaxHead: true };
+  assert.deepEqual(
+    facts(() => writeQwen3(file, { pooling: undefined })),
+    { declared: undefined, ...decoder, ...none },
+  );
+  assert.equal(facts(() => writeBert(file, { pooling: 77 })).declared, undefined);
+  assert.deepEqual(modelFacts(readGgufHeader(good)).pooling.declared, undefined);
+});
+
+test("labels are texts, and not without bound", () => {
+  const labels = (value: MetaValue) => headerBytes([arch("bert"), ["bert.classifier.output_labels", value]], []);
+  refusedAs(labels({ type: "i32s", value: [1, 2] }), "malformed", /labels/);
+  refusedAs(labels({ type: "strings", value: ["x".repeat(5000)] }), "malformed", /longer than any model needs/);
+  refusedAs(labels({ type: "strings", value: new Array(70_000).fill("x") }), "malformed", /70000 labels/);
 });

@@ -7,8 +7,9 @@
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { FileReader } from "./_reader.ts";
 import { TENSOR_TYPES } from "./_tensor-types.ts";
-import { ARCHITECTURES } from "./architectures.ts";
+import { ARCHITECTURES, ENCODERS } from "./architectures.ts";
 import { GgufError } from "./errors.ts";
+import { judgeMetadata, judgeTensors, type Metadata, type TokenFacts, tokenFacts } from "./judge.ts";
 
 export type GgufScalar = number | boolean | string;
 
@@ -27,6 +28,8 @@ export interface GgufHeader {
   /** The format's type number of each scalar: libllama ends the process where it expects another one. */
   readonly scalarTypes: ReadonlyMap<string, number>;
   readonly arrayLengths: ReadonlyMap<string, number>;
+  /** Of a classifier (`<architecture>.classifier.output_labels`); empty for others. */
+  readonly labels: readonly string[];
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Elements of all tensors. */
   readonly parameters: number;
@@ -40,7 +43,15 @@ const MAX_KEY_BYTES = 65_535;
 const MAX_TENSOR_NAME = 63;
 const MAX_TEXT_BYTES = 16 << 20;
 const MAX_ARRAY = 16_000_000;
+/** Longer arrays of numbers (scores, token types) are only counted. */
+const MAX_NUMBERS = 4096;
+const MAX_LABELS = 65_536;
+const MAX_LABEL_BYTES = 4096;
+const LABELS = /\.classifier\.output_labels$/;
 const MAX_DIMENSIONS = 4;
+/** What a text takes at least: its length. */
+const TEXT_BYTES = 8;
+const TOKENS = "tokenizer.ggml.tokens";
 const MAGIC = 0x46554747; // "GGUF", little-endian
 const STRING = 8;
 const ARRAY = 9;
@@ -59,7 +70,7 @@ const FIXED_BYTES: Readonly<Record<number, number>> = {
 };
 
 /** What a header is to be, judged by its metadata before its tensors are read. @returns the architecture @throws GgufError */
-export type Judge = (metadata: ReadonlyMap<string, GgufScalar>) => string;
+export type Judge = (metadata: ReadonlyMap<string, GgufScalar>, all: Metadata) => string;
 
 /** @param judge a model that this server can serve, unless told otherwise. @throws GgufError | Error (ENOENT and kin) */
 export function readGgufHeader(path: string, judge: Judge = judgeModel): GgufHeader {
@@ -77,15 +88,15 @@ function parse(reader: FileReader, judge: Judge): GgufHeader {
   const version = readPreamble(reader);
   const tensorCount = bounded(reader.u64(), MAX_TENSORS, "tensors");
   const metadataCount = bounded(reader.u64(), MAX_METADATA, "metadata keys");
-  const metadata = new Map<string, GgufScalar>();
-  const scalarTypes = new Map<string, number>();
-  const arrayLengths = new Map<string, number>();
-  for (let i = 0; i < metadataCount; i++) readEntry(reader, metadata, scalarTypes, arrayLengths);
-  const architecture = judge(metadata);
-  const { end, parameters, tensors } = readTensors(reader, tensorCount);
+  const found = new Found();
+  for (let i = 0; i < metadataCount; i++) found.readEntry(reader);
+  const { scalars: metadata, scalarTypes, arrayLengths, labels } = found;
+  const architecture = judge(metadata, found);
   const alignment = metadata.get("general.alignment") ?? 32;
-  if (typeof alignment !== "number" || alignment < 1 || alignment > 1 << 20)
+  if (typeof alignment !== "number" || !Number.isInteger(alignment) || alignment < 1 || alignment > 1 << 20)
     throw new GgufError("malformed", "general.alignment is absurd");
+  const { end, parameters, tensors } = readTensors(reader, tensorCount, alignment);
+  if (judge === judgeModel) judgeTensors(tensors);
   const dataStart = Math.ceil(reader.offset / alignment) * alignment;
   if (dataStart + end > reader.size) {
     throw new GgufError(
@@ -94,7 +105,7 @@ function parse(reader: FileReader, judge: Judge): GgufHeader {
     );
   }
   const fileBytes = reader.size;
-  return { version, architecture, metadata, scalarTypes, arrayLengths, tensors, parameters, fileBytes };
+  return { version, architecture, metadata, scalarTypes, arrayLengths, labels, tensors, parameters, fileBytes };
 }
 
 function readPreamble(reader: FileReader): number {
@@ -111,19 +122,54 @@ function bounded(value: number, limit: number, what: string): number {
   return value;
 }
 
-function readEntry(
-  reader: FileReader,
-  metadata: Map<string, GgufScalar>,
-  types: Map<string, number>,
-  arrays: Map<string, number>,
-): void {
-  const key = reader.text(MAX_KEY_BYTES);
-  if (metadata.has(key) || arrays.has(key)) throw new GgufError("malformed", "a metadata key stands twice");
-  const type = reader.u32();
-  if (type === ARRAY) arrays.set(key, skipArray(reader));
-  else {
-    metadata.set(key, readScalar(reader, type));
-    types.set(key, type);
+class Found implements Metadata {
+  readonly scalars = new Map<string, GgufScalar>();
+  readonly scalarTypes = new Map<string, number>();
+  readonly arrayLengths = new Map<string, number>();
+  readonly numbers = new Map<string, readonly number[]>();
+  readonly labels: string[] = [];
+  tokens: TokenFacts | undefined;
+
+  readEntry(reader: FileReader): void {
+    const key = reader.text(MAX_KEY_BYTES);
+    if (this.scalars.has(key) || this.arrayLengths.has(key))
+      throw new GgufError("malformed", "a metadata key stands twice");
+    const type = reader.u32();
+    if (type === ARRAY) this.arrayLengths.set(key, this.#readArray(reader, key));
+    else {
+      this.scalars.set(key, readScalar(reader, type));
+      this.scalarTypes.set(key, type);
+    }
+  }
+
+  /** Arrays are walked over, as libllama reads them itself; what has to be judged is kept. None are nested in models. */
+  #readArray(reader: FileReader, key: string): number {
+    const type = reader.u32();
+    const count = bounded(reader.u64(), MAX_ARRAY, "array items");
+    if (LABELS.test(key)) return this.#readLabels(reader, type, count);
+    if (type === STRING && count * TEXT_BYTES > reader.size - reader.offset)
+      throw new GgufError("truncated", "the file ends in the middle of its header: it is truncated");
+    if (type === STRING && key === TOKENS)
+      this.tokens = tokenFacts(Array.from({ length: count }, () => reader.bytes(MAX_TEXT_BYTES)));
+    else if (type === STRING) for (let i = 0; i < count; i++) reader.skipText(MAX_TEXT_BYTES);
+    else {
+      const size = FIXED_BYTES[type];
+      if (size === undefined) throw new GgufError("malformed", `an array of type ${type} is not supported`);
+      if (count > MAX_NUMBERS) reader.skip(size * count);
+      else
+        this.numbers.set(
+          key,
+          Array.from({ length: count }, () => Number(readScalar(reader, type))),
+        );
+    }
+    return count;
+  }
+
+  #readLabels(reader: FileReader, type: number, count: number): number {
+    if (type !== STRING) throw new GgufError("malformed", "the labels of a classifier are texts");
+    bounded(count, MAX_LABELS, "labels");
+    for (let i = 0; i < count; i++) this.labels.push(reader.text(MAX_LABEL_BYTES));
+    return count;
   }
 }
 
@@ -158,27 +204,15 @@ function readScalar(reader: FileReader, type: number): GgufScalar {
   }
 }
 
-/** Arrays (the vocabulary, mostly) are walked over: libllama reads them itself. Nested arrays do not occur in models. */
-function skipArray(reader: FileReader): number {
-  const type = reader.u32();
-  const count = bounded(reader.u64(), MAX_ARRAY, "array items");
-  if (type === STRING) for (let i = 0; i < count; i++) reader.skipText(MAX_TEXT_BYTES);
-  else {
-    const size = FIXED_BYTES[type];
-    if (size === undefined) throw new GgufError("malformed", `an array of type ${type} is not supported`);
-    reader.skip(size * count);
-  }
-  return count;
-}
-
-function judgeModel(metadata: ReadonlyMap<string, GgufScalar>): string {
+function judgeModel(metadata: ReadonlyMap<string, GgufScalar>, all: Metadata): string {
   const architecture = metadata.get("general.architecture");
   if (typeof architecture !== "string") throw new GgufError("malformed", "the header does not name an architecture");
-  if (!ARCHITECTURES.has(architecture))
+  if (!ARCHITECTURES.has(architecture) && !ENCODERS.has(architecture))
     throw new GgufError("unsupported", `the architecture '${printable(architecture)}' is not supported`);
   const parts = metadata.get("split.count");
   if (typeof parts === "number" && parts > 1)
     throw new GgufError("unsupported", `the model is split into ${parts} files; merge them first`);
+  judgeMetadata(architecture, all);
   return architecture;
 }
 
@@ -194,7 +228,7 @@ interface Tensors {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
 }
 
-function readTensors(reader: FileReader, count: number): Tensors {
+function readTensors(reader: FileReader, count: number, alignment: number): Tensors {
   let end = 0;
   let parameters = 0;
   const tensors = new Map<string, TensorInfo>();
@@ -208,7 +242,9 @@ function readTensors(reader: FileReader, count: number): Tensors {
     if (block === undefined) throw new GgufError("unsupported", `tensor type ${type} is not supported`);
     const offset = reader.u64();
     if ((shape[0] ?? 1) % block[0] !== 0) throw new GgufError("malformed", "a tensor's rows do not fit its type");
-    end = Math.max(end, offset + (elements / block[0]) * block[1]);
+    if (offset !== Math.ceil(end / alignment) * alignment)
+      throw new GgufError("malformed", "the tensors do not lie one after another");
+    end = offset + (elements / block[0]) * block[1];
     parameters += elements;
     if (!Number.isSafeInteger(end)) throw new GgufError("malformed", "a tensor lies beyond any file");
     tensors.set(name, { shape, type });

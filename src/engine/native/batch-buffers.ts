@@ -1,5 +1,5 @@
 /**
- * llama_batch in C memory, seen as typed arrays. Reused for every call. Used by kernel.ts only.
+ * llama_batch in C memory, seen as typed arrays. Reused for every call. Used by kernel.ts and pooling-kernel.ts.
  */
 import koffi from "koffi";
 import type { Pointer } from "./library.ts";

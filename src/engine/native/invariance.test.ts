@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { NEUTRAL_SAMPLING } from "#core/sampling.ts";
 import { Engine } from "#engine/engine.ts";
+import { type Batch, type Kernel, KernelError } from "#engine/kernel.ts";
 import { createBlockHasher, NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
 import type { TokenReport } from "#engine/report.ts";
 import type { Submission } from "#engine/requests.ts";
@@ -28,6 +29,7 @@ interface Setting {
   readonly threads?: number;
   readonly caching?: boolean;
   readonly modelPath?: string;
+  readonly wrap?: (kernel: Kernel) => Kernel;
   readonly speculation?: SpeculationOptions;
 }
 
@@ -37,6 +39,7 @@ function engineOf({
   threads = 1,
   caching = true,
   modelPath = quantised,
+  wrap = (kernel) => kernel,
   speculation,
 }: Setting): Engine {
   const contextPerSlot = 768;
@@ -51,7 +54,12 @@ function engineOf({
     prefixCache: { ...NO_PREFIX_CACHE, enabled: caching },
     ...(speculation === undefined ? {} : { speculation }),
   };
-  return new Engine(kernel, limits, hasher, speculation?.method === "draft_model" ? { draft: open(modelPath) } : {});
+  return new Engine(
+    wrap(kernel),
+    limits,
+    hasher,
+    speculation?.method === "draft_model" ? { draft: open(modelPath) } : {},
+  );
 }
 
 const text = (length: number, seed: number): number[] =>
@@ -120,6 +128,56 @@ test("with a prefix found in the cache, by copy and in place: the same tokens an
   assert.ok(warm.gauges.prefixHits > 1500, `${warm.gauges.prefixHits} tokens were found`);
   cold.close();
   warm.close();
+});
+
+/** Says that it is full at these forwards of several slots: the last in line gives way and is computed again later. */
+function fullAt(kernel: Kernel, forwards: readonly number[]): Kernel {
+  let count = 0;
+  return new Proxy(kernel, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name, target);
+      if (name !== "forward") return typeof value === "function" ? value.bind(target) : value;
+      return (batch: Batch) => {
+        const several = batch.slots[0] !== batch.slots[batch.count - 1];
+        if (several && forwards.includes(++count)) throw new KernelError("full", "no cells are left, says the test");
+        return target.forward(batch);
+      };
+    },
+  });
+}
+
+test("preempted in the middle of prompts and of answers: the same tokens and logprobs", () => {
+  const some = all.filter((_, at) => at % 2 === 0);
+  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  const alone = new Map(some.flatMap((one) => [...run(solo, [one])]));
+  solo.close();
+  for (const caching of [false, true]) {
+    // Every third forward fails, so that several give way in a row: prompts in chunks, answers of one token and of ten.
+    const wrap = (kernel: Kernel) =>
+      fullAt(
+        kernel,
+        Array.from({ length: 20 }, (_, at) => 2 + at * 3),
+      );
+    const engine = engineOf({ maxSequences: 6, maxBatchTokens: 150, caching, wrap });
+    assert.deepEqual(run(engine, some, 2), alone);
+    assert.ok(engine.gauges.preemptions >= 5, `${engine.gauges.preemptions} were preempted`);
+    engine.close();
+  }
+});
+
+test("a full batch of 32, sampled at temperature 1 and with cuts: the same tokens and logprobs as alone", () => {
+  const kinds = [{}, { topP: 0.8 }, { topK: 20, minP: 0.02 }, { repetitionPenalty: 1.3, presencePenalty: 0.4 }];
+  const batch = Array.from({ length: 32 }, (_, number): Submission => {
+    const one = submission(1000 + number, text(1 + ((number * 37) % 140), number), 24);
+    return { ...one, sampling: { ...one.sampling, ...kinds[number % kinds.length] } };
+  });
+  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  const full = engineOf({ maxSequences: 32, maxBatchTokens: 2048 });
+  const together = run(full, batch);
+  for (const one of batch) assert.deepEqual(together.get(one.request), run(solo, [one]).get(one.request));
+  assert.equal(full.gauges.steps < 40, true, "they ran together");
+  solo.close();
+  full.close();
 });
 
 test("with guesses of the text's own and of a draft model: the same tokens and logprobs", () => {

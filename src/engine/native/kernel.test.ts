@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { batchOf, kernelContract } from "#engine/kernel.contract.ts";
 import { writeModel } from "../../../test/fixtures/gguf.ts";
 import { openNativeKernel } from "./kernel.ts";
-import { locateKernels, PlatformError } from "./locate.ts";
+import { type Device, locateKernels, PlatformError } from "./locate.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "castellan-kernel-"));
 const q8 = join(directory, "q8.gguf");
@@ -44,14 +44,26 @@ test("two thousand forwards leave the process no larger than two hundred did", (
 
 test("an unknown platform is refused by its name", () => {
   assert.throws(
-    () => locateKernels("plan9", "x64"),
+    () => locateKernels("cpu", "plan9", "x64"),
     (error) => error instanceof PlatformError && /plan9-x64/.test(error.message),
   );
 });
 
 test("a platform without its package says what to install", () => {
   assert.throws(
-    () => locateKernels("win32", "arm64"),
+    () => locateKernels("cpu", "win32", "arm64"),
     (error) => error instanceof PlatformError && /npm install @node-llama-cpp\/win-arm64@3\.22\.1/.test(error.message),
   );
+});
+
+test("devices without kernels say so, and auto is what is installed", () => {
+  const refused = (device: Device, platform: string, arch: string, reason: RegExp): void =>
+    assert.throws(
+      () => locateKernels(device, platform, arch),
+      (error) => error instanceof PlatformError && reason.test(error.message),
+    );
+  refused("metal", "linux", "x64", /no metal kernels exist for linux-x64; there are: cpu,cuda,vulkan/);
+  refused("cuda", "win32", "x64", /npm install @node-llama-cpp\/win-x64-cuda@3\.22\.1/);
+  refused("cpu", "sunos", "x64", /no kernels exist for sunos-x64/);
+  assert.equal(locateKernels("cpu").device, "cpu");
 });

@@ -15,10 +15,11 @@ import { Adapters } from "./adapters.ts";
 import { BatchBuffers } from "./batch-buffers.ts";
 import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
-import { type OpenModel, openModel } from "./model.ts";
+import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
+import { probeForward, probeVocabulary } from "./probe.ts";
 import { readVocabulary } from "./vocabulary.ts";
 
-export interface NativeKernelOptions {
+export interface NativeKernelOptions extends DeviceOptions {
   readonly modelPath: string;
   /** Tokens a slot may hold. */
   readonly contextPerSlot: number;
@@ -28,7 +29,6 @@ export interface NativeKernelOptions {
   readonly maxBatchTokens: number;
   /** 0 = as many as the processor runs at once. */
   readonly threads: number;
-  readonly gpuLayers: number;
   /** Highest rank of a LoRA adapter; absent: none are taken. */
   readonly maxLoraRank?: number;
 }
@@ -43,7 +43,7 @@ const COMPANY_FROM = 256;
 
 /** @throws GgufError | PlatformError | Error with a message for people */
 export function openNativeKernel(options: NativeKernelOptions): Kernel {
-  const model = openModel({ path: options.modelPath, vocabularyOnly: false, gpuLayers: options.gpuLayers });
+  const model = openModel({ ...options, path: options.modelPath, vocabularyOnly: false });
   const context = createContext(model, options);
   if (context === null) {
     model.close();
@@ -51,7 +51,10 @@ export function openNativeKernel(options: NativeKernelOptions): Kernel {
       `no memory for ${options.maxSequences} sequences of ${options.contextPerSlot} tokens: lower --max-num-seqs or --max-model-len`,
     );
   }
-  return new NativeKernel(model, context, options);
+  const kernel = new NativeKernel(model, context, options);
+  probeVocabulary(model);
+  probeForward(kernel);
+  return kernel;
 }
 
 function createContext(model: OpenModel, options: NativeKernelOptions): Pointer | null {
@@ -117,7 +120,8 @@ class NativeKernel implements Kernel {
       // n_batch is clamped silently to n_ctx.
       maxBatchTokens: Math.min(options.maxBatchTokens, library.batchSize(context)),
       endOfTurn,
-      prefillBlock: hasBlocks(options) ? BLOCK : 1,
+      // A graphics processor computes in ways of its own, which cutting does not make alike: there it would only cost.
+      prefillBlock: model.onCpu && hasBlocks(options) ? BLOCK : 1,
     };
     this.physical = physicalBatch(options);
     this.adapters = new Adapters(model, context, options.maxLoraRank ?? 0);
@@ -144,7 +148,9 @@ class NativeKernel implements Kernel {
 
   /** @param last nothing follows in this forward */
   private forwardSpans(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
-    const { calls, singles } = groupForward(spans, this.limits.prefillBlock === BLOCK, this.physical);
+    const whole = { calls: [spans], singles: [] };
+    const blocks = this.limits.prefillBlock === BLOCK;
+    const { calls, singles } = this.model.onCpu ? groupForward(spans, blocks, this.physical) : whole;
     for (const call of calls) this.call(batch, call, found, last && singles.length === 0 && call === calls.at(-1));
     if (singles.length > 0) this.callSingles(batch, singles, found, last);
   }

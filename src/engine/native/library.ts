@@ -3,17 +3,20 @@
  *
  * Source of the declarations: llama.h and ggml-backend.h of llama.cpp v0.5.0. Pointers are koffi's untyped handles.
  * No function here takes a JavaScript callback: compute threads must never enter JavaScript.
- * Used by model.ts, kernel.ts, vocabulary.ts; loaded once per process.
+ * Used by model.ts, kernel.ts, pooling-kernel.ts, vocabulary.ts; loaded once per process.
  */
 import koffi, { type LibraryHandle } from "koffi";
 import { checkLayout, defineStructs } from "./layout.ts";
-import { type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
+import { type Device, type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
 
 /** A native address. */
 export type Pointer = unknown;
 export type Struct = Record<string, unknown>;
 
 export interface Library {
+  /** Graphics processors that compute; none with the CPU's kernels. */
+  readonly gpus: number;
+  maxDevices(): number;
   version(): string;
   modelDefaults(): Struct;
   contextDefaults(): Struct;
@@ -32,7 +35,16 @@ export interface Library {
   saveState(context: Pointer, out: Uint8Array, size: number, sequence: number): number;
   /** Bytes read; 0: the sequence holds nothing now. */
   restoreState(context: Pointer, data: Uint8Array, size: number, sequence: number): number;
+  clearMemory(memory: Pointer, data: boolean): void;
   decode(context: Pointer, batch: Struct): number;
+  /** Null before a sequence was pooled. */
+  pooled(context: Pointer, sequence: number): Pointer | null;
+  /** All rows of the last call, where nothing is pooled. */
+  embeddings(context: Pointer): Pointer | null;
+  embeddingSize(model: Pointer): number;
+  classes(model: Pointer): number;
+  classLabel(model: Pointer, index: number): string | null;
+  trainedContext(model: Pointer): number;
   logits(context: Pointer): Pointer;
   loadAdapter(model: Pointer, path: string): Pointer | null;
   freeAdapter(adapter: Pointer): void;
@@ -46,6 +58,10 @@ export interface Library {
   bos(vocabulary: Pointer): number;
   eos(vocabulary: Pointer): number;
   addsBos(vocabulary: Pointer): boolean;
+  addsEos(vocabulary: Pointer): boolean;
+  addsSeparator(vocabulary: Pointer): boolean;
+  separator(vocabulary: Pointer): number;
+  vocabularyType(vocabulary: Pointer): number;
   tokenize(
     vocabulary: Pointer,
     text: Uint8Array,
@@ -63,20 +79,26 @@ export const TOKEN_CONTROL = 1 << 3;
 export const TOKEN_USER_DEFINED = 1 << 4;
 export const TOKEN_UNKNOWN = 1 << 0;
 
-let loaded: Library | undefined;
+let loaded: { readonly wanted: Device; readonly library: Library } | undefined;
 
-/** @throws PlatformError when the libraries are missing, are another version, or no CPU backend fits the processor */
-export function library(): Library {
-  loaded ??= load(locateKernels());
-  return loaded;
+/**
+ * One set of kernels a process: those of the first call.
+ * @throws PlatformError when the libraries are missing, are another version, or nothing here can run them
+ */
+export function library(wanted: Device = "cpu"): Library {
+  loaded ??= { wanted, library: load(locateKernels(wanted), wanted) };
+  if (loaded.wanted !== wanted) throw new PlatformError(`this process computes by ${loaded.wanted}, not ${wanted}`);
+  return loaded.library;
 }
 
-function load(files: KernelFiles): Library {
+function load(files: KernelFiles, wanted: Device): Library {
   const llama = koffi.load(files.llama);
   silence(llama, koffi.load(files.ggmlBase));
-  loadBackends(files);
+  const gpus = loadBackends(files);
+  if (gpus === 0 && wanted !== "auto" && wanted !== "cpu")
+    throw new PlatformError(`no ${wanted} device was found on this machine: is its driver installed?`);
   defineStructs();
-  const bound = bind(llama);
+  const bound = { ...bind(llama), gpus: files.device === "cpu" ? 0 : gpus };
   checkLayout(bound);
   llama.func("void llama_backend_init()")();
   return bound;
@@ -90,19 +112,31 @@ function silence(llama: LibraryHandle, base: LibraryHandle): void {
   base.func("void ggml_log_set(void *callback, void *user)")(sink, null);
 }
 
-function loadBackends(files: KernelFiles): void {
-  const ggml = koffi.load(files.ggml);
-  ggml.func("void ggml_backend_load_all_from_path(const char *directory)")(files.directory);
-  const count = Number(ggml.func("size_t ggml_backend_dev_count()")());
-  if (count === 0)
+/** GGML_BACKEND_DEVICE_TYPE_GPU and _IGPU. */
+const GPU_TYPES: ReadonlySet<number> = new Set([1, 2]);
+
+/** @returns how many GPUs there are */
+function loadBackends({ ggml: path, ggmlBase, directory, fallback }: KernelFiles): number {
+  const ggml = koffi.load(path);
+  const loadAll = ggml.func("void ggml_backend_load_all_from_path(const char *directory)");
+  const typeOf = koffi.load(ggmlBase).func("int ggml_backend_dev_type(void *device)");
+  const deviceAt = ggml.func("void *ggml_backend_dev_get(size_t index)");
+  const count = (): number => Number(ggml.func("size_t ggml_backend_dev_count()")());
+  const gpus = (): number =>
+    Array.from({ length: count() }, (_, at) => typeOf(deviceAt(at))).filter((type) => GPU_TYPES.has(type)).length;
+  loadAll(directory);
+  if (gpus() === 0 && fallback !== undefined) loadAll(fallback);
+  if (count() === 0)
     throw new PlatformError(
       "no kernel variant fits this processor (the CPU lacks the instructions that all of them need)",
     );
+  return gpus();
 }
 
-function bind(llama: LibraryHandle): Library {
+function bind(llama: LibraryHandle): Omit<Library, "gpus"> {
   const f = (declaration: string) => llama.func(declaration) as unknown as (...args: never[]) => never;
   return {
+    maxDevices: f("size_t llama_max_devices()"),
     version: f("const char *llama_version()"),
     modelDefaults: f("llama_model_params llama_model_default_params()"),
     contextDefaults: f("llama_context_params llama_context_default_params()"),
@@ -121,6 +155,13 @@ function bind(llama: LibraryHandle): Library {
     restoreState: f(
       "size_t llama_state_seq_set_data(void *context, const uint8_t *data, size_t size, int32_t sequence)",
     ),
+    clearMemory: f("void llama_memory_clear(void *memory, bool data)"),
+    pooled: f("void *llama_get_embeddings_seq(void *context, int32_t sequence)"),
+    embeddings: f("void *llama_get_embeddings(void *context)"),
+    embeddingSize: f("int32_t llama_model_n_embd_out(void *model)"),
+    classes: f("uint32_t llama_model_n_cls_out(void *model)"),
+    classLabel: f("const char *llama_model_cls_label(void *model, uint32_t index)"),
+    trainedContext: f("int32_t llama_model_n_ctx_train(void *model)"),
     decode: f("int32_t llama_decode(void *context, llama_batch batch)"),
     logits: f("void *llama_get_logits(void *context)"),
     loadAdapter: f("void *llama_adapter_lora_init(void *model, const char *path)"),
@@ -134,6 +175,10 @@ function bind(llama: LibraryHandle): Library {
     bos: f("int32_t llama_vocab_bos(void *vocabulary)"),
     eos: f("int32_t llama_vocab_eos(void *vocabulary)"),
     addsBos: f("bool llama_vocab_get_add_bos(void *vocabulary)"),
+    addsEos: f("bool llama_vocab_get_add_eos(void *vocabulary)"),
+    addsSeparator: f("bool llama_vocab_get_add_sep(void *vocabulary)"),
+    separator: f("int32_t llama_vocab_sep(void *vocabulary)"),
+    vocabularyType: f("int32_t llama_vocab_type(void *vocabulary)"),
     tokenize: f(
       "int32_t llama_tokenize(void *vocabulary, const uint8_t *text, int32_t length, _Out_ int32_t *out, int32_t max, bool special, bool parse)",
     ),

@@ -6,7 +6,7 @@ import { encodeParts } from "./encode.ts";
 import { openModel } from "./model.ts";
 import type { EncodeAnswer, EncodeRequest } from "./tokenizer-launcher.ts";
 
-const model = openModel({ path: process.argv[2] ?? "", vocabularyOnly: true, gpuLayers: 0 });
+const model = openModel({ path: process.argv[2] ?? "", vocabularyOnly: true });
 process.title = "castellan-tokenizer";
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});

@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import fc from "fast-check";
 import { Fault } from "#core/fault.ts";
+import { bracketed, bracketedPair } from "#prompt/brackets.ts";
 import { SPECIALS, writeModel } from "../../../test/fixtures/gguf.ts";
+import { WORD_CLS, WORD_SEP, writeBert } from "../../../test/fixtures/gguf-pooling.ts";
 import { cutLiterals, literalPattern } from "./encode.ts";
 import { INLINE_CHARACTERS, openTokenizer } from "./tokenizer.ts";
 
@@ -46,6 +48,31 @@ test("trusted text does become special tokens", async () => {
   const tokens = await tokenizer.encodeTemplate("<|im_start|>user<think>");
   assert.equal(tokenizer.spelling(tokens[0] ?? -1), "<|im_start|>");
   assert.equal(tokenizer.spelling(tokens.at(-1) ?? -1), "<think>");
+});
+
+test("WordPiece: words are bracketed by the model's own tokens and never become them", async () => {
+  const file = join(mkdtempSync(join(tmpdir(), "castellan-wordpiece-")), "bert.gguf");
+  writeBert(file);
+  const wordPiece = openTokenizer({ modelPath: file, maxCharacters: 20_000 });
+  after(() => wordPiece.close());
+  const { brackets } = wordPiece;
+  assert.deepEqual(brackets, { before: [WORD_CLS], after: [WORD_SEP], between: [WORD_SEP] });
+  const [first, second] = [await wordPiece.encodeText("Ab c"), await wordPiece.encodeText("d")];
+  assert.deepEqual(
+    [...first].map((token) => wordPiece.spelling(token)),
+    ["\u2581a", "b", "\u2581c"],
+  );
+  const [cls, sep] = [WORD_CLS, WORD_SEP];
+  assert.deepEqual([...bracketed(brackets, first)], [cls, ...first, sep]);
+  assert.deepEqual([...bracketedPair(brackets, first, second)], [cls, ...first, sep, ...second, sep]);
+  const spelled = await wordPiece.encodeText("[CLS] [SEP]a[MASK]");
+  assert.equal(
+    [...spelled].some((token) => token === WORD_CLS || token === WORD_SEP || token === 4),
+    false,
+  );
+  const long = "ab ".repeat(4000);
+  assert.equal((await wordPiece.encodeText(long)).length, 8000);
+  assert.deepEqual(tokenizer.brackets, { before: [], after: [], between: [] });
 });
 
 test("NUL bytes are text", async () => {

@@ -28,7 +28,7 @@ export const INLINE_CHARACTERS = 8192;
 
 /** @throws GgufError | PlatformError */
 export function openTokenizer(options: TokenizerOptions): OwnedTokenizer {
-  const model = openModel({ path: options.modelPath, vocabularyOnly: true, gpuLayers: 0 });
+  const model = openModel({ path: options.modelPath, vocabularyOnly: true });
   const vocabulary = readVocabulary(model);
   const pattern = literalPattern(vocabulary.specials.map((special) => special.text));
   const long = new LongTextEncoder(options.modelPath);
@@ -43,6 +43,7 @@ export function openTokenizer(options: TokenizerOptions): OwnedTokenizer {
     bos: vocabulary.bos,
     eos: vocabulary.eos,
     addsBos: vocabulary.addsBos,
+    brackets: vocabulary.brackets,
     endOfTurn: vocabulary.endOfTurn,
     specials: vocabulary.specials,
     maxPieceBytes: vocabulary.maxPieceBytes,

@@ -3,7 +3,7 @@
  *
  * After the copy nothing native is called to print a token. Used by tokenizer.ts.
  */
-import type { SpecialToken } from "#core/model.ts";
+import type { Brackets, SpecialToken } from "#core/model.ts";
 import { type Library, type Pointer, TOKEN_CONTROL, TOKEN_UNKNOWN, TOKEN_USER_DEFINED } from "./library.ts";
 import type { OpenModel } from "./model.ts";
 
@@ -12,6 +12,7 @@ export interface Vocabulary {
   readonly bos: number | undefined;
   readonly eos: number | undefined;
   readonly addsBos: boolean;
+  readonly brackets: Brackets;
   readonly endOfTurn: ReadonlySet<number>;
   readonly specials: readonly SpecialToken[];
   readonly maxPieceBytes: number;
@@ -19,6 +20,8 @@ export interface Vocabulary {
   spelling(token: number): string;
 }
 
+/** LLAMA_VOCAB_TYPE_WPM of llama.h. */
+const WORD_PIECE = 3;
 const EMPTY = new Uint8Array(0);
 
 export function readVocabulary(model: OpenModel): Vocabulary {
@@ -48,11 +51,26 @@ export function readVocabulary(model: OpenModel): Vocabulary {
     bos: existing(library.bos(vocabulary)),
     eos: existing(library.eos(vocabulary)),
     addsBos: library.addsBos(vocabulary),
+    brackets: readBrackets(library, vocabulary),
     endOfTurn,
     specials,
     maxPieceBytes,
     piece: (token, withControl) => (control[token] === 1 && !withControl ? EMPTY : (pieces[token] ?? EMPTY)),
     spelling: (token) => spellings[token] ?? "",
+  };
+}
+
+/** As llama_tokenize adds them; WordPiece has its own rule, whatever the header's switches say. */
+function readBrackets(library: Library, vocabulary: Pointer): Brackets {
+  const list = (token: number): number[] => (token < 0 ? [] : [token]);
+  const separator = list(library.separator(vocabulary));
+  if (library.vocabularyType(vocabulary) === WORD_PIECE)
+    return { before: list(library.bos(vocabulary)), after: separator, between: separator };
+  const end = library.addsEos(vocabulary) ? list(library.eos(vocabulary)) : [];
+  return {
+    before: library.addsBos(vocabulary) ? list(library.bos(vocabulary)) : [],
+    after: end,
+    between: library.addsSeparator(vocabulary) ? [...end, ...separator] : end,
   };
 }
 
