@@ -17,6 +17,7 @@ import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts
 import type { Pointer } from "./library.ts";
 import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
 import { probeForward, probeVocabulary } from "./probe.ts";
+import type { AttachedThreads } from "./threadpool.ts";
 import { readVocabulary } from "./vocabulary.ts";
 
 export interface NativeKernelOptions extends DeviceOptions {
@@ -58,7 +59,7 @@ export function openNativeKernel(options: NativeKernelOptions): Kernel {
 }
 
 function createContext(model: OpenModel, options: NativeKernelOptions): Pointer | null {
-  const threads = options.threads > 0 ? options.threads : availableParallelism();
+  const threads = threadsOf(options);
   return model.library.createContext(model.handle, {
     ...model.library.contextDefaults(),
     n_ctx: cellsPerSlot(options) * options.maxSequences,
@@ -70,6 +71,10 @@ function createContext(model: OpenModel, options: NativeKernelOptions): Pointer 
     flash_attn_type: FLASH_ATTENTION_AUTO,
     kv_unified: false,
   });
+}
+
+function threadsOf({ threads }: NativeKernelOptions): number {
+  return threads > 0 ? threads : availableParallelism();
 }
 
 /** One more than the sequence's own: a neighbour may put a companion token there for the time of a call. */
@@ -92,6 +97,7 @@ class NativeKernel implements Kernel {
   private readonly model: OpenModel;
   private readonly context: Pointer;
   private readonly memory: Pointer;
+  private readonly pool: AttachedThreads;
   private readonly lengths: Int32Array;
   private readonly buffers: BatchBuffers;
   private readonly physical: number;
@@ -108,6 +114,7 @@ class NativeKernel implements Kernel {
     this.model = model;
     this.context = context;
     this.memory = library.memory(context);
+    this.pool = library.attachThreads(context, threadsOf(options));
     const vocabularySize = library.vocabularySize(vocabulary);
     const endOfTurn: number[] = [];
     for (let token = 0; token < vocabularySize; token++)
@@ -330,6 +337,7 @@ class NativeKernel implements Kernel {
     if (!this.open) return;
     this.open = false;
     this.model.library.freeContext(this.context);
+    this.pool.release();
     this.model.close();
     this.buffers.free();
   }

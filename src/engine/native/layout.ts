@@ -116,7 +116,7 @@ const CONTEXT_DEFAULTS: Struct = {
 };
 
 /** @throws PlatformError naming the first thing that differs */
-export function checkLayout(library: Omit<Library, "gpus">): void {
+export function checkLayout(library: Omit<Library, "gpus" | "attachThreads">): void {
   const version = library.version();
   if (!VERSION.test(version)) throw new PlatformError(`libllama is version ${version}; these bindings are for 0.5.0`);
   for (const [name, size] of Object.entries(SIZES)) {

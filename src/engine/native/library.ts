@@ -8,6 +8,7 @@
 import koffi, { type LibraryHandle } from "koffi";
 import { checkLayout, defineStructs } from "./layout.ts";
 import { type Device, type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
+import { type AttachedThreads, Threadpools } from "./threadpool.ts";
 
 /** A native address. */
 export type Pointer = unknown;
@@ -16,6 +17,8 @@ export type Struct = Record<string, unknown>;
 export interface Library {
   /** Graphics processors that compute; none with the CPU's kernels. */
   readonly gpus: number;
+  /** Lets a context compute with threads that stay; release them once the context is free. */
+  attachThreads(context: Pointer, threads: number): AttachedThreads;
   maxDevices(): number;
   version(): string;
   modelDefaults(): Struct;
@@ -98,7 +101,9 @@ function load(files: KernelFiles, wanted: Device): Library {
   if (gpus === 0 && wanted !== "auto" && wanted !== "cpu")
     throw new PlatformError(`no ${wanted} device was found on this machine: is its driver installed?`);
   defineStructs();
-  const bound = { ...bind(llama), gpus: files.device === "cpu" ? 0 : gpus };
+  const pools = new Threadpools(llama, koffi.load(files.ggml), koffi.load(files.ggmlBase));
+  const attachThreads: Library["attachThreads"] = (context, threads) => pools.attach(context, threads);
+  const bound = { ...bind(llama), attachThreads, gpus: files.device === "cpu" ? 0 : gpus };
   checkLayout(bound);
   llama.func("void llama_backend_init()")();
   return bound;
@@ -133,7 +138,7 @@ function loadBackends({ ggml: path, ggmlBase, directory, fallback }: KernelFiles
   return gpus();
 }
 
-function bind(llama: LibraryHandle): Omit<Library, "gpus"> {
+function bind(llama: LibraryHandle): Omit<Library, "gpus" | "attachThreads"> {
   const f = (declaration: string) => llama.func(declaration) as unknown as (...args: never[]) => never;
   return {
     maxDevices: f("size_t llama_max_devices()"),

@@ -23,6 +23,7 @@ import { MAX_SEQUENCES } from "./kernel.ts";
 import type { Pointer } from "./library.ts";
 import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
 import { probeVocabulary } from "./probe.ts";
+import type { AttachedThreads } from "./threadpool.ts";
 
 export interface NativePoolingOptions extends DeviceOptions {
   readonly modelPath: string;
@@ -82,6 +83,7 @@ class NativePoolingKernel implements PoolingKernel {
   private readonly group: number;
   private readonly buffers: BatchBuffers;
   private readonly contexts = new Map<PoolingOutput, Pointer>();
+  private readonly threads: AttachedThreads[] = [];
   private open = true;
 
   constructor(model: OpenModel, options: NativePoolingOptions, causal: boolean) {
@@ -183,6 +185,7 @@ class NativePoolingKernel implements PoolingKernel {
     });
     if (context === null)
       throw new KernelError("failed", "no memory to pool in: lower --max-num-batched-tokens or --max-model-len");
+    this.threads.push(library.attachThreads(context, threads));
     return context;
   }
 
@@ -195,6 +198,7 @@ class NativePoolingKernel implements PoolingKernel {
   private free(): void {
     this.open = false;
     for (const context of this.contexts.values()) this.model.library.freeContext(context);
+    for (const threads of this.threads) threads.release();
     this.contexts.clear();
     this.buffers.free();
   }
