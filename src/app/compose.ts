@@ -162,6 +162,7 @@ function nativeOptions({ settings, source }: Parts, sizing: PoolingSizing, repli
     maxBatchTokens: sizing.maxNumBatchedTokens,
     threads: fitThreads(source.facts, settings.threads, availableParallelism(), replicas),
     device: settings.device,
+    ...(settings.batchInvariant ? {} : { inCompany: true }),
     ...(settings.gpuLayers === undefined ? {} : { gpuLayers: settings.gpuLayers }),
     ...(settings.tensorSplit.length === 0 ? {} : { tensorSplit: settings.tensorSplit }),
     ...(settings.enableLora ? { maxLoraRank: settings.maxLoraRank } : {}),
@@ -258,7 +259,7 @@ function prefixCache(settings: Settings): PrefixCacheOptions {
     enabled: settings.enablePrefixCaching,
     algorithm,
     blockSize,
-    reuseGenerated: settings.prefixCachingGenerated,
+    reuseGenerated: settings.prefixCachingGenerated || !settings.batchInvariant,
     ...(seed === undefined ? {} : { seed }),
   };
 }

@@ -190,6 +190,11 @@ export const SETTINGS = {
     section: ENGINE,
     doc: "Tokens in a step at most, prefill and decode together.",
   }),
+  batchInvariant: switched(true, {
+    section: ENGINE,
+    doc: "The same request and seed give the same tokens in any company; off is quicker for a lone long answer.",
+    variables: ["VLLM_BATCH_INVARIANT"],
+  }),
   maxNumPrefillTokens: integer(512, [16, 65_536], {
     section: ENGINE,
     doc: "Prompt tokens in a step in which answers are being generated: prompts make these wait no longer than that.",

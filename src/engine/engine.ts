@@ -23,7 +23,7 @@ import { Sampler, SamplingError } from "./sampler/sampler.ts";
 import { type Plan, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import { type Ending, endingOf, type StopRules, settlePrompt, settleToken } from "./settle.ts";
-import { createSpeculation, type Speculation } from "./speculation/proposer.ts";
+import { createSpeculation, freeGuesses, type Speculation } from "./speculation/proposer.ts";
 import { Spill } from "./spill/spill.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
 import type { StepRecorder } from "./timeline.ts";
@@ -261,7 +261,7 @@ export class Engine {
   }
 
   #speculate(kernel: Kernel, draft: Kernel | undefined): Speculation | undefined {
-    const { speculation } = this.#limits;
+    const speculation = this.#limits.speculation ?? freeGuesses(kernel.limits);
     return speculation && createSpeculation(speculation, kernel, draft, this.#rules.contextLength);
   }
 

@@ -70,8 +70,11 @@ export class FakeKernel implements Kernel {
 
   constructor(script: FakeScript = {}, row?: FakeRow) {
     const limits = { ...FAKE_LIMITS, ...script };
-    const { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn, prefillBlock } = limits;
-    this.limits = { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn, prefillBlock };
+    const { vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn, prefillBlock, loneFrom } = limits;
+    this.limits = {
+      ...{ vocabularySize, contextPerSlot, maxSequences, maxBatchTokens, endOfTurn, prefillBlock },
+      ...(loneFrom === undefined ? {} : { loneFrom }),
+    };
     this.#script = script;
     this.#row = row;
     this.#slots = Array.from({ length: maxSequences }, () => []);

@@ -21,6 +21,11 @@ export interface KernelLimits {
    * start on, and what is left after the last whole one comes in smaller chunks. 1: rows never depend on it.
    */
   readonly prefillBlock: number;
+  /**
+   * From so many tokens on, a token of the only sequence in a forward costs as much as two: so that it is computed as
+   * in company, it gets a companion that is thrown away. Absent: never.
+   */
+  readonly loneFrom?: number;
 }
 
 /** The model itself, without any LoRA. */

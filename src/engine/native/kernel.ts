@@ -30,6 +30,8 @@ export interface NativeKernelOptions extends DeviceOptions {
   readonly maxBatchTokens: number;
   /** 0 = as many as the processor runs at once. */
   readonly threads: number;
+  /** Compute a batch as it comes: quicker, and a row then depends on who else is in it. Absent: no. */
+  readonly inCompany?: boolean;
   /** Highest rank of a LoRA adapter; absent: none are taken. */
   readonly maxLoraRank?: number;
 }
@@ -98,6 +100,8 @@ class NativeKernel implements Kernel {
   private readonly context: Pointer;
   private readonly memory: Pointer;
   private readonly pool: AttachedThreads;
+  /** Calls are cut so that a row never depends on others. */
+  private readonly exact: boolean;
   private readonly lengths: Int32Array;
   private readonly buffers: BatchBuffers;
   private readonly physical: number;
@@ -114,6 +118,7 @@ class NativeKernel implements Kernel {
     this.model = model;
     this.context = context;
     this.memory = library.memory(context);
+    this.exact = model.onCpu && options.inCompany !== true;
     this.pool = library.attachThreads(context, threadsOf(options));
     const vocabularySize = library.vocabularySize(vocabulary);
     const endOfTurn: number[] = [];
@@ -128,7 +133,8 @@ class NativeKernel implements Kernel {
       maxBatchTokens: Math.min(options.maxBatchTokens, library.batchSize(context)),
       endOfTurn,
       // A graphics processor computes in ways of its own, which cutting does not make alike: there it would only cost.
-      prefillBlock: model.onCpu && hasBlocks(options) ? BLOCK : 1,
+      prefillBlock: this.exact && hasBlocks(options) ? BLOCK : 1,
+      ...(this.exact && options.maxSequences > 1 ? { loneFrom: COMPANY_FROM } : {}),
     };
     this.physical = physicalBatch(options);
     this.adapters = new Adapters(model, context, options.maxLoraRank ?? 0);
@@ -157,7 +163,7 @@ class NativeKernel implements Kernel {
   private forwardSpans(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
     const whole = { calls: [spans], singles: [] };
     const blocks = this.limits.prefillBlock === BLOCK;
-    const { calls, singles } = this.model.onCpu ? groupForward(spans, blocks, this.physical) : whole;
+    const { calls, singles } = this.exact ? groupForward(spans, blocks, this.physical) : whole;
     for (const call of calls) this.call(batch, call, found, last && singles.length === 0 && call === calls.at(-1));
     if (singles.length > 0) this.callSingles(batch, singles, found, last);
   }

@@ -7,7 +7,7 @@
  * are used, never what they say. Proposers know nothing of sampling.
  * Called by engine.ts before each step.
  */
-import type { Kernel } from "#engine/kernel.ts";
+import type { Kernel, KernelLimits } from "#engine/kernel.ts";
 import type { Sequence } from "#engine/sequence.ts";
 import { DraftModel } from "./draft-model.ts";
 import { LookupProposer } from "./lookup.ts";
@@ -23,6 +23,13 @@ export interface SpeculationOptions {
   readonly lookupMin: number;
   /** No guesses while more sequences than this decode: a full batch has no spare compute. Absent: always. */
   readonly disableAbove?: number;
+  /** Guesses only for a sequence that decodes alone and is so long. Absent: for all. */
+  readonly loneFrom?: number;
+}
+
+/** Where the kernel would compute a second token and throw it away, a guess takes its place: it costs nothing. */
+export function freeGuesses({ loneFrom }: KernelLimits): SpeculationOptions | undefined {
+  return loneFrom === undefined ? undefined : { method: "ngram", tokens: 1, lookupMax: 3, lookupMin: 1, loneFrom };
 }
 
 export const MAX_GUESSES = 32;
@@ -83,7 +90,9 @@ export class Speculation {
   prepare(running: readonly Sequence[]): void {
     for (const sequence of running) sequence.draft = [];
     const decoding = running.filter((sequence) => sequence.decoding && !sequence.paused);
-    if (decoding.length > (this.#options.disableAbove ?? Number.POSITIVE_INFINITY)) return;
+    const { disableAbove = Number.POSITIVE_INFINITY, loneFrom } = this.#options;
+    if (decoding.length > disableAbove) return;
+    if (loneFrom !== undefined && (decoding.length !== 1 || (decoding[0]?.length ?? 0) <= loneFrom)) return;
     const asking = decoding.filter((sequence) => this.#useful(sequence) > 0);
     if (asking.length === 0) return;
     const drafts = this.#proposer.propose(

@@ -148,6 +148,21 @@ describe("speculative decoding", () => {
     assert.ok(engine.gauges.drafts > 0);
   });
 
+  it("guesses for nothing where a lone long sequence would get a companion", () => {
+    const lone = (): Engine => new Engine(new FakeKernel({ loneFrom: 20 }, repetitive(5)), LIMITS, hasher);
+    const plain = run(engineOf(repetitive(5)), [{ temperature: 0, maxTokens: 60 }]);
+    const engine = lone();
+    const guessed = run(engine, [{ temperature: 0, maxTokens: 60 }]);
+    assert.deepEqual(guessed.tokens, plain.tokens);
+    assert.ok(guessed.steps < plain.steps && engine.gauges.drafts > 10 && engine.gauges.drafts <= 45);
+    const two = lone();
+    run(two, [{ temperature: 0 }, { temperature: 0 }]);
+    assert.ok(two.gauges.drafts <= 1, "only the one that is left at the end may guess");
+    const short = lone();
+    run(short, [{ temperature: 0, maxTokens: 10 }]);
+    assert.equal(short.gauges.drafts, 0);
+  });
+
   it("reads a long prompt in turns, and a window that ends early ends only the guesses", () => {
     const prompt = Array.from({ length: 200 }, (_, i) => 3 + (i % 5));
     const plain = run(engineOf(repetitive(5)), [{ temperature: 0, maxTokens: 50 }], prompt);
