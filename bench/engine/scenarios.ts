@@ -26,7 +26,8 @@ function quantile(list: readonly number[], share: number): number {
 }
 
 async function withPool<T>(served: Served, connections: number, work: (pool: Pool) => Promise<T>): Promise<T> {
-  const pool = new Pool(served.url, { connections });
+  // llama-server closes idle connections after a few seconds: none is kept.
+  const pool = new Pool(served.url, { connections, keepAliveTimeout: 1, keepAliveMaxTimeout: 1 });
   try {
     return await work(pool);
   } finally {

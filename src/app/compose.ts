@@ -9,6 +9,7 @@ import type { Environment } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { PoolingInfo } from "#core/pool.ts";
 import { EngineStartError, startEngine } from "#engine/launcher.ts";
+import { MAX_PROMPT_ROWS } from "#engine/limits.ts";
 import type { KernelInit } from "#engine/messages.ts";
 import type { NativeKernelOptions } from "#engine/native/kernel.ts";
 import { PlatformError } from "#engine/native/locate.ts";
@@ -154,12 +155,17 @@ function sizeOf({ settings, source: { facts }, draft }: Parts, pooling: boolean)
     : { ...fit(withDraft(facts, draft?.facts), request), maxNumBatchedTokens };
 }
 
-function nativeOptions({ settings, source }: Parts, sizing: PoolingSizing, replicas: number): NativeKernelOptions {
+function nativeOptions(
+  { settings, source, speculation }: Parts,
+  sizing: PoolingSizing,
+  replicas: number,
+): NativeKernelOptions {
   return {
     modelPath: source.path,
     contextPerSlot: sizing.contextLength,
     maxSequences: sizing.maxNumSeqs,
     maxBatchTokens: sizing.maxNumBatchedTokens,
+    maxRows: sizing.maxNumSeqs * (1 + (speculation?.options.tokens ?? 0)) + MAX_PROMPT_ROWS,
     threads: fitThreads(source.facts, settings.threads, availableParallelism(), replicas),
     device: settings.device,
     ...(settings.batchInvariant ? {} : { inCompany: true }),

@@ -36,6 +36,7 @@ export function checkBatch(
     position++;
     if (batch.outputs[i] !== 0) outputs++;
   }
+  if (outputs > (limits.maxRows ?? count)) refuse(`${outputs} rows are more than a forward gives`);
   return outputs;
 }
 

@@ -10,7 +10,7 @@ import { AdapterUse } from "./adapter-use.ts";
 import { Counts } from "./counts.ts";
 import { Grammars, type Matcher } from "./grammar/matcher.ts";
 import { type Batch, createBatch, type Kernel, KernelError, NO_ADAPTER } from "./kernel.ts";
-import type { EngineLimits, EngineParts } from "./limits.ts";
+import { type EngineLimits, type EngineParts, MAX_PROMPT_ROWS } from "./limits.ts";
 import { carryOut } from "./moves.ts";
 import { Placement } from "./placement.ts";
 import { placementOptions } from "./placement-options.ts";
@@ -27,9 +27,6 @@ import { createSpeculation, freeGuesses, type Speculation } from "./speculation/
 import { Spill } from "./spill/spill.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
 import type { StepRecorder } from "./timeline.ts";
-
-/** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
-const MAX_PROMPT_ROWS = 64;
 
 export type { EngineLimits } from "./limits.ts";
 

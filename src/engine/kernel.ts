@@ -14,6 +14,8 @@ export interface KernelLimits {
   readonly maxSequences: number;
   /** Tokens that one forward can take. */
   readonly maxBatchTokens: number;
+  /** Rows that one forward can give; as many as tokens if absent. Each takes memory for a whole vocabulary. */
+  readonly maxRows?: number;
   readonly endOfTurn: readonly number[];
   /**
    * A slot that brings so many tokens to a forward has each whole run of them computed as a block, in another order of

@@ -7,6 +7,9 @@ import type { SchedulingPolicy } from "./scheduler.ts";
 import type { SpeculationOptions } from "./speculation/proposer.ts";
 import type { SpillOptions } from "./spill/spill.ts";
 
+/** Rows of prompt logprobs in one step: at a vocabulary of 150k each costs about a millisecond. */
+export const MAX_PROMPT_ROWS = 64;
+
 export interface EngineLimits {
   /** Sequences that run at once; the kernel's own bound may be lower. */
   readonly maxNumSeqs: number;

@@ -225,3 +225,18 @@ test("weights in half precision: logprobs to a hundredth", () => {
   solo.close();
   full.close();
 });
+
+test("beside slots that are full to the last cell: what they keep goes, and the numbers stay", () => {
+  const full = (request: number): Submission => {
+    const asked = submission(request, text(768, request), 1);
+    return { ...asked, sampling: { ...asked.sampling, maxTokens: 0 } };
+  };
+  const one = submission(70, text(300, 7), 8);
+  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  const crowded = engineOf({ maxSequences: 2, maxBatchTokens: 2048 });
+  run(crowded, [full(60), full(61)]);
+  assert.deepEqual(run(crowded, [one]), run(solo, [one]));
+  assert.ok(crowded.gauges.generationTokens > 0);
+  solo.close();
+  crowded.close();
+});

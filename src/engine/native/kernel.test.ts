@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { batchOf, kernelContract } from "#engine/kernel.contract.ts";
+import { KernelError } from "#engine/kernel.ts";
 import { writeModel } from "../../../test/fixtures/gguf.ts";
 import { openNativeKernel } from "./kernel.ts";
 import { type Device, locateKernels, PlatformError } from "./locate.ts";
@@ -66,4 +67,27 @@ test("devices without kernels say so, and auto is what is installed", () => {
   refused("cuda", "win32", "x64", /npm install @node-llama-cpp\/win-x64-cuda@3\.22\.1/);
   refused("cpu", "sunos", "x64", /no kernels exist for sunos-x64/);
   assert.equal(locateKernels("cpu").device, "cpu");
+});
+
+test("no more rows than were asked for at start: libllama would end the process", () => {
+  const kernel = openNativeKernel({
+    modelPath: q8,
+    contextPerSlot: 256,
+    maxSequences: 4,
+    maxBatchTokens: 128,
+    maxRows: 10,
+    threads: 1,
+    gpuLayers: 0,
+  });
+  const rows = (count: number) =>
+    batchOf(
+      kernel,
+      Array.from({ length: count }, (_, i) => [0, i, true] as const),
+    );
+  assert.throws(
+    () => kernel.forward(rows(11)),
+    (error) => error instanceof KernelError && error.code === "invalid",
+  );
+  assert.equal(kernel.forward(rows(10)).length, 10);
+  kernel.close();
 });

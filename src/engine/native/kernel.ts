@@ -28,6 +28,8 @@ export interface NativeKernelOptions extends DeviceOptions {
   readonly maxSequences: number;
   /** Tokens a forward may take. */
   readonly maxBatchTokens: number;
+  /** Rows that a forward may give. Absent: as many as tokens. */
+  readonly maxRows?: number;
   /** 0 = as many as the processor runs at once. */
   readonly threads: number;
   /** Compute a batch as it comes: quicker, and a row then depends on who else is in it. Absent: no. */
@@ -64,10 +66,12 @@ function createContext(model: OpenModel, options: NativeKernelOptions): Pointer 
   const threads = threadsOf(options);
   return model.library.createContext(model.handle, {
     ...model.library.contextDefaults(),
-    n_ctx: cellsPerSlot(options) * options.maxSequences,
+    n_ctx: options.contextPerSlot * options.maxSequences,
     n_batch: options.maxBatchTokens,
     n_ubatch: physicalBatch(options),
     n_seq_max: options.maxSequences,
+    // More of them in a call would end the process (output_reserve asserts it); checkBatch refuses them.
+    n_outputs_max: rowsOf(options),
     n_threads: threads,
     n_threads_batch: threads,
     flash_attn_type: FLASH_ATTENTION_AUTO,
@@ -75,13 +79,12 @@ function createContext(model: OpenModel, options: NativeKernelOptions): Pointer 
   });
 }
 
-function threadsOf({ threads }: NativeKernelOptions): number {
-  return threads > 0 ? threads : availableParallelism();
+function rowsOf({ maxRows, maxBatchTokens, maxSequences }: NativeKernelOptions): number {
+  return Math.max(maxSequences, Math.min(maxRows ?? maxBatchTokens, maxBatchTokens));
 }
 
-/** One more than the sequence's own: a neighbour may put a companion token there for the time of a call. */
-function cellsPerSlot({ contextPerSlot, maxSequences }: NativeKernelOptions): number {
-  return maxSequences === 1 ? contextPerSlot : contextPerSlot + 1;
+function threadsOf({ threads }: NativeKernelOptions): number {
+  return threads > 0 ? threads : availableParallelism();
 }
 
 /** Whether a block always finds room beside a token of every other sequence; without that there are no blocks. */
@@ -105,6 +108,8 @@ class NativeKernel implements Kernel {
   private readonly lengths: Int32Array;
   private readonly buffers: BatchBuffers;
   private readonly physical: number;
+  /** Tokens that a slot could hold; llama.cpp rounds up. */
+  private readonly cells: number;
   private readonly adapters: Adapters;
   /** Slots that were copied from or to since the last call: their bytes have not moved yet. */
   private readonly copied = new Set<number>();
@@ -131,12 +136,14 @@ class NativeKernel implements Kernel {
       maxSequences: Math.min(options.maxSequences, library.maxSequences(context)),
       // n_batch is clamped silently to n_ctx.
       maxBatchTokens: Math.min(options.maxBatchTokens, library.batchSize(context)),
+      maxRows: rowsOf(options),
       endOfTurn,
       // A graphics processor computes in ways of its own, which cutting does not make alike: there it would only cost.
       prefillBlock: this.exact && hasBlocks(options) ? BLOCK : 1,
       ...(this.exact && options.maxSequences > 1 ? { loneFrom: COMPANY_FROM } : {}),
     };
     this.physical = physicalBatch(options);
+    this.cells = library.contextPerSequence(context);
     this.adapters = new Adapters(model, context, options.maxLoraRank ?? 0);
     this.lengths = new Int32Array(this.limits.maxSequences);
     this.buffers = new BatchBuffers(this.limits.maxBatchTokens);
@@ -203,7 +210,10 @@ class NativeKernel implements Kernel {
     this.collect(wanted, found, last);
   }
 
-  /** Slots that keep lone long ones company: beside them, not in the call, the shorter the better. */
+  /**
+   * Slots that keep lone long ones company: beside them, not in the call, the shorter the better.
+   * @throws KernelError full: what the slots beside it keep has to go first
+   */
   private companionsOf(slots: readonly number[]): number[] {
     const companions: number[] = [];
     for (const segment of segmentsOf(slots)) {
@@ -212,7 +222,11 @@ class NativeKernel implements Kernel {
       if (companions[companions.length - 1] === slot - 1) continue;
       const beside = [slot - 1, slot + 1].filter((other) => other >= 0 && other < this.limits.maxSequences);
       beside.sort((a, b) => (this.lengths[a] as number) - (this.lengths[b] as number));
-      if (beside.length > 0) companions.push(beside[0] as number);
+      const [companion] = beside;
+      if (companion === undefined) continue;
+      // A slot is full only where a prompt as long as the window was all there was: its owner has nothing to add.
+      if ((this.lengths[companion] as number) >= this.cells) throw new KernelError("full", "no cell for a companion");
+      companions.push(companion);
     }
     return companions;
   }
