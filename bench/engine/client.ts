@@ -37,6 +37,8 @@ export async function complete(pool: Pool, served: Served, wish: Wish): Promise<
     path: "/v1/completions",
     headers: { ...served.headers, "content-type": "application/json" },
     body: JSON.stringify(bodyOf(served, wish)),
+    // llama-server closes idle connections when it likes.
+    reset: true,
     bodyTimeout: 0,
     headersTimeout: 0,
   });
@@ -51,7 +53,8 @@ export async function complete(pool: Pool, served: Served, wish: Wish): Promise<
   const counts = [...text.matchAll(/"completion_tokens":\s*(\d+)/g)].map((match) => Number(match[1]));
   const tokens = counts.at(-1) ?? 0;
   const wanted = wish.maxTokens * (wish.n ?? 1);
-  if (tokens !== wanted && wish.schema === undefined)
+  // llama-server counts each of n choices by itself.
+  if (tokens !== wanted && tokens !== wish.maxTokens && wish.schema === undefined)
     throw new Error(`${served.name} made ${tokens} tokens, not ${wanted}`);
   const gaps = times.slice(1).map((time, i) => time - (times[i] as number));
   return { tokens, first: times[0] ?? Number.NaN, total: performance.now() - start, gaps };
@@ -64,7 +67,9 @@ function bodyOf(served: Served, { prompt, maxTokens, n = 1, cache = false, schem
     model: "m",
     prompt,
     max_tokens: maxTokens,
-    temperature: 0,
+    // Several samples are only asked for where they can differ.
+    temperature: n > 1 ? 1 : 0,
+    seed: 1,
     ignore_eos: schema === undefined,
     stream: true,
     stream_options: { include_usage: true },

@@ -26,8 +26,7 @@ function quantile(list: readonly number[], share: number): number {
 }
 
 async function withPool<T>(served: Served, connections: number, work: (pool: Pool) => Promise<T>): Promise<T> {
-  // llama-server closes idle connections after a few seconds: none is kept.
-  const pool = new Pool(served.url, { connections, keepAliveTimeout: 1, keepAliveMaxTimeout: 1 });
+  const pool = new Pool(served.url, { connections });
   try {
     return await work(pool);
   } finally {

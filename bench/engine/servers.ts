@@ -37,7 +37,8 @@ export async function startCastellan(shape: ServerShape, flags: readonly string[
   const state = join(mkdtempSync(join(tmpdir(), "castellan-bench-")), "state");
   const args = ["serve", shape.model, "--port", port, "--ops-port", opsPort, "--state-dir", state, "--api-key", KEY];
   const sized = ["--max-num-seqs", shape.slots, "--max-model-len", shape.window, "--threads", shape.threads];
-  const main = resolve(import.meta.dirname, "../../src/cli/main.ts");
+  // What users run: the built JavaScript (npm run bench:engine builds it).
+  const main = resolve(import.meta.dirname, "../../dist/cli/main.js");
   const child = spawn(
     process.execPath,
     [main, ...args, ...sized, "--served-model-name", "m", "--log-level", "warn", "--disable-access-log", ...flags].map(
