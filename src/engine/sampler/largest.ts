@@ -35,3 +35,23 @@ export function largest(row: Float32Array, length: number): number | RowProblem 
   if (at < 0) return "empty";
   return best === Infinity ? "infinite" : at;
 }
+
+/** The same among the entries whose bit is set. Mostly few are, under a grammar: then it costs a look at each word. */
+export function largestAmong(row: Float32Array, mask: Uint32Array): number | RowProblem {
+  let best = -Infinity;
+  let at = -1;
+  for (let word = 0; word < mask.length; word++) {
+    // A set bit goes with each round: `bits & -bits` is the lowest.
+    for (let bits = mask[word] as number; bits !== 0; bits &= bits - 1) {
+      const index = word * 32 + (31 - Math.clz32(bits & -bits));
+      if (index >= row.length) break;
+      const value = row[index] as number;
+      if (value <= best) continue;
+      if (Number.isNaN(value)) return "nan";
+      best = value;
+      at = index;
+    }
+  }
+  if (at < 0) return "empty";
+  return best === Infinity ? "infinite" : at;
+}

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, test } from "node:test";
 import fc from "fast-check";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import { Drawer, type Shape } from "./draw.ts";
 import { expNegative } from "./exp.ts";
+import { largest, largestAmong } from "./largest.ts";
 import { philox, uniform } from "./random.ts";
 import { Sampler, SamplingError, SequenceSampler } from "./sampler.ts";
 import { Selector } from "./select.ts";
@@ -274,4 +275,19 @@ describe("Sampler", () => {
       assert.equal(failure(Float32Array.of(1, 2, 3), { temperature, allowedTokenIds: [1], badWords: [[1]] }), "masked");
     }
   });
+});
+
+test("the largest among some is the largest of a row whose others are barred", () => {
+  const value = fc.oneof(fc.integer({ min: -3, max: 3 }), fc.constantFrom(Number.NaN, Infinity, -Infinity));
+  const entries = fc.array(fc.tuple(value, fc.boolean()), { minLength: 1, maxLength: 100 });
+  fc.assert(
+    fc.property(entries, (list) => {
+      const row = Float32Array.from(list, ([logit]) => logit);
+      const mask = new Uint32Array(Math.ceil(list.length / 32) + 1);
+      for (const [at, [, set]] of list.entries())
+        if (set) mask[at >> 5] = ((mask[at >> 5] as number) | (1 << (at & 31))) >>> 0;
+      const barred = Float32Array.from(list, ([logit, set]) => (set ? logit : -Infinity));
+      assert.equal(largestAmong(row, mask), largest(barred, barred.length));
+    }),
+  );
 });

@@ -11,7 +11,7 @@ import { AmbiguityError } from "#engine/grammar/automaton.ts";
 import type { Matcher } from "#engine/grammar/matcher.ts";
 import { Drawer } from "./draw.ts";
 import { Edits } from "./edits.ts";
-import { largest, type RowProblem } from "./largest.ts";
+import { largest, largestAmong, type RowProblem } from "./largest.ts";
 import { LogprobReader } from "./logprobs.ts";
 import { uniform } from "./random.ts";
 import { MAX_ROW_LENGTH } from "./select.ts";
@@ -129,7 +129,10 @@ export class Sampler {
         const token = this.#pick(row, sequence, index, edited);
         if (matcher.allows(token)) return token;
       }
-      bar(row, matcher.mask());
+      const mask = matcher.mask();
+      const greedy = params.temperature < GREEDY_BELOW && sequence.edits.allowed === undefined;
+      if (greedy && mask !== undefined) return chosen(largestAmong(row, mask), true);
+      bar(row, mask);
       return this.#pick(row, sequence, index, true, 1);
     } catch (error) {
       if (error instanceof AmbiguityError) throw new SamplingError("masked", error.message);
@@ -146,8 +149,8 @@ export class Sampler {
     const at = greedy
       ? largest(values, length)
       : this.#drawer.draw(values, length, params, uniform(seed, index, attempt));
-    if (typeof at === "string") throw unusable(at, edited || allowed !== undefined);
-    return allowed === undefined ? at : (allowed[at] as number);
+    const place = chosen(at, edited || allowed !== undefined);
+    return allowed === undefined ? place : (allowed[place] as number);
   }
 
   #gather(row: Float32Array, allowed: Int32Array): Float32Array {
@@ -164,6 +167,12 @@ function bar(row: Float32Array, mask: Uint32Array | undefined): void {
     const end = Math.min(row.length, (word + 1) * 32);
     for (let token = word * 32; token < end; token++) if (((bits >>> (token & 31)) & 1) === 0) row[token] = -Infinity;
   }
+}
+
+/** @param edited as unusable's. @throws SamplingError */
+function chosen(at: number | RowProblem, edited: boolean): number {
+  if (typeof at === "string") throw unusable(at, edited);
+  return at;
 }
 
 /** @param edited whether the request's own parameters may have barred tokens */
