@@ -4,7 +4,6 @@
 import { readFileSync, statSync } from "node:fs";
 import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
-import { EVERY_SCOPE } from "#policy/authorize.ts";
 import { createIdentify, type Identify } from "#policy/identify.ts";
 import { KeySet, type KnownKey, keyDigest, mintKey, operatorKey, type Pepper } from "#policy/keys.ts";
 import { ensureKey } from "#policy/mint.ts";
@@ -45,7 +44,7 @@ export function existingKeys(settings: Settings, state: StateDirectory): Keys | 
 
 function operator(pepper: Pepper, key: Secret, index: number): KnownKey {
   try {
-    return operatorKey(pepper, key, index, EVERY_SCOPE);
+    return operatorKey(pepper, key, index, "admin");
   } catch (error) {
     throw new StartupError(error instanceof Error ? error.message : "an API key cannot be used");
   }
@@ -63,12 +62,13 @@ function keysOf(pepper: Pepper, keys: readonly KnownKey[], source: Keys["source"
   const lasting = createIdentify(new KeySet(pepper, keys));
   let current = lasting;
   return {
-    identify: (headers, dialect) => current(headers, dialect),
+    identify: (headers, dialect, peer) => current(headers, dialect, peer),
     minted,
     source,
     temporary: () => {
       const key = mintKey();
-      const known = { id: "key_self", digest: keyDigest(pepper, key.expose()), tenant: "default", scopes: EVERY_SCOPE };
+      const digest = keyDigest(pepper, key.expose());
+      const known = { id: "key_self", digest, tenant: "default", role: "user" as const };
       current = createIdentify(new KeySet(pepper, [...keys, known]));
       return {
         key,

@@ -8,13 +8,14 @@ import { headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { type KeySet, MAX_KEY_LENGTH } from "./keys.ts";
+import type { Peer } from "./peer.ts";
 
 /**
  * @param rawHeaders name and value in turn, as they came
  * @param dialect name of the route's dialect: `x-api-key` counts on "anthropic" routes only
  * @throws Fault unauthenticated
  */
-export type Identify = (rawHeaders: readonly string[], dialect: string) => Principal;
+export type Identify = (rawHeaders: readonly string[], dialect: string, peer: Peer) => Principal | Promise<Principal>;
 
 // RFC 9110, 11.6.2 would allow several spaces; RFC 6750 clients send one.
 const BEARER = /^bearer ([\x21-\x7e]+)$/i;
