@@ -7,10 +7,9 @@
 import { createLog, type Log } from "#base/log.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
-import { Fault } from "#core/fault.ts";
 import type { Address } from "#http/listener.ts";
 import { plainGate } from "#policy/gate.ts";
-import type { Identify } from "#policy/identify.ts";
+import { identifyBy } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import { announce } from "./announce.ts";
 import { compose, type Server } from "./compose.ts";
@@ -34,10 +33,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const state = stated(() => openStateDirectory(stateDir));
   let keys = stated(() => existingKeys(settings, state));
   // Until there is a key nobody has one.
-  const identify: Identify = (headers, dialect, peer) => {
-    if (keys === undefined) throw new Fault("unauthenticated", "Unauthorized");
-    return keys.identify(headers, dialect, peer);
-  };
+  const identify = identifyBy({ keys: (key) => keys?.find(key) });
   const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
