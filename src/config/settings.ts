@@ -4,6 +4,7 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
+import { AUDIT_SETTINGS } from "./audit-settings.ts";
 import {
   bytes,
   choice,
@@ -77,6 +78,8 @@ export const SETTINGS = {
     doc: "Where the server keeps its state (mode 0700).",
     fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
   }),
+
+  ...AUDIT_SETTINGS,
 
   servedModelName: list("name", {
     section: MODEL,

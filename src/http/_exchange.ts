@@ -27,6 +27,8 @@ export class Exchange {
   bytesOut = 0;
   /** The answer is a stream of events, so that a failure can still be told behind its head. */
   streaming = false;
+  /** Sees what is said, where the operator wants it kept. */
+  tap: ((part: "request" | "answer", piece: string | Uint8Array) => void) | undefined;
   /** The connection ends with this answer. */
   last = false;
   readonly #controller = new AbortController();
@@ -133,6 +135,7 @@ export class Exchange {
   /** @returns whether the client keeps up */
   write(chunk: string | Uint8Array): boolean {
     this.bytesOut += Buffer.byteLength(chunk);
+    this.tap?.("answer", chunk);
     return this.res.write(chunk);
   }
 
@@ -140,7 +143,10 @@ export class Exchange {
   end(chunk: Uint8Array = EMPTY): void {
     this.bytesOut += chunk.length;
     if (chunk.length === 0) this.res.end();
-    else this.res.end(chunk);
+    else {
+      this.tap?.("answer", chunk);
+      this.res.end(chunk);
+    }
   }
 }
 

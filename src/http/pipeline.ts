@@ -77,7 +77,8 @@ interface Walk<S> {
   principal: Principal | undefined;
   /** Opened once it is known who calls, or that nobody does. */
   admission: Admission | undefined;
-  recorded: boolean;
+  /** The call's record on its way to the disk; asked for once. */
+  record: Promise<void> | undefined;
   fault: Fault | undefined;
   admitted: boolean;
 }
@@ -99,7 +100,7 @@ export async function walk<S>(
     peer: peerOf(req.socket),
     principal: undefined,
     admission: undefined,
-    recorded: false,
+    record: undefined,
     fault: undefined,
     admitted: false,
   };
@@ -173,20 +174,21 @@ function openBooks<S>({ gate }: Corridor<S>, step: Walk<S>): Admission {
     principal,
     peer,
   });
+  exchange.tap = step.admission.content;
   return step.admission;
 }
 
 /**
- * What precedes an answer's first byte: the call's record.
+ * What precedes an answer's first byte: the call's record. A call that was aborted while its record was on the way
+ * waits for it all the same, so that no answer overtakes it.
  * @returns headers that the answer has besides its own
+ * @throws Fault policy_unavailable, each time it is asked
  */
 async function before<S>(step: Walk<S>, status: number): Promise<Readonly<Record<string, string>>> {
-  const { admission, recorded, fault } = step;
+  const { admission, fault } = step;
   if (admission === undefined) return {};
-  if (!recorded) {
-    step.recorded = true;
-    await admission.record({ status, fault: fault?.kind });
-  }
+  step.record ??= Promise.resolve(admission.record({ status, fault: fault?.kind }));
+  await step.record;
   return admission.headers();
 }
 
@@ -215,7 +217,9 @@ async function take<S>(exchange: Exchange, route: AnyRoute<S>, schema: BodySchem
   checkMediaType(req.rawHeaders);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
   const limit = Math.min(route.limits.bodyBytes ?? 0, options.maxBodyBytes);
-  return decodeBody(schema, await readBody(exchange, limit));
+  const bytes = await readBody(exchange, limit);
+  exchange.tap?.("request", bytes);
+  return decodeBody(schema, bytes);
 }
 
 async function handle<S>(
@@ -283,11 +287,22 @@ function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-async function writeFault<S>(corridor: Corridor<S>, step: Walk<S>, fault: Fault): Promise<void> {
+/** A failure that cannot be recorded is not told: that it cannot is what the client hears. */
+async function recorded<S>(step: Walk<S>, fault: Fault): Promise<[Fault, Readonly<Record<string, string>>]> {
+  try {
+    return [fault, await before(step, step.dialect.fault(fault, step.exchange.requestId).status)];
+  } catch (error) {
+    if (!(error instanceof Fault) || error.kind !== "policy_unavailable") throw error;
+    step.fault = error;
+    return [error, {}];
+  }
+}
+
+async function writeFault<S>(corridor: Corridor<S>, step: Walk<S>, cause: Fault): Promise<void> {
   const { exchange, dialect, matched } = step;
-  const { status, body }: FaultReply = dialect.fault(fault, exchange.requestId);
   openBooks(corridor, step);
-  const own = await before(step, status);
+  const [fault, own] = await recorded(step, cause);
+  const { status, body }: FaultReply = dialect.fault(fault, exchange.requestId);
   const headers: Record<string, string> = { ...own, "content-type": "application/json" };
   if (fault.kind === "unauthenticated") headers["www-authenticate"] = "Bearer";
   if (matched.kind === "other-method" && fault.kind === "method_not_allowed") headers.allow = matched.allow;

@@ -47,6 +47,11 @@ export interface Admission {
    * @throws Fault when it cannot be written and the operator wants no answer without it
    */
   record(outcome: Outcome): void | Promise<void>;
+  /**
+   * Present: somebody wants to see what is said. Called with the body as it was read, and with the answer's pieces as
+   * they are sent.
+   */
+  readonly content?: (part: "request" | "answer", piece: string | Uint8Array) => void;
   /** The call is over and gives its place back; reservations are settled by who made them, perhaps a moment later. Never throws. */
   close(outcome: Outcome): void;
 }

@@ -46,11 +46,11 @@ export interface StateDirectory {
   create(name: string, content: Uint8Array): boolean;
 }
 
-/** Makes the directory (mode 0700, parents too) where it is missing. @throws StateError */
-export function openStateDirectory(path: string): StateDirectory {
+/** Makes the directory (mode 0700, parents too) where it is missing. @param what for messages. @throws StateError */
+export function openStateDirectory(path: string, what = "state directory"): StateDirectory {
   const directory = resolve(path);
-  makeMissing(directory);
-  checkDirectory(directory);
+  makeMissing(directory, what);
+  checkDirectory(directory, what);
   return {
     path: directory,
     read: (name) => readPrivate(join(directory, checked(name))),
@@ -76,22 +76,22 @@ function checked(name: string): string {
   return name;
 }
 
-function makeMissing(directory: string): void {
+function makeMissing(directory: string, what: string): void {
   try {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
   } catch (error) {
-    throw new StateError(`the state directory ${directory} cannot be made: ${reason(error)}`);
+    throw new StateError(`the ${what} ${directory} cannot be made: ${reason(error)}`);
   }
 }
 
-function checkDirectory(directory: string): void {
+function checkDirectory(directory: string, what: string): void {
   const stats = lstatSync(directory);
   if (!stats.isDirectory())
-    throw new StateError(`the state directory ${directory} is not a directory (a symbolic link is not taken)`);
-  if (!ours(stats)) throw new StateError(`the state directory ${directory} belongs to another user`);
+    throw new StateError(`the ${what} ${directory} is not a directory (a symbolic link is not taken)`);
+  if (!ours(stats)) throw new StateError(`the ${what} ${directory} belongs to another user`);
   if (hasMode(stats, OTHERS_WRITE)) {
     throw new StateError(
-      `the state directory ${directory} is writable by others: run chmod 700 on it, after a look at what is in it`,
+      `the ${what} ${directory} is writable by others: run chmod 700 on it, after a look at what is in it`,
     );
   }
 }

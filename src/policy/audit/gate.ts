@@ -1,0 +1,212 @@
+/**
+ * A gate that records: around another one, whose decisions it writes down.
+ *
+ * Invariants: a call that is kept has its record on the disk before the first byte of its answer, also when it is
+ * refused, and has one also when its client went away before; what was not known by then follows as an `end` record,
+ * for which nobody waits. Nothing that a client wrote is kept unless the operator asked for content.
+ *
+ * Kept: every call of a route declared with audit "metadata", everything that matched no route, and of routes with
+ * audit "none" what was refused (a Fault, whoever called). Probes, model lists, metrics and token counts that went
+ * well are not: they are many, and say nothing that the metrics do not.
+ */
+import type { Usage } from "#core/calls.ts";
+import { Fault, type FaultKind } from "#core/fault.ts";
+import { type Meter, NO_USAGE, type Reservation, type Work } from "#core/metering.ts";
+import type { Admission, Gate, Outcome, PolicyCall } from "#policy/gate.ts";
+import { AnonymousCalls } from "./_anonymous.ts";
+import { Content } from "./_content.ts";
+import { AuditFailure, type AuditLog } from "./log.ts";
+
+export interface AuditGateOptions {
+  /** When a record cannot be written: the call is refused with 503, or goes on and is counted. */
+  readonly onFailure: "refuse" | "allow";
+  /** Present: requests and answers are kept, as far as they are short; the function takes secrets out of them. */
+  readonly content?: (text: string) => string;
+}
+
+export interface AuditedGate extends Gate {
+  /** Writes what was only counted so far. */
+  close(): void;
+}
+
+/** Faults by which policy turned a call away. What failed otherwise had been let in. */
+const DENIALS: ReadonlySet<FaultKind> = new Set<FaultKind>([
+  "unauthenticated",
+  "forbidden",
+  "route_not_found",
+  "method_not_allowed",
+  "rate_limited",
+]);
+
+export function auditedGate(gate: Gate, log: AuditLog, options: AuditGateOptions): AuditedGate {
+  const anonymous = new AnonymousCalls((counted) => void log.append("anonymous", counted).catch(counts));
+  return {
+    identify: gate.identify,
+    open: (call) => new AuditedCall(gate.open(call), call, { log, options, anonymous }),
+    close: () => anonymous.close(),
+  };
+}
+
+/** The log has counted the failure. */
+function counts(error: unknown): void {
+  if (!(error instanceof AuditFailure)) throw error;
+}
+
+interface Desk {
+  readonly log: AuditLog;
+  readonly options: AuditGateOptions;
+  readonly anonymous: AnonymousCalls;
+}
+
+class AuditedCall implements Admission {
+  readonly meter: Meter;
+  readonly content?: NonNullable<Admission["content"]>;
+  readonly #inner: Admission;
+  readonly #call: PolicyCall;
+  readonly #desk: Desk;
+  readonly #content: Content | undefined;
+  #model: string | undefined;
+  #usage: Usage = NO_USAGE;
+  #reservations = 0;
+  #recorded: { readonly outcome: Outcome; readonly usage: Usage; readonly seq: Promise<number | undefined> } | undefined;
+  #asked = false;
+  #closed: Outcome | undefined;
+
+  constructor(inner: Admission, call: PolicyCall, desk: Desk) {
+    this.#inner = inner;
+    this.#call = call;
+    this.#desk = desk;
+    this.meter = { reserve: (work) => this.#reserve(work) };
+    const { content } = desk.options;
+    this.#content = content === undefined ? undefined : new Content(content);
+    if (this.#content !== undefined) {
+      const kept = this.#content;
+      this.content = (part, piece) => {
+        kept.add(part, piece);
+        inner.content?.(part, piece);
+      };
+    }
+  }
+
+  admit(): void | Promise<void> {
+    return this.#inner.admit();
+  }
+
+  headers(): Readonly<Record<string, string>> {
+    return this.#inner.headers();
+  }
+
+  async record(outcome: Outcome): Promise<void> {
+    await this.#inner.record(outcome);
+    const seq = this.#write(outcome);
+    if (seq === undefined) return;
+    try {
+      await seq;
+    } catch (error) {
+      if (!(error instanceof AuditFailure)) throw error;
+      if (this.#desk.options.onFailure === "allow") return this.#desk.log.passedUnrecorded();
+      throw new Fault("policy_unavailable", "The call cannot be recorded, and none is answered without.", {
+        detail: error.message,
+        retryAfterMs: 1000,
+        cause: error,
+      });
+    }
+  }
+
+  close(outcome: Outcome): void {
+    this.#inner.close(outcome);
+    this.#closed = outcome;
+    // Nothing was sent, so nothing waited for a record.
+    if (!this.#asked) this.#write(outcome)?.catch(counts);
+    this.#end();
+  }
+
+  /** @returns the record on its way; undefined: none is kept of this call */
+  #write(outcome: Outcome): Promise<number> | undefined {
+    this.#asked = true;
+    const { audit, principal } = this.#call;
+    if (audit === "none" && outcome.fault === undefined) return undefined;
+    const { anonymous, log } = this.#desk;
+    if (principal === undefined && !anonymous.admits(this.#call, outcome.fault)) return undefined;
+    const seq = log.append("call", this.#fields(outcome));
+    this.#recorded = { outcome, usage: this.#usage, seq: seq.catch(() => undefined) };
+    return seq;
+  }
+
+  #fields({ status, fault }: Outcome): object {
+    const { requestId, principal, scope, plane, method, route, peer } = this.#call;
+    return {
+      request: requestId,
+      principal:
+        principal === undefined ? null : { id: principal.id, kind: principal.kind, tenant: principal.tenant },
+      scope: scope ?? null,
+      plane,
+      method,
+      route: route ?? null,
+      peer: peer.address ?? "unix",
+      ...(peer.certificate === undefined ? {} : { certificate: peer.certificate.fingerprint }),
+      status,
+      fault: fault ?? null,
+      decision: fault !== undefined && DENIALS.has(fault) ? "deny" : "allow",
+      ...this.#work(),
+      ...this.#content?.take("request"),
+    };
+  }
+
+  #work(): object {
+    if (this.#model === undefined) return {};
+    const { promptTokens, cachedTokens, completionTokens } = this.#usage;
+    return { model: this.#model, usage: { prompt: promptTokens, cached: cachedTokens, completion: completionTokens } };
+  }
+
+  /** Once the call is over and all that it had reserved is settled, whichever is later. */
+  #end(): void {
+    const { log } = this.#desk;
+    const recorded = this.#recorded;
+    const outcome = this.#closed;
+    if (recorded === undefined || outcome === undefined || this.#reservations > 0) return;
+    this.#recorded = undefined;
+    const { status, fault } = recorded.outcome;
+    const answer = this.#content?.take("answer");
+    const known = this.#usage === recorded.usage && status === outcome.status && fault === outcome.fault;
+    if (known && answer === undefined) return;
+    const milliseconds = Date.now() - this.#call.at;
+    void recorded.seq.then((seq) => {
+      if (seq === undefined) return undefined;
+      const { requestId } = this.#call;
+      const fields = { request: requestId, call: seq, status: outcome.status, fault: outcome.fault ?? null };
+      return log.append("end", { ...fields, milliseconds, ...this.#work(), ...answer }).then(() => {}, counts);
+    });
+  }
+
+  #reserve(work: Work): Reservation | Promise<Reservation> {
+    this.#model = work.model;
+    const reserved = this.#inner.meter.reserve(work);
+    return reserved instanceof Promise ? reserved.then((got) => this.#watch(got)) : this.#watch(reserved);
+  }
+
+  #watch(reservation: Reservation): Reservation {
+    this.#reservations++;
+    let open = true;
+    return {
+      settle: (used) => {
+        if (open) {
+          open = false;
+          this.#reservations--;
+          this.#usage = sum(this.#usage, used);
+          this.#end();
+        }
+        return reservation.settle(used);
+      },
+    };
+  }
+}
+
+function sum(a: Usage, b: Usage): Usage {
+  return {
+    promptTokens: a.promptTokens + b.promptTokens,
+    completionTokens: a.completionTokens + b.completionTokens,
+    cachedTokens: a.cachedTokens + b.cachedTokens,
+    reasoningTokens: a.reasoningTokens + b.reasoningTokens,
+  };
+}
