@@ -7,6 +7,7 @@ import { Fault } from "#core/fault.ts";
 import type { Grant, Scope } from "#core/principal.ts";
 import { authorize, EVERY_SCOPE } from "#policy/authorize.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
+import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { modelTemplate } from "#prompt/template.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
 import { type AdapterLoader, Adapters } from "./adapters.ts";
@@ -59,6 +60,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     badWordTokens: 1024,
     makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
+    grammars: new GrammarCompiler(),
     shareOf: (tenant) => ({ key: tenant, weight: 1 }),
   };
   const loaded = new Set<number>();
