@@ -7,9 +7,9 @@
 import { createLog, type Log } from "#base/log.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
-import { Fault } from "#core/fault.ts";
 import type { Address } from "#http/listener.ts";
-import type { Identify } from "#policy/identify.ts";
+import { plainGate } from "#policy/gate.ts";
+import { identifyBy } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import { announce } from "./announce.ts";
 import { compose, type Server } from "./compose.ts";
@@ -33,15 +33,12 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const state = stated(() => openStateDirectory(stateDir));
   let keys = stated(() => existingKeys(settings, state));
   // Until there is a key nobody has one.
-  const identify: Identify = (headers, dialect) => {
-    if (keys === undefined) throw new Fault("unauthenticated", "Unauthorized");
-    return keys.identify(headers, dialect);
-  };
+  const identify = identifyBy({ keys: (key) => keys?.find(key) });
   const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
     speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, identify, log });
+  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), log });
   const ended = endOnSignals(server, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
   keys ??= stated(() => mintedKeys(state));

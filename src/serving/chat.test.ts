@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import type { CallEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
-import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { decodeChat } from "#wire/openai/chat-decode.ts";
 import { ChatBody } from "#wire/openai/chat-schema.ts";
 import { collect, type Fixture, fixture, grant, IM_END, says, summary } from "./_fixture.ts";
