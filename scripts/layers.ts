@@ -37,7 +37,11 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
   { module: /^(pg|node:sqlite)$/, may: /^policy\/store\//, why: "databases belong to the store" },
   { module: /^kysely$/, may: /^policy\//, why: "only policy keeps anything" },
   { module: /^ioredis$/, may: /^policy\/limits\//, why: "shared limits are the one use of Redis" },
-  { module: /^node:worker_threads$/, may: /^policy\/store\/sqlite/, why: "SQLite alone has a thread" },
+  {
+    module: /^node:worker_threads$/,
+    may: /^(policy\/store\/sqlite|prompt\/grammar\/compile)/,
+    why: "SQLite and the compiler of grammars alone have threads",
+  },
   { module: /^fastify$/, may: /^http\//, why: "only http knows its framework" },
 ];
 
