@@ -78,6 +78,12 @@ export const SETTINGS = {
     doc: "Where the server keeps its state (mode 0700).",
     fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
   }),
+  databaseUrl: string(undefined, "url", {
+    section: KEYS,
+    doc: "PostgreSQL that several servers share: postgres://user@host/database; the password may stand in ~/.pgpass.",
+    fallbackDoc: "the SQLite file policy.db in the state directory",
+    secret: true,
+  }),
 
   ...AUDIT_SETTINGS,
 

@@ -19,10 +19,10 @@ import { type ChainMaker, extendChain } from "./prefix/chain.ts";
 import type { BlockHasher } from "./prefix/hash.ts";
 import { accountOf, type EngineGauges, emptyReport, type FailureReport, type StepReport } from "./report.ts";
 import { problemOf, Requests, type Submission } from "./requests.ts";
-import { Sampler, SamplingError } from "./sampler/sampler.ts";
+import { Sampler } from "./sampler/sampler.ts";
 import { type Plan, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
-import { type Ending, endingOf, type StopRules, settlePrompt, settleToken } from "./settle.ts";
+import { type Ending, endingOf, rowFailure, type StopRules, settlePrompt, settleToken } from "./settle.ts";
 import { createSpeculation, freeGuesses, type Speculation } from "./speculation/proposer.ts";
 import { Spill } from "./spill/spill.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
@@ -287,9 +287,7 @@ export class Engine {
       try {
         this.#settleRow(sequence, position, rows[at] as Float32Array);
       } catch (error) {
-        if (!(error instanceof SamplingError)) throw error;
-        const kind = error.code === "masked" ? "invalid_request" : "engine_failed";
-        this.#fail({ request: sequence.request, kind, message: error.message });
+        this.#fail({ request: sequence.request, ...rowFailure(error) });
       }
     });
   }

@@ -7,9 +7,11 @@
 import type { FinishReason } from "#core/generate.ts";
 import type { Constraint } from "#core/grammar.ts";
 import type { RepetitionRule } from "#core/sampling.ts";
+import { AmbiguityError } from "./grammar/automaton.ts";
 import type { Matcher } from "./grammar/matcher.ts";
+import type { FailureReport } from "./report.ts";
 import { randomSeed } from "./sampler/random.ts";
-import { type Sampled, type Sampler, SequenceSampler } from "./sampler/sampler.ts";
+import { type Sampled, type Sampler, SamplingError, SequenceSampler } from "./sampler/sampler.ts";
 import type { Sequence } from "./sequence.ts";
 
 export interface Ending {
@@ -23,13 +25,23 @@ export interface StopRules {
   readonly contextLength: number;
 }
 
+/**
+ * What a row that cannot be used, or a grammar that cannot be followed, means for its request, and for it alone
+ * (Wall: T26). @throws the error itself when it is neither
+ */
+export function rowFailure(error: unknown): Pick<FailureReport, "kind" | "message"> {
+  if (error instanceof AmbiguityError) return { kind: "invalid_request", message: error.message };
+  if (!(error instanceof SamplingError)) throw error;
+  return { kind: error.code === "masked" ? "invalid_request" : "engine_failed", message: error.message };
+}
+
 /** Reads the logprob of the prompt token after `position`. @throws SamplingError */
 export function settlePrompt(sampler: Sampler, sequence: Sequence, position: number, row: Float32Array): void {
   const token = sequence.tokenAt(position + 1);
   sequence.promptLogprobs?.push(sampler.readPrompt(row, token, sequence.sampling.promptLogprobs ?? 0));
 }
 
-/** Draws the next token and appends it. @throws SamplingError */
+/** Draws the next token and appends it. @throws SamplingError | AmbiguityError */
 export function settleToken(
   sampler: Sampler,
   sequence: Sequence,
@@ -49,7 +61,7 @@ export function settleToken(
   return sampled;
 }
 
-/** Whether the sequence ends with the token it just got. */
+/** Whether the sequence ends with the token it just got. @throws AmbiguityError */
 export function endingOf(sequence: Sequence, rules: StopRules): Ending | undefined {
   const { sampling, output } = sequence;
   const last = output[output.length - 1] as number;
