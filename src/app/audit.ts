@@ -61,7 +61,8 @@ export function openAudit(settings: Settings, state: StateDirectory, redact: Red
     started: async (facts, findings) => {
       try {
         await audit.event("server.start", SERVER, undefined, { version: version(), pid: process.pid, ...facts });
-        for (const finding of findings) await audit.event("config.finding", SERVER, undefined, { finding: redact(finding) });
+        for (const finding of findings)
+          await audit.event("config.finding", SERVER, undefined, { finding: redact(finding) });
       } catch (error) {
         if (!(error instanceof AuditFailure)) throw error;
         if (refuses) throw new StartupError(`${error.message}: ${auditDirectory(state.path, settings.auditDir)}`);

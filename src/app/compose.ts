@@ -5,6 +5,7 @@ import { availableParallelism, freemem } from "node:os";
 import { resolve } from "node:path";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
+import type { Redact } from "#base/redact.ts";
 import type { Environment } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { PoolingInfo } from "#core/pool.ts";
@@ -29,6 +30,7 @@ import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
 import { outputMaker } from "#serving/output.ts";
 import { openai } from "#wire/openai/dialect.ts";
+import type { Audit } from "./audit.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, checkWeights, type ModelSource } from "./model-source.ts";
@@ -59,6 +61,9 @@ export interface Parts {
   /** The smaller model of speculative decoding, if it is done by one. */
   readonly draft: ModelSource | undefined;
   readonly gate: Gate;
+  /** Whether calls can be recorded, and its metrics. */
+  readonly audit: Pick<Audit, "healthy" | "register">;
+  readonly redact: Redact;
   readonly log: Log;
 }
 
@@ -101,6 +106,7 @@ export async function compose(parts: Parts): Promise<Server> {
       prefix_caching_hash_algo: settings.prefixCachingHashAlgo,
     },
   });
+  parts.audit.register(registry);
   // The engine first: what a hostile file does to libllama it does there, and this process only reads what was read.
   const engine = await launch(parts, sizing, pooling, metrics, names[0]);
   const tokenizer = await openModelTokenizer(source, sizing).catch(async (error) => {
@@ -114,7 +120,7 @@ export async function compose(parts: Parts): Promise<Server> {
     engine,
     served,
     metrics,
-    accepting: () => accepting,
+    accepting: () => accepting && parts.audit.healthy(),
     print: async () => (await printMetrics(registry)).body,
     observe: registerHttpMetrics(registry),
   }).catch(async (error) => {
@@ -309,7 +315,7 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, gate, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, gate, redact, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
@@ -343,6 +349,7 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
     options: {
       maxBodyBytes: settings.maxBodyBytes,
       maxTimeoutMs: settings.requestTimeout * 1000,
+      redact,
       requestIdHeader: settings.enableRequestIdHeaders,
       stallTimeoutMs: settings.streamStallTimeout * 1000,
       sseKeepAliveMs: settings.sseKeepAliveInterval * 1000,

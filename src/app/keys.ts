@@ -29,7 +29,7 @@ const MAX_KEY_FILE_BYTES = 1 << 20;
  * @throws StateError | StartupError
  */
 export function existingKeys(settings: Settings, state: StateDirectory): Keys | undefined {
-  const given = [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key) => new Secret(key));
+  const given = givenKeys(settings);
   if (given.length > 0) {
     const pepper = statePepper(state);
     return keysOf(
@@ -40,6 +40,11 @@ export function existingKeys(settings: Settings, state: StateDirectory): Keys | 
     );
   }
   return state.read("keys.json") === undefined ? undefined : mintedKeys(state);
+}
+
+/** The operator's own. @throws StartupError the file cannot be read */
+export function givenKeys(settings: Pick<Settings, "apiKey" | "apiKeyFile">): Secret[] {
+  return [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key) => new Secret(key));
 }
 
 function operator(pepper: Pepper, key: Secret, index: number): KnownKey {

@@ -1,10 +1,11 @@
 /**
  * `castellan serve`: from settings to a running server and back to nothing.
  *
- * Order of start: state and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
- * answers finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
+ * Order of start: state, audit log and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
+ * answers finish within --shutdown-timeout, listeners close, the engine ends, the audit log and the store close. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
+import { createRedact } from "#base/redact.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
@@ -13,11 +14,14 @@ import { identifyBy } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
+import { type Audit, openAudit } from "./audit.ts";
 import { compose, type Server } from "./compose.ts";
 import { firstAnswer } from "./first-answer.ts";
+import { hardenProcess } from "./hardening.ts";
 import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
 import { findModel, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
+import { givenSecrets } from "./secrets.ts";
 import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 import { openPolicyStore } from "./store.ts";
@@ -30,9 +34,12 @@ export interface ServeOutput extends SourceEvents {
 /** @returns the exit code, once the server has ended. @throws StartupError */
 export async function serve(resolved: Resolved, env: Environment, output: ServeOutput): Promise<number> {
   const { settings } = resolved;
-  const log = createLog(settings.logLevel);
+  hardenProcess(resolved);
+  const redact = createRedact(givenSecrets(settings));
+  const log = createLog(settings.logLevel, redact);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = stated(() => openStateDirectory(stateDir));
+  const audit = stated(() => openAudit(settings, state, redact, log));
   const store = await openPolicyStore(settings, state, log);
   let keys = stated(() => existingKeys(settings, state));
   // Until there is a key nobody has one.
@@ -41,11 +48,14 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
     speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), log });
-  const ended = endOnSignals(server, store, settings, log);
-  const [publicAddress, opsAddress] = await listen(server, settings);
-  keys ??= stated(() => mintedKeys(state));
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
+  const gate = audit.around(plainGate(identify));
+  const server = await compose({ settings, env, source, draft, speculation, gate, audit, redact, log });
+  const parts = { server, store, audit };
+  const ended = endOnSignals(parts, settings, log);
+  await audit.started({ model: server.names[0] ?? null }, warnings).catch((error) => abandon(parts, error));
+  const [publicAddress, opsAddress] = await listen(parts, settings);
+  keys ??= stated(() => mintedKeys(state));
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -74,7 +84,27 @@ function stated<T>(load: () => T): T {
   }
 }
 
-async function listen(server: Server, settings: Settings): Promise<[Address, Address]> {
+/** What has to be closed, in this order. */
+interface Running {
+  readonly server: Server;
+  readonly audit: Audit;
+  readonly store: Store;
+}
+
+/** A start that cannot go on. */
+async function abandon(parts: Running, error: unknown): Promise<never> {
+  await close(parts, 0, "the start failed");
+  throw error;
+}
+
+async function close({ server, audit, store }: Running, graceMs: number, reason: string): Promise<void> {
+  await server.http.close(graceMs);
+  await server.closeModel();
+  await audit.stopped({ reason });
+  await store.close();
+}
+
+async function listen(parts: Running, settings: Settings): Promise<[Address, Address]> {
   const doors = [
     ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
     [
@@ -85,12 +115,10 @@ async function listen(server: Server, settings: Settings): Promise<[Address, Add
   const opened: Address[] = [];
   for (const [plane, address] of doors) {
     try {
-      opened.push(await server.http.listen(plane, address));
+      opened.push(await parts.server.http.listen(plane, address));
     } catch (error) {
-      await server.http.close(0);
-      await server.closeModel();
       const shown = "path" in address ? address.path : `${address.host}:${address.port}`;
-      throw new StartupError(`the ${plane} listener cannot have ${shown}: ${reason(error)}`);
+      return abandon(parts, new StartupError(`the ${plane} listener cannot have ${shown}: ${reason(error)}`));
     }
   }
   return opened as [Address, Address];
@@ -127,7 +155,7 @@ async function askFirst(server: Server, keys: Keys, address: Address): Promise<s
 }
 
 /** @returns resolves with the exit code */
-function endOnSignals(server: Server, store: Store, settings: Settings, log: Log): Promise<number> {
+function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<number> {
   return new Promise((done) => {
     let signals = 0;
     const onSignal = (signal: NodeJS.Signals): void => {
@@ -137,7 +165,8 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, store, settings).then(
+      parts.server.stopAccepting();
+      close(parts, settings.shutdownTimeout * 1000, signal).then(
         () => done(0),
         () => done(1),
       );
@@ -145,11 +174,4 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
     process.on("SIGTERM", onSignal);
     process.on("SIGINT", onSignal);
   });
-}
-
-async function drain(server: Server, store: Store, settings: Settings): Promise<void> {
-  server.stopAccepting();
-  await server.http.close(settings.shutdownTimeout * 1000);
-  await server.closeModel();
-  await store.close();
 }

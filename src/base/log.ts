@@ -11,10 +11,13 @@ export type Log = (level: LogLevel, message: string, fields?: LogFields) => void
 
 export const silentLog: Log = () => {};
 
-/** One JSON line a record on stderr, so that stdout stays for what the user asked for. */
-export function createLog(level: LogLevel | "silent"): Log {
+/**
+ * One JSON line a record on stderr, so that stdout stays for what the user asked for.
+ * @param redact the second line of defence: what it finds was not to be logged in the first place
+ */
+export function createLog(level: LogLevel | "silent", redact: (text: string) => string = (text) => text): Log {
   const logger = pino(
-    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, hooks: { streamWrite: redact } },
     pino.destination({ fd: 2, sync: true }),
   );
   return (recordLevel, message, fields = {}) => logger[recordLevel](fields, message);

@@ -48,6 +48,48 @@ program
   .addHelpText("after", "\nThe key comes from CASTELLAN_API_KEY (or VLLM_API_KEY).")
   .action(async (options) => finish(await (await import("./bench.ts")).runBench(options)));
 
+const audit = program.command("audit").summary("the record of who did what: verify it, look at it");
+const STATE_DIR = ["--state-dir <path>", "the server's state directory; as for serve without it"] as const;
+
+audit
+  .command("verify")
+  .summary("say whether the log is the one that was written, and where not")
+  .argument("[dir]", "the log's folder; the server's own without it")
+  .option(...STATE_DIR)
+  .option("--public-key <file>", "the key that signed it (castellan audit key); the state directory's without it")
+  .option("--head <hash>", "a head that you kept: the log must hold it")
+  .option("--json", "print JSON")
+  .addHelpText("after", "\nExit code 0: the log is whole. 1: it is not.")
+  .action(async (dir, options) => finish(await (await import("./audit.ts")).runVerify(dir, options)));
+
+audit
+  .command("tail")
+  .summary("print the newest records")
+  .option("-n, --lines <n>", "records at most", Number, 20)
+  .option("-f, --follow", "go on with those that come, until Ctrl-C")
+  .option("--tenant <name>", "of this tenant")
+  .option("--key <id>", "of this key, token or user, or about it")
+  .option("--route <path>", "of this route, as declared")
+  .option("--status <status>", "with this status: 403, or 4xx")
+  .option("--since <time>", "from this time on (2026-11-25T10:00Z), or of this age (10m, 2h, 1d)")
+  .option("--dir <path>", "the log's folder; the server's own without it")
+  .option(...STATE_DIR)
+  .option("--json", "print JSON lines")
+  .action(async (options) => finish(await (await import("./audit.ts")).runTail(options)));
+
+audit
+  .command("head")
+  .summary("print the last signed head, for somebody else to hold")
+  .argument("[dir]", "the log's folder; the server's own without it")
+  .option(...STATE_DIR)
+  .action(async (directory, options) => finish(await (await import("./audit.ts")).runHead({ directory, ...options })));
+
+audit
+  .command("key")
+  .summary("print the public key that checks the log's signatures")
+  .option(...STATE_DIR)
+  .action(async (options) => finish(await (await import("./audit.ts")).runKey(options)));
+
 /** Exits once what was printed is out; the engine and sockets are closed by then. */
 function finish(code: number): void {
   process.exitCode = code;

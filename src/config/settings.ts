@@ -4,6 +4,7 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
+
 import { AUDIT_SETTINGS } from "./audit-settings.ts";
 import {
   bytes,
@@ -18,6 +19,7 @@ import {
   tokens,
   weights,
 } from "./kinds.ts";
+import { LORA_SETTINGS } from "./lora-settings.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -26,7 +28,6 @@ const GIB = 1024 * MIB;
 const LISTENERS = "Listeners";
 const KEYS = "Keys and state";
 const MODEL = "Model";
-const LORA = "LoRA adapters";
 const ENGINE = "Engine";
 const LIMITS = "Limits of a request";
 const API = "API behaviour";
@@ -160,30 +161,7 @@ export const SETTINGS = {
     doc: "JSON object of what the header cannot say: is_matryoshka, matryoshka_dimensions.",
   }),
 
-  enableLora: switched(false, {
-    section: LORA,
-    doc: "Serve LoRA adapters of the model, each under a name of its own.",
-  }),
-  loraModules: list("name=path", {
-    section: LORA,
-    doc: "Adapters to load at start: name=path of a GGUF, or a JSON object with name and path.",
-  }),
-  loraRoots: list("folder", {
-    section: LORA,
-    doc: "Folders that adapters may be loaded from while the server runs; none without it.",
-  }),
-  maxLoras: integer(8, [1, 256], {
-    section: LORA,
-    doc: "Adapters that compute in one step at most; each takes a forward of its own.",
-  }),
-  maxCpuLoras: integer(64, [1, 4096], { section: LORA, doc: "Adapters in memory at most." }),
-  maxLoraRank: integer(16, [1, 512], { section: LORA, doc: "Rank of an adapter at most." }),
-  allowRuntimeLoraUpdating: switched(false, {
-    section: LORA,
-    doc: "Adapters can be loaded and unloaded over the operations listener; needs --enable-lora and --lora-roots.",
-    variables: ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"],
-    loosens: "who decides what the model answers",
-  }),
+  ...LORA_SETTINGS,
 
   maxModelLen: tokens([16, 1_048_576], {
     section: ENGINE,

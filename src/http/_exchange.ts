@@ -12,6 +12,7 @@ import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 
 const EMPTY = new Uint8Array(0);
+const CREDENTIALS = ["authorization", "x-api-key"];
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 export class Exchange {
@@ -40,7 +41,7 @@ export class Exchange {
     this.res = res;
     this.options = options;
     this.counters = counters;
-    this.requestId = (options.requestIdHeader ? givenId(req) : undefined) ?? randomUUID().replaceAll("-", "");
+    this.requestId = (options.requestIdHeader ? givenId(req, options) : undefined) ?? randomUUID().replaceAll("-", "");
     const wake = (): void => this.#wake?.();
     res.on("drain", wake);
     res.on("finish", wake);
@@ -150,7 +151,15 @@ export class Exchange {
   }
 }
 
-function givenId(req: IncomingMessage): string | undefined {
+/** It will stand in logs: one that holds a credential is not taken over (Wall: T43). */
+function givenId(req: IncomingMessage, { redact }: HttpOptions): string | undefined {
   const [id, ...more] = headerValues(req.rawHeaders, "x-request-id");
-  return id !== undefined && more.length === 0 && REQUEST_ID.test(id) ? id : undefined;
+  if (id === undefined || more.length > 0 || !REQUEST_ID.test(id) || redact(id) !== id) return undefined;
+  const credentials = CREDENTIALS.flatMap((name) => headerValues(req.rawHeaders, name));
+  return credentials.some((credential) => credential.includes(id) || holdsToken(id, credential)) ? undefined : id;
+}
+
+function holdsToken(id: string, credential: string): boolean {
+  const token = credential.slice(credential.lastIndexOf(" ") + 1);
+  return token !== "" && id.includes(token);
 }

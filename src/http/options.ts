@@ -12,6 +12,8 @@ export interface HttpOptions {
   readonly accessLog: boolean;
   /** Takes a valid X-Request-Id over and prints it in every answer. */
   readonly requestIdHeader: boolean;
+  /** Takes secrets out of what a failure says to the client, and finds those in request ids. */
+  readonly redact: (text: string) => string;
   /** For a whole body to arrive. */
   readonly bodyTimeoutMs: number;
   /** A client that takes no byte for this long is cut. */
@@ -40,6 +42,7 @@ export const DEFAULT_HTTP_OPTIONS: HttpOptions = {
   maxInFlight: 0,
   accessLog: true,
   requestIdHeader: false,
+  redact: (text) => text,
   bodyTimeoutMs: 60_000,
   stallTimeoutMs: 60_000,
   sseKeepAliveMs: 0,

@@ -260,7 +260,7 @@ async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unknown): 
     if (!exchange.res.headersSent) await writeFault(corridor, step, fault);
     else if (exchange.res.writableEnded || !exchange.streaming) exchange.res.destroy();
     else {
-      exchange.write(dialect.streamFault(fault, exchange.requestId));
+      exchange.write(exchange.options.redact(dialect.streamFault(fault, exchange.requestId)));
       exchange.end();
       await exchange.taken();
     }
@@ -309,7 +309,7 @@ async function writeFault<S>(corridor: Corridor<S>, step: Walk<S>, cause: Fault)
   if (fault.kind === "draining" || fault.kind === "request_timeout") exchange.last = true;
   if (fault.retryAfterMs !== undefined)
     headers["retry-after"] = String(Math.max(1, Math.ceil(fault.retryAfterMs / 1000)));
-  await writeWhole(exchange, status, headers, stringifyJson(body));
+  await writeWhole(exchange, status, headers, exchange.options.redact(stringifyJson(body)));
 }
 
 function settle<S>(corridor: Corridor<S>, step: Walk<S>): void {

@@ -26,9 +26,10 @@ test("the first start mints a key and shows it once; only its hash is kept; late
   assert.equal(await models(first, `${key.slice(0, -1)}x`), 401);
   assert.equal(await models(first, null), 401);
   assert.equal(statSync(stateDir).mode & 0o777, 0o700);
-  for (const file of readdirSync(stateDir)) {
-    assert.equal(statSync(join(stateDir, file)).mode & 0o077, 0);
-    assert.ok(!readFileSync(join(stateDir, file), "latin1").includes(key));
+  for (const file of readdirSync(stateDir, { recursive: true, encoding: "utf8" })) {
+    const stats = statSync(join(stateDir, file));
+    assert.equal(stats.mode & 0o077, 0);
+    assert.ok(stats.isDirectory() || !readFileSync(join(stateDir, file), "latin1").includes(key));
   }
   first.child.kill("SIGTERM");
   assert.equal(await first.exited, 0);

@@ -34,10 +34,10 @@ export class Content {
   }
 
   /** Undefined: nothing was said. */
-  take(part: Part): { readonly [P in Part]?: { readonly text: string; readonly cut: boolean } } | undefined {
+  take(part: Part): { readonly content: { readonly text: string; readonly cut: boolean } } | undefined {
     const { text, cut } = this.#parts[part];
     if (text === "") return undefined;
     const clean = this.#clean(text);
-    return { [part]: { text: clean.slice(0, KEPT).toWellFormed(), cut: cut || clean.length > KEPT } };
+    return { content: { text: clean.slice(0, KEPT).toWellFormed(), cut: cut || clean.length > KEPT } };
   }
 }

@@ -6,8 +6,8 @@
  * verification finds the place. Called by the writer under the lock.
  */
 import { createHash, randomUUID } from "node:crypto";
-import type { Known } from "./_heads.ts";
 import { type FileEnd, readEnd, readFirst, type Segment, segmentsIn } from "./_segments.ts";
+import type { Known } from "./heads.ts";
 import { NO_HASH } from "./record.ts";
 
 export interface Position {
@@ -27,7 +27,7 @@ export interface Position {
 
 export interface Note {
   readonly kind: "repair" | "damage";
-  readonly fields: object;
+  readonly fields: Readonly<Record<string, unknown>>;
 }
 
 export interface Found {
@@ -49,7 +49,9 @@ export function findPosition(directory: string, known: Known | undefined): Found
   const cut = end.torn.length === 0 ? undefined : { segment: newest, size };
   const { last, chain, day, unreadable } = lastRecord(segments);
   for (const name of unreadable) notes.push({ kind: "damage", fields: { reason: "unreadable", file: name } });
-  const problem = compare({ chain, seq: last?.seq ?? 0, hash: last?.hash ?? NO_HASH }, known);
+  // Behind an end that cannot be read it is not known what is missing.
+  const problem =
+    unreadable.length > 0 ? undefined : compare({ chain, seq: last?.seq ?? 0, hash: last?.hash ?? NO_HASH }, known);
   if (problem !== undefined) notes.push({ kind: "damage", fields: problem });
   const whole = unreadable.length === 0 && problem === undefined;
   const position = {
@@ -59,7 +61,7 @@ export function findPosition(directory: string, known: Known | undefined): Found
     ino: end.ino,
     size,
     seq: Math.max(last?.seq ?? 0, known?.chain === chain || chain === undefined ? (known?.seq ?? 0) : 0),
-    hash: last?.hash ?? NO_HASH,
+    hash: (unreadable.length > 0 ? known?.hash : undefined) ?? last?.hash ?? NO_HASH,
     day,
   };
   return { position, notes, cut };
@@ -112,7 +114,7 @@ function lastRecord(segments: readonly Segment[]): Last {
 function compare(
   found: { readonly chain: string | undefined; readonly seq: number; readonly hash: string },
   known: Known | undefined,
-): object | undefined {
+): Note["fields"] | undefined {
   if (known === undefined) return undefined;
   if (found.chain !== undefined && found.chain !== known.chain) return { reason: "another log", chain: known.chain };
   if (known.seq > found.seq) return { reason: "missing", from: found.seq + 1, to: known.seq };

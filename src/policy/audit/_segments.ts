@@ -28,7 +28,11 @@ export function segmentsIn(directory: string): Segment[] {
   return readdirSync(directory)
     .map((name) => NAME.exec(name)?.[1])
     .filter((digits) => digits !== undefined)
-    .map((digits) => ({ number: Number(digits), name: `audit-${digits}.jsonl`, path: join(directory, `audit-${digits}.jsonl`) }))
+    .map((digits) => ({
+      number: Number(digits),
+      name: `audit-${digits}.jsonl`,
+      path: join(directory, `audit-${digits}.jsonl`),
+    }))
     .sort((a, b) => a.number - b.number);
 }
 
@@ -38,7 +42,8 @@ export function openSegment(path: string, flags: number): number {
   const descriptor = openSync(path, flags | safe, 0o600);
   const stats = fstatSync(descriptor);
   const posix = process.getuid !== undefined;
-  if (stats.isFile() && (!posix || (stats.uid === process.getuid?.() && (stats.mode & OTHERS) === 0))) return descriptor;
+  if (stats.isFile() && (!posix || (stats.uid === process.getuid?.() && (stats.mode & OTHERS) === 0)))
+    return descriptor;
   closeSync(descriptor);
   throw Object.assign(new Error(`${path} is not a private file of ours`), { code: "EACCES" });
 }

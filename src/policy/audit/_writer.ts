@@ -16,10 +16,10 @@ import {
   write as writeFile,
 } from "node:fs";
 import { promisify } from "node:util";
-import type { Heads, Known } from "./_heads.ts";
 import { ProcessLock } from "./_lock.ts";
 import { findPosition, type Note, type Position } from "./_position.ts";
 import { look, openSegment, readFirst, type Segment, segmentOf, segmentsIn } from "./_segments.ts";
+import type { Heads, Known } from "./heads.ts";
 import { body, FORMAT, hashOf, line } from "./record.ts";
 import type { SignedHead, Signer } from "./signing.ts";
 
@@ -210,9 +210,7 @@ export class Writer {
     const kept = segmentsIn(directory)[pruned.length];
     const first = pruned.length === 0 || kept === undefined ? undefined : readFirst(kept.path);
     if (first === undefined) return [];
-    group.add(
-      body("prune", at, { files: pruned.map(({ name }) => name), through: first.seq - 1, hash: first.prev }),
-    );
+    group.add(body("prune", at, { files: pruned.map(({ name }) => name), through: first.seq - 1, hash: first.prev }));
     return pruned;
   }
 
@@ -320,4 +318,3 @@ async function syncDirectory(directory: string): Promise<void> {
     closeSync(descriptor);
   }
 }
-

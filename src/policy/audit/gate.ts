@@ -68,7 +68,9 @@ class AuditedCall implements Admission {
   #model: string | undefined;
   #usage: Usage = NO_USAGE;
   #reservations = 0;
-  #recorded: { readonly outcome: Outcome; readonly usage: Usage; readonly seq: Promise<number | undefined> } | undefined;
+  #recorded:
+    | { readonly outcome: Outcome; readonly usage: Usage; readonly seq: Promise<number | undefined> }
+    | undefined;
   #asked = false;
   #closed: Outcome | undefined;
 
@@ -137,8 +139,7 @@ class AuditedCall implements Admission {
     const { requestId, principal, scope, plane, method, route, peer } = this.#call;
     return {
       request: requestId,
-      principal:
-        principal === undefined ? null : { id: principal.id, kind: principal.kind, tenant: principal.tenant },
+      principal: principal === undefined ? null : { id: principal.id, kind: principal.kind, tenant: principal.tenant },
       scope: scope ?? null,
       plane,
       method,

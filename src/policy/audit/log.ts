@@ -8,10 +8,20 @@
  */
 import type { Log } from "#base/log.ts";
 import { LockBusy } from "./_lock.ts";
+import type { Note } from "./_position.ts";
 import { DISK, Writer, type WriterOptions } from "./_writer.ts";
 import { type Actor, body, type EventKind, KINDS, type RecordKind } from "./record.ts";
 
-export const FAILURE_REASONS = ["full", "permission", "missing", "closed", "busy", "timeout", "queue", "other"] as const;
+export const FAILURE_REASONS = [
+  "full",
+  "permission",
+  "missing",
+  "closed",
+  "busy",
+  "timeout",
+  "queue",
+  "other",
+] as const;
 export type FailureReason = (typeof FAILURE_REASONS)[number];
 
 /** The record is not in the log, or nobody may rely on it. */
@@ -147,6 +157,8 @@ export class AuditLog {
 
   /** Writes what waits, and signs the head. No record is taken afterwards. */
   async close(): Promise<void> {
+    // The last calls' ends are on their way.
+    await new Promise(setImmediate);
     if (this.#closed) return;
     this.#closed = true;
     clearInterval(this.#timer);
@@ -182,7 +194,7 @@ export class AuditLog {
         this.#writer.commit([...told, ...entries.map(({ text }) => text)], sign),
       );
       if (gap !== undefined) this.#recovered(gap);
-      for (const { kind, fields } of notes) this.#noted(kind, fields);
+      for (const note of notes) this.#noted(note);
       for (const [i, { kind, resolve }] of entries.entries()) {
         this.#records[kind]++;
         resolve(seqs[i + told.length] ?? 0);
@@ -203,9 +215,11 @@ export class AuditLog {
   #inTime<T>(commit: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        this.#stuck = commit.catch(() => {}).then(() => {
-          this.#stuck = undefined;
-        });
+        this.#stuck = commit
+          .catch(() => {})
+          .then(() => {
+            this.#stuck = undefined;
+          });
         reject(new AuditFailure("timeout"));
       }, this.#timeoutMs);
       commit.then(resolve, reject).finally(() => clearTimeout(timer));
@@ -223,7 +237,8 @@ export class AuditLog {
     if (this.#gap !== undefined) return;
     this.#gap = { since: this.#now(), refused: 0, unrecorded: 0, reason: failure.reason };
     const { cause } = failure;
-    this.#log("error", "the audit log cannot be written", { reason: failure.reason, error: cause instanceof Error ? cause.message : undefined });
+    const error = cause instanceof Error ? cause.message : undefined;
+    this.#log("error", "the audit log cannot be written", { reason: failure.reason, error });
   }
 
   #gapText({ since, ...counts }: Gap): string {
@@ -240,9 +255,10 @@ export class AuditLog {
     this.#gap = rest.refused + rest.unrecorded > 0 ? { since: this.#now(), reason, ...rest } : undefined;
   }
 
-  #noted(kind: "repair" | "damage", fields: object): void {
+  #noted({ kind, fields }: Note): void {
     this.#records[kind]++;
-    if (kind === "repair") this.#log("warn", "a crash had left an unfinished line in the audit log; it is taken away", fields);
+    if (kind === "repair")
+      this.#log("warn", "a crash had left an unfinished line in the audit log; it is taken away", fields);
     else this.#log("error", "the audit log is damaged: castellan audit verify shows where", fields);
   }
 

@@ -11,7 +11,13 @@ const GROUPS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048];
 /** @param log undefined: for the list of names */
 export function registerAuditMetrics(registry: Registry, log: AuditLog | undefined): void {
   const registers = [registry];
-  counter("castellan_audit_records_total", "Records on the disk, by kind.", "kind", KINDS, (k) => log?.stats().records[k]);
+  counter(
+    "castellan_audit_records_total",
+    "Records on the disk, by kind.",
+    "kind",
+    KINDS,
+    (k) => log?.stats().records[k],
+  );
   counter(
     "castellan_audit_failures_total",
     "Records that could not be written, by reason.",
@@ -19,7 +25,11 @@ export function registerAuditMetrics(registry: Registry, log: AuditLog | undefin
     FAILURE_REASONS,
     (reason) => log?.stats().failures[reason],
   );
-  gauge("castellan_audit_unrecorded_calls", "Calls that were let through without a record.", () => log?.stats().unrecorded);
+  gauge(
+    "castellan_audit_unrecorded_calls",
+    "Calls that were let through without a record.",
+    () => log?.stats().unrecorded,
+  );
   gauge("castellan_audit_queue", "Records that wait to be written.", () => log?.stats().queue);
   gauge("castellan_audit_healthy", "1: records can be written.", () => Number(log?.stats().healthy ?? 0));
   const seconds = new Histogram({

@@ -6,7 +6,7 @@
 import { join, resolve } from "node:path";
 import type { Log } from "#base/log.ts";
 import { openStateDirectory, type StateDirectory } from "#policy/state.ts";
-import { keptHeads } from "./_heads.ts";
+import { keptHeads } from "./heads.ts";
 import { AuditLog } from "./log.ts";
 import { stateSigner } from "./signing.ts";
 

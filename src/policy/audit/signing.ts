@@ -5,7 +5,15 @@
  * beside it as a PEM for whoever verifies elsewhere. Who can read the state directory can sign: against them a head
  * helps that was taken away in time (docs/decisions/0015). Callers: the writer, verification, app.
  */
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from "node:crypto";
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  sign,
+  verify,
+} from "node:crypto";
 import { type StateDirectory, StateError } from "#policy/state.ts";
 
 const PRIVATE_FILE = "audit-key.pem";

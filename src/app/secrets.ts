@@ -1,0 +1,29 @@
+/**
+ * Every secret that the operator gave, so that text that is kept or sent can be searched for it.
+ */
+import { Secret } from "#base/secret.ts";
+import { type Settings, settingRows } from "#config/settings.ts";
+import { givenKeys } from "./keys.ts";
+
+/** @throws StartupError the key file cannot be read */
+export function givenSecrets(settings: Settings): Secret[] {
+  const texts = settingRows()
+    .filter(([, row]) => row.secret === true)
+    .flatMap(([name]) => settings[name])
+    .filter((value) => typeof value === "string");
+  return [...givenKeys(settings), ...texts.flatMap(withPassword).map((text) => new Secret(text))];
+}
+
+/** A URL's password is one by itself, too. */
+function withPassword(text: string): string[] {
+  const password = URL.parse(text)?.password ?? "";
+  return password === "" ? [text] : [text, password, decoded(password)];
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
