@@ -91,6 +91,7 @@ export async function compose(parts: Parts): Promise<Server> {
     registry,
     contextLength: sizing.contextLength,
     models: () => served,
+    ...(settings.enableLora ? { maxAdapters: settings.maxLoras } : {}),
     cacheConfig: {
       max_num_seqs: String(sizing.maxNumSeqs),
       max_model_len: String(sizing.contextLength),

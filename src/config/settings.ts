@@ -243,6 +243,7 @@ export const SETTINGS = {
   tenantWeights: weights("tenant=weight", {
     section: ENGINE,
     doc: "Shares of the engine when there is more work than it can do; a tenant that is not named has 1.",
+    fallbackDoc: "1 each",
   }),
   kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], {
     section: ENGINE,
