@@ -49,7 +49,7 @@ export const MIGRATIONS: readonly Migration[] = [
         last_used_at ${integer},
         revision ${integer} not null
       )${table}`,
-      "create index keys_revision on keys (revision)",
+      "create index keys_revision on keys (revision, id)",
       "create index keys_tenant on keys (tenant)",
       `create table key_secrets (
         digest text not null primary key,
