@@ -19,7 +19,7 @@ import { key } from "#http/access.ts";
 import { events, json } from "#http/reply.ts";
 import { defineRoute } from "#http/route.ts";
 import { createHttp } from "#http/server.ts";
-import { EVERY_SCOPE } from "#policy/authorize.ts";
+import { plainGate } from "#policy/gate.ts";
 import { createIdentify } from "#policy/identify.ts";
 import { KeySet, operatorKey } from "#policy/keys.ts";
 
@@ -90,7 +90,7 @@ async function castellan(): Promise<number> {
       route({ ...rest, path: "/stream", handler: async () => events(frames()) }),
     ],
     services: null,
-    identify: createIdentify(new KeySet(pepper, [operatorKey(pepper, new Secret("bench-key"), 1, EVERY_SCOPE)])),
+    gate: plainGate(createIdentify(new KeySet(pepper, [operatorKey(pepper, new Secret("bench-key"), 1, "user")]))),
     dialect,
   });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });

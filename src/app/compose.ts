@@ -8,6 +8,7 @@ import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { PoolingInfo } from "#core/pool.ts";
+import { DEFAULT_CAPS, type RequestCaps } from "#core/request-caps.ts";
 import { EngineStartError, startEngine } from "#engine/launcher.ts";
 import { MAX_PROMPT_ROWS } from "#engine/limits.ts";
 import type { KernelInit } from "#engine/messages.ts";
@@ -19,14 +20,14 @@ import type { EngineHandle, EngineOptions } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
 import type { SpillOptions } from "#engine/spill/spill.ts";
 import { createHttp, type Http } from "#http/server.ts";
-import type { Identify } from "#policy/identify.ts";
+import type { Gate } from "#policy/gate.ts";
+import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
 import { outputMaker } from "#serving/output.ts";
-import { DEFAULT_CAPS, type RequestCaps } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
 import { loadAdapters } from "./lora.ts";
@@ -57,7 +58,7 @@ export interface Parts {
   readonly speculation: SpeculationPlan | undefined;
   /** The smaller model of speculative decoding, if it is done by one. */
   readonly draft: ModelSource | undefined;
-  readonly identify: Identify;
+  readonly gate: Gate;
   readonly log: Log;
 }
 
@@ -90,6 +91,7 @@ export async function compose(parts: Parts): Promise<Server> {
     registry,
     contextLength: sizing.contextLength,
     models: () => served,
+    ...(settings.enableLora ? { maxAdapters: settings.maxLoras } : {}),
     cacheConfig: {
       max_num_seqs: String(sizing.maxNumSeqs),
       max_model_len: String(sizing.contextLength),
@@ -308,7 +310,7 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, identify, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, gate, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
@@ -319,6 +321,7 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
       models,
       badWordTokens: settings.maxBadWordTokens,
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
+      grammars: new GrammarCompiler(),
       observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
       shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },
@@ -336,7 +339,7 @@ async function createServer({ settings, identify, log }: Parts, inner: Inner): P
       ({ switchedBy }) => switchedBy === undefined || (settings.enableLora && settings[switchedBy]),
     ),
     services,
-    identify,
+    gate,
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,

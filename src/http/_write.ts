@@ -14,22 +14,29 @@ import type { Reply } from "./reply.ts";
 const PIECE_BYTES = 64 * 1024;
 const KEEP_ALIVE = sseComment("keep-alive");
 
-/** @throws what the frames throw, or the reason of the abort */
-export async function writeReply(exchange: Exchange, reply: Reply): Promise<void> {
+/**
+ * What has to be done before an answer's first byte.
+ * @returns headers that the answer has besides its own
+ */
+export type Before = (status: number) => Promise<Readonly<Record<string, string>>>;
+
+/** @throws what `before` or the frames throw, or the reason of the abort */
+export async function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> {
+  if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
+  const status = reply.status ?? 200;
+  const own = await exchange.race(before(status));
   switch (reply.kind) {
     case "json":
       return writeWhole(
         exchange,
-        reply.status ?? 200,
-        { ...reply.headers, "content-type": "application/json" },
+        status,
+        { ...own, ...reply.headers, "content-type": "application/json" },
         stringifyJson(reply.body),
       );
     case "text":
-      return writeWhole(exchange, reply.status ?? 200, { "content-type": reply.contentType }, reply.body);
+      return writeWhole(exchange, status, { ...own, "content-type": reply.contentType }, reply.body);
     case "empty":
-      return writeWhole(exchange, reply.status ?? 200, {}, "");
-    case "events":
-      return writeEvents(exchange, reply.frames);
+      return writeWhole(exchange, status, own, "");
   }
 }
 
@@ -78,7 +85,7 @@ async function linger(exchange: Exchange): Promise<void> {
   exchange.res.destroy();
 }
 
-async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>): Promise<void> {
+async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>, before: Before): Promise<void> {
   exchange.streaming = true;
   const source = frames[Symbol.asyncIterator]();
   exchange.counters.handlers++;
@@ -86,7 +93,7 @@ async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>): P
   let silence: NodeJS.Timeout | undefined;
   try {
     let step = await exchange.race(source.next());
-    exchange.head(200, STREAM_HEADERS);
+    exchange.head(200, { ...(await exchange.race(before(200))), ...STREAM_HEADERS });
     silence = keepAlive(exchange);
     while (!step.done) {
       if (!exchange.write(step.value)) await exchange.taken();

@@ -139,7 +139,7 @@ test("queries: decoded by the schema, duplicates and bad values refused, none wa
 });
 
 test("keys: 401 with WWW-Authenticate, 403 without the scope, x-api-key on anthropic routes only", async (t) => {
-  const { http, services } = await rig(t, { scopes: new Set(["models:read"]) });
+  const { http, services } = await rig(t, { role: "auditor" });
   const nobody = await http.inject("public", { method: "GET", url: "/v1/models" });
   assert.equal(nobody.statusCode, 401);
   assert.equal(nobody.headers["www-authenticate"], "Bearer");

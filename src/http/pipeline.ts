@@ -1,12 +1,12 @@
 /**
  * The corridor: every request walks through it, in this order, and nothing else answers one.
  *
- *   match → identify → authorize → admit → read → decode → handle → write → settle
+ *   match → identify → authorize → admit → read → decode → handle → record → write → settle
  *
  * Invariants: who calls is settled before a byte of the body is read (Wall: T01); unknown paths and wrong methods
  * ask for a key like everything else, so that the route list is no secret and no oracle; a failure is printed by the
- * route's dialect, in one place; what is not a Fault is a bug, and the client learns its request id only; `settle`
- * runs once on every path.
+ * route's dialect, in one place; what is not a Fault is a bug, and the client learns its request id only; the call's
+ * record is written before the first byte of any answer; `settle` runs once on every path.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { stringifyJson } from "#base/json.ts";
@@ -15,7 +15,8 @@ import type { Dialect, FaultReply } from "#core/dialect.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { authorize } from "#policy/authorize.ts";
-import type { Identify } from "#policy/identify.ts";
+import type { Admission, Gate } from "#policy/gate.ts";
+import type { Peer } from "#policy/peer.ts";
 import { checkMediaType, readBody } from "./_body.ts";
 import { conform, decodeBody, decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
@@ -23,7 +24,8 @@ import { writeReply, writeWhole } from "./_write.ts";
 import type { Anonymous } from "./access.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
-import type { Matched } from "./registrar.ts";
+import { peerOf } from "./peer.ts";
+import type { ListenerPlane, Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
 import type { AnyRoute } from "./route.ts";
 
@@ -49,7 +51,7 @@ export type Observer = (record: CallRecord) => void;
 /** What the corridor works with; one for all listeners of a server. */
 export interface Corridor<S> {
   readonly services: S;
-  readonly identify: Identify;
+  readonly gate: Gate;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
   readonly options: HttpOptions;
@@ -69,8 +71,13 @@ export interface Corridor<S> {
 interface Walk<S> {
   readonly exchange: Exchange;
   readonly matched: Matched<S>;
+  readonly plane: ListenerPlane;
   readonly dialect: Dialect;
+  readonly peer: Peer;
   principal: Principal | undefined;
+  /** Opened once it is known who calls, or that nobody does. */
+  admission: Admission | undefined;
+  recorded: boolean;
   fault: Fault | undefined;
   admitted: boolean;
 }
@@ -78,6 +85,7 @@ interface Walk<S> {
 /** Handles one request to its end. Never throws. */
 export async function walk<S>(
   corridor: Corridor<S>,
+  plane: ListenerPlane,
   matched: Matched<S>,
   req: IncomingMessage,
   res: ServerResponse,
@@ -86,8 +94,12 @@ export async function walk<S>(
   const step: Walk<S> = {
     exchange,
     matched,
+    plane,
     dialect: dialectOf(corridor, matched),
+    peer: peerOf(req.socket),
     principal: undefined,
+    admission: undefined,
+    recorded: false,
     fault: undefined,
     admitted: false,
   };
@@ -110,11 +122,17 @@ function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>): Dialect {
 async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
   const { exchange, matched } = step;
   const access = matched.kind === "route" ? matched.route.access : undefined;
-  if (access?.kind !== "open") step.principal = corridor.identify(exchange.req.rawHeaders, step.dialect.name);
+  if (access?.kind !== "open") {
+    const found = corridor.gate.identify(exchange.req.rawHeaders, step.dialect.name, step.peer);
+    step.principal = found instanceof Promise ? await exchange.race(found) : found;
+  }
+  const admission = openBooks(corridor, step);
   if (matched.kind === "other-method") throw new Fault("method_not_allowed", "Method Not Allowed");
   if (matched.kind === "unknown") throw new Fault("route_not_found", "Not Found");
-  const caller = callerOf(matched.route, step.principal);
+  const caller = callerOf(matched.route, step.principal, admission);
   admit(corridor, step);
+  const place = admission.admit();
+  if (place instanceof Promise) await exchange.race(place);
   const { route } = matched;
   const endTime = corridor.counters.after(Math.min(route.limits.timeoutMs, corridor.options.maxTimeoutMs), () =>
     exchange.abort(new Fault("request_timeout", "The request took too long.")),
@@ -122,7 +140,8 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
   try {
     const query = route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "");
     const body = route.body === undefined ? undefined : await take(exchange, route, route.body);
-    await writeReply(exchange, await handle(corridor, step, route, { caller, body, query }));
+    const reply = await handle(corridor, step, route, { caller, body, query });
+    await writeReply(exchange, reply, (status) => before(step, status));
   } finally {
     endTime();
   }
@@ -130,11 +149,45 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
 
 type Caller = ReturnType<typeof callerOf>;
 
-function callerOf<S>(route: AnyRoute<S>, principal: Principal | undefined) {
+function callerOf<S>(route: AnyRoute<S>, principal: Principal | undefined, { meter }: Admission) {
   if (route.access.kind === "open") return { kind: "anonymous" } satisfies Anonymous;
   // No key route comes here without a principal; should one, it has no grant.
   if (principal === undefined) throw new Fault("unauthenticated", "Unauthorized");
-  return authorize(principal, route.access.scope);
+  return authorize(principal, route.access.scope, meter);
+}
+
+/** From here on policy knows of the call, and hears of its end. */
+function openBooks<S>({ gate }: Corridor<S>, step: Walk<S>): Admission {
+  if (step.admission !== undefined) return step.admission;
+  const { exchange, matched, plane, principal, peer } = step;
+  const route = matched.kind === "route" ? matched.route : undefined;
+  step.admission = gate.open({
+    requestId: exchange.requestId,
+    at: Date.now(),
+    method: route?.method ?? "other",
+    route: route?.path,
+    scope: route?.access.kind === "key" ? route.access.scope : undefined,
+    plane,
+    // What matches no route, or asks for one in a wrong way, is of interest to whoever looks for attacks.
+    audit: route?.audit ?? "metadata",
+    principal,
+    peer,
+  });
+  return step.admission;
+}
+
+/**
+ * What precedes an answer's first byte: the call's record.
+ * @returns headers that the answer has besides its own
+ */
+async function before<S>(step: Walk<S>, status: number): Promise<Readonly<Record<string, string>>> {
+  const { admission, recorded, fault } = step;
+  if (admission === undefined) return {};
+  if (!recorded) {
+    step.recorded = true;
+    await admission.record({ status, fault: fault?.kind });
+  }
+  return admission.headers();
 }
 
 /** Open routes say how the server is, so they pass when it is full or ending. */
@@ -200,7 +253,7 @@ async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unknown): 
   step.fault = fault;
   if (exchange.gone) return;
   try {
-    if (!exchange.res.headersSent) await writeFault(step, fault);
+    if (!exchange.res.headersSent) await writeFault(corridor, step, fault);
     else if (exchange.res.writableEnded || !exchange.streaming) exchange.res.destroy();
     else {
       exchange.write(dialect.streamFault(fault, exchange.requestId));
@@ -230,9 +283,12 @@ function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-async function writeFault<S>({ exchange, dialect, matched }: Walk<S>, fault: Fault): Promise<void> {
+async function writeFault<S>(corridor: Corridor<S>, step: Walk<S>, fault: Fault): Promise<void> {
+  const { exchange, dialect, matched } = step;
   const { status, body }: FaultReply = dialect.fault(fault, exchange.requestId);
-  const headers: Record<string, string> = { "content-type": "application/json" };
+  openBooks(corridor, step);
+  const own = await before(step, status);
+  const headers: Record<string, string> = { ...own, "content-type": "application/json" };
   if (fault.kind === "unauthenticated") headers["www-authenticate"] = "Bearer";
   if (matched.kind === "other-method" && fault.kind === "method_not_allowed") headers.allow = matched.allow;
   if (fault.kind === "draining" || fault.kind === "request_timeout") exchange.last = true;
@@ -241,7 +297,8 @@ async function writeFault<S>({ exchange, dialect, matched }: Walk<S>, fault: Fau
   await writeWhole(exchange, status, headers, stringifyJson(body));
 }
 
-function settle<S>(corridor: Corridor<S>, { exchange, matched, principal, fault, admitted }: Walk<S>): void {
+function settle<S>(corridor: Corridor<S>, step: Walk<S>): void {
+  const { exchange, matched, principal, fault, admitted } = step;
   corridor.counters.calls--;
   corridor.open.delete(exchange);
   if (admitted) corridor.admitted--;
@@ -264,6 +321,7 @@ function settle<S>(corridor: Corridor<S>, { exchange, matched, principal, fault,
     const level = record.principal === undefined && record.status === 200 ? "debug" : "info";
     corridor.log(level, "call", { ...record, ...(cause?.detail === undefined ? {} : { detail: cause.detail }) });
   }
+  openBooks(corridor, step).close({ status: record.status, fault: record.fault });
   try {
     corridor.observer(record);
   } catch (error) {

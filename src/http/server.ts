@@ -14,7 +14,7 @@ import fastify, {
 import { type Log, silentLog } from "#base/log.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
-import type { Identify } from "#policy/identify.ts";
+import type { Gate } from "#policy/gate.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
@@ -25,7 +25,7 @@ import type { AnyRoute } from "./route.ts";
 export interface HttpSettings<S> {
   readonly routes: readonly AnyRoute<S>[];
   readonly services: S;
-  readonly identify: Identify;
+  readonly gate: Gate;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
   readonly options?: Partial<HttpOptions>;
@@ -90,10 +90,10 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
   };
 }
 
-function createCorridor<S>({ services, identify, dialect, options, observer, log }: HttpSettings<S>): Corridor<S> {
+function createCorridor<S>({ services, gate, dialect, options, observer, log }: HttpSettings<S>): Corridor<S> {
   return {
     services,
-    identify,
+    gate,
     dialect,
     options: { ...DEFAULT_HTTP_OPTIONS, ...options },
     counters: new Counters(),
@@ -115,7 +115,7 @@ async function createPlane<S>(
   const enter = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.hijack();
     const { raw } = request;
-    void walk(corridor, match(table, request.routeOptions.config, raw.url ?? ""), raw, reply.raw);
+    void walk(corridor, plane, match(table, request.routeOptions.config, raw.url ?? ""), raw, reply.raw);
   };
   const app = fastify({
     logger: false,

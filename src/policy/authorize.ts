@@ -4,16 +4,16 @@
  * Pure. Callers: the pipeline, once a call, with the scope that the route declares.
  */
 import { Fault } from "#core/fault.ts";
-import { type Grant, type Principal, SCOPES, type Scope } from "#core/principal.ts";
-
-/** What a key without scopes of its own may do: everything, as the listener separates operations from inference. */
-export const EVERY_SCOPE: ReadonlySet<Scope> = new Set(SCOPES);
+import type { Meter } from "#core/metering.ts";
+import type { Grant, Principal, Scope } from "#core/principal.ts";
 
 /** @throws Fault forbidden: the principal lacks the scope */
-export function authorize<S extends Scope>(principal: Principal, scope: S): Grant<S> {
+export function authorize<S extends Scope>(principal: Principal, scope: S, meter: Meter): Grant<S> {
   if (!principal.scopes.has(scope)) {
-    throw new Fault("forbidden", "This key may not do that.", { detail: `${principal.id} lacks ${scope}` });
+    throw new Fault("forbidden", `This key may not do that: it lacks the scope ${scope}.`, {
+      detail: `${principal.id} lacks ${scope}`,
+    });
   }
   // Grant's brand is a symbol that exists for the type checker only, so this cast is the way to make one.
-  return Object.freeze({ principal, scope }) as Grant<S>;
+  return Object.freeze({ principal, scope, meter }) as Grant<S>;
 }

@@ -3,18 +3,28 @@ import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
-import { authorize, EVERY_SCOPE } from "./authorize.ts";
-import { createIdentify } from "./identify.ts";
+import { UNMETERED } from "#core/metering.ts";
+import type { Principal } from "#core/principal.ts";
+import { authorize } from "./authorize.ts";
+import { createIdentify, identifyBy } from "./identify.ts";
 import { KeySet, keyDigest, keyProblem, mintKey, operatorKey } from "./keys.ts";
+import { NO_PEER } from "./peer.ts";
+import { principalOf } from "./roles.ts";
 
 const pepper = randomBytes(32);
 const keys = ["alpha-key", "beta-key", "k".repeat(4096)];
-const identify = createIdentify(
+const identifyAny = createIdentify(
   new KeySet(
     pepper,
-    keys.map((key, i) => operatorKey(pepper, new Secret(key), i + 1, EVERY_SCOPE)),
+    keys.map((key, i) => operatorKey(pepper, new Secret(key), i + 1, "user")),
   ),
 );
+
+const identify = (headers: string[], dialect: string): Principal => {
+  const principal = identifyAny(headers, dialect, NO_PEER);
+  assert.ok(!(principal instanceof Promise));
+  return principal;
+};
 
 const isFault = (kind: string) => (error: unknown) => error instanceof Fault && error.kind === kind;
 const refuses = (headers: string[], dialect = "openai"): void =>
@@ -79,12 +89,12 @@ test("x-api-key counts on anthropic routes, and there as the only credential", (
 
 test("without a key there is nobody to be", () => {
   const nobody = createIdentify(new KeySet(pepper, []));
-  assert.throws(() => nobody(["authorization", "Bearer "], "openai"), isFault("unauthenticated"));
-  assert.throws(() => nobody(["authorization", "Bearer x"], "openai"), isFault("unauthenticated"));
+  assert.throws(() => nobody(["authorization", "Bearer "], "openai", NO_PEER), isFault("unauthenticated"));
+  assert.throws(() => nobody(["authorization", "Bearer x"], "openai", NO_PEER), isFault("unauthenticated"));
 });
 
 test("the comparison goes on after a match", () => {
-  const known = (digest: Uint8Array, id: string) => ({ id, digest, tenant: "default", scopes: EVERY_SCOPE });
+  const known = (digest: Uint8Array, id: string) => ({ id, digest, tenant: "default", role: "user" as const });
   const good = known(keyDigest(pepper, "alpha-key"), "key_1");
   // timingSafeEqual throws on unequal lengths, so a short digest behind the match shows that it was compared too.
   const set = new KeySet(pepper, [good, known(new Uint8Array(31), "key_2")]);
@@ -111,7 +121,7 @@ test("an operator's key is any visible ASCII; others are refused by place, witho
     assert.equal(keyProblem(new Secret(good)), undefined);
   for (const bad of ["", " ", "a b", "schlüssel", "a\n", "a\0", "k".repeat(4097)]) {
     assert.throws(
-      () => operatorKey(pepper, new Secret(bad), 2, EVERY_SCOPE),
+      () => operatorKey(pepper, new Secret(bad), 2, "user"),
       (error) =>
         error instanceof Error &&
         /^API key 2: /.test(error.message) &&
@@ -126,10 +136,45 @@ test("a digest depends on the pepper and is not the key's plain hash", () => {
 });
 
 test("authorize gives a frozen grant for the scope, or forbidden", () => {
-  const principal = { id: "key_1", tenant: "default", scopes: new Set(["inference"] as const) };
-  const grant = authorize(principal, "inference");
-  assert.deepEqual({ ...grant }, { principal, scope: "inference" });
+  const principal = principalOf({ id: "key_1", tenant: "default", role: "user" });
+  const grant = authorize(principal, "inference", UNMETERED);
+  assert.deepEqual({ ...grant }, { principal, scope: "inference", meter: UNMETERED });
   assert.ok(Object.isFrozen(grant));
-  assert.throws(() => authorize(principal, "ops"), isFault("forbidden"));
-  assert.ok(EVERY_SCOPE.has("ops"));
+  assert.throws(() => authorize(principal, "ops", UNMETERED), isFault("forbidden"));
+});
+
+test("a credential goes to one prover by its shape, and to no other after it", async () => {
+  const who = (id: string) => principalOf({ id, tenant: "default", role: "user" });
+  const asked: string[] = [];
+  const find = (kind: string, good: string) => (text: string) => {
+    asked.push(kind);
+    return text === good ? who(kind) : undefined;
+  };
+  const token = `eyJhbGciOiJFUzI1NiJ9.${"e".repeat(4200)}.c2ln`;
+  const certificate = { fingerprint: "aa", subject: "CN=a", uris: [], notBefore: 0, notAfter: 1 };
+  const by = identifyBy({
+    keys: find("key", "a.b.c"),
+    tokens: { maxLength: 5000, verify: async (text) => find("token", token)(text) },
+    certificates: ({ fingerprint }) => find("certificate", "aa")(fingerprint),
+  });
+  const peer = { address: "127.0.0.1", certificate };
+  const idOf = async (headers: string[], from = peer as Parameters<typeof by>[2]) =>
+    (await by(headers, "openai", from)).id;
+  const nobody = (headers: string[]) =>
+    assert.rejects(async () => by(headers, "openai", peer), isFault("unauthenticated"));
+
+  assert.equal(await idOf(["authorization", `Bearer ${token}`]), "token");
+  assert.equal(await idOf(["authorization", "Bearer a.b.c"]), "key");
+  assert.equal(await idOf([]), "certificate");
+  asked.length = 0;
+  await nobody(["authorization", "Bearer eyJ9.e.c"]);
+  await nobody(["authorization", "Bearer wrong"]);
+  await nobody(["authorization", "Bearer eyJ9.e.c.d.e"]);
+  assert.deepEqual(asked, ["token", "key", "key"]);
+  await nobody(["authorization", "Basic x"]);
+  await nobody(["authorization", `Bearer ${"k".repeat(4097)}`]);
+  await nobody(["authorization", `Bearer ey.${"e".repeat(5000)}.x`]);
+  await nobody(["authorization", `Bearer ${token}`, "authorization", `Bearer ${token}`]);
+  assert.equal(asked.length, 3, "what is not read is not asked about");
+  await assert.rejects(async () => by([], "openai", NO_PEER), isFault("unauthenticated"));
 });

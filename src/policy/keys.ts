@@ -10,7 +10,8 @@
 import { createHmac, createSecretKey, type KeyObject, randomInt, timingSafeEqual } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { Secret } from "#base/secret.ts";
-import type { Principal, Scope } from "#core/principal.ts";
+import type { Principal, Role } from "#core/principal.ts";
+import { principalOf } from "./roles.ts";
 
 export const KEY_PREFIX = "cst_";
 const RANDOM_CHARACTERS = 40;
@@ -30,7 +31,7 @@ export interface KnownKey {
   /** HMAC-SHA256(pepper, key): 32 bytes. */
   readonly digest: Uint8Array;
   readonly tenant: string;
-  readonly scopes: ReadonlySet<Scope>;
+  readonly role: Role;
 }
 
 export function mintKey(): Secret {
@@ -80,10 +81,10 @@ export function keyDigest(pepper: Pepper | KeyObject, key: string): Buffer {
  * The key that an operator gave, as it is kept. `index` counts from 1 and makes the id.
  * @throws Error a key that cannot be used; the message names its place, not its text
  */
-export function operatorKey(pepper: Pepper, key: Secret, index: number, scopes: ReadonlySet<Scope>): KnownKey {
+export function operatorKey(pepper: Pepper, key: Secret, index: number, role: Role): KnownKey {
   const problem = keyProblem(key);
   if (problem !== undefined) throw new Error(`API key ${index}: ${problem}`);
-  return { id: `key_${index}`, digest: keyDigest(pepper, key.expose()), tenant: "default", scopes };
+  return { id: `key_${index}`, digest: keyDigest(pepper, key.expose()), tenant: "default", role };
 }
 
 /** Every key that may call. Immutable. */
@@ -94,9 +95,9 @@ export class KeySet {
 
   constructor(pepper: Pepper, keys: readonly KnownKey[]) {
     this.#pepper = createSecretKey(pepper);
-    this.#keys = keys.map(({ id, digest, tenant, scopes }) => ({
+    this.#keys = keys.map(({ id, digest, tenant, role }) => ({
       digest,
-      principal: Object.freeze({ id, tenant, scopes }),
+      principal: principalOf({ id, tenant, role }),
     }));
   }
 

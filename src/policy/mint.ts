@@ -9,7 +9,6 @@ import { join } from "node:path";
 import { z } from "zod";
 import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
 import type { Secret } from "#base/secret.ts";
-import { EVERY_SCOPE } from "./authorize.ts";
 import { type KnownKey, keyDigest, mintKey, type Pepper } from "./keys.ts";
 import { type StateDirectory, StateError, statePepper } from "./state.ts";
 
@@ -61,7 +60,7 @@ function readKeys(state: StateDirectory): Kept | undefined {
     id,
     digest: Buffer.from(digest, "hex"),
     tenant: "default",
-    scopes: EVERY_SCOPE,
+    role: "admin" as const,
   }));
   return { pepper: statePepper(state), keys };
 }

@@ -1,17 +1,25 @@
 /**
  * Parts that several declarations share.
  */
+import type { Grant, Scope } from "#core/principal.ts";
 import type { ReplyDeclaration } from "#http/route.ts";
 import type { Identity } from "#wire/openai/frames.ts";
 import { ErrorReply, UnauthenticatedReply } from "#wire/openai/replies.ts";
 import type { Services } from "./_services.ts";
 
 /** @param prefix `chatcmpl` or `cmpl`. @throws Fault model_not_found */
-export function identify(prefix: string, base: string, model: string | undefined, services: Services): Identity {
+export function identify(
+  prefix: string,
+  base: string,
+  model: string | undefined,
+  { serving, usage }: Services,
+  { principal }: Grant<Scope>,
+): Identity {
+  const served = serving.models.resolve(model, principal);
   return {
     id: `${prefix}-${base}`,
     created: Math.floor(Date.now() / 1000),
-    usage: { ...services.usage, reasoningTokens: services.serving.models.resolve(model).parsers.reasoning },
+    usage: { ...usage, reasoningTokens: served.parsers.reasoning },
   };
 }
 

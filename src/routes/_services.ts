@@ -1,10 +1,11 @@
 /**
  * What the routes need of the server. The app makes one value of it at start.
  */
+
+import type { RequestCaps } from "#core/request-caps.ts";
 import { defineRoute } from "#http/route.ts";
 import type { Adapters } from "#serving/adapters.ts";
 import type { Serving } from "#serving/context.ts";
-import type { RequestCaps } from "#wire/openai/caps.ts";
 
 export interface Services {
   readonly serving: Serving;

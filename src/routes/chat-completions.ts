@@ -36,7 +36,7 @@ export const chatCompletions = route({
   handler: async ({ caller, body, requestId, signal, services }) => {
     const { call, print: asked } = decodeChat(body, services.caps);
     const print = { ...asked, tokensAsIds: body.return_tokens_as_token_ids ?? services.tokensAsIds };
-    const identity = identify("chatcmpl", body.request_id ?? requestId, call.model, services);
+    const identity = identify("chatcmpl", body.request_id ?? requestId, call.model, services, caller);
     const output = { ...call.output, callId: identity.id };
     const answer = chat(caller, services.serving, { ...call, output }, signal);
     if (print.stream) return events(chatFrames(answer, print, identity, call.output.n));

@@ -36,7 +36,7 @@ export const completions = route({
   handler: async ({ caller, body, requestId, signal, services }) => {
     const { call, print: asked } = decodeCompletion(body, services.caps);
     const print = { ...asked, tokensAsIds: body.return_tokens_as_token_ids ?? services.tokensAsIds };
-    const identity = identify("cmpl", body.request_id ?? requestId, call.model, services);
+    const identity = identify("cmpl", body.request_id ?? requestId, call.model, services, caller);
     const output = { ...call.output, callId: identity.id };
     const answer = complete(caller, services.serving, { ...call, output }, signal);
     if (print.stream) return events(completionFrames(answer, print, identity, call.output.n));

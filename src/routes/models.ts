@@ -21,8 +21,8 @@ export const models = route({
   ],
   audit: "none",
   doc: "List the models that are served.",
-  handler: ({ services }) => {
-    const cards = services.serving.models.all.flatMap(({ names, backend, lora }) => {
+  handler: ({ caller, services }) => {
+    const cards = services.serving.models.visibleTo(caller.principal).flatMap(({ model: { backend, lora }, names }) => {
       const { createdAt, contextLength } = backend.model;
       const parent = lora === undefined ? {} : { parent: lora.base.names[0] };
       return names.map((name) => ({ name, createdAt, contextLength, ...parent }));

@@ -64,6 +64,7 @@ export async function* beamSearch(work: Work, signal: AbortSignal): AsyncGenerat
       });
     }
   }
+  work.tally.used = usage;
   work.observer.call(work.output.n, longest, found[0]?.engine ?? 0);
   yield { type: "usage", usage, final: true };
 }

@@ -4,9 +4,12 @@
 
 import type { CallEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
+import { UNMETERED } from "#core/metering.ts";
 import type { Grant, Scope } from "#core/principal.ts";
-import { authorize, EVERY_SCOPE } from "#policy/authorize.ts";
+import { authorize } from "#policy/authorize.ts";
+import { principalOf } from "#policy/roles.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
+import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { modelTemplate } from "#prompt/template.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
 import { type AdapterLoader, Adapters } from "./adapters.ts";
@@ -59,6 +62,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     badWordTokens: 1024,
     makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
+    grammars: new GrammarCompiler(),
     shareOf: (tenant) => ({ key: tenant, weight: 1 }),
   };
   const loaded = new Set<number>();
@@ -81,7 +85,7 @@ export function says(text: string): NonNullable<Script["reply"]> {
 }
 
 export function grant<S extends Scope>(scope: S, tenant = "t"): Grant<S> {
-  return authorize({ id: "k", tenant, scopes: EVERY_SCOPE }, scope);
+  return authorize(principalOf({ id: "k", tenant, role: "admin" }), scope, UNMETERED);
 }
 
 export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CallEvent, OutputOptions } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
+import { NO_USAGE, UNMETERED } from "#core/metering.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
 import { type ChoiceOutput, generate, type Work } from "./_generate.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
@@ -70,6 +71,8 @@ function setUp({ script, output, sampling, prompts = ["ab"] }: Setting) {
       interToken: () => {},
       finished: (choice) => finished.push(choice),
     },
+    meter: UNMETERED,
+    tally: { used: NO_USAGE },
     cacheSalt: "t",
     share: { key: "t", weight: 1 },
   };

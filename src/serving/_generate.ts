@@ -9,6 +9,7 @@ import { randomUUID } from "node:crypto";
 import type { CallEvent, OutputOptions, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { FairShare, FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs } from "#core/generate.ts";
+import type { Meter } from "#core/metering.ts";
 import type { SamplingParams } from "#core/sampling.ts";
 import { merge } from "./merge.ts";
 import type { ServedModel } from "./models.ts";
@@ -42,9 +43,16 @@ export interface Work {
   readonly makeOutput: (choice: number) => ChoiceOutput;
   readonly printPosition: (position: PositionLogprobs) => PrintedPosition;
   readonly observer: ServingObserver;
+  readonly meter: Meter;
+  /** Where generating leaves what it has used, when it ends. */
+  readonly tally: Tally;
   /** Tenant's part and the client's, already joined. */
   readonly cacheSalt: string;
   readonly share: FairShare;
+}
+
+export interface Tally {
+  used: Usage;
 }
 
 /** @throws Fault as Backend.generate does */
@@ -104,6 +112,8 @@ class Run {
   /** Resolved when sample 0 of the prompt has its prompt logprobs out: the other samples print after them. */
   private readonly opened: PromiseWithResolvers<void>[];
   private readonly cached: number[];
+  /** Prompts that the engine has worked on. */
+  private readonly begun = new Set<number>();
   private readonly arrived = performance.now();
   /** The one that began last. */
   private engine = 0;
@@ -126,14 +136,15 @@ class Run {
 
   /** Whatever ended it. */
   ended(): void {
-    const { observer, output } = this.work;
+    const { observer, output, tally } = this.work;
+    tally.used = this.usage();
     observer.call(output.n, Math.max(0, ...this.outputs.map(({ tokens }) => tokens)), this.engine);
   }
 
   usage(): Usage {
     const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
     return {
-      promptTokens: sum(this.work.prompts.map((prompt) => prompt.tokens.length)),
+      promptTokens: sum(this.work.prompts.map(({ tokens }, p) => (this.begun.has(p) ? tokens.length : 0))),
       completionTokens: sum(this.outputs.map((output) => output.tokens)),
       cachedTokens: sum(this.cached),
       reasoningTokens: sum(this.outputs.map((output) => output.reasoningTokens)),
@@ -187,6 +198,7 @@ class Run {
     if (event.type === "prompt") {
       yield "began";
       at.clock.began(event);
+      this.begun.add(at.p);
       this.engine = event.engine ?? 0;
       if (at.s === 0) this.cached[at.p] = event.cachedTokens;
       if (event.logprobs !== undefined) {

@@ -11,12 +11,12 @@ const refused = (kind: string, text: RegExp) => (error: unknown) =>
 test("an adapter is served under its name, and no longer when it is unloaded", async () => {
   const { adapters, serving, loaded, model } = fixture();
   await adapters.load(caller, load("sql"));
-  const served = serving.models.resolve("sql");
+  const served = serving.models.resolve("sql", caller.principal);
   assert.deepEqual(served.lora, { adapter: { number: 1, name: "sql" }, base: model });
   assert.equal(served.backend, model.backend);
   assert.deepEqual([...loaded], [1]);
   adapters.unload(caller, "sql");
-  assert.throws(() => serving.models.resolve("sql"), refused("model_not_found", /sql/));
+  assert.throws(() => serving.models.resolve("sql", caller.principal), refused("model_not_found", /sql/));
   assert.deepEqual([...loaded], []);
 });
 
@@ -25,10 +25,14 @@ test("a name is loaded once, unless in place, and then its blocks have another n
   await adapters.load(caller, load("sql"));
   await assert.rejects(adapters.load(caller, load("sql")), refused("invalid_request", /already been loaded/));
   await adapters.load(caller, load("sql", "/b", true));
-  assert.deepEqual(serving.models.resolve("sql").lora?.adapter, { number: 2, name: "sql#2" });
+  assert.deepEqual(serving.models.resolve("sql", caller.principal).lora?.adapter, { number: 2, name: "sql#2" });
   assert.deepEqual([...loaded], [2]);
   await assert.rejects(adapters.load(caller, load("sql", "/bad", true)), refused("invalid_request", /not an adapter/));
-  assert.equal(serving.models.resolve("sql").lora?.adapter.number, 2, "the old one stays when the new one is refused");
+  assert.equal(
+    serving.models.resolve("sql", caller.principal).lora?.adapter.number,
+    2,
+    "the old one stays when the new one is refused",
+  );
 });
 
 test("names of models, odd names, one too many and two at a time are refused", async () => {

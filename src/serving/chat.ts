@@ -5,9 +5,8 @@ import type { CallEvent, ChatCall } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
-import { beamSearch } from "./_beam.ts";
 import { chatOutput, requireToolParser } from "./_choice.ts";
-import { generate } from "./_generate.ts";
+import { answer } from "./_metered.ts";
 import { cacheSalt, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
 import { chatConstraint } from "./_structured.ts";
@@ -21,7 +20,7 @@ export async function* chat(
   call: ChatCall,
   signal: AbortSignal,
 ): AsyncGenerator<CallEvent> {
-  const model = serving.models.resolve(call.model);
+  const model = serving.models.resolve(call.model, grant.principal);
   const { output, sampling: input } = call;
   requireToolParser(model, call);
   const { badWordTokens } = serving;
@@ -36,7 +35,7 @@ export async function* chat(
     tools: call.tools,
     ...call.template,
   });
-  const constraint = await chatConstraint(call, model, text);
+  const constraint = await chatConstraint(call, model, text, serving.grammars);
   const thinking = await thinkingBudget(input, model, tokens, text);
   const sampling = {
     ...shared,
@@ -44,7 +43,6 @@ export async function* chat(
     ...(thinking === undefined ? {} : { thinking }),
   };
   const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, sampling);
-  const answer = output.beam === undefined ? generate : beamSearch;
   yield* answer(
     {
       model,
@@ -53,6 +51,7 @@ export async function* chat(
       makeOutput: (choice) => chatOutput(serving.makeOutput, model, call, choice, text),
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),
+      meter: grant.meter,
       cacheSalt: cacheSalt(grant.principal, output),
       share: serving.shareOf(grant.principal.tenant),
     },

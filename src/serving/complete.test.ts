@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CallEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
-import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { decodeCompletion } from "#wire/openai/completion-decode.ts";
 import { encodeCompletion } from "#wire/openai/completion-encode.ts";
 import { CompletionBody } from "#wire/openai/completion-schema.ts";

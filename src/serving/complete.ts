@@ -5,9 +5,8 @@ import type { CallEvent, CompletionCall, Prompt } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodePrompt } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
-import { beamSearch } from "./_beam.ts";
 import { textOutput } from "./_choice.ts";
-import { generate } from "./_generate.ts";
+import { answer } from "./_metered.ts";
 import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
 import { outputConstraint } from "./_structured.ts";
@@ -23,7 +22,7 @@ export async function* complete(
   call: CompletionCall,
   signal: AbortSignal,
 ): AsyncGenerator<CallEvent> {
-  const model = serving.models.resolve(call.model);
+  const model = serving.models.resolve(call.model, grant.principal);
   const { output, sampling: input } = call;
   const { badWordTokens } = serving;
   const shared = await resolveSampling(input, {
@@ -35,7 +34,7 @@ export async function* complete(
   const encoded = await Promise.all(
     call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
   );
-  const constraint = outputConstraint(output);
+  const constraint = await outputConstraint(output, serving.grammars);
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
   const prompts = await Promise.all(
     encoded.map(async (prompt) => {
@@ -44,7 +43,6 @@ export async function* complete(
       return planPrompt(prompt, model, input, output, own);
     }),
   );
-  const answer = output.beam === undefined ? generate : beamSearch;
   yield* answer(
     {
       model,
@@ -53,6 +51,7 @@ export async function* complete(
       makeOutput: (choice) => textOutput(serving.makeOutput, model, call, choice),
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),
+      meter: grant.meter,
       cacheSalt: cacheSalt(grant.principal, output),
       share: serving.shareOf(grant.principal.tenant),
     },

@@ -7,6 +7,8 @@ import type { SamplingInput } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { AdapterReference } from "#core/generate.ts";
 import type { Tokenizer } from "#core/model.ts";
+import { matchesAny } from "#core/name-patterns.ts";
+import type { Principal } from "#core/principal.ts";
 import type { ChatTemplate } from "#prompt/template.ts";
 
 export interface ServedModel {
@@ -59,12 +61,22 @@ export class Models {
     return this.byName.get(name);
   }
 
-  /** @param name absent: the first model. @throws Fault model_not_found */
-  resolve(name: string | undefined): ServedModel {
-    const model = name === undefined ? this.served[0] : this.byName.get(name);
-    if (model === undefined)
+  /**
+   * What a principal may not use does not exist for it.
+   * @param name absent: the first that it may use. @throws Fault model_not_found
+   */
+  resolve(name: string | undefined, principal: Principal): ServedModel {
+    const model = name === undefined ? this.visibleTo(principal)[0]?.model : this.byName.get(name);
+    if (model === undefined || (name !== undefined && !sees(principal, model, name)))
       throw new Fault("model_not_found", `The model \`${name?.slice(0, 200)}\` does not exist.`, { param: "model" });
     return model;
+  }
+
+  /** The models that a principal may use, and under which names. */
+  visibleTo(principal: Principal): { readonly model: ServedModel; readonly names: readonly string[] }[] {
+    return this.served
+      .map((model) => ({ model, names: model.names.filter((name) => sees(principal, model, name)) }))
+      .filter(({ names }) => names.length > 0);
   }
 
   get all(): readonly ServedModel[] {
@@ -75,4 +87,8 @@ export class Models {
   get ready(): boolean {
     return this.served.every((model) => model.backend.state() === "ready");
   }
+}
+
+function sees({ reach }: Principal, model: ServedModel, name: string): boolean {
+  return matchesAny(model.lora === undefined ? reach.models : reach.adapters, name);
 }

@@ -33,11 +33,11 @@ export interface TokenizeResult {
 
 /** @throws Fault invalid_request | model_not_found */
 export async function tokenize(
-  _grant: Grant<"tokenize">,
+  grant: Grant<"tokenize">,
   serving: Serving,
   request: TokenizeRequest,
 ): Promise<TokenizeResult> {
-  const { backend, tokenizer, template } = serving.models.resolve(request.model);
+  const { backend, tokenizer, template } = serving.models.resolve(request.model, grant.principal);
   const { source } = request;
   const tokens =
     source.kind === "prompt"
@@ -54,11 +54,11 @@ export async function tokenize(
 
 /** @throws Fault invalid_request (an id outside the vocabulary) | model_not_found */
 export function detokenize(
-  _grant: Grant<"tokenize">,
+  grant: Grant<"tokenize">,
   serving: Serving,
   request: { readonly model: string | undefined; readonly tokens: readonly number[] },
 ): string {
-  const model = serving.models.resolve(request.model);
+  const model = serving.models.resolve(request.model, grant.principal);
   requireInVocabulary("tokens", request.tokens, model.backend.model.vocabularySize);
   return detokenizeAll(model.tokenizer, request.tokens);
 }

@@ -16,7 +16,7 @@ import type { CallRecord } from "#http/pipeline.ts";
 import { json } from "#http/reply.ts";
 import { type AnyRoute, type Call, defineRoute } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
-import { EVERY_SCOPE } from "#policy/authorize.ts";
+import { plainGate } from "#policy/gate.ts";
 import { createIdentify } from "#policy/identify.ts";
 import { KeySet, operatorKey } from "#policy/keys.ts";
 
@@ -38,6 +38,7 @@ const STATUS: Record<FaultKind, number> = {
   overloaded: 503,
   draining: 503,
   engine_unavailable: 503,
+  policy_unavailable: 503,
   engine_failed: 500,
   not_implemented: 501,
   cancelled: 499,
@@ -175,7 +176,7 @@ export interface Rig {
 export interface RigOptions {
   readonly options?: Partial<HttpOptions>;
   readonly chat?: Services["chat"];
-  readonly scopes?: Parameters<typeof operatorKey>[3];
+  readonly role?: Parameters<typeof operatorKey>[3];
   /** Another view of the routes, to look inside. */
   readonly routes?: readonly AnyRoute<Services>[];
 }
@@ -183,10 +184,10 @@ export interface RigOptions {
 /** A server on a free loopback port; closed when the test ends. */
 export async function rig(
   t: TestContext,
-  { options = {}, chat, scopes = EVERY_SCOPE, routes = ROUTES }: RigOptions = {},
+  { options = {}, chat, role = "admin", routes = ROUTES }: RigOptions = {},
 ): Promise<Rig> {
   const pepper = randomBytes(32);
-  const identify = createIdentify(new KeySet(pepper, [operatorKey(pepper, new Secret(KEY), 1, scopes)]));
+  const identify = createIdentify(new KeySet(pepper, [operatorKey(pepper, new Secret(KEY), 1, role)]));
   const services: Services = { handled: [], chat: chat ?? (({ body }) => json(body)) };
   const records: CallRecord[] = [];
   const logged: Rig["logged"] = [];
@@ -194,7 +195,7 @@ export async function rig(
   const http = await createHttp({
     routes,
     services,
-    identify,
+    gate: plainGate(identify),
     dialect: openai,
     options,
     observer: (record) => void records.push(record),

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CallEvent } from "#core/calls.ts";
-import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { decodeChat } from "#wire/openai/chat-decode.ts";
 import { ChatBody } from "#wire/openai/chat-schema.ts";
 import { chatFrames } from "#wire/openai/chat-stream.ts";

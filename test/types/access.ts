@@ -3,6 +3,7 @@
  * compiles after all, the type check fails. Never run; `tsc` is the test (access.test.ts calls it).
  */
 import type { Dialect } from "#core/dialect.ts";
+import { UNMETERED } from "#core/metering.ts";
 import type { Grant, Principal, Scope } from "#core/principal.ts";
 import { type CallerOf, type KeyAccess, key, type OpenAccess, open } from "#http/access.ts";
 import { json } from "#http/reply.ts";
@@ -55,18 +56,18 @@ export const wrongScopeReachesModel = route({
 });
 
 // @ts-expect-error A grant cannot be written down: its brand has no name outside core.
-export const forged: Grant<"inference"> = { principal, scope: "inference" };
+export const forged: Grant<"inference"> = { principal, scope: "inference", meter: UNMETERED };
 
 // @ts-expect-error Nor is a principal one.
 export const promoted: Grant<"inference"> = principal;
 
-export const honest: Grant<"inference"> = authorize(principal, "inference");
+export const honest: Grant<"inference"> = authorize(principal, "inference", UNMETERED);
 
 // @ts-expect-error A grant does not change its scope.
 export const widened: Grant<"ops"> = honest;
 
 // @ts-expect-error A grant of some scope is not a grant of this one.
-export const narrowed: Grant<"inference"> = authorize(principal, "ops" as Scope);
+export const narrowed: Grant<"inference"> = authorize(principal, "ops" as Scope, UNMETERED);
 
 // @ts-expect-error What a key route gets is never anonymous.
 export const anonymous: CallerOf<KeyAccess<"inference">> = { kind: "anonymous" };

@@ -5,14 +5,15 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import OpenAI, { InternalServerError } from "openai";
 import type { ModelInfo } from "#core/model.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { startEngine } from "#engine/launcher.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import { NO_PREFIX_CACHE } from "#engine/prefix/hash.ts";
 import { createHttp, type Http } from "#http/server.ts";
-import { EVERY_SCOPE } from "#policy/authorize.ts";
+import { plainGate } from "#policy/gate.ts";
+import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { fixture } from "#serving/_fixture.ts";
-import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
 /** A batch that holds this byte kills the engine. */
@@ -64,8 +65,8 @@ before(async () => {
     metrics: async () => "",
     accepting: () => true,
   };
-  const identify = () => ({ id: "k", tenant: "t", scopes: EVERY_SCOPE });
-  http = await createHttp<Services>({ routes, services, dialect: openai, identify });
+  const identify = () => principalOf({ id: "k", tenant: "t", role: "admin" });
+  http = await createHttp<Services>({ routes, services, dialect: openai, gate: plainGate(identify) });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
   assert.ok("port" in address);
   url = `http://127.0.0.1:${address.port}`;

@@ -6,13 +6,14 @@ import { after, before, describe, test } from "node:test";
 import OpenAI, { APIError, AuthenticationError, BadRequestError, InternalServerError, NotFoundError } from "openai";
 import { Registry } from "prom-client";
 import { Fault } from "#core/fault.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { createHttp, type Http } from "#http/server.ts";
-import { EVERY_SCOPE } from "#policy/authorize.ts";
+import { plainGate } from "#policy/gate.ts";
+import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { type Fixture, fixture, says } from "#serving/_fixture.ts";
 import type { Script } from "#serving/_scripted-backend.ts";
 import { registerMetrics } from "#serving/metrics.ts";
-import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { ChatCompletionReply, CompletionReply } from "#wire/openai/replies.ts";
 
@@ -52,10 +53,10 @@ async function serve(script: Script): Promise<Server> {
     routes,
     services: services(setting),
     dialect: openai,
-    identify: (headers) => {
+    gate: plainGate((headers) => {
       if (!headers.includes(`Bearer ${KEY}`)) throw new Fault("unauthenticated", "no key");
-      return { id: "k", tenant: "t", scopes: EVERY_SCOPE };
-    },
+      return principalOf({ id: "k", tenant: "t", role: "admin" });
+    }),
   });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
   assert.ok("port" in address);

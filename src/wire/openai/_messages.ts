@@ -4,9 +4,9 @@
 import { stringifyJson } from "#base/json.ts";
 import type { ChatMessage, ToolCall } from "#core/chat.ts";
 import { Fault, invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import { isObject, type JsonObject, kindOf, requireList, requireObject, requireString } from "./_compound.ts";
 import { dropAbsent } from "./_sampling.ts";
-import type { RequestCaps } from "./caps.ts";
 
 export function decodeMessages(value: unknown, caps: RequestCaps): readonly ChatMessage[] {
   if (value === undefined) throw invalid("messages", "messages is required.");

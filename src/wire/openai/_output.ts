@@ -3,10 +3,10 @@
  */
 import type { OutputOptions } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import { decodeBeam } from "./_beam.ts";
 import { decodeLogprobs, decodeStop, dropAbsent, type SharedBody } from "./_sampling.ts";
 import { decodeStructured } from "./_structured.ts";
-import type { RequestCaps } from "./caps.ts";
 
 /** How the answer is printed: what the encoders need of the request. */
 export interface Print {

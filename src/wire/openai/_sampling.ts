@@ -3,9 +3,9 @@
  */
 import type { SamplingInput } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import type { RepetitionRule } from "#core/sampling.ts";
 import { requireList, requireObject, requireString, requireTokenIds } from "./_compound.ts";
-import type { RequestCaps } from "./caps.ts";
 import type { ChatBodyValue } from "./chat-schema.ts";
 import type { CompletionBodyValue } from "./completion-schema.ts";
 

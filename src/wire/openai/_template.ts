@@ -3,9 +3,9 @@
  */
 import type { TemplateOptions } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import { type JsonObject, requireList, requireObject, requireSize } from "./_compound.ts";
 import { dropAbsent } from "./_sampling.ts";
-import type { RequestCaps } from "./caps.ts";
 
 /** Names that the server sets, or that would change how templates are run (CVE-2025-61620, CVE-2025-62426). */
 const RESERVED = new Set([

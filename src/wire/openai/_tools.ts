@@ -3,9 +3,9 @@
  */
 import type { ToolChoice, ToolDefinition } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import { isObject, type JsonObject, requireList, requireObject, requireSize, requireString } from "./_compound.ts";
 import { dropAbsent } from "./_sampling.ts";
-import type { RequestCaps } from "./caps.ts";
 
 const NAME_LENGTH = 256;
 

@@ -4,13 +4,13 @@
 import type { ChatCall } from "#core/calls.ts";
 import type { ChatMessage } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import { decodeMessages } from "./_messages.ts";
 import { decodeOutput, decodePrint, type Print } from "./_output.ts";
 import { refuseUnsupported } from "./_refusals.ts";
 import { decodeLogprobs, decodeN, decodeSampling, dropAbsent } from "./_sampling.ts";
 import { decodeTemplateOptions } from "./_template.ts";
 import { decodeToolChoice, decodeTools } from "./_tools.ts";
-import type { RequestCaps } from "./caps.ts";
 import type { ChatBodyValue } from "./chat-schema.ts";
 
 export interface ChatPrint extends Print {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault, type FaultKind } from "#core/fault.ts";
-import { DEFAULT_CAPS } from "./caps.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { decodeCompletion } from "./completion-decode.ts";
 import { CompletionBody } from "./completion-schema.ts";
 

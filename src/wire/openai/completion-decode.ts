@@ -3,11 +3,11 @@
  */
 import type { CompletionCall, Prompt } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import { requireList, requireTokenIds } from "./_compound.ts";
 import { decodeOutput, decodePrint, type Print } from "./_output.ts";
 import { refuseUnsupported } from "./_refusals.ts";
 import { decodeLogprobs, decodeN, decodeSampling, dropAbsent } from "./_sampling.ts";
-import type { RequestCaps } from "./caps.ts";
 import type { CompletionBodyValue } from "./completion-schema.ts";
 
 export interface CompletionPrint extends Print {

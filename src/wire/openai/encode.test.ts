@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CallEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
-import { DEFAULT_CAPS } from "./caps.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { decodeChat } from "./chat-decode.ts";
 import { encodeChat } from "./chat-encode.ts";
 import { ChatBody } from "./chat-schema.ts";

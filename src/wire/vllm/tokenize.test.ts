@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault } from "#core/fault.ts";
-import { DEFAULT_CAPS } from "#wire/openai/caps.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { DetokenizeBody, decodeDetokenize, decodeTokenize, encodeTokenize, TokenizeBody } from "./tokenize.ts";
 
 function decode(body: Record<string, unknown>) {

@@ -5,13 +5,13 @@ import { z } from "zod";
 import type { TemplateOptions } from "#core/calls.ts";
 import type { ChatMessage, ToolDefinition } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import { requireTokenIds } from "#wire/openai/_compound.ts";
 import { bool, shape } from "#wire/openai/_fields.ts";
 import { decodeMessages } from "#wire/openai/_messages.ts";
 import { refuseUnsupported } from "#wire/openai/_refusals.ts";
 import { decodeTemplateOptions } from "#wire/openai/_template.ts";
 import { decodeTools } from "#wire/openai/_tools.ts";
-import type { RequestCaps } from "#wire/openai/caps.ts";
 import { MESSAGES_DOC, TOOLS_DOC } from "#wire/openai/chat-schema.ts";
 
 /** Prompt form or chat form; exactly one of `prompt` and `messages`. */

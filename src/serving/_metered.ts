@@ -1,0 +1,54 @@
+/**
+ * Work, within what its caller may use: reserved before any of it is done, settled when it is over.
+ *
+ * Invariants: whatever ends the stream, the reservation is settled once; the last event comes when the booking is
+ * safe, so that what a client has seen the end of has been counted. What a fault of the server cut short costs
+ * nothing; what a client cut short costs what was done. Called by chat.ts and complete.ts.
+ */
+import type { CallEvent } from "#core/calls.ts";
+import { Fault, type FaultKind } from "#core/fault.ts";
+import { NO_USAGE } from "#core/metering.ts";
+import { beamSearch } from "./_beam.ts";
+import { generate, type Work } from "./_generate.ts";
+
+/** @throws Fault rate_limited, and as Backend.generate does */
+export async function* answer(work: Omit<Work, "tally">, signal: AbortSignal): AsyncGenerator<CallEvent> {
+  const tally = { used: NO_USAGE };
+  const reservation = await work.meter.reserve(estimate(work));
+  let lost = false;
+  try {
+    const source = work.output.beam === undefined ? generate : beamSearch;
+    for await (const event of source({ ...work, tally }, signal)) {
+      if (event.type === "usage" && event.final) await reservation.settle(event.usage);
+      yield event;
+    }
+  } catch (error) {
+    lost = isOurs(error);
+    throw error;
+  } finally {
+    await reservation.settle(lost ? NO_USAGE : tally.used);
+  }
+}
+
+function estimate({ model, prompts, output: { n, beam } }: Omit<Work, "tally">) {
+  const sum = (of: (prompt: Work["prompts"][number]) => number): number =>
+    prompts.reduce((total, prompt) => total + of(prompt), 0);
+  return {
+    model: model.names[0],
+    promptTokens: sum(({ tokens }) => tokens.length),
+    completionTokens: sum(({ sampling }) => sampling.maxTokens * n),
+    sequences: prompts.length * (beam === undefined ? n : 1),
+  };
+}
+
+const OURS: ReadonlySet<FaultKind> = new Set<FaultKind>([
+  "engine_failed",
+  "engine_unavailable",
+  "policy_unavailable",
+  "draining",
+  "internal",
+]);
+
+function isOurs(error: unknown): boolean {
+  return !(error instanceof Fault) || OURS.has(error.kind);
+}
