@@ -132,8 +132,8 @@ test("with a prefix found in the cache, by copy and in place: the same tokens an
 
 test("with a prefix found that ends at any token, in the body and in the rest: the same tokens and logprobs", () => {
   const source = text(256, 61);
-  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false, threads: 2 });
-  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512, threads: 2 });
+  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512 });
   let found = 0;
   // As long as the source, so that what both compute by itself is shared too; shorter; and longer.
   for (const length of [256, 230, 300]) {
@@ -148,6 +148,19 @@ test("with a prefix found that ends at any token, in the body and in the rest: t
   }
   // 63 of the first length, 8 and 19: where 1 to 63 tokens of the body would be left, a block is computed again.
   assert.equal(found, 63 + 8 + 19, "so many were found to the last token");
+  cold.close();
+  warm.close();
+});
+
+test("two threads, which share the tiles of a block out: what is left of a body may begin anywhere", () => {
+  const source = text(512, 62);
+  const two = { maxSequences: 2, maxBatchTokens: 512, threads: 2 };
+  const [cold, warm] = [engineOf({ ...two, caching: false }), engineOf(two)];
+  for (const shared of [131, 222, 317]) {
+    const one = submission(8, [...source.slice(0, shared), ...text(450 - shared, shared)], 2);
+    run(warm, [submission(1, source, 1)]);
+    assert.deepEqual(run(warm, [one]), run(cold, [one]), `${shared} tokens are shared`);
+  }
   cold.close();
   warm.close();
 });
