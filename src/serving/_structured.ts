@@ -13,17 +13,22 @@ import type { ServedModel } from "./models.ts";
 const OPEN = "<tool_call>";
 const CLOSE = "</tool_call>";
 
-/** @param prompt the prompt's text: where it has opened a thought, the grammar begins behind it @throws Fault */
+/**
+ * @param prompt the prompt's text: where it has opened a thought, the grammar begins behind it
+ * @param seconds that compiling may take
+ * @throws Fault
+ */
 export async function chatConstraint(
   call: ChatCall,
   model: ServedModel,
   prompt: string,
+  seconds: number,
 ): Promise<Constraint | undefined> {
   const wanted = forced(call);
   if (wanted !== undefined && call.output.structured !== undefined)
     throw invalid("tool_choice", "a forced tool_choice cannot be combined with a format of the output.");
-  const asked = wanted === undefined ? outputConstraint(call.output) : compiled(wanted, "tools");
-  const constraint = asked ?? heldCalls(call, model);
+  const asked = wanted === undefined ? outputConstraint(call.output, seconds) : compiled(wanted, "tools", seconds);
+  const constraint = asked ?? heldCalls(call, model, seconds);
   if (constraint === undefined || !opensThought(model, prompt)) return constraint;
   const after = (await tagTokens(model.tokenizer)).end;
   // Held calls let text through, thoughts too; they need no border that might be missed.
@@ -31,8 +36,8 @@ export async function chatConstraint(
 }
 
 /** @throws Fault invalid_request naming the field */
-export function outputConstraint(output: OutputOptions): Constraint | undefined {
-  return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs");
+export function outputConstraint(output: OutputOptions, seconds: number): Constraint | undefined {
+  return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs", seconds);
 }
 
 function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredOutput | undefined {
@@ -46,24 +51,26 @@ function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredO
  * Calls of the model's own choice are held to the tools. Nobody was promised that: where a schema cannot be followed, or
  * the model marks calls by a control token, or beams are searched, they are as the model writes them.
  */
-function heldCalls({ toolChoice, tools, output }: ChatCall, model: ServedModel): Constraint | undefined {
+function heldCalls(
+  { toolChoice, tools, output }: ChatCall,
+  model: ServedModel,
+  seconds: number,
+): Constraint | undefined {
   if (toolChoice !== "auto" || !model.parsers.holdCalls || output.beam !== undefined) return undefined;
   if (model.tokenizer.specials.some(({ text, control }) => control && (text === OPEN || text === CLOSE)))
     return undefined;
   try {
-    return compileStructured({
-      kind: "text_with_calls",
-      tools: tools.map(({ name, parameters }) => ({ name, parameters })),
-    });
+    const named = tools.map(({ name, parameters }) => ({ name, parameters }));
+    return compileStructured({ kind: "text_with_calls", tools: named }, seconds);
   } catch (error) {
     if (error instanceof GrammarError) return undefined;
     throw error;
   }
 }
 
-function compiled(wanted: StructuredOutput, field: string): Constraint {
+function compiled(wanted: StructuredOutput, field: string, seconds: number): Constraint {
   try {
-    return compileStructured(wanted);
+    return compileStructured(wanted, seconds);
   } catch (error) {
     if (error instanceof GrammarError) throw invalid(field, `Invalid ${field}: ${error.message}.`);
     throw error;

@@ -6,6 +6,7 @@
  * Called by the compilers beside it.
  */
 import type { Grammar } from "#core/grammar.ts";
+import { leftRecursive } from "./left-recursion.ts";
 
 /** A grammar that cannot be used, in words for the client. */
 export class GrammarError extends Error {
@@ -36,31 +37,58 @@ export const EMPTY: Expr = sequence();
 /** Matches nothing at all. */
 export const NEVER: Expr = choice();
 
-/** States of one grammar at most: a few megabytes of tables. */
+/** States and edges of one grammar at most: a few megabytes of tables. */
 const MAX_STATES = 60_000;
+const MAX_EDGES = 250_000;
+/** Expressions inside expressions: as deep as the compilers' own stack goes with room to spare. */
+const MAX_NESTING = 400;
+/** Expressions walked: repetitions of what makes no state cost time, too. */
+const MAX_WORK = 1_000_000;
+/** How often the clock is asked. */
+const WORK_A_LOOK = 1024;
 
 interface Draft {
-  readonly edges: [low: number, high: number, target: number][];
+  /** low, high, target of each, flat: there may be many. */
+  readonly edges: number[];
   readonly empties: number[];
   readonly calls: [rule: string, target: number][];
   end: boolean;
 }
 
-/** @throws GrammarError too large, an unknown rule, or a rule that calls itself before reading anything */
-export function buildGrammar(rules: ReadonlyMap<string, Expr>, start: string): Grammar {
-  const builder = new Builder();
+/**
+ * @param deadline on the clock of performance.now()
+ * @throws GrammarError too large, too slow, an unknown rule, or a rule that calls itself before reading anything
+ */
+export function buildGrammar(
+  rules: ReadonlyMap<string, Expr>,
+  start: string,
+  deadline = Number.POSITIVE_INFINITY,
+): Grammar {
+  const builder = new Builder(deadline);
   const first = new Map<string, number>();
   for (const name of rules.keys()) first.set(name, builder.state());
   for (const [name, expr] of rules) builder.end(builder.add(expr, first.get(name) as number));
   const startState = first.get(start);
   if (startState === undefined) throw new GrammarError(`there is no rule ${start}`);
   const grammar = builder.finish(startState, first);
-  refuseLeftRecursion(grammar, [...first]);
+  const recursive = leftRecursive(grammar, [...first.values()]);
+  if (recursive !== undefined) {
+    const name = [...first].find(([, state]) => state === recursive)?.[0];
+    throw new GrammarError(`rule ${name} calls itself before it reads anything (left recursion)`);
+  }
   return grammar;
 }
 
 class Builder {
   private readonly drafts: Draft[] = [];
+  private readonly deadline: number;
+  private edgeCount = 0;
+  private nesting = 0;
+  private work = 0;
+
+  constructor(deadline: number) {
+    this.deadline = deadline;
+  }
 
   state(): number {
     if (this.drafts.length >= MAX_STATES)
@@ -75,6 +103,16 @@ class Builder {
 
   /** Adds the expression behind `from`; returns where it ends. */
   add(expr: Expr, from: number): number {
+    if (++this.nesting > MAX_NESTING) throw new GrammarError(`the grammar is nested more than ${MAX_NESTING} deep`);
+    const to = this.addOne(expr, from);
+    this.nesting--;
+    return to;
+  }
+
+  private addOne(expr: Expr, from: number): number {
+    if (++this.work > MAX_WORK) throw new GrammarError("the grammar is too large: it repeats too much");
+    if (this.work % WORK_A_LOOK === 0 && performance.now() > this.deadline)
+      throw new GrammarError("the grammar takes too long to compile");
     switch (expr.kind) {
       case "literal":
         return this.bytes(Buffer.from(expr.text), from);
@@ -123,6 +161,12 @@ class Builder {
     return state;
   }
 
+  private edge(from: number, low: number, high: number, to: number): void {
+    if (++this.edgeCount > MAX_EDGES)
+      throw new GrammarError(`the grammar is too large: it needs more than ${MAX_EDGES} edges`);
+    this.at(from).edges.push(low, high, to);
+  }
+
   private skip(from: number, to: number): void {
     this.at(from).empties.push(to);
   }
@@ -131,7 +175,7 @@ class Builder {
     let at = from;
     for (const byte of bytes) {
       const to = this.state();
-      this.at(at).edges.push([byte, byte, to]);
+      this.edge(at, byte, byte, to);
       at = to;
     }
     return at;
@@ -144,7 +188,7 @@ class Builder {
         let at = from;
         run.forEach(([first, last], i) => {
           const next = i === run.length - 1 ? to : this.state();
-          this.at(at).edges.push([first, last, next]);
+          this.edge(at, first, last, next);
           at = next;
         });
       }
@@ -160,6 +204,9 @@ class Builder {
       });
       return out;
     };
+    const edgeStart = offsets(({ edges }) => edges.length / 3);
+    const edges = new Int32Array(this.edgeCount * 3);
+    for (const [state, draft] of this.drafts.entries()) edges.set(draft.edges, (edgeStart[state] as number) * 3);
     const ruleState = (name: string): number => {
       const state = rules.get(name);
       if (state === undefined) throw new GrammarError(`there is no rule ${name}`);
@@ -167,8 +214,8 @@ class Builder {
     };
     return {
       start,
-      edges: Int32Array.from(this.drafts.flatMap(({ edges }) => edges.flat())),
-      edgeStart: offsets(({ edges }) => edges.length),
+      edges,
+      edgeStart,
       empties: Int32Array.from(this.drafts.flatMap(({ empties }) => empties)),
       emptyStart: offsets(({ empties }) => empties.length),
       calls: Int32Array.from(this.drafts.flatMap(({ calls }) => calls.flatMap(([name, to]) => [ruleState(name), to]))),
@@ -231,61 +278,4 @@ function split(low: readonly number[], high: readonly number[], out: ByteRange[]
   const [from, to] = [wholeLow ? first : first + 1, wholeHigh ? last : last - 1];
   if (from <= to) prefixed(from, to, rest(least, most));
   if (!wholeHigh) prefixed(last, last, rest(least, high.slice(1)));
-}
-
-/** Walks from every rule's start over what reads nothing; a rule met again on the way would never end. */
-function refuseLeftRecursion(grammar: Grammar, rules: readonly (readonly [string, number])[]): void {
-  const nullable = nullableRules(grammar, rules);
-  const leads = new Map(rules.map(([, state]) => [state, calledFirst(grammar, state, nullable)] as const));
-  const done = new Set<number>();
-  const path = new Set<number>();
-  const visit = (state: number): void => {
-    if (done.has(state)) return;
-    if (path.has(state)) {
-      const name = rules.find(([, start]) => start === state)?.[0];
-      throw new GrammarError(`rule ${name} calls itself before it reads anything (left recursion)`);
-    }
-    path.add(state);
-    for (const next of leads.get(state) ?? []) visit(next);
-    path.delete(state);
-    done.add(state);
-  };
-  for (const [, state] of rules) visit(state);
-}
-
-/** Starts of rules that may read nothing. */
-function nullableRules(grammar: Grammar, rules: readonly (readonly [string, number])[]): Set<number> {
-  const nullable = new Set<number>();
-  for (let grew = true; grew; ) {
-    grew = false;
-    for (const [, start] of rules) {
-      if (nullable.has(start)) continue;
-      if ([...reachable(grammar, start, nullable)].some((state) => grammar.ends[state] === 1)) {
-        nullable.add(start);
-        grew = true;
-      }
-    }
-  }
-  return nullable;
-}
-
-function calledFirst(grammar: Grammar, start: number, nullable: ReadonlySet<number>): Set<number> {
-  const called = new Set<number>();
-  for (const state of reachable(grammar, start, nullable)) {
-    for (let i = grammar.callStart[state] as number; i < (grammar.callStart[state + 1] as number); i++)
-      called.add(grammar.calls[i * 2] as number);
-  }
-  return called;
-}
-
-/** States that are reached without reading, calls of nullable rules included. */
-function reachable(grammar: Grammar, start: number, nullable: ReadonlySet<number>): Set<number> {
-  const seen = new Set([start]);
-  for (const state of seen) {
-    for (let i = grammar.emptyStart[state] as number; i < (grammar.emptyStart[state + 1] as number); i++)
-      seen.add(grammar.empties[i] as number);
-    for (let i = grammar.callStart[state] as number; i < (grammar.callStart[state + 1] as number); i++)
-      if (nullable.has(grammar.calls[i * 2] as number)) seen.add(grammar.calls[i * 2 + 1] as number);
-  }
-  return seen;
 }

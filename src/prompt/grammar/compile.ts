@@ -15,22 +15,42 @@ import { compileRegex } from "./regex.ts";
 import { schemaRules } from "./schema.ts";
 import { structuralTagRules } from "./structural-tag.ts";
 
-/** Grammars remembered, and bytes of their sources. */
+/** Grammars remembered, and bytes of their tables. */
 const MAX_KEPT = 64;
+const MAX_KEPT_BYTES = 32 * 1024 * 1024;
 
 const kept = new Map<string, Constraint>();
+let keptBytes = 0;
 
-/** @throws GrammarError in words for the client */
-export function compileStructured(wanted: StructuredOutput): Constraint {
+/**
+ * @param seconds that compiling may take
+ * @throws GrammarError in words for the client
+ */
+export function compileStructured(wanted: StructuredOutput, seconds = Number.POSITIVE_INFINITY): Constraint {
+  const deadline = performance.now() + seconds * 1000;
   const key = createHash("sha256").update(JSON.stringify(wanted)).digest("base64");
-  const found = kept.get(key) ?? { key, grammar: buildGrammar(rulesOf(wanted), "root") };
-  kept.delete(key);
+  const found = kept.get(key) ?? { key, grammar: buildGrammar(rulesOf(wanted), "root", deadline) };
+  forget(key);
   kept.set(key, found);
+  keptBytes += bytesOf(found);
   for (const oldest of kept.keys()) {
-    if (kept.size <= MAX_KEPT) break;
-    kept.delete(oldest);
+    if (kept.size <= MAX_KEPT && keptBytes <= MAX_KEPT_BYTES) break;
+    forget(oldest);
   }
   return found;
+}
+
+function forget(key: string): void {
+  const found = kept.get(key);
+  if (found !== undefined && kept.delete(key)) keptBytes -= bytesOf(found);
+}
+
+function bytesOf({ grammar }: Constraint): number {
+  const { edges, edgeStart, empties, emptyStart, calls, callStart, ends } = grammar;
+  return [edges, edgeStart, empties, emptyStart, calls, callStart, ends].reduce(
+    (sum, { byteLength }) => sum + byteLength,
+    0,
+  );
 }
 
 function rulesOf(wanted: StructuredOutput): Map<string, Expr> {
