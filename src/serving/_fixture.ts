@@ -10,6 +10,7 @@ import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { authorize } from "#policy/authorize.ts";
 import { principalOf } from "#policy/roles.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
+import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { modelTemplate } from "#prompt/template.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
 import { type AdapterLoader, Adapters } from "./adapters.ts";
@@ -63,6 +64,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     priorities: false,
     makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
+    grammars: new GrammarCompiler(),
     shareOf: (tenant) => ({ key: tenant, weight: 1 }),
   };
   const loaded = new Set<number>();

@@ -11,7 +11,7 @@ import { answer } from "./_metered.ts";
 import { priorityOf } from "./_priority.ts";
 import { cacheSalt, owned, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
-import { chatConstraint } from "./_structured.ts";
+import { chatConstraint, grammarsFor } from "./_structured.ts";
 import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 
@@ -38,7 +38,7 @@ export async function* chat(
     tools: call.tools,
     ...call.template,
   });
-  const constraint = await chatConstraint(call, model, text, grammarSeconds);
+  const constraint = await chatConstraint(call, model, text, grammarsFor(serving, grammarSeconds));
   const thinking = await thinkingBudget(input, model, tokens, text);
   const sampling = {
     ...shared,

@@ -11,7 +11,7 @@ import { answer } from "./_metered.ts";
 import { priorityOf } from "./_priority.ts";
 import { cacheSalt, owned, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
-import { outputConstraint } from "./_structured.ts";
+import { grammarsFor, outputConstraint } from "./_structured.ts";
 import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
@@ -37,7 +37,7 @@ export async function* complete(
   const encoded = await Promise.all(
     call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
   );
-  const constraint = outputConstraint(output, grammarSeconds);
+  const constraint = await outputConstraint(output, grammarsFor(serving, grammarSeconds));
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
   const prompts = await Promise.all(
     encoded.map(async (prompt) => {

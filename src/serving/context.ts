@@ -3,6 +3,7 @@
  */
 import type { FairShare } from "#core/generate.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
+import type { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import type { MakeOutput } from "./_choice.ts";
 import type { Models, ServedModel } from "./models.ts";
 import type { ServingObserver } from "./observe.ts";
@@ -15,6 +16,8 @@ export interface Serving {
   readonly priorities: boolean;
   /** Makes the pipeline from tokens to text, reasoning and tool calls. */
   readonly makeOutput: MakeOutput;
+  /** Compiles what outputs have to look like. */
+  readonly grammars: GrammarCompiler;
   /** One observer a model, the same at each call. */
   readonly observerOf: (model: ServedModel) => ServingObserver;
   /** What a tenant may draw on when the engine has more work than it can do. */

@@ -16,6 +16,15 @@ export class GrammarError extends Error {
   }
 }
 
+/** One that is larger than it may be. */
+export class SizeError extends GrammarError {}
+
+export interface GrammarSize {
+  readonly states: number;
+  /** Ways from state to state, of every kind. */
+  readonly edges: number;
+}
+
 export type Expr =
   | { readonly kind: "literal"; readonly text: string }
   /** Code points, ranges ascending and apart. */
@@ -37,34 +46,21 @@ export const EMPTY: Expr = sequence();
 /** Matches nothing at all. */
 export const NEVER: Expr = choice();
 
-/** States and edges of one grammar at most: a few megabytes of tables. */
-const MAX_STATES = 60_000;
-const MAX_EDGES = 250_000;
-/** Expressions inside expressions: as deep as the compilers' own stack goes with room to spare. */
-const MAX_NESTING = 400;
-/** Expressions walked: repetitions of what makes no state cost time, too. */
-const MAX_WORK = 1_000_000;
-/** How often the clock is asked. */
-const WORK_A_LOOK = 1024;
+/** One grammar at most: a few megabytes of tables. */
+const LARGEST: GrammarSize = { states: 60_000, edges: 400_000 };
+/** Expressions walked a state: repetitions of what makes no state cost time, too. */
+const WORK_A_STATE = 16;
 
 interface Draft {
-  /** low, high, target of each, flat: there may be many. */
-  readonly edges: number[];
+  readonly edges: [low: number, high: number, target: number][];
   readonly empties: number[];
   readonly calls: [rule: string, target: number][];
   end: boolean;
 }
 
-/**
- * @param deadline on the clock of performance.now()
- * @throws GrammarError too large, too slow, an unknown rule, or a rule that calls itself before reading anything
- */
-export function buildGrammar(
-  rules: ReadonlyMap<string, Expr>,
-  start: string,
-  deadline = Number.POSITIVE_INFINITY,
-): Grammar {
-  const builder = new Builder(deadline);
+/** @throws GrammarError too large, an unknown rule, or a rule that calls itself before reading anything */
+export function buildGrammar(rules: ReadonlyMap<string, Expr>, start: string, most = LARGEST): Grammar {
+  const builder = new Builder(most);
   const first = new Map<string, number>();
   for (const name of rules.keys()) first.set(name, builder.state());
   for (const [name, expr] of rules) builder.end(builder.add(expr, first.get(name) as number));
@@ -81,18 +77,17 @@ export function buildGrammar(
 
 class Builder {
   private readonly drafts: Draft[] = [];
-  private readonly deadline: number;
-  private edgeCount = 0;
-  private nesting = 0;
+  private readonly most: GrammarSize;
+  private edges = 0;
   private work = 0;
 
-  constructor(deadline: number) {
-    this.deadline = deadline;
+  constructor(most: GrammarSize) {
+    this.most = most;
   }
 
   state(): number {
-    if (this.drafts.length >= MAX_STATES)
-      throw new GrammarError(`the grammar is too large: it needs more than ${MAX_STATES} states`);
+    if (this.drafts.length >= this.most.states)
+      throw new SizeError(`the grammar is too large: it needs more than ${this.most.states} states`);
     this.drafts.push({ edges: [], empties: [], calls: [], end: false });
     return this.drafts.length - 1;
   }
@@ -103,16 +98,8 @@ class Builder {
 
   /** Adds the expression behind `from`; returns where it ends. */
   add(expr: Expr, from: number): number {
-    if (++this.nesting > MAX_NESTING) throw new GrammarError(`the grammar is nested more than ${MAX_NESTING} deep`);
-    const to = this.addOne(expr, from);
-    this.nesting--;
-    return to;
-  }
-
-  private addOne(expr: Expr, from: number): number {
-    if (++this.work > MAX_WORK) throw new GrammarError("the grammar is too large: it repeats too much");
-    if (this.work % WORK_A_LOOK === 0 && performance.now() > this.deadline)
-      throw new GrammarError("the grammar takes too long to compile");
+    if (++this.work > this.most.states * WORK_A_STATE)
+      throw new SizeError("the grammar is too large: it repeats too much");
     switch (expr.kind) {
       case "literal":
         return this.bytes(Buffer.from(expr.text), from);
@@ -129,6 +116,7 @@ class Builder {
         return this.repeat(expr.of, expr.min, expr.max, from);
       case "rule": {
         const to = this.state();
+        this.countEdge();
         this.at(from).calls.push([expr.name, to]);
         return to;
       }
@@ -161,21 +149,22 @@ class Builder {
     return state;
   }
 
-  private edge(from: number, low: number, high: number, to: number): void {
-    if (++this.edgeCount > MAX_EDGES)
-      throw new GrammarError(`the grammar is too large: it needs more than ${MAX_EDGES} edges`);
-    this.at(from).edges.push(low, high, to);
+  private skip(from: number, to: number): void {
+    this.countEdge();
+    this.at(from).empties.push(to);
   }
 
-  private skip(from: number, to: number): void {
-    this.at(from).empties.push(to);
+  private countEdge(): void {
+    if (++this.edges > this.most.edges)
+      throw new SizeError(`the grammar is too large: it needs more than ${this.most.edges} edges`);
   }
 
   private bytes(bytes: Uint8Array, from: number): number {
     let at = from;
     for (const byte of bytes) {
       const to = this.state();
-      this.edge(at, byte, byte, to);
+      this.countEdge();
+      this.at(at).edges.push([byte, byte, to]);
       at = to;
     }
     return at;
@@ -188,7 +177,8 @@ class Builder {
         let at = from;
         run.forEach(([first, last], i) => {
           const next = i === run.length - 1 ? to : this.state();
-          this.edge(at, first, last, next);
+          this.countEdge();
+          this.at(at).edges.push([first, last, next]);
           at = next;
         });
       }
@@ -204,9 +194,6 @@ class Builder {
       });
       return out;
     };
-    const edgeStart = offsets(({ edges }) => edges.length / 3);
-    const edges = new Int32Array(this.edgeCount * 3);
-    for (const [state, draft] of this.drafts.entries()) edges.set(draft.edges, (edgeStart[state] as number) * 3);
     const ruleState = (name: string): number => {
       const state = rules.get(name);
       if (state === undefined) throw new GrammarError(`there is no rule ${name}`);
@@ -214,8 +201,8 @@ class Builder {
     };
     return {
       start,
-      edges,
-      edgeStart,
+      edges: Int32Array.from(this.drafts.flatMap(({ edges }) => edges.flat())),
+      edgeStart: offsets(({ edges }) => edges.length),
       empties: Int32Array.from(this.drafts.flatMap(({ empties }) => empties)),
       emptyStart: offsets(({ empties }) => empties.length),
       calls: Int32Array.from(this.drafts.flatMap(({ calls }) => calls.flatMap(([name, to]) => [ruleState(name), to]))),

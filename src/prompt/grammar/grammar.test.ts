@@ -49,15 +49,9 @@ describe("builder", () => {
     assert.ok(accepts(build({ root: sequence(literal("("), repeat(rule("root"), 0), literal(")")) }), "(()(()))"));
   });
 
-  it("refuses what costs much and says little: deep nests, many edges, repetitions of nothing, too long a time", () => {
-    const build = (root: Expr, deadline?: number) => buildGrammar(new Map([["root", root]]), "root", deadline);
-    const nested = (depth: number): Expr =>
-      Array.from({ length: depth }).reduce<Expr>((inner) => repeat(inner, 0), literal("a"));
-    assert.throws(() => build(nested(1000)), /nested more than/);
-    const odd = Array.from({ length: 60 }, (_, i) => [2 * i, 2 * i] as const);
-    assert.throws(() => build(repeat({ kind: "chars", ranges: odd }, 5000)), /edges/);
-    assert.throws(() => build(repeat(repeat(repeat(sequence(), 1000), 1000), 1000)), /repeats too much/);
-    assert.throws(() => build(repeat(literal("ab"), 2000), performance.now() - 1), /too long/);
+  it("refuses what costs much and says little: repetitions of nothing", () => {
+    const root = repeat(repeat(repeat(sequence(), 1000), 1000), 1000);
+    assert.throws(() => buildGrammar(new Map([["root", root]]), "root"), /repeats too much/);
   });
 
   it("finds what may read nothing through chains of rules, in either order", () => {
