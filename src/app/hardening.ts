@@ -2,7 +2,7 @@
  * What other programs can see of this process besides its files: its command line, its crash reports, its core dumps.
  *
  * Invariant: none of them shows a secret, from here on. A key that was given as a flag stands in the list of processes
- * until this has run, which is why that draws a warning (Wall: T43). Callers: serve.ts, first of all.
+ * until this has run, which is why that draws a warning (Wall: T71). Callers: serve.ts, first of all.
  */
 import { writeFileSync } from "node:fs";
 import type { Resolved } from "#config/resolve.ts";

@@ -151,7 +151,7 @@ export class Exchange {
   }
 }
 
-/** It will stand in logs: one that holds a credential is not taken over (Wall: T43). */
+/** It will stand in logs: one that holds a credential is not taken over (Wall: T71). */
 function givenId(req: IncomingMessage, { redact }: HttpOptions): string | undefined {
   const [id, ...more] = headerValues(req.rawHeaders, "x-request-id");
   if (id === undefined || more.length > 0 || !REQUEST_ID.test(id) || redact(id) !== id) return undefined;

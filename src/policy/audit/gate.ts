@@ -98,6 +98,7 @@ class AuditedCall implements Admission {
     return this.#inner.headers();
   }
 
+  /** Wall: T70. */
   async record(outcome: Outcome): Promise<void> {
     await this.#inner.record(outcome);
     const seq = this.#write(outcome);
