@@ -85,6 +85,8 @@ function checkFile({ path, text }: SourceFile): string[] {
   if (test) return messages;
   if (text.split("\n").length > MAX_LINES) messages.push(`more than ${MAX_LINES} lines`);
   if (!text.startsWith("/**")) messages.push("a file opens with what it is, its invariants and who may call it");
+  if (path.endsWith("-thread.ts") && !text.includes('import "#base/no-environment-in-reports.ts";'))
+    messages.push("a thread's crash report shows the environment unless it imports #base/no-environment-in-reports.ts");
   for (const word of WORDS)
     if (word.text.test(withoutComments(text)) && !word.may.test(path))
       messages.push(`${word.text.source}: ${word.why}`);

@@ -4,13 +4,13 @@
  * Invariant: none of them shows a secret, from here on. A key that was given as a flag stands in the list of processes
  * until this has run, which is why that draws a warning (Wall: T71). Callers: serve.ts, first of all.
  */
+import "#base/no-environment-in-reports.ts";
 import { writeFileSync } from "node:fs";
 import type { Resolved } from "#config/resolve.ts";
 import { settingRows } from "#config/settings.ts";
 
 export function hardenProcess({ sources }: Resolved): void {
   withoutMemory();
-  process.report.excludeEnv = true;
   const exposed = settingRows().some(([name, row]) => row.secret === true && sources.get(name) === "flag");
   if (!exposed) return;
   // Writes over the memory that the list of processes is read from. Reports hold the command line as it was.

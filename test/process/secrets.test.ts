@@ -220,7 +220,7 @@ test("a minted key is shown once, and nowhere else", async () => {
 
 test("a crash: no report, stack or last word shows one", async () => {
   const reports = folder();
-  const crash = "data:text/javascript,process.on('SIGUSR2',()=>{throw new Error('crash on purpose')})";
+  const crash = "data:text/javascript,process.on('SIGUSR2',()=>{throw%20new%20Error('crash%20on%20purpose')})";
   for (const flag of [false, true]) {
     const key = secret("crash");
     const server = await startServer({

@@ -4,6 +4,7 @@
  * node:sqlite is synchronous, and a statement may wait for the disk or for another process's lock: here that holds
  * up nobody but other statements. Started by sqlite.ts; talks in `SqliteRequest` and `SqliteAnswer`.
  */
+import "#base/no-environment-in-reports.ts";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { parentPort, workerData } from "node:worker_threads";
 

@@ -1,6 +1,7 @@
 /**
  * The thread that compiles grammars: a source comes, its tables or the refusal go back. Started by compiler.ts only.
  */
+import "#base/no-environment-in-reports.ts";
 import { parentPort } from "node:worker_threads";
 import type { StructuredOutput } from "#core/structured.ts";
 import { GrammarError } from "./builder.ts";
