@@ -1,11 +1,13 @@
 /**
  * `castellan serve`: from settings to a running server and back to nothing.
  *
- * Order of start: state and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
+ * Order of start: state and keys, model, engine, listeners; the engine starts while the rest of the server is loaded, and
+ * what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running
  * answers finish within --shutdown-timeout, listeners close, the engine ends. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
-import type { Environment, Resolved } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
+import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import { Fault } from "#core/fault.ts";
 import type { Address } from "#http/listener.ts";
@@ -13,12 +15,11 @@ import { plainGate } from "#policy/gate.ts";
 import type { Identify } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import { announce } from "./announce.ts";
-import { compose, type Server } from "./compose.ts";
-import { firstAnswer } from "./first-answer.ts";
+import type { Server } from "./compose.ts";
 import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
-import { findModel, type SourceEvents } from "./model-source.ts";
+import { type Launched, launch } from "./launch.ts";
+import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
-import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface ServeOutput extends SourceEvents {
@@ -31,21 +32,24 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { settings } = resolved;
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
-  const state = stated(() => openStateDirectory(stateDir));
-  let keys = stated(() => existingKeys(settings, state));
+  const state = await stated(() => openStateDirectory(stateDir));
+  const known = stated(() => existingKeys(settings, state));
+  // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
+  if (namesHub(resolved.model)) await known;
+  const launching = launchModel(resolved, env, output, log);
+  launching.catch(() => {});
+  let keys = await known;
   // Until there is a key nobody has one.
   const identify: Identify = (headers, dialect, peer) => {
     if (keys === undefined) throw new Fault("unauthenticated", "Unauthorized");
     return keys.identify(headers, dialect, peer);
   };
-  const speculation = speculationPlan(settings.speculativeConfig);
-  const source = await findModel(resolved.model, settings, env, output);
-  const draft =
-    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), log });
+  const { source, launched } = await launching;
+  const { compose } = await import("./compose.ts");
+  const server = await compose({ settings, source, launched, gate: plainGate(identify), log });
   const ended = endOnSignals(server, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
-  keys ??= stated(() => mintedKeys(state));
+  keys ??= await stated(() => mintedKeys(state));
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
   for (const warning of warnings) log("warn", warning);
   output.print(
@@ -66,9 +70,24 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended;
 }
 
-function stated<T>(load: () => T): T {
+/** Up to the engine's `init` message nothing waits but for a hub. */
+async function launchModel(
+  { settings, model }: Resolved,
+  env: Environment,
+  output: ServeOutput,
+  log: Log,
+): Promise<{ readonly source: ModelSource; readonly launched: Launched }> {
+  const { speculativeConfig: config } = settings;
+  const speculation = config === undefined ? undefined : (await import("./speculation.ts")).speculationPlan(config);
+  const source = await findModel(model, settings, env, output);
+  const draft =
+    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
+  return { source, launched: await launch({ settings, env, source, draft, speculation, log }) };
+}
+
+async function stated<T>(load: () => T | Promise<T>): Promise<T> {
   try {
-    return load();
+    return await load();
   } catch (error) {
     if (error instanceof StateError) throw new StartupError(error.message);
     throw error;
@@ -120,6 +139,7 @@ function bindWarnings(settings: Settings): string[] {
 
 async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
   const self = keys.temporary();
+  const { firstAnswer } = await import("./first-answer.ts");
   try {
     return await firstAnswer(address, self.key, server.names[0] ?? "");
   } finally {
