@@ -3,13 +3,14 @@
  */
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
-import type { Settings } from "#config/settings.ts";
-import { DEFAULT_CAPS, type RequestCaps } from "#core/request-caps.ts";
+import { capSettingOf, type Settings } from "#config/settings.ts";
+import { capsOf } from "#core/request-caps.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Gate } from "#policy/gate.ts";
+import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
@@ -63,6 +64,7 @@ export async function compose(parts: Parts): Promise<Server> {
     registry,
     contextLength: sizing.contextLength,
     models: () => served,
+    ...(settings.enableLora ? { maxAdapters: settings.maxLoras } : {}),
     cacheConfig: {
       max_num_seqs: String(sizing.maxNumSeqs),
       max_model_len: String(sizing.contextLength),
@@ -164,16 +166,19 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
   const models = new Models([first, ...rest]);
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
   let load = (): number => 0;
+  const caps = capsOf((_row, name) => settings[capSettingOf(name)]);
   const services: Services = {
     serving: {
       models,
-      badWordTokens: settings.maxBadWordTokens,
+      caps,
+      priorities: settings.schedulingPolicy === "priority",
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
+      grammars: new GrammarCompiler(),
       observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
       shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },
     adapters: await loadAdapters(settings, models, first, inner.engine),
-    caps: requestCaps(settings),
+    caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
     version: version(),
@@ -203,20 +208,4 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
   // The call that asks for the load is one of the calls, and no load.
   if (settings.enableServerLoadTracking) load = () => Math.max(0, http.counters().calls - 1);
   return http;
-}
-
-function requestCaps(settings: Settings): RequestCaps {
-  return {
-    ...DEFAULT_CAPS,
-    n: settings.maxN,
-    choices: settings.maxChoices,
-    prompts: settings.maxCompletionPrompts,
-    messages: settings.maxMessages,
-    stopStrings: settings.maxStopStrings,
-    badWords: settings.maxBadWords,
-    badWordTokens: settings.maxBadWordTokens,
-    logprobs: settings.maxLogprobs,
-    tools: settings.maxTools,
-    priority: settings.schedulingPolicy === "priority",
-  };
 }

@@ -1,19 +1,19 @@
 /**
  * `castellan serve`: from settings to a running server and back to nothing.
  *
- * Order of start: state and keys, model, engine, listeners; the engine starts while the rest of the server is loaded, and
- * what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running
- * answers finish within --shutdown-timeout, listeners close, the engine ends. A second signal ends at once.
+ * Order of start: state, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
+ * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
+ * finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
-import { Fault } from "#core/fault.ts";
 import type { Address } from "#http/listener.ts";
 import { plainGate } from "#policy/gate.ts";
-import type { Identify } from "#policy/identify.ts";
-import { openStateDirectory, StateError } from "#policy/state.ts";
+import { identifyBy } from "#policy/identify.ts";
+import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
+import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Server } from "./compose.ts";
 import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
@@ -33,21 +33,23 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
-  const known = stated(() => existingKeys(settings, state));
+  const opening = openPolicy(settings, state, log);
+  opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
-  if (namesHub(resolved.model)) await known;
+  if (namesHub(resolved.model)) await opening;
   const launching = launchModel(resolved, env, output, log);
   launching.catch(() => {});
-  let keys = await known;
+  // What a store waits for and what the modules compute go together.
+  const composing = launching.then(() => import("./compose.ts"));
+  composing.catch(() => {});
+  const policy = await opening;
+  let { keys } = policy;
   // Until there is a key nobody has one.
-  const identify: Identify = (headers, dialect, peer) => {
-    if (keys === undefined) throw new Fault("unauthenticated", "Unauthorized");
-    return keys.identify(headers, dialect, peer);
-  };
+  const identify = identifyBy({ keys: (key) => keys?.find(key) });
   const { source, launched } = await launching;
-  const { compose } = await import("./compose.ts");
+  const { compose } = await composing;
   const server = await compose({ settings, source, launched, gate: plainGate(identify), log });
-  const ended = endOnSignals(server, settings, log);
+  const ended = endOnSignals(server, policy.store, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
   keys ??= await stated(() => mintedKeys(state));
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
@@ -68,6 +70,17 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   );
   if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress));
   return ended;
+}
+
+/** The store, then the keys that are there already. */
+async function openPolicy(
+  settings: Settings,
+  state: StateDirectory,
+  log: Log,
+): Promise<{ readonly store: Store; readonly keys: Keys | undefined }> {
+  const { openPolicyStore } = await import("./store.ts");
+  const store = await openPolicyStore(settings, state, log);
+  return { store, keys: await stated(() => existingKeys(settings, state)) };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -148,7 +161,7 @@ async function askFirst(server: Server, keys: Keys, address: Address): Promise<s
 }
 
 /** @returns resolves with the exit code */
-function endOnSignals(server: Server, settings: Settings, log: Log): Promise<number> {
+function endOnSignals(server: Server, store: Store, settings: Settings, log: Log): Promise<number> {
   return new Promise((done) => {
     let signals = 0;
     const onSignal = (signal: NodeJS.Signals): void => {
@@ -158,7 +171,7 @@ function endOnSignals(server: Server, settings: Settings, log: Log): Promise<num
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, settings).then(
+      drain(server, store, settings).then(
         () => done(0),
         () => done(1),
       );
@@ -168,8 +181,9 @@ function endOnSignals(server: Server, settings: Settings, log: Log): Promise<num
   });
 }
 
-async function drain(server: Server, settings: Settings): Promise<void> {
+async function drain(server: Server, store: Store, settings: Settings): Promise<void> {
   server.stopAccepting();
   await server.http.close(settings.shutdownTimeout * 1000);
   await server.closeModel();
+  await store.close();
 }
