@@ -130,10 +130,10 @@ test("with a prefix found in the cache, by copy and in place: the same tokens an
   warm.close();
 });
 
-test("with a prefix found that ends at any token, in the body and in the rest: the same tokens and logprobs", () => {
+test("with a prefix found that ends at any token, in the body and in the rest: the same tokens and logprobs", async () => {
   const source = text(256, 61);
-  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
-  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512 });
+  const cold = await engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = await engineOf({ maxSequences: 2, maxBatchTokens: 512 });
   let found = 0;
   // As long as the source, so that what both compute by itself is shared too; shorter; and longer.
   for (const length of [256, 230, 300]) {
@@ -152,10 +152,10 @@ test("with a prefix found that ends at any token, in the body and in the rest: t
   warm.close();
 });
 
-test("two threads, which share the tiles of a block out: what is left of a body may begin anywhere", () => {
+test("two threads, which share the tiles of a block out: what is left of a body may begin anywhere", async () => {
   const source = text(512, 62);
   const two = { maxSequences: 2, maxBatchTokens: 512, threads: 2 };
-  const [cold, warm] = [engineOf({ ...two, caching: false }), engineOf(two)];
+  const [cold, warm] = [await engineOf({ ...two, caching: false }), await engineOf(two)];
   for (const shared of [131, 222, 317]) {
     const one = submission(8, [...source.slice(0, shared), ...text(450 - shared, shared)], 2);
     run(warm, [submission(1, source, 1)]);
@@ -165,10 +165,10 @@ test("two threads, which share the tiles of a block out: what is left of a body 
   warm.close();
 });
 
-test("with an answer taken over that was computed as this prompt's rest is: the same tokens and logprobs", () => {
+test("with an answer taken over that was computed as this prompt's rest is: the same tokens and logprobs", async () => {
   // 193 to 224 tokens have 192 in blocks: a prompt of 200 and its answer, asked about once more.
-  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
-  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512 });
+  const cold = await engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = await engineOf({ maxSequences: 2, maxBatchTokens: 512 });
   const prompt = text(200, 81);
   const answer = (run(warm, [submission(1, prompt, 12)]).get(1) ?? []).map(({ token }) => token);
   const one = submission(2, [...prompt, ...answer, 5, 6, 7]);
@@ -179,10 +179,10 @@ test("with an answer taken over that was computed as this prompt's rest is: the 
   warm.close();
 });
 
-test("eight samples of one prompt: each as if it were asked for alone", () => {
+test("eight samples of one prompt: each as if it were asked for alone", async () => {
   const prompt = text(300, 91);
-  const together = engineOf({ maxSequences: 8, maxBatchTokens: 512 });
-  const alone = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const together = await engineOf({ maxSequences: 8, maxBatchTokens: 512 });
+  const alone = await engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
   const tokens = run(together, [{ ...submission(40, prompt), samples: 8 }]).get(40) ?? [];
   for (let sample = 0; sample < 8; sample++) {
     const one = submission(40, prompt);
