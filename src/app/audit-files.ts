@@ -3,7 +3,7 @@
  */
 import { readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
-import type { Environment } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
 import { resolveSettings } from "#config/resolve.ts";
 import { headFile, parseHead } from "#policy/audit/heads.ts";
 import { auditDirectory } from "#policy/audit/open.ts";

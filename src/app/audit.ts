@@ -6,7 +6,7 @@ import { userInfo } from "node:os";
 import { type Log, silentLog } from "#base/log.ts";
 import type { Registry } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
-import type { Environment } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
 import type { Settings } from "#config/settings.ts";
 import { auditedGate } from "#policy/audit/gate.ts";
 import { AuditFailure, type AuditLog } from "#policy/audit/log.ts";

@@ -1,30 +1,30 @@
 /**
  * `castellan serve`: from settings to a running server and back to nothing.
  *
- * Order of start: state, audit log and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
- * answers finish within --shutdown-timeout, listeners close, the engine ends, the audit log and the store close. A second signal ends at once.
+ * Order of start: state, audit log, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
+ * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
+ * finish within --shutdown-timeout, listeners close, the engine ends, the audit log and the store close. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
-import { createRedact } from "#base/redact.ts";
-import type { Environment, Resolved } from "#config/resolve.ts";
+import { createRedact, type Redact } from "#base/redact.ts";
+import type { Environment } from "#config/environment.ts";
+import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
 import { plainGate } from "#policy/gate.ts";
 import { identifyBy } from "#policy/identify.ts";
-import { openStateDirectory, StateError } from "#policy/state.ts";
+import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
-import { type Audit, openAudit } from "./audit.ts";
-import { compose, type Server } from "./compose.ts";
-import { firstAnswer } from "./first-answer.ts";
+import type { Audit } from "./audit.ts";
+import type { Server } from "./compose.ts";
 import { hardenProcess } from "./hardening.ts";
 import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
-import { findModel, type SourceEvents } from "./model-source.ts";
+import { type Launched, launch } from "./launch.ts";
+import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { givenSecrets } from "./secrets.ts";
-import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
-import { openPolicyStore } from "./store.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -38,24 +38,31 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const redact = createRedact(givenSecrets(settings));
   const log = createLog(settings.logLevel, redact);
   const stateDir = stateDirectory(settings.stateDir, env);
-  const state = stated(() => openStateDirectory(stateDir));
-  const audit = stated(() => openAudit(settings, state, redact, log));
-  const store = await openPolicyStore(settings, state, log);
-  let keys = stated(() => existingKeys(settings, state));
+  const state = await stated(() => openStateDirectory(stateDir));
+  const opening = openPolicy(settings, state, redact, log);
+  opening.catch(() => {});
+  // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
+  if (namesHub(resolved.model)) await opening;
+  const launching = launchModel(resolved, env, output, log);
+  launching.catch(() => {});
+  // What a store waits for and what the modules compute go together.
+  const composing = launching.then(() => import("./compose.ts"));
+  composing.catch(() => {});
+  const policy = await opening;
+  let { keys } = policy;
   // Until there is a key nobody has one.
   const identify = identifyBy({ keys: (key) => keys?.find(key) });
-  const speculation = speculationPlan(settings.speculativeConfig);
-  const source = await findModel(resolved.model, settings, env, output);
-  const draft =
-    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const warnings = [...resolved.warnings, ...bindWarnings(settings)];
+  const { source, launched } = await launching;
+  const { compose } = await composing;
+  const { audit } = policy;
   const gate = audit.around(plainGate(identify));
-  const server = await compose({ settings, env, source, draft, speculation, gate, audit, redact, log });
-  const parts = { server, store, audit };
+  const server = await compose({ settings, source, launched, gate, audit, redact, log });
+  const parts = { server, ...policy };
   const ended = endOnSignals(parts, settings, log);
+  const warnings = [...resolved.warnings, ...bindWarnings(settings)];
   await audit.started({ model: server.names[0] ?? null }, warnings).catch((error) => abandon(parts, error));
   const [publicAddress, opsAddress] = await listen(parts, settings);
-  keys ??= stated(() => mintedKeys(state));
+  keys ??= await stated(() => mintedKeys(state));
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -75,9 +82,38 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended;
 }
 
-function stated<T>(load: () => T): T {
+interface Policy {
+  readonly audit: Audit;
+  readonly store: Store;
+  readonly keys: Keys | undefined;
+}
+
+/** The audit log and the store, then the keys that are there already. */
+async function openPolicy(settings: Settings, state: StateDirectory, redact: Redact, log: Log): Promise<Policy> {
+  const [{ openAudit }, { openPolicyStore }] = await Promise.all([import("./audit.ts"), import("./store.ts")]);
+  const audit = await stated(() => openAudit(settings, state, redact, log));
+  const store = await openPolicyStore(settings, state, log);
+  return { audit, store, keys: await stated(() => existingKeys(settings, state)) };
+}
+
+/** Up to the engine's `init` message nothing waits but for a hub. */
+async function launchModel(
+  { settings, model }: Resolved,
+  env: Environment,
+  output: ServeOutput,
+  log: Log,
+): Promise<{ readonly source: ModelSource; readonly launched: Launched }> {
+  const { speculativeConfig: config } = settings;
+  const speculation = config === undefined ? undefined : (await import("./speculation.ts")).speculationPlan(config);
+  const source = await findModel(model, settings, env, output);
+  const draft =
+    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
+  return { source, launched: await launch({ settings, env, source, draft, speculation, log }) };
+}
+
+async function stated<T>(load: () => T | Promise<T>): Promise<T> {
   try {
-    return load();
+    return await load();
   } catch (error) {
     if (error instanceof StateError) throw new StartupError(error.message);
     throw error;
@@ -97,10 +133,10 @@ async function abandon(parts: Running, error: unknown): Promise<never> {
   throw error;
 }
 
-async function close({ server, audit, store }: Running, graceMs: number, reason: string): Promise<void> {
+async function close({ server, audit, store }: Running, graceMs: number, why: string): Promise<void> {
   await server.http.close(graceMs);
   await server.closeModel();
-  await audit.stopped({ reason });
+  await audit.stopped({ reason: why });
   await store.close();
 }
 
@@ -147,6 +183,7 @@ function bindWarnings(settings: Settings): string[] {
 
 async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
   const self = keys.temporary();
+  const { firstAnswer } = await import("./first-answer.ts");
   try {
     return await firstAnswer(address, self.key, server.names[0] ?? "");
   } finally {

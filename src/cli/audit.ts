@@ -4,8 +4,8 @@
 import { type AuditFilesOptions, auditFiles, evidence } from "#app/audit-files.ts";
 import { StartupError } from "#app/startup-error.ts";
 import { stringifyJson } from "#base/json.ts";
+import { environment } from "#config/environment.ts";
 import { SettingError } from "#config/kinds.ts";
-import { environment } from "#config/resolve.ts";
 import { newestRecords, type RecordFilter, recordsFrom } from "#policy/audit/read.ts";
 import type { StoredRecord } from "#policy/audit/record.ts";
 import { type Verification, verifyLog } from "#policy/audit/verify.ts";
