@@ -15,6 +15,8 @@ export interface Announcement {
   readonly publicAddress: Address;
   readonly opsAddress: Address;
   readonly keys: Keys;
+  /** Whose signed tokens may call. */
+  readonly issuers: number;
   readonly stateDir: string;
   readonly warnings: readonly string[];
 }
@@ -30,6 +32,7 @@ export function announce(a: Announcement): string {
     `  ops     ${printAddress(a.opsAddress)}`,
     `  state   ${a.stateDir}`,
     ...keyLines(a),
+    ...(a.issuers === 0 ? [] : [`  tokens  of ${a.issuers} issuer${a.issuers === 1 ? "" : "s"}, besides keys`]),
     ...a.warnings.map((warning) => `  warning ${warning}`),
     "",
     "Try it:",

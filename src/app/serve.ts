@@ -21,6 +21,7 @@ import { stateDirectory, version } from "./paths.ts";
 import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 import { openPolicyStore } from "./store.ts";
+import { callerTokens } from "./tokens.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -36,7 +37,8 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const store = await openPolicyStore(settings, state, log);
   let keys = stated(() => existingKeys(settings, state));
   // Until there is a key nobody has one.
-  const identify = identifyBy({ keys: (key) => keys?.find(key) });
+  const tokens = await callerTokens(settings, log);
+  const identify = identifyBy({ keys: (key) => keys?.find(key), ...(tokens && { tokens: tokens.prover }) });
   const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
@@ -45,7 +47,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const ended = endOnSignals(server, store, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
   keys ??= stated(() => mintedKeys(state));
-  const warnings = [...resolved.warnings, ...bindWarnings(settings)];
+  const warnings = [...resolved.warnings, ...bindWarnings(settings), ...(tokens?.warnings ?? [])];
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -57,6 +59,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       publicAddress,
       opsAddress,
       keys,
+      issuers: tokens?.issuers ?? 0,
       stateDir,
       warnings,
     }),

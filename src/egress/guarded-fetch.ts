@@ -2,7 +2,7 @@
  * One GET to a place that has to be proven harmless first: the URL, then every address that its name has, then the
  * connection itself.
  *
- * Invariants (Wall: T40): a name is resolved once; every address that it has is judged, and one bad address refuses
+ * Invariants (Wall: T44): a name is resolved once; every address that it has is judged, and one bad address refuses
  * all; the socket goes to an address that was judged, and is asked where it arrived before a byte is sent; no redirect
  * is followed, no proxy variable counts, no connection is kept; TLS is verified whatever the environment says; the
  * answer has an end in time and bytes, and no content encoding, so that its bytes are counted as they are.

@@ -1,7 +1,7 @@
 /**
  * Which URL may be fetched at all, judged before any name is resolved. Pure.
  *
- * Invariant (Wall: T40): what is dialled is what was written. The text has one reading: no control characters, spaces,
+ * Invariant (Wall: T44): what is dialled is what was written. The text has one reading: no control characters, spaces,
  * backslashes or userinfo, and its host in the form that the parser gives back, so that no other spelling of an address
  * or a name passes; and its host is one that the caller listed.
  * Callers: guarded-fetch.ts.
