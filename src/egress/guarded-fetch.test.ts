@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { createSocket } from "node:dgram";
 import { createServer as createPlain, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer } from "node:https";
 import type { AddressInfo, Server } from "node:net";
@@ -257,4 +258,51 @@ test("the system's names: localhost, without a name server", async (t) => {
     guardedGet("https://no-such-name.invalid/", { ...options, hosts: ["no-such-name.invalid"] }),
     refused("forbidden", /nowhere/),
   );
+});
+
+/** Answers A and AAAA questions from a table; a family that is missing there has no address. Counts the questions. */
+async function nameServer(
+  t: TestContext,
+  table: { a?: string; aaaa?: string },
+): Promise<{ at: string; asked: number }> {
+  const made = { at: "", asked: 0 };
+  const socket = createSocket("udp4", (question, from) => {
+    made.asked++;
+    const end = question.indexOf(0, 12) + 5;
+    const type = question.readUInt16BE(end - 4);
+    const data =
+      type === 1 && table.a !== undefined
+        ? Buffer.from(table.a.split(".").map(Number))
+        : type === 28 && table.aaaa !== undefined
+          ? Buffer.from(table.aaaa.replaceAll(":", ""), "hex")
+          : undefined;
+    const head = Buffer.from(question.subarray(0, end));
+    head.writeUInt16BE(0x8180, 2);
+    head.writeUInt16BE(data === undefined ? 0 : 1, 6);
+    head.fill(0, 8, 12);
+    const fixed = Buffer.from([0xc0, 0x0c, 0, type, 0, 1, 0, 0, 0, 0, 0, data?.length ?? 0]);
+    socket.send(data === undefined ? head : Buffer.concat([head, fixed, data]), from.port, from.address);
+  });
+  await new Promise<void>((done) => socket.bind(0, "127.0.0.1", done));
+  t.after(() => socket.close());
+  made.at = `127.0.0.1:${socket.address().port}`;
+  return made;
+}
+
+test("name servers: both families are asked once each, and both are judged", async (t) => {
+  const cases: readonly (readonly [{ a?: string; aaaa?: string }, string, RegExp])[] = [
+    [{ a: "10.1.2.3" }, "forbidden", /private/],
+    [{ aaaa: "fd000000000000000000000000000001" }, "forbidden", /private/],
+    [{ a: "93.184.216.34", aaaa: "00000000000000000000000000000001" }, "forbidden", /loopback/],
+    [{ a: "169.254.169.254", aaaa: "26064700470000000000000000001111" }, "forbidden", /link-local/],
+    [{ a: "127.0.0.1" }, "forbidden", /loopback/],
+    [{}, "network", /no address/],
+  ];
+  for (const [table, code, text] of cases) {
+    const server = await nameServer(t, table);
+    const options = { ...common(443), hosts: ["idp.example.net"], loopback: false, nameServers: [server.at] };
+    const { resolve: _, ...asking } = options;
+    await assert.rejects(guardedGet("https://idp.example.net/", asking), refused(code, text), JSON.stringify(table));
+    assert.equal(server.asked, 2);
+  }
 });

@@ -30,6 +30,8 @@ export interface GuardOptions {
   readonly deadlineMs: number;
   readonly maxBytes: number;
   readonly accept: string;
+  /** `address:port` of name servers in place of the system's. For tests. */
+  readonly nameServers?: readonly string[];
   /** All addresses of a name. For tests. */
   readonly resolve?: (name: string, signal: AbortSignal) => Promise<readonly string[]>;
 }
@@ -64,7 +66,7 @@ function rulesOf({ hosts, privateNetworks = false, loopback = false }: GuardOpti
 
 /** Where the name leads, once none of it leads elsewhere. */
 async function judged(target: Target, options: GuardOptions, signal: AbortSignal): Promise<readonly string[]> {
-  const resolve = options.resolve ?? (options.privateNetworks || options.loopback ? systemAddresses : dnsAddresses);
+  const resolve = options.resolve ?? resolverOf(options);
   const addresses = target.isAddress ? [target.hostname] : await before(signal, resolve(target.hostname, signal));
   const { host } = target.url;
   if (addresses.length === 0) throw new EgressError("network", `${host} has no address`);
@@ -86,9 +88,19 @@ function allowedClasses({ url }: Target, { privateNetworks, loopback }: GuardOpt
   ];
 }
 
+function resolverOf({ privateNetworks, loopback, nameServers }: GuardOptions): NonNullable<GuardOptions["resolve"]> {
+  if (privateNetworks || loopback) return systemAddresses;
+  return (name, signal) => dnsAddresses(name, signal, nameServers);
+}
+
 /** A and AAAA from the name servers. A family that is not there, or whose server is away, leaves the other. */
-async function dnsAddresses(name: string, signal: AbortSignal): Promise<readonly string[]> {
+async function dnsAddresses(
+  name: string,
+  signal: AbortSignal,
+  servers: readonly string[] | undefined,
+): Promise<readonly string[]> {
   const resolver = new Resolver({ timeout: 2000, tries: 2 });
+  if (servers !== undefined) resolver.setServers(servers);
   const stop = (): void => resolver.cancel();
   signal.addEventListener("abort", stop, { once: true });
   try {
