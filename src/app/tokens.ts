@@ -2,7 +2,6 @@
  * Signed tokens as callers' credentials, where --jwt-config names a file: its issuers, their keys, and what it loosens.
  */
 import type { Log } from "#base/log.ts";
-import type { Settings } from "#config/settings.ts";
 import { looksLikeToken } from "#policy/identify.ts";
 import { TokensSection } from "#policy/tokens/schema.ts";
 import { Tokens } from "#policy/tokens/verify.ts";
@@ -16,21 +15,24 @@ export interface CallerTokens {
   readonly warnings: readonly string[];
 }
 
-/** @returns undefined: no tokens are taken. @throws StartupError */
-export async function callerTokens({ jwtConfig, apiKey }: Settings, log: Log): Promise<CallerTokens | undefined> {
-  if (jwtConfig === undefined) return undefined;
-  if (apiKey.some(looksLikeToken))
+/**
+ * @param path of --jwt-config
+ * @param apiKeys the operator's
+ * @throws StartupError
+ */
+export async function callerTokens(path: string, apiKeys: readonly string[], log: Log): Promise<CallerTokens> {
+  if (apiKeys.some(looksLikeToken))
     throw new StartupError("an API key looks like a signed token, and with --jwt-config would be read as one");
-  const config = operatorYaml(jwtConfig, TokensSection);
+  const config = operatorYaml(path, TokensSection);
   const prover = new Tokens(config, { log });
   try {
     await prover.start();
   } catch (error) {
-    throw new StartupError(`${jwtConfig}: ${error instanceof Error ? error.message : error}`);
+    throw new StartupError(`${path}: ${error instanceof Error ? error.message : error}`);
   }
   const warnings = config.issuers.flatMap(({ issuer, keys }) => [
-    ...(keys.privateNetworks ? [`${jwtConfig}: the keys of ${issuer} may come from a private address`] : []),
-    ...(keys.loopback ? [`${jwtConfig}: the keys of ${issuer} may come from this machine, without TLS`] : []),
+    ...(keys.privateNetworks ? [`${path}: the keys of ${issuer} may come from a private address`] : []),
+    ...(keys.loopback ? [`${path}: the keys of ${issuer} may come from this machine, without TLS`] : []),
   ]);
   return { prover, issuers: config.issuers.length, warnings };
 }
