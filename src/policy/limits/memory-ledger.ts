@@ -98,7 +98,7 @@ export class MemoryLedger implements Ledger {
   }
 
   #sweep(): void {
-    if (++this.#takes < Math.max(SWEEP_EVERY, this.#cells.size)) return;
+    if (++this.#takes < Math.max(SWEEP_EVERY, this.#cells.size / 2)) return;
     this.#takes = 0;
     for (const [name, { end, used }] of this.#cells)
       if (end <= this.#latest || (end === Number.POSITIVE_INFINITY && used === 0)) this.#cells.delete(name);
