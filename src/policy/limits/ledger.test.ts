@@ -153,14 +153,14 @@ test(
     await second.settle();
     await own.start();
     await until("settled", async () => {
-    try {
-      const outcome = await ledger.take([entryAt(KEY, held, 2, at)]);
-      if (outcome.ok) await outcome.settle();
-      return outcome.ok;
-    } catch {
-      return false;
-    }
-  });
+      try {
+        const outcome = await ledger.take([entryAt(KEY, held, 2, at)]);
+        if (outcome.ok) await outcome.settle();
+        return outcome.ok;
+      } catch {
+        return false;
+      }
+    });
     assert.ok(!(await ledger.take([entryAt(KEY, perDay, 91, at)])).ok);
     assert.ok((await ledger.take([entryAt(KEY, perDay, 80, at)])).ok);
     spent = 95;
