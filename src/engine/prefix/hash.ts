@@ -18,7 +18,7 @@ export interface PrefixCacheOptions {
   readonly enabled: boolean;
   readonly algorithm: HashAlgorithm;
   readonly seed?: string;
-  /** Tokens of a block, ≥ 1: prefixes are shared in whole blocks. */
+  /** Tokens of a block, ≥ 1: a shorter prefix is not found. */
   readonly blockSize: number;
   /** Also take over what was computed while answering; see placement.ts. */
   readonly reuseGenerated: boolean;
