@@ -13,6 +13,9 @@ const PHRASES = {
   431: ["Request Header Fields Too Large", "The request's headers are too many or too large."],
 } as const;
 
+/** For a client to take an answer that is smaller than any buffer. */
+const FAREWELL_MS = 1000;
+
 export type RawStatus = keyof typeof PHRASES;
 
 function body(status: RawStatus): string {
@@ -31,6 +34,9 @@ export function writeRaw(socket: Duplex, status: RawStatus): void {
     "Cache-Control: no-store",
     "Connection: close",
   ];
+  // Over TLS the end of a write to a client that is gone may never be told.
+  const late = setTimeout(() => socket.destroy(), FAREWELL_MS);
+  socket.once("close", () => clearTimeout(late));
   socket.end(`${head.join("\r\n")}\r\n\r\n${text}`, () => socket.destroy());
 }
 

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import type { Socket } from "node:net";
 import { test } from "node:test";
 import { events, json } from "#http/reply.ts";
-import { AUTH, closed, dial, message, rig, until } from "#test/http/harness.ts";
+import { AUTH, closed, dial, message, reset, rig, until } from "#test/http/harness.ts";
 
 const REQUESTS = 10_000;
 const AT_ONCE = 100;
@@ -53,7 +53,7 @@ test("10,000 aborted requests leave every counter at zero", { timeout: 120_000 }
     socket.resume();
     socket.write(bytes.slice(0, cut), () => {
       if (stage === 0) socket.destroy();
-      else if (stage === 1) setImmediate(() => socket.resetAndDestroy());
+      else if (stage === 1) setImmediate(() => reset(socket));
       else if (cut < bytes.length) socket.end();
     });
     if (stage === 2 && cut === bytes.length) socket.once("data", () => socket.destroy());
