@@ -14,6 +14,7 @@ import type { Duplex } from "node:stream";
 import { awaitingContinue } from "./_body.ts";
 import { certificateOf } from "./_certificate.ts";
 import { Connections, type Line, type Lines } from "./_connections.ts";
+import { cutWhenStill } from "./_half-closed.ts";
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
 import { followMaterial } from "./_renewal.ts";
 import { clearStaleSocket, listenPrivately } from "./_unix-socket.ts";
@@ -90,7 +91,10 @@ function createStrictServer(
     // With "optional" Node lets everybody in: a certificate that does not verify is none, and a reason to end.
     if (tls.clients === "optional" && !socket.authorized && socket.getPeerX509Certificate() !== undefined) {
       socket.destroy();
-    } else openLine(lines, socket, options);
+      return;
+    }
+    cutWhenStill(socket);
+    openLine(lines, socket, options);
   });
   return { server, stop: followMaterial(server, lines, connections, tls) };
 }

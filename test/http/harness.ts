@@ -196,6 +196,10 @@ export function overTls(): void {
   everywhere = authority().then(async (ca) => tlsSource(await ca.issue()));
 }
 
+export function speaksTls(): boolean {
+  return everywhere !== undefined;
+}
+
 export function materialOf({ cert, key }: Issued, more: Partial<TlsMaterial> = {}): TlsMaterial {
   return { key: new Secret(key), chain: cert, clientAuthorities: [], revocationLists: [], ...more };
 }
