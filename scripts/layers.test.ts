@@ -25,6 +25,7 @@ test("imports go down only, by #area, and private files stay private", () => {
 
 test("fenced modules and words stay where they belong", () => {
   assert.match(breaches("serving/a.ts", 'import net from "node:net";')[0] ?? "", /sockets/);
+  assert.match(breaches("policy/a.ts", 'import pg from "pg";')[0] ?? "", /databases/);
   assert.match(breaches("app/a.ts", 'import { spawn } from "node:child_process";')[0] ?? "", /launchers/);
   assert.match(breaches("serving/a.ts", "const x = JSON.parse(text);")[0] ?? "", /one JSON reader/);
   assert.match(breaches("app/a.ts", "const x = process.env;")[0] ?? "", /environment/);

@@ -34,6 +34,14 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
   },
   { module: /^undici$/, may: /^egress\//, why: "egress is the only way out" },
   { module: /^koffi$/, may: /^engine\/native\//, why: "native code is behind the kernel interface" },
+  { module: /^(pg|node:sqlite)$/, may: /^policy\/store\//, why: "databases belong to the store" },
+  { module: /^kysely$/, may: /^policy\//, why: "only policy keeps anything" },
+  { module: /^ioredis$/, may: /^policy\/limits\//, why: "shared limits are the one use of Redis" },
+  {
+    module: /^node:worker_threads$/,
+    may: /^(policy\/store\/sqlite|prompt\/grammar\/compile)/,
+    why: "SQLite and the compiler of grammars alone have threads",
+  },
   { module: /^fastify$/, may: /^http\//, why: "only http knows its framework" },
 ];
 

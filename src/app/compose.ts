@@ -21,6 +21,7 @@ import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
 import type { SpillOptions } from "#engine/spill/spill.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { Gate } from "#policy/gate.ts";
+import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
@@ -90,6 +91,7 @@ export async function compose(parts: Parts): Promise<Server> {
     registry,
     contextLength: sizing.contextLength,
     models: () => served,
+    ...(settings.enableLora ? { maxAdapters: settings.maxLoras } : {}),
     cacheConfig: {
       max_num_seqs: String(sizing.maxNumSeqs),
       max_model_len: String(sizing.contextLength),
@@ -319,6 +321,7 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
       models,
       badWordTokens: settings.maxBadWordTokens,
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
+      grammars: new GrammarCompiler(),
       observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
       shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },

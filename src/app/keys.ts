@@ -4,14 +4,14 @@
 import { readFileSync, statSync } from "node:fs";
 import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
-import { createIdentify, type Identify } from "#policy/identify.ts";
+import type { Provers } from "#policy/identify.ts";
 import { KeySet, type KnownKey, keyDigest, mintKey, operatorKey, type Pepper } from "#policy/keys.ts";
 import { ensureKey } from "#policy/mint.ts";
 import { type StateDirectory, statePepper } from "#policy/state.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface Keys {
-  readonly identify: Identify;
+  readonly find: Provers["keys"];
   /** Print it now: it cannot be had again. */
   readonly minted: Secret | undefined;
   /** `given`: by the operator. `minted`: now. `kept`: an earlier start printed it. */
@@ -59,17 +59,17 @@ export function mintedKeys(state: StateDirectory): Keys {
 }
 
 function keysOf(pepper: Pepper, keys: readonly KnownKey[], source: Keys["source"], minted: Secret | undefined): Keys {
-  const lasting = createIdentify(new KeySet(pepper, keys));
+  const lasting = new KeySet(pepper, keys);
   let current = lasting;
   return {
-    identify: (headers, dialect, peer) => current(headers, dialect, peer),
+    find: (key) => current.find(key),
     minted,
     source,
     temporary: () => {
       const key = mintKey();
       const digest = keyDigest(pepper, key.expose());
       const known = { id: "key_self", digest, tenant: "default", role: "user" as const };
-      current = createIdentify(new KeySet(pepper, [...keys, known]));
+      current = new KeySet(pepper, [...keys, known]);
       return {
         key,
         revoke: () => {

@@ -2,16 +2,16 @@
  * `castellan serve`: from settings to a running server and back to nothing.
  *
  * Order of start: state and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
- * answers finish within --shutdown-timeout, listeners close, the engine ends. A second signal ends at once.
+ * answers finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
-import { Fault } from "#core/fault.ts";
 import type { Address } from "#http/listener.ts";
 import { plainGate } from "#policy/gate.ts";
-import type { Identify } from "#policy/identify.ts";
+import { identifyBy } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
+import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import { compose, type Server } from "./compose.ts";
 import { firstAnswer } from "./first-answer.ts";
@@ -20,6 +20,7 @@ import { findModel, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
+import { openPolicyStore } from "./store.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -32,18 +33,16 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = stated(() => openStateDirectory(stateDir));
+  const store = await openPolicyStore(settings, state, log);
   let keys = stated(() => existingKeys(settings, state));
   // Until there is a key nobody has one.
-  const identify: Identify = (headers, dialect, peer) => {
-    if (keys === undefined) throw new Fault("unauthenticated", "Unauthorized");
-    return keys.identify(headers, dialect, peer);
-  };
+  const identify = identifyBy({ keys: (key) => keys?.find(key) });
   const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
     speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
   const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), log });
-  const ended = endOnSignals(server, settings, log);
+  const ended = endOnSignals(server, store, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
   keys ??= stated(() => mintedKeys(state));
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
@@ -128,7 +127,7 @@ async function askFirst(server: Server, keys: Keys, address: Address): Promise<s
 }
 
 /** @returns resolves with the exit code */
-function endOnSignals(server: Server, settings: Settings, log: Log): Promise<number> {
+function endOnSignals(server: Server, store: Store, settings: Settings, log: Log): Promise<number> {
   return new Promise((done) => {
     let signals = 0;
     const onSignal = (signal: NodeJS.Signals): void => {
@@ -138,7 +137,7 @@ function endOnSignals(server: Server, settings: Settings, log: Log): Promise<num
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, settings).then(
+      drain(server, store, settings).then(
         () => done(0),
         () => done(1),
       );
@@ -148,8 +147,9 @@ function endOnSignals(server: Server, settings: Settings, log: Log): Promise<num
   });
 }
 
-async function drain(server: Server, settings: Settings): Promise<void> {
+async function drain(server: Server, store: Store, settings: Settings): Promise<void> {
   server.stopAccepting();
   await server.http.close(settings.shutdownTimeout * 1000);
   await server.closeModel();
+  await store.close();
 }

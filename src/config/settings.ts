@@ -77,6 +77,12 @@ export const SETTINGS = {
     doc: "Where the server keeps its state (mode 0700).",
     fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
   }),
+  databaseUrl: string(undefined, "url", {
+    section: KEYS,
+    doc: "PostgreSQL that several servers share: postgres://user@host/database; the password may stand in ~/.pgpass.",
+    fallbackDoc: "the SQLite file policy.db in the state directory",
+    secret: true,
+  }),
 
   servedModelName: list("name", {
     section: MODEL,
@@ -237,6 +243,7 @@ export const SETTINGS = {
   tenantWeights: weights("tenant=weight", {
     section: ENGINE,
     doc: "Shares of the engine when there is more work than it can do; a tenant that is not named has 1.",
+    fallbackDoc: "1 each",
   }),
   kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], {
     section: ENGINE,

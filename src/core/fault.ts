@@ -25,6 +25,7 @@ export const FAULT_KINDS = {
   engine_failed: "the engine died while it worked on this call",
   not_implemented: "the field or route is known and this server does not do it",
   cancelled: "the client went away, or the call was aborted",
+  policy_unavailable: "keys, limits or records cannot be checked or kept at the moment",
   internal: "a fault of this server",
 } as const;
 

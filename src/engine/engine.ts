@@ -19,10 +19,10 @@ import { type ChainMaker, extendChain } from "./prefix/chain.ts";
 import type { BlockHasher } from "./prefix/hash.ts";
 import { accountOf, type EngineGauges, emptyReport, type FailureReport, type StepReport } from "./report.ts";
 import { problemOf, Requests, type Submission } from "./requests.ts";
-import { Sampler, SamplingError } from "./sampler/sampler.ts";
+import { Sampler } from "./sampler/sampler.ts";
 import { type Plan, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
-import { type Ending, endingOf, type StopRules, settlePrompt, settleToken } from "./settle.ts";
+import { type Ending, endingOf, rowFailure, type StopRules, settlePrompt, settleToken } from "./settle.ts";
 import { createSpeculation, freeGuesses, type Speculation } from "./speculation/proposer.ts";
 import { Spill } from "./spill/spill.ts";
 import { advance, assemble, type RowUse } from "./step.ts";
@@ -100,7 +100,7 @@ export class Engine {
     else {
       // Without the cache a prefix is shared within its request and nowhere else.
       const salt = this.#prefixCaching ? {} : { cacheSalt: `request ${request}` };
-      this.#adapters.enter(adapter, submission.samples);
+      this.#adapters.enter(submission.adapter, submission.samples);
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }
   }
@@ -187,11 +187,13 @@ export class Engine {
 
   get gauges(): EngineGauges {
     const { contextPerSlot, maxSequences } = this.#kernel.limits;
+    const adapters = this.#adapters.inUse(this.#placement.running.map(({ adapter }) => adapter));
     return {
       running: this.#placement.runningCount,
       waiting: this.#scheduler.waitingCount + this.#requests.heldCount,
       kvUsage: Counts.cells(this.#placement.running) / (contextPerSlot * maxSequences),
       ...this.#counts.totals,
+      ...(adapters && { adapters }),
     };
   }
 
@@ -287,9 +289,7 @@ export class Engine {
       try {
         this.#settleRow(sequence, position, rows[at] as Float32Array);
       } catch (error) {
-        if (!(error instanceof SamplingError)) throw error;
-        const kind = error.code === "masked" ? "invalid_request" : "engine_failed";
-        this.#fail({ request: sequence.request, kind, message: error.message });
+        this.#fail({ request: sequence.request, ...rowFailure(error) });
       }
     });
   }

@@ -2,7 +2,7 @@
  * Which files may become adapters while the server runs: regular GGUF files under the operator's folders, which nobody
  * but their owner can change.
  *
- * Wall: T27. What is asked for is resolved first (links and dot segments), then compared with the resolved folders; a
+ * Wall: T29. What is asked for is resolved first (links and dot segments), then compared with the resolved folders; a
  * path outside says the same whether there is something or not. Callers: the app.
  */
 import { realpathSync, statSync } from "node:fs";

@@ -6,7 +6,7 @@ import { Fault } from "#core/fault.ts";
 import { UNMETERED } from "#core/metering.ts";
 import type { Principal } from "#core/principal.ts";
 import { authorize } from "./authorize.ts";
-import { createIdentify } from "./identify.ts";
+import { createIdentify, identifyBy } from "./identify.ts";
 import { KeySet, keyDigest, keyProblem, mintKey, operatorKey } from "./keys.ts";
 import { NO_PEER } from "./peer.ts";
 import { principalOf } from "./roles.ts";
@@ -141,4 +141,40 @@ test("authorize gives a frozen grant for the scope, or forbidden", () => {
   assert.deepEqual({ ...grant }, { principal, scope: "inference", meter: UNMETERED });
   assert.ok(Object.isFrozen(grant));
   assert.throws(() => authorize(principal, "ops", UNMETERED), isFault("forbidden"));
+});
+
+test("a credential goes to one prover by its shape, and to no other after it", async () => {
+  const who = (id: string) => principalOf({ id, tenant: "default", role: "user" });
+  const asked: string[] = [];
+  const find = (kind: string, good: string) => (text: string) => {
+    asked.push(kind);
+    return text === good ? who(kind) : undefined;
+  };
+  const token = `eyJhbGciOiJFUzI1NiJ9.${"e".repeat(4200)}.c2ln`;
+  const certificate = { fingerprint: "aa", subject: "CN=a", uris: [], notBefore: 0, notAfter: 1 };
+  const by = identifyBy({
+    keys: find("key", "a.b.c"),
+    tokens: { maxLength: 5000, verify: async (text) => find("token", token)(text) },
+    certificates: ({ fingerprint }) => find("certificate", "aa")(fingerprint),
+  });
+  const peer = { address: "127.0.0.1", certificate };
+  const idOf = async (headers: string[], from = peer as Parameters<typeof by>[2]) =>
+    (await by(headers, "openai", from)).id;
+  const nobody = (headers: string[]) =>
+    assert.rejects(async () => by(headers, "openai", peer), isFault("unauthenticated"));
+
+  assert.equal(await idOf(["authorization", `Bearer ${token}`]), "token");
+  assert.equal(await idOf(["authorization", "Bearer a.b.c"]), "key");
+  assert.equal(await idOf([]), "certificate");
+  asked.length = 0;
+  await nobody(["authorization", "Bearer eyJ9.e.c"]);
+  await nobody(["authorization", "Bearer wrong"]);
+  await nobody(["authorization", "Bearer eyJ9.e.c.d.e"]);
+  assert.deepEqual(asked, ["token", "key", "key"]);
+  await nobody(["authorization", "Basic x"]);
+  await nobody(["authorization", `Bearer ${"k".repeat(4097)}`]);
+  await nobody(["authorization", `Bearer ey.${"e".repeat(5000)}.x`]);
+  await nobody(["authorization", `Bearer ${token}`, "authorization", `Bearer ${token}`]);
+  assert.equal(asked.length, 3, "what is not read is not asked about");
+  await assert.rejects(async () => by([], "openai", NO_PEER), isFault("unauthenticated"));
 });

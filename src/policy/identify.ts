@@ -1,14 +1,16 @@
 /**
- * From a request's headers to who calls. Pure: no clock, no I/O; sees headers only, never a body.
+ * From a request's headers and connection to who calls. No clock, no I/O of its own; sees headers only, never a body.
  *
- * Invariant: one credential, read one way, or nobody. Whatever two readers might take differently (a second header,
- * a second space, another scheme) is unauthenticated, with one message for all causes.
+ * Invariants: one credential, read one way, or nobody. Whatever two readers might take differently (a second header,
+ * a second space, another scheme) is unauthenticated, with one message for all causes. A credential goes to one prover,
+ * by its shape; no other is asked after it. A client certificate counts where no header names a caller: behind a
+ * gateway the certificate is the gateway's, the header the caller's.
  */
 import { headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
-import { type KeySet, MAX_KEY_LENGTH } from "./keys.ts";
-import type { Peer } from "./peer.ts";
+import { KEY_PREFIX, type KeySet, MAX_KEY_LENGTH } from "./keys.ts";
+import type { Peer, PeerCertificate } from "./peer.ts";
 
 /**
  * @param rawHeaders name and value in turn, as they came
@@ -17,26 +19,69 @@ import type { Peer } from "./peer.ts";
  */
 export type Identify = (rawHeaders: readonly string[], dialect: string, peer: Peer) => Principal | Promise<Principal>;
 
+type Found = Principal | undefined | Promise<Principal | undefined>;
+
+/** What can prove who calls. Undefined: it cannot be; a prover may throw Fault unauthenticated to say more in the log. */
+export interface Provers {
+  readonly keys: (key: string) => Found;
+  readonly tokens?: TokenProver;
+  readonly certificates?: (certificate: PeerCertificate) => Found;
+}
+
+export interface TokenProver {
+  /** Characters of the longest token that is read. */
+  readonly maxLength: number;
+  readonly verify: (token: string) => Found;
+}
+
 // RFC 9110, 11.6.2 would allow several spaces; RFC 6750 clients send one.
 const BEARER = /^bearer ([\x21-\x7e]+)$/i;
 const BARE = /^[\x21-\x7e]+$/;
-const LONGEST = MAX_KEY_LENGTH + "bearer ".length;
+const SCHEME_LENGTH = "bearer ".length;
+/** Three parts, the first of which can be base64url of a JSON object (`{"`, `{ `): how a signed token looks. */
+const TOKEN = /^ey[^.]*\.[^.]*\.[^.]*$/;
 
-export function createIdentify(keys: KeySet): Identify {
-  return (rawHeaders, dialect) => {
-    const token = presented(rawHeaders, dialect);
-    const principal = token === undefined ? undefined : keys.find(token);
-    if (principal === undefined) throw new Fault("unauthenticated", "Unauthorized");
-    return principal;
+export function looksLikeToken(credential: string): boolean {
+  return !credential.startsWith(KEY_PREFIX) && TOKEN.test(credential);
+}
+
+export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
+  const longest = SCHEME_LENGTH + Math.max(MAX_KEY_LENGTH, tokens?.maxLength ?? 0);
+  const byCredential = (credential: string): Found => {
+    if (tokens !== undefined && looksLikeToken(credential))
+      return credential.length > tokens.maxLength ? undefined : tokens.verify(credential);
+    return credential.length > MAX_KEY_LENGTH ? undefined : keys(credential);
+  };
+  return (rawHeaders, dialect, peer) => {
+    const credential = presented(rawHeaders, dialect, longest);
+    if (credential === "none" && certificates !== undefined && peer.certificate !== undefined)
+      return known(certificates(peer.certificate));
+    return known(typeof credential === "string" ? undefined : byCredential(credential.text));
   };
 }
 
-function presented(rawHeaders: readonly string[], dialect: string): string | undefined {
+export function createIdentify(keys: KeySet): Identify {
+  return identifyBy({ keys: (key) => keys.find(key) });
+}
+
+function known(found: Found): Principal | Promise<Principal> {
+  if (found instanceof Promise) return found.then(known);
+  if (found === undefined) throw new Fault("unauthenticated", "Unauthorized");
+  return found;
+}
+
+/** "none": no header claims to be a credential. "unclear": one does and is not read. */
+function presented(
+  rawHeaders: readonly string[],
+  dialect: string,
+  longest: number,
+): { readonly text: string } | "none" | "unclear" {
   const bearers = headerValues(rawHeaders, "authorization");
   const bare = dialect === "anthropic" ? headerValues(rawHeaders, "x-api-key") : [];
-  if (bearers.length + bare.length !== 1) return undefined;
+  if (bearers.length + bare.length === 0) return "none";
+  if (bearers.length + bare.length > 1) return "unclear";
   const value = bearers[0] ?? bare[0] ?? "";
-  if (value.length > LONGEST) return undefined;
-  if (bearers.length === 1) return BEARER.exec(value)?.[1];
-  return BARE.test(value) ? value : undefined;
+  if (value.length > longest) return "unclear";
+  const text = bearers.length === 1 ? BEARER.exec(value)?.[1] : BARE.exec(value)?.[0];
+  return text === undefined ? "unclear" : { text };
 }

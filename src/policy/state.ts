@@ -10,12 +10,14 @@ import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   fsyncSync,
   linkSync,
   lstatSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -44,6 +46,11 @@ export interface StateDirectory {
   write(name: string, content: Uint8Array): void;
   /** Makes the file unless it is there. @returns whether this call made it */
   create(name: string, content: Uint8Array): boolean;
+  /**
+   * The path of a file that somebody else opens by its name: there, ours and private, as are those beside it whose
+   * names begin with its name. Of any size. @throws StateError
+   */
+  reserve(name: string): string;
 }
 
 /** Makes the directory (mode 0700, parents too) where it is missing. @throws StateError */
@@ -56,6 +63,7 @@ export function openStateDirectory(path: string): StateDirectory {
     read: (name) => readPrivate(join(directory, checked(name))),
     write: (name, content) => place(directory, checked(name), content, renameSync),
     create: (name, content) => createOnce(directory, checked(name), content),
+    reserve: (name) => reserve(directory, checked(name)),
   };
 }
 
@@ -110,16 +118,37 @@ function readPrivate(path: string): Buffer | undefined {
   if (descriptor === undefined) return undefined;
   try {
     const stats = fstatSync(descriptor);
-    if (!stats.isFile() || !ours(stats)) throw new StateError(`${path} is not a plain file of ours`);
-    if (hasMode(stats, OTHERS_ANY))
-      throw new StateError(
-        `${path} can be read or written by others: its secrets may be known; run chmod 600 on it or replace it`,
-      );
+    judge(path, stats);
     if (stats.size > MAX_FILE_BYTES) throw new StateError(`${path} is larger than ${MAX_FILE_BYTES} bytes`);
     return readFileSync(descriptor);
   } finally {
     closeSync(descriptor);
   }
+}
+
+function reserve(directory: string, name: string): string {
+  const path = join(directory, name);
+  if (!existsSync(path)) createOnce(directory, name, new Uint8Array());
+  for (const beside of readdirSync(directory)) if (beside.startsWith(name)) checkPrivate(join(directory, beside));
+  return path;
+}
+
+function checkPrivate(path: string): void {
+  const descriptor = openExisting(path);
+  if (descriptor === undefined) return;
+  try {
+    judge(path, fstatSync(descriptor));
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function judge(path: string, stats: Stats): void {
+  if (!stats.isFile() || !ours(stats)) throw new StateError(`${path} is not a plain file of ours`);
+  if (hasMode(stats, OTHERS_ANY))
+    throw new StateError(
+      `${path} can be read or written by others: its secrets may be known; run chmod 600 on it or replace it`,
+    );
 }
 
 function openExisting(path: string): number | undefined {

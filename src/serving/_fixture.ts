@@ -9,6 +9,7 @@ import type { Grant, Scope } from "#core/principal.ts";
 import { authorize } from "#policy/authorize.ts";
 import { principalOf } from "#policy/roles.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
+import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { modelTemplate } from "#prompt/template.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
 import { type AdapterLoader, Adapters } from "./adapters.ts";
@@ -61,6 +62,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     badWordTokens: 1024,
     makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
+    grammars: new GrammarCompiler(),
     shareOf: (tenant) => ({ key: tenant, weight: 1 }),
   };
   const loaded = new Set<number>();

@@ -44,6 +44,7 @@ function estimate({ model, prompts, output: { n, beam } }: Omit<Work, "tally">) 
 const OURS: ReadonlySet<FaultKind> = new Set<FaultKind>([
   "engine_failed",
   "engine_unavailable",
+  "policy_unavailable",
   "draining",
   "internal",
 ]);

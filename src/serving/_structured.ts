@@ -6,7 +6,7 @@ import { invalid } from "#core/fault.ts";
 import type { Constraint } from "#core/grammar.ts";
 import type { StructuredOutput } from "#core/structured.ts";
 import { GrammarError } from "#prompt/grammar/builder.ts";
-import { compileStructured } from "#prompt/grammar/compile.ts";
+import type { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { opensThought, tagTokens } from "./_thinking.ts";
 import type { ServedModel } from "./models.ts";
 
@@ -18,21 +18,26 @@ export async function chatConstraint(
   call: ChatCall,
   model: ServedModel,
   prompt: string,
+  grammars: GrammarCompiler,
 ): Promise<Constraint | undefined> {
   const wanted = forced(call);
   if (wanted !== undefined && call.output.structured !== undefined)
     throw invalid("tool_choice", "a forced tool_choice cannot be combined with a format of the output.");
-  const asked = wanted === undefined ? outputConstraint(call.output) : compiled(wanted, "tools");
-  const constraint = asked ?? heldCalls(call, model);
+  const asked =
+    wanted === undefined ? await outputConstraint(call.output, grammars) : await compiled(wanted, "tools", grammars);
+  const constraint = asked ?? (await heldCalls(call, model, grammars));
   if (constraint === undefined || !opensThought(model, prompt)) return constraint;
   const after = (await tagTokens(model.tokenizer)).end;
   // Held calls let text through, thoughts too; they need no border that might be missed.
   return asked === undefined && after.length > 1 ? constraint : { ...constraint, after };
 }
 
-/** @throws Fault invalid_request naming the field */
-export function outputConstraint(output: OutputOptions): Constraint | undefined {
-  return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs");
+/** @throws Fault invalid_request naming the field | overloaded */
+export async function outputConstraint(
+  output: OutputOptions,
+  grammars: GrammarCompiler,
+): Promise<Constraint | undefined> {
+  return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs", grammars);
 }
 
 function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredOutput | undefined {
@@ -46,12 +51,16 @@ function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredO
  * Calls of the model's own choice are held to the tools. Nobody was promised that: where a schema cannot be followed, or
  * the model marks calls by a control token, or beams are searched, they are as the model writes them.
  */
-function heldCalls({ toolChoice, tools, output }: ChatCall, model: ServedModel): Constraint | undefined {
+async function heldCalls(
+  { toolChoice, tools, output }: ChatCall,
+  model: ServedModel,
+  grammars: GrammarCompiler,
+): Promise<Constraint | undefined> {
   if (toolChoice !== "auto" || !model.parsers.holdCalls || output.beam !== undefined) return undefined;
   if (model.tokenizer.specials.some(({ text, control }) => control && (text === OPEN || text === CLOSE)))
     return undefined;
   try {
-    return compileStructured({
+    return await grammars.compile({
       kind: "text_with_calls",
       tools: tools.map(({ name, parameters }) => ({ name, parameters })),
     });
@@ -61,9 +70,9 @@ function heldCalls({ toolChoice, tools, output }: ChatCall, model: ServedModel):
   }
 }
 
-function compiled(wanted: StructuredOutput, field: string): Constraint {
+async function compiled(wanted: StructuredOutput, field: string, grammars: GrammarCompiler): Promise<Constraint> {
   try {
-    return compileStructured(wanted);
+    return await grammars.compile(wanted);
   } catch (error) {
     if (error instanceof GrammarError) throw invalid(field, `Invalid ${field}: ${error.message}.`);
     throw error;

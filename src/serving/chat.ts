@@ -35,7 +35,7 @@ export async function* chat(
     tools: call.tools,
     ...call.template,
   });
-  const constraint = await chatConstraint(call, model, text);
+  const constraint = await chatConstraint(call, model, text, serving.grammars);
   const thinking = await thinkingBudget(input, model, tokens, text);
   const sampling = {
     ...shared,

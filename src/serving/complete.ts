@@ -34,7 +34,7 @@ export async function* complete(
   const encoded = await Promise.all(
     call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
   );
-  const constraint = outputConstraint(output);
+  const constraint = await outputConstraint(output, serving.grammars);
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
   const prompts = await Promise.all(
     encoded.map(async (prompt) => {

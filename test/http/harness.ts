@@ -42,6 +42,7 @@ const STATUS: Record<FaultKind, number> = {
   overloaded: 503,
   draining: 503,
   engine_unavailable: 503,
+  policy_unavailable: 503,
   engine_failed: 500,
   not_implemented: 501,
   cancelled: 499,

@@ -21,6 +21,7 @@ const TABLE: readonly (readonly [FaultKind, number, string])[] = [
   ["draining", 503, "Service Unavailable"],
   ["engine_unavailable", 503, "Service Unavailable"],
   ["engine_failed", 503, "Service Unavailable"],
+  ["policy_unavailable", 503, "Service Unavailable"],
   ["not_implemented", 501, "NotImplementedError"],
   ["cancelled", 499, "Client Closed Request"],
 ];

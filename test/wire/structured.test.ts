@@ -201,6 +201,9 @@ test("what cannot be followed is refused by name, beside a running stream", asyn
   for (const [extra, param] of [
     [{ structured_outputs: { regex: "(a)\\1" } }, "structured_outputs"],
     [{ structured_outputs: { regex: "(((a{1000}){1000}){1000})" } }, "structured_outputs"],
+    [{ structured_outputs: { json: { $ref: "#/%" } } }, "structured_outputs"],
+    [{ structured_outputs: { json: { allOf: [null] } } }, "structured_outputs"],
+    [{ structured_outputs: { json: { allOf: [{ required: 5 }, { required: ["a"] }] } } }, "structured_outputs"],
     [{ structured_outputs: { regex: "a", choice: ["b"] } }, "structured_outputs"],
     [{ structured_outputs: {} }, "structured_outputs"],
     [{ structured_outputs: { choice: [] } }, "structured_outputs.choice"],
@@ -227,4 +230,18 @@ test("what cannot be followed is refused by name, beside a running stream", asyn
     assert.equal(answer.status, 400, JSON.stringify(extra));
     assert.equal(body.error.param, param, JSON.stringify([extra, body]));
   }
+});
+
+test("a grammar that shows only while it runs that it is too much fails its call; the engine lives on", async () => {
+  const engine = server.descendants();
+  for (const pattern of ["(a?){1000}(a?){1000}(a?){1000}", "((0|1|.)*(2|3|.)*){600}", "([acegikmoqsuwy]{1000}){15}b"]) {
+    const answer = await server.fetch("/v1/completions", {
+      method: "POST",
+      body: JSON.stringify({ prompt: "Say", temperature: 1, top_p: 0.9, structured_outputs: { regex: pattern } }),
+    });
+    const body = (await answer.json()) as { error?: { message: string }; choices?: { text: string }[] };
+    if (answer.status === 200) assert.match(body.choices?.[0]?.text ?? "", /^[acegikmoqsuwy]+$/);
+    else assert.deepEqual([answer.status, /grammar/.test(body.error?.message ?? "")], [400, true], pattern);
+  }
+  assert.deepEqual(server.descendants(), engine);
 });

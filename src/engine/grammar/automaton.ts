@@ -19,6 +19,16 @@ const MAX_CONFIGURATIONS = 4096;
 const MAX_NODES = 1 << 18;
 /** Stacks in one configuration: more means a grammar so ambiguous that every byte would be slow. */
 const MAX_STACKS = 8192;
+/** Nodes of all configurations together. */
+const MAX_HELD = 1 << 18;
+/**
+ * Edges and nodes that one refill may look at, some 60 ms. Schemas of hundreds of properties need a tenth of it for a
+ * mask over a whole vocabulary; who needs more would hold up everybody's step (Wall: T26).
+ */
+const MAX_WORK = 4_000_000;
+
+/** Closing over a node costs as much as so many edges that are only looked at. */
+const WORK_A_NODE = 10;
 
 /** The grammar cannot be followed at a bearable price. */
 export class AmbiguityError extends Error {}
@@ -40,6 +50,8 @@ export class Automaton {
   #nodes = new Map<number, number>();
   #configurations: Configuration[] = [];
   #known = new Map<string, number>();
+  #held = 0;
+  #left = MAX_WORK;
   /** Grows whenever configurations were forgotten: numbers of before mean nothing any more. */
   generation = 0;
 
@@ -64,7 +76,14 @@ export class Automaton {
   }
 
   get isFull(): boolean {
-    return this.#configurations.length >= MAX_CONFIGURATIONS || this.#states.length >= MAX_NODES;
+    return (
+      this.#configurations.length >= MAX_CONFIGURATIONS || this.#states.length >= MAX_NODES || this.#held >= MAX_HELD
+    );
+  }
+
+  /** The work of one more token may begin: what follows until the next refill is bounded. */
+  refill(): void {
+    this.#left = MAX_WORK;
   }
 
   /** The configuration after one more byte; DEAD when none is. @throws AmbiguityError */
@@ -88,9 +107,15 @@ export class Automaton {
     this.#nodes = new Map();
     this.#configurations = [];
     this.#known = new Map();
+    this.#held = 0;
     this.#begin();
     const nodes = stacks.map((stack) => stack.reduce((parent, state) => this.#node(state, parent), NO_PARENT));
     return this.#intern(nodes, final);
+  }
+
+  #spend(work: number): void {
+    this.#left -= work;
+    if (this.#left < 0) throw new AmbiguityError("the grammar takes too much work for one token");
   }
 
   #begin(): void {
@@ -104,6 +129,7 @@ export class Automaton {
     const reached: number[] = [];
     for (const node of (this.#configurations[configuration] as Configuration).nodes) {
       const state = this.#states[node] as number;
+      this.#spend(1 + (edgeStart[state + 1] as number) - (edgeStart[state] as number));
       for (let i = edgeStart[state] as number; i < (edgeStart[state + 1] as number); i++) {
         if (byte < (edges[i * 3] as number) || byte > (edges[i * 3 + 1] as number)) continue;
         reached.push(this.#node(edges[i * 3 + 2] as number, this.#parents[node] as number));
@@ -122,6 +148,7 @@ export class Automaton {
     for (const node of from) seen.add(node);
     for (const node of seen) {
       if (seen.size > MAX_STACKS) throw new AmbiguityError("the grammar is too ambiguous");
+      this.#spend(WORK_A_NODE);
       const state = this.#states[node] as number;
       const parent = this.#parents[node] as number;
       for (let i = emptyStart[state] as number; i < (emptyStart[state + 1] as number); i++)
@@ -172,6 +199,7 @@ export class Automaton {
     if (known !== undefined) return known;
     const number = this.#configurations.length;
     if (number >= 8 * MAX_CONFIGURATIONS) throw new AmbiguityError("the grammar has too many places to be in");
+    this.#held += sorted.length;
     this.#configurations.push({ nodes: sorted, final, next: new Int32Array(256).fill(UNKNOWN) });
     this.#known.set(key, number);
     return number;

@@ -82,6 +82,7 @@ export class Matcher {
   /** @throws AmbiguityError */
   allows(token: number): boolean {
     if (!this.active) return true;
+    this.#shared.automaton.refill();
     if (this.#enders.includes(token)) return this.#shared.automaton.isFinal(this.#current());
     return this.#table.step(this.#shared.automaton, this.#current(), token) !== DEAD;
   }
@@ -89,6 +90,7 @@ export class Matcher {
   /** Bit t is set where token t may come next; undefined where all may. @throws AmbiguityError */
   mask(): Uint32Array | undefined {
     if (!this.active) return undefined;
+    this.#shared.automaton.refill();
     const place = this.#current();
     const { automaton, masks } = this.#shared;
     const known = masks.get(place);
@@ -107,6 +109,7 @@ export class Matcher {
       return;
     }
     if (this.#enders.includes(token)) return;
+    this.#shared.automaton.refill();
     this.#place = this.#table.step(this.#shared.automaton, this.#current(), token);
     this.#said.push(token);
   }
@@ -144,6 +147,9 @@ export class Matcher {
   #replay(): void {
     const { automaton } = this.#shared;
     this.#generation = automaton.generation;
-    this.#place = this.#said.reduce((place, token) => this.#table.step(automaton, place, token), automaton.start);
+    this.#place = this.#said.reduce((place, token) => {
+      automaton.refill();
+      return this.#table.step(automaton, place, token);
+    }, automaton.start);
   }
 }

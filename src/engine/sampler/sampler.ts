@@ -7,7 +7,6 @@
  */
 import type { PositionLogprobs } from "#core/generate.ts";
 import type { SamplingParams } from "#core/sampling.ts";
-import { AmbiguityError } from "#engine/grammar/automaton.ts";
 import type { Matcher } from "#engine/grammar/matcher.ts";
 import { Drawer } from "./draw.ts";
 import { Edits } from "./edits.ts";
@@ -83,7 +82,7 @@ export class Sampler {
   /**
    * Draws the next token. The row is scratch: it may come back edited.
    * @param output the tokens that the sequence has generated so far
-   * @throws SamplingError
+   * @throws SamplingError | AmbiguityError
    */
   sample(row: Float32Array, sequence: SequenceSampler, output: readonly number[]): Sampled {
     const { params, edits } = sequence;
@@ -122,22 +121,17 @@ export class Sampler {
     const { params, matcher } = sequence;
     const due = sequence.thinking?.due;
     if (matcher === undefined || !matcher.active) return due ?? this.#pick(row, sequence, index, edited);
-    try {
-      if (due !== undefined && matcher.allows(due)) return due;
-      const cuts = params.temperature >= GREEDY_BELOW && (params.topK > 0 || params.topP < 1 || params.minP > 0);
-      if (!cuts) {
-        const token = this.#pick(row, sequence, index, edited);
-        if (matcher.allows(token)) return token;
-      }
-      const mask = matcher.mask();
-      const greedy = params.temperature < GREEDY_BELOW && sequence.edits.allowed === undefined;
-      if (greedy && mask !== undefined) return chosen(largestAmong(row, mask), true);
-      bar(row, mask);
-      return this.#pick(row, sequence, index, true, 1);
-    } catch (error) {
-      if (error instanceof AmbiguityError) throw new SamplingError("masked", error.message);
-      throw error;
+    if (due !== undefined && matcher.allows(due)) return due;
+    const cuts = params.temperature >= GREEDY_BELOW && (params.topK > 0 || params.topP < 1 || params.minP > 0);
+    if (!cuts) {
+      const token = this.#pick(row, sequence, index, edited);
+      if (matcher.allows(token)) return token;
     }
+    const mask = matcher.mask();
+    const greedy = params.temperature < GREEDY_BELOW && sequence.edits.allowed === undefined;
+    if (greedy && mask !== undefined) return chosen(largestAmong(row, mask), true);
+    bar(row, mask);
+    return this.#pick(row, sequence, index, true, 1);
   }
 
   #pick(row: Float32Array, sequence: SequenceSampler, index: number, edited: boolean, attempt = 0): number {

@@ -15,6 +15,15 @@ export class GrammarError extends Error {
   }
 }
 
+/** One that is larger than it may be. */
+export class SizeError extends GrammarError {}
+
+export interface GrammarSize {
+  readonly states: number;
+  /** Ways from state to state, of every kind. */
+  readonly edges: number;
+}
+
 export type Expr =
   | { readonly kind: "literal"; readonly text: string }
   /** Code points, ranges ascending and apart. */
@@ -36,8 +45,8 @@ export const EMPTY: Expr = sequence();
 /** Matches nothing at all. */
 export const NEVER: Expr = choice();
 
-/** States of one grammar at most: a few megabytes of tables. */
-const MAX_STATES = 60_000;
+/** One grammar at most: a few megabytes of tables. */
+const LARGEST: GrammarSize = { states: 60_000, edges: 400_000 };
 
 interface Draft {
   readonly edges: [low: number, high: number, target: number][];
@@ -47,8 +56,8 @@ interface Draft {
 }
 
 /** @throws GrammarError too large, an unknown rule, or a rule that calls itself before reading anything */
-export function buildGrammar(rules: ReadonlyMap<string, Expr>, start: string): Grammar {
-  const builder = new Builder();
+export function buildGrammar(rules: ReadonlyMap<string, Expr>, start: string, most = LARGEST): Grammar {
+  const builder = new Builder(most);
   const first = new Map<string, number>();
   for (const name of rules.keys()) first.set(name, builder.state());
   for (const [name, expr] of rules) builder.end(builder.add(expr, first.get(name) as number));
@@ -61,10 +70,16 @@ export function buildGrammar(rules: ReadonlyMap<string, Expr>, start: string): G
 
 class Builder {
   private readonly drafts: Draft[] = [];
+  private readonly most: GrammarSize;
+  private edges = 0;
+
+  constructor(most: GrammarSize) {
+    this.most = most;
+  }
 
   state(): number {
-    if (this.drafts.length >= MAX_STATES)
-      throw new GrammarError(`the grammar is too large: it needs more than ${MAX_STATES} states`);
+    if (this.drafts.length >= this.most.states)
+      throw new SizeError(`the grammar is too large: it needs more than ${this.most.states} states`);
     this.drafts.push({ edges: [], empties: [], calls: [], end: false });
     return this.drafts.length - 1;
   }
@@ -91,6 +106,7 @@ class Builder {
         return this.repeat(expr.of, expr.min, expr.max, from);
       case "rule": {
         const to = this.state();
+        this.countEdge();
         this.at(from).calls.push([expr.name, to]);
         return to;
       }
@@ -124,13 +140,20 @@ class Builder {
   }
 
   private skip(from: number, to: number): void {
+    this.countEdge();
     this.at(from).empties.push(to);
+  }
+
+  private countEdge(): void {
+    if (++this.edges > this.most.edges)
+      throw new SizeError(`the grammar is too large: it needs more than ${this.most.edges} edges`);
   }
 
   private bytes(bytes: Uint8Array, from: number): number {
     let at = from;
     for (const byte of bytes) {
       const to = this.state();
+      this.countEdge();
       this.at(at).edges.push([byte, byte, to]);
       at = to;
     }
@@ -144,6 +167,7 @@ class Builder {
         let at = from;
         run.forEach(([first, last], i) => {
           const next = i === run.length - 1 ? to : this.state();
+          this.countEdge();
           this.at(at).edges.push([first, last, next]);
           at = next;
         });

@@ -1,12 +1,13 @@
 /**
- * From what a client asked for to a Grammar: bounded in size, and remembered, because the same schema comes again.
+ * From what a client asked for to a Grammar. Pure: the same source gives the same grammar, or the same refusal.
  *
- * Called by serving.
+ * Whatever is wrong with a source is a GrammarError (Wall: T26), also what is nested so deep that the stack would not do.
+ * Called by compiler.ts, which bounds the time, and by tests.
  */
 import { createHash } from "node:crypto";
-import type { Constraint } from "#core/grammar.ts";
+import type { Constraint, Grammar } from "#core/grammar.ts";
 import type { StructuredOutput } from "#core/structured.ts";
-import { buildGrammar, choice, type Expr, literal, rule } from "./builder.ts";
+import { buildGrammar, choice, type Expr, GrammarError, type GrammarSize, literal, rule } from "./builder.ts";
 import { callRules, textWithCallRules } from "./calls.ts";
 import type { Ranges } from "./chars.ts";
 import { ebnfRules } from "./ebnf.ts";
@@ -15,22 +16,24 @@ import { compileRegex } from "./regex.ts";
 import { schemaRules } from "./schema.ts";
 import { structuralTagRules } from "./structural-tag.ts";
 
-/** Grammars remembered, and bytes of their sources. */
-const MAX_KEPT = 64;
-
-const kept = new Map<string, Constraint>();
-
 /** @throws GrammarError in words for the client */
 export function compileStructured(wanted: StructuredOutput): Constraint {
-  const key = createHash("sha256").update(JSON.stringify(wanted)).digest("base64");
-  const found = kept.get(key) ?? { key, grammar: buildGrammar(rulesOf(wanted), "root") };
-  kept.delete(key);
-  kept.set(key, found);
-  for (const oldest of kept.keys()) {
-    if (kept.size <= MAX_KEPT) break;
-    kept.delete(oldest);
+  return { key: keyOf(JSON.stringify(wanted)), grammar: grammarOf(wanted) };
+}
+
+/** Equal for equal sources. */
+export function keyOf(source: string): string {
+  return createHash("sha256").update(source).digest("base64");
+}
+
+/** @param most how large it may become; as large as any, if absent @throws GrammarError in words for the client */
+export function grammarOf(wanted: StructuredOutput, most?: GrammarSize): Grammar {
+  try {
+    return buildGrammar(rulesOf(wanted), "root", most);
+  } catch (error) {
+    if (error instanceof RangeError) throw new GrammarError("it is nested too deep");
+    throw error;
   }
-  return found;
 }
 
 function rulesOf(wanted: StructuredOutput): Map<string, Expr> {

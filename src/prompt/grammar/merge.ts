@@ -39,6 +39,35 @@ const TIGHTEST: Readonly<Record<string, (a: number, b: number) => number>> = {
   maxItems: Math.min,
 };
 
+const isObject = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
+const isTexts = (value: unknown): boolean => Array.isArray(value) && value.every((one) => typeof one === "string");
+const isNumber = (value: unknown): boolean => typeof value === "number" && Number.isFinite(value);
+
+/** What keywords are that are read before anybody looks at them closely. */
+const SHAPES: Readonly<Record<string, readonly [is: (value: unknown) => boolean, what: string]>> = {
+  properties: [isObject, "an object of schemas"],
+  required: [isTexts, "a list of names"],
+  enum: [Array.isArray, "a list of values"],
+  allOf: [Array.isArray, "a list of schemas"],
+  anyOf: [Array.isArray, "a list of schemas"],
+  oneOf: [Array.isArray, "a list of schemas"],
+  prefixItems: [Array.isArray, "a list of schemas"],
+  type: [(value) => typeof value === "string" || isTexts(value), "a name or a list of names"],
+  format: [(value) => typeof value === "string", "a name"],
+  pattern: [(value) => typeof value === "string", "a string"],
+  ...Object.fromEntries(Object.keys(TIGHTEST).map((keyword) => [keyword, [isNumber, "a number"]] as const)),
+};
+
+/** An object whose keywords have the form that they need. @throws GrammarError naming what has not */
+export function requireSchema(given: unknown): Schema {
+  if (!isObject(given)) throw new GrammarError("a schema is an object, true or false");
+  for (const [keyword, value] of Object.entries(given as Schema)) {
+    const [is, what] = Object.hasOwn(SHAPES, keyword) ? (SHAPES[keyword] ?? []) : [];
+    if (is?.(value) === false) throw new GrammarError(`${keyword} of a JSON schema is ${what}`);
+  }
+  return given as Schema;
+}
+
 /** @throws GrammarError */
 export function mergeSchemas(a: Schema | boolean, b: Schema | boolean): Schema | boolean {
   if (a === false || b === false) return false;
@@ -62,7 +91,7 @@ export function mergeSchemas(a: Schema | boolean, b: Schema | boolean): Schema |
 }
 
 function mergeKeyword(keyword: string, mine: unknown, theirs: unknown): unknown {
-  const tighter = TIGHTEST[keyword];
+  const tighter = Object.hasOwn(TIGHTEST, keyword) ? TIGHTEST[keyword] : undefined;
   if (tighter !== undefined) return tighter(mine as number, theirs as number);
   switch (keyword) {
     case "type": {
@@ -78,7 +107,7 @@ function mergeKeyword(keyword: string, mine: unknown, theirs: unknown): unknown 
       return mergeProperties(mine as Record<string, Schema>, theirs as Record<string, Schema>);
     case "items":
     case "additionalProperties":
-      return mergeSchemas(mine as Schema, theirs as Schema);
+      return mergeSchemas(schemaOf(mine), schemaOf(theirs));
     case "allOf":
       return [...(mine as Schema[]), ...(theirs as Schema[])];
     default:
@@ -86,11 +115,13 @@ function mergeKeyword(keyword: string, mine: unknown, theirs: unknown): unknown 
   }
 }
 
+const schemaOf = (value: unknown): Schema | boolean => (typeof value === "boolean" ? value : requireSchema(value));
+
 function mergeProperties(a: Readonly<Record<string, Schema>>, b: Readonly<Record<string, Schema>>): unknown {
   const out: Record<string, Schema | boolean> = { ...a };
   for (const [name, schema] of Object.entries(b)) {
     const mine = Object.hasOwn(out, name) ? out[name] : undefined;
-    out[name] = mine === undefined ? schema : mergeSchemas(mine, schema);
+    out[name] = mine === undefined ? schema : mergeSchemas(schemaOf(mine), schemaOf(schema));
   }
   return out;
 }
@@ -106,7 +137,7 @@ function closeProperties(a: Schema, b: Schema, out: Record<string, unknown>): vo
     if (others === undefined || others === true) continue;
     const properties = { ...(out["properties"] as Record<string, Schema | boolean> | undefined) };
     for (const name of names(other))
-      if (!names(closed).includes(name)) properties[name] = mergeSchemas(properties[name] as Schema | boolean, others);
+      if (!names(closed).includes(name)) properties[name] = mergeSchemas(schemaOf(properties[name]), schemaOf(others));
     out["properties"] = properties;
   }
 }

@@ -22,7 +22,7 @@ import {
   SPACE,
   STRING_CHAR,
 } from "./json.ts";
-import { ANNOTATIONS, mergeSchemas, type Schema } from "./merge.ts";
+import { ANNOTATIONS, mergeSchemas, requireSchema, type Schema } from "./merge.ts";
 import { disjoint } from "./one-of.ts";
 import { integerBetween, type NumberBounds, numberBetween } from "./range.ts";
 import { compileRegex } from "./regex.ts";
@@ -40,12 +40,12 @@ const KEYWORDS: Readonly<Record<string, readonly string[]>> = {
 const GENERAL = ["type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"];
 const KNOWN = new Set([...GENERAL, ...Object.values(KEYWORDS).flat()]);
 /** These restrict nothing at these values. */
-const HARMLESS: Readonly<Record<string, (value: unknown) => boolean>> = {
-  uniqueItems: (value) => value === false,
-  minProperties: (value) => value === 0,
-  unevaluatedProperties: (value) => value === true,
-  unevaluatedItems: (value) => value === true,
-};
+const HARMLESS: ReadonlyMap<string, unknown> = new Map<string, unknown>([
+  ["uniqueItems", false],
+  ["minProperties", 0],
+  ["unevaluatedProperties", true],
+  ["unevaluatedItems", true],
+]);
 
 /** @returns rules whose start is `root` @throws GrammarError */
 export function schemaRules(schema: unknown): Map<string, Expr> {
@@ -81,23 +81,22 @@ class SchemaCompiler {
   }
 
   private checked(given: unknown, depth: number): Schema {
-    if (typeof given !== "object" || given === null || Array.isArray(given))
-      throw new GrammarError("a schema is an object, true or false");
+    const schema = requireSchema(given);
     if (depth > MAX_DEPTH) throw new GrammarError(`the schema is nested more than ${MAX_DEPTH} deep`);
     if (++this.count > MAX_SCHEMAS) throw new GrammarError(`the schema has more than ${MAX_SCHEMAS} parts`);
-    for (const [keyword, value] of Object.entries(given)) {
-      if (KNOWN.has(keyword) || ANNOTATIONS.has(keyword) || HARMLESS[keyword]?.(value) || keyword.startsWith("x-"))
-        continue;
+    for (const [keyword, value] of Object.entries(schema)) {
+      const harmless = HARMLESS.has(keyword) && HARMLESS.get(keyword) === value;
+      if (harmless || KNOWN.has(keyword) || ANNOTATIONS.has(keyword) || keyword.startsWith("x-")) continue;
       throw new GrammarError(`the keyword ${keyword} of a JSON schema is not supported`);
     }
-    return given as Schema;
+    return schema;
   }
 
   private reference(schema: Schema, depth: number): Expr {
     const target = this.resolve(schema["$ref"]);
     const { $ref: _, ...beside } = schema;
     if (Object.keys(beside).some((keyword) => !ANNOTATIONS.has(keyword)))
-      return this.value(mergeSchemas(target as Schema, beside), depth + 1);
+      return this.value(mergeSchemas(typeof target === "boolean" ? target : requireSchema(target), beside), depth + 1);
     const name = `ref ${String(schema["$ref"])}`;
     if (!this.rules.has(name)) {
       this.rules.set(name, NEVER); // so that a schema may contain itself
@@ -111,7 +110,7 @@ class SchemaCompiler {
       throw new GrammarError("$ref has to be a pointer into the schema itself (#/…)");
     let at: unknown = this.root;
     for (const part of reference.split("/").slice(1)) {
-      const key = decodeURIComponent(part).replaceAll("~1", "/").replaceAll("~0", "~");
+      const key = decoded(part).replaceAll("~1", "/").replaceAll("~0", "~");
       at =
         typeof at === "object" && at !== null && Object.hasOwn(at, key)
           ? (at as Record<string, unknown>)[key]
@@ -124,25 +123,22 @@ class SchemaCompiler {
   /** What stands in allOf and beside it, as one schema. */
   private all(schema: Schema): Schema | boolean {
     const { allOf, ...beside } = schema;
-    const parts = list({ allOf }, "allOf").map((part) => this.opened(part as Schema | boolean));
-    // Lists of lists of references could double at every step.
-    this.count += parts.length;
-    if (this.count > MAX_SCHEMAS) throw new GrammarError(`the schema has more than ${MAX_SCHEMAS} parts`);
+    const parts = list({ allOf }, "allOf").map((part) => this.opened(part));
     return parts.reduce<Schema | boolean>((all, part) => mergeSchemas(all, part), beside);
   }
 
   /** A reference is looked up before it is merged. */
-  private opened(schema: Schema | boolean): Schema | boolean {
-    if (typeof schema !== "object" || schema === null || schema["$ref"] === undefined) return schema;
-    const { $ref, ...beside } = schema;
-    return mergeSchemas(this.opened(this.resolve($ref) as Schema), beside);
+  private opened(given: unknown): Schema | boolean {
+    // Lists of lists of references could double at every step, and references lead in a circle.
+    if (++this.count > MAX_SCHEMAS) throw new GrammarError(`the schema has more than ${MAX_SCHEMAS} parts`);
+    if (typeof given === "boolean") return given;
+    const { $ref, ...beside } = requireSchema(given);
+    return $ref === undefined ? beside : mergeSchemas(this.opened(this.resolve($ref)), beside);
   }
 
   private options(keyword: "anyOf" | "oneOf", schema: Schema, depth: number): Expr {
     const { [keyword]: _, ...beside } = schema;
-    const options = list(schema, keyword).map((option) =>
-      mergeSchemas(beside, this.opened(option as Schema | boolean)),
-    );
+    const options = list(schema, keyword).map((option) => mergeSchemas(beside, this.opened(option)));
     if (keyword === "oneOf" && !disjoint(options))
       throw new GrammarError("oneOf whose options may overlap is not supported; use anyOf");
     return choice(...options.map((option) => this.value(option, depth + 1)));
@@ -303,6 +299,15 @@ function keyOtherThan(names: readonly string[]): Expr {
       split.some((name) => name.length === 0),
     ),
   );
+}
+
+/** Part of a pointer; what is no percent-encoding stands for itself. */
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 function typesOf(schema: Schema): string[] {

@@ -26,6 +26,7 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   draining: { status: 503, type: "Service Unavailable" },
   engine_unavailable: { status: 503, type: "Service Unavailable" },
   engine_failed: { status: 503, type: "Service Unavailable" },
+  policy_unavailable: { status: 503, type: "Service Unavailable" },
   not_implemented: { status: 501, type: "NotImplementedError" },
   cancelled: { status: 499, type: "Client Closed Request" },
   internal: { status: 500, type: "InternalServerError" },

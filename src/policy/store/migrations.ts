@@ -1,0 +1,65 @@
+/**
+ * How a store became what it is: one entry a version, in order. Entries are never changed, only added, and only go
+ * forward: a file of any earlier version is brought up by those after it.
+ *
+ * Statements are plain SQL that both back ends take; what differs comes in as `Dialect`.
+ * Callers: migrate.ts, and its test, which builds old files out of the first entries.
+ */
+export interface Dialect {
+  /** Whole numbers up to 2^53. */
+  readonly integer: string;
+  /** What follows a table's closing parenthesis. */
+  readonly table: string;
+}
+
+export interface Migration {
+  readonly name: string;
+  statements(dialect: Dialect): readonly string[];
+}
+
+/** Version n is the entry at n - 1. */
+export const MIGRATIONS: readonly Migration[] = [
+  {
+    name: "tenants and keys",
+    statements: ({ integer, table }) => [
+      `create table facts (name text not null primary key, value text not null)${table}`,
+      `create table revisions (name text not null primary key, value ${integer} not null)${table}`,
+      "insert into revisions (name, value) values ('keys', 0)",
+      `create table tenants (
+        name text not null primary key,
+        limits text not null,
+        created_at ${integer} not null,
+        created_by text not null
+      )${table}`,
+      `create table keys (
+        id text not null primary key,
+        tenant text not null references tenants (name),
+        name text not null,
+        role text not null,
+        scopes text,
+        reach text not null,
+        limits text not null,
+        caps text not null,
+        not_before ${integer},
+        expires_at ${integer},
+        disabled_at ${integer},
+        deleted_at ${integer},
+        created_at ${integer} not null,
+        created_by text not null,
+        last_used_at ${integer},
+        revision ${integer} not null
+      )${table}`,
+      "create index keys_revision on keys (revision, id)",
+      "create index keys_tenant on keys (tenant)",
+      `create table key_secrets (
+        digest text not null primary key,
+        key_id text not null references keys (id),
+        generation ${integer} not null,
+        created_at ${integer} not null,
+        created_by text not null,
+        ends_at ${integer},
+        unique (key_id, generation)
+      )${table}`,
+    ],
+  },
+];

@@ -1,0 +1,78 @@
+/**
+ * The store's tables, as the newest migration leaves them. Types only.
+ *
+ * Times are Unix milliseconds, flags are times (null: not), lists and objects are JSON text. No column holds a secret:
+ * digests are keyed with a pepper that is not in the store.
+ * Callers: policy/ alone.
+ */
+export interface Tables {
+  facts: FactTable;
+  revisions: RevisionTable;
+  tenants: TenantTable;
+  keys: KeyTable;
+  key_secrets: KeySecretTable;
+}
+
+/** What is true of the whole store. */
+interface FactTable {
+  /** `pepper`: a mark by which a store that was made under another pepper is told. */
+  name: string;
+  value: string;
+}
+
+/**
+ * Counters by which other processes see that something changed. Who changes rows of a group adds one in the same
+ * transaction and writes the new value into the rows: the counter's row lock makes its order the order of commits.
+ */
+interface RevisionTable {
+  /** `keys`. */
+  name: string;
+  value: number;
+}
+
+interface TenantTable {
+  name: string;
+  /** `Limits` of core/limits.ts. */
+  limits: string;
+  created_at: number;
+  created_by: string;
+}
+
+/** What a key may do. Its id is what usage and limits count under, whatever secret was presented. */
+export interface KeyTable {
+  id: string;
+  tenant: string;
+  name: string;
+  role: string;
+  /** Narrower than the role's; null: the role's. */
+  scopes: string | null;
+  /** `Reach` of core/principal.ts. */
+  reach: string;
+  /** `Limits` of core/limits.ts. */
+  limits: string;
+  /** Part of `RequestCaps` of core/request-caps.ts. */
+  caps: string;
+  not_before: number | null;
+  expires_at: number | null;
+  disabled_at: number | null;
+  /** The row stays, so that records that name it can be read. */
+  deleted_at: number | null;
+  created_at: number;
+  created_by: string;
+  /** About; written in batches. */
+  last_used_at: number | null;
+  revision: number;
+}
+
+/** What opens a key: one row a generation; rotation adds one and sets an end to the one before. */
+export interface KeySecretTable {
+  /** HMAC-SHA256(pepper, secret), 64 hex digits. */
+  digest: string;
+  key_id: string;
+  /** From 1; each replaces the one before it. */
+  generation: number;
+  created_at: number;
+  created_by: string;
+  /** Works until then; null: as long as its key. */
+  ends_at: number | null;
+}

@@ -1,0 +1,87 @@
+/**
+ * The store: what outlives a start and is shared between processes (keys, and what is counted under them). One shape
+ * over two back ends: SQLite in the state directory for one machine, PostgreSQL for many servers.
+ *
+ * Invariants: an open store has this program's version of the tables; no statement holds up the event loop; the file
+ * is ours alone (Wall: T02). Queries are written once, in what both back ends understand.
+ * Callers: policy/ and app/.
+ */
+import { Kysely } from "kysely";
+import type { Secret } from "#base/secret.ts";
+import type { StateDirectory } from "#policy/state.ts";
+import { type MigrationBackend, migrate } from "./migrate.ts";
+import { MIGRATIONS, type Migration } from "./migrations.ts";
+import { postgresDialect, reasonOf } from "./postgres.ts";
+import type { Tables } from "./schema.ts";
+import { sqliteDialect } from "./sqlite.ts";
+import { StoreError } from "./store-error.ts";
+
+export type Database = Kysely<Tables>;
+
+export interface Store {
+  readonly kind: "sqlite" | "postgres";
+  readonly db: Database;
+  /** Waits for what is on its way. */
+  close(): Promise<void>;
+}
+
+export interface StoreOptions {
+  readonly state: StateDirectory;
+  /** Absent: the file in the state directory. */
+  readonly databaseUrl?: Secret;
+  /** A connection broke while nobody used it. */
+  readonly onError?: (message: string) => void;
+  /** Others than this program's own, for tests of it. */
+  readonly migrations?: readonly Migration[];
+}
+
+export const DATABASE_FILE = "policy.db";
+/** How long a statement waits for another process's transaction. */
+const BUSY_TIMEOUT_MS = 5000;
+
+/** Any number that no other program on the same database uses. */
+const POSTGRES_LOCK = 7_260_419_003;
+
+const SQLITE: MigrationBackend = {
+  dialect: { integer: "integer", table: " strict" },
+  exists: "select 1 from sqlite_master where type = 'table' and name = 'schema_versions'",
+  lock: undefined,
+};
+
+const POSTGRES: MigrationBackend = {
+  dialect: { integer: "bigint", table: "" },
+  exists: "select 1 where to_regclass('schema_versions') is not null",
+  lock: `select pg_advisory_xact_lock(${POSTGRES_LOCK})`,
+};
+
+/** Opens it, makes it where it is missing, brings it up to date. @throws StateError | StoreError */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const { state, databaseUrl, onError = () => {} } = options;
+  const kind = databaseUrl === undefined ? "sqlite" : "postgres";
+  const dialect =
+    databaseUrl === undefined
+      ? sqliteDialect({ path: state.reserve(DATABASE_FILE), busyTimeoutMs: BUSY_TIMEOUT_MS })
+      : postgresDialect(databaseUrl, onError);
+  const db: Database = new Kysely({ dialect });
+  try {
+    await migrate(
+      db as unknown as Kysely<never>,
+      kind === "sqlite" ? SQLITE : POSTGRES,
+      options.migrations ?? MIGRATIONS,
+    );
+  } catch (error) {
+    await db.destroy();
+    if (error instanceof StoreError) throw error;
+    const what = kind === "sqlite" ? `${state.path}/${DATABASE_FILE}` : "the PostgreSQL database";
+    throw new StoreError(`${what} cannot be used: ${reasonOf(error)}`);
+  }
+  return { kind, db, close: () => db.destroy() };
+}
+
+/** SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE; unique_violation. */
+const TAKEN: readonly unknown[] = [1555, 2067, "23505"];
+
+/** Whether a statement failed because a row with this key is there already. */
+export function isTaken(error: unknown): boolean {
+  return error instanceof Error && TAKEN.includes((error as Error & { code?: unknown }).code);
+}
