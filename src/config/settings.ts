@@ -4,6 +4,7 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
+import { CAP_ROWS, type CapName, type CapRow } from "#core/request-caps.ts";
 import {
   bytes,
   choice,
@@ -31,6 +32,21 @@ const ENGINE = "Engine";
 const LIMITS = "Limits of a request";
 const API = "API behaviour";
 const LIFE = "Lifecycle and logs";
+
+type CapSettings = { readonly [N in CapName as `max${Capitalize<N>}`]: Setting<number> };
+
+/** The setting of a row of core/request-caps.ts: `n` is maxN, --max-n. */
+export function capSettingOf<N extends CapName>(name: N): `max${Capitalize<N>}` {
+  return `max${name.charAt(0).toUpperCase()}${name.slice(1)}` as `max${Capitalize<N>}`;
+}
+
+function capSettings(): CapSettings {
+  const row = ([name, { fallback, bounds, unit, ...rest }]: [string, CapRow]): [string, Setting<number>] => {
+    const kind = unit === "bytes" ? bytes : unit === "seconds" ? seconds : integer;
+    return [capSettingOf(name as CapName), kind(fallback, bounds, { ...rest, section: LIMITS })];
+  };
+  return Object.fromEntries(Object.entries<CapRow>(CAP_ROWS).map(row)) as unknown as CapSettings;
+}
 
 export const SETTINGS = {
   host: string("127.0.0.1", "address", {
@@ -296,10 +312,7 @@ export const SETTINGS = {
     variables: ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"],
   }),
 
-  maxBodyBytes: bytes(8 * MIB, [KIB, 8 * MIB], {
-    section: LIMITS,
-    doc: "Body of a request; routes have limits of their own, which this lowers.",
-  }),
+  ...capSettings(),
   requestTimeout: seconds(600, [1, 600], {
     section: LIMITS,
     doc: "Until an answer is complete; routes have limits of their own, which this lowers.",
@@ -308,45 +321,6 @@ export const SETTINGS = {
     section: LIMITS,
     doc: "A client that reads nothing of its stream for so long is cut off.",
   }),
-  maxN: integer(16, [1, 16_384], {
-    section: LIMITS,
-    doc: "The request field n.",
-    variables: ["VLLM_MAX_N_SEQUENCES"],
-    loosens: "work a single request can cause",
-  }),
-  maxCompletionPrompts: integer(64, [1, 16_384], {
-    section: LIMITS,
-    doc: "Prompts in one completion request.",
-    variables: ["VLLM_MAX_COMPLETION_PROMPTS"],
-    loosens: "work a single request can cause",
-  }),
-  maxChoices: integer(128, [1, 65_536], {
-    section: LIMITS,
-    doc: "Prompts times n of one request.",
-    loosens: "work a single request can cause",
-  }),
-  maxMessages: integer(4096, [1, 1_000_000], { section: LIMITS, doc: "Messages in one chat." }),
-  maxStopStrings: integer(4, [0, 1024], {
-    section: LIMITS,
-    doc: "Stop strings of a request.",
-    variables: ["VLLM_MAX_STOP_STRINGS"],
-  }),
-  maxBadWords: integer(128, [0, 10_000], {
-    section: LIMITS,
-    doc: "Entries of bad_words.",
-    variables: ["VLLM_MAX_NUM_BAD_WORDS"],
-  }),
-  maxBadWordTokens: integer(1024, [0, 100_000], {
-    section: LIMITS,
-    doc: "Tokens of all bad_words together.",
-    variables: ["VLLM_MAX_BAD_WORDS_TOTAL_TOKENS"],
-  }),
-  maxLogprobs: integer(20, [-1, 1_000_000], {
-    section: LIMITS,
-    doc: "Logprobs a position; -1 lifts the cap.",
-    loosens: "size of an answer",
-  }),
-  maxTools: integer(128, [0, 10_000], { section: LIMITS, doc: "Tools in one request." }),
 
   enableForceIncludeUsage: switched(false, { section: API, doc: "A usage chunk at the end of every stream." }),
   enablePromptTokensDetails: switched(false, {

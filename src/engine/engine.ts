@@ -224,7 +224,7 @@ export class Engine {
   #forward(plan: Plan): { uses: RowUse[]; rows: readonly Float32Array[] } | undefined {
     const left = new Map(plan);
     while (left.size > 0) {
-      const uses = assemble(left, this.#batch);
+      const uses = assemble(left, this.#batch, this.#kernel.limits.prefillBlock);
       try {
         const rows = this.#kernel.forward(this.#batch);
         for (const sequence of left.keys()) this.#noteAdmission(sequence);
