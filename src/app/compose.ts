@@ -37,6 +37,7 @@ import { resolveRunner } from "./runner.ts";
 import { fit, fitPooling, fitThreads, type PoolingSizing, type Sizing } from "./sizing.ts";
 import { type SpeculationPlan, withDraft } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
+import { registerTlsMetrics, type Tls } from "./tls.ts";
 
 export interface Server {
   readonly http: Http;
@@ -59,6 +60,7 @@ export interface Parts {
   /** The smaller model of speculative decoding, if it is done by one. */
   readonly draft: ModelSource | undefined;
   readonly gate: Gate;
+  readonly tls: Tls;
   readonly log: Log;
 }
 
@@ -86,6 +88,7 @@ export async function compose(parts: Parts): Promise<Server> {
     ...settings.servedModelName.slice(1),
   ];
   const registry = createRegistry();
+  registerTlsMetrics(registry, parts.tls);
   const served: ServedModel[] = [];
   const metrics = registerMetrics({
     registry,
@@ -350,6 +353,8 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
       stallTimeoutMs: settings.streamStallTimeout * 1000,
       sseKeepAliveMs: settings.sseKeepAliveInterval * 1000,
       maxConnections: settings.maxConnections,
+      maxConnectionsPerAddress: settings.maxConnectionsPerAddress,
+      maxConnectionAgeMs: settings.maxConnectionAge * 1000,
       accessLog: !settings.disableAccessLog,
     },
     observer: inner.observe,

@@ -13,14 +13,17 @@ import { identifyBy } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
+import { clientCertificates } from "./client-certificates.ts";
 import { compose, type Server } from "./compose.ts";
 import { firstAnswer } from "./first-answer.ts";
 import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
+import { bindWarnings, openListeners } from "./listeners.ts";
 import { findModel, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
 import { openPolicyStore } from "./store.ts";
+import { openTls, type Tls } from "./tls.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -36,16 +39,22 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const store = await openPolicyStore(settings, state, log);
   let keys = stated(() => existingKeys(settings, state));
   // Until there is a key nobody has one.
-  const identify = identifyBy({ keys: (key) => keys?.find(key) });
+  const certificates = clientCertificates(settings, log);
+  const byName = identifyBy({
+    keys: (key) => keys?.find(key),
+    certificates: (certificate) => certificates.find(certificate),
+  });
+  const identify = certificates.guard(byName);
+  const tls = openTls(settings, log);
   const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
     speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), log });
+  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), tls, log });
   const ended = endOnSignals(server, store, settings, log);
-  const [publicAddress, opsAddress] = await listen(server, settings);
+  const [publicAddress, opsAddress] = await openListeners(server, settings, tls);
   keys ??= stated(() => mintedKeys(state));
-  const warnings = [...resolved.warnings, ...bindWarnings(settings)];
+  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings];
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -56,13 +65,14 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       engines: settings.dataParallelSize,
       publicAddress,
       opsAddress,
+      tls,
       keys,
       stateDir,
       warnings,
     }),
   );
-  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress));
-  return ended;
+  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
+  return ended.finally(() => tls.close());
 }
 
 function stated<T>(load: () => T): T {
@@ -74,53 +84,11 @@ function stated<T>(load: () => T): T {
   }
 }
 
-async function listen(server: Server, settings: Settings): Promise<[Address, Address]> {
-  const doors = [
-    ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
-    [
-      "ops",
-      settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds },
-    ],
-  ] as const;
-  const opened: Address[] = [];
-  for (const [plane, address] of doors) {
-    try {
-      opened.push(await server.http.listen(plane, address));
-    } catch (error) {
-      await server.http.close(0);
-      await server.closeModel();
-      const shown = "path" in address ? address.path : `${address.host}:${address.port}`;
-      throw new StartupError(`the ${plane} listener cannot have ${shown}: ${reason(error)}`);
-    }
-  }
-  return opened as [Address, Address];
-}
-
-function reason(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code === "EADDRINUSE") return "something else listens there (choose another with --port and --ops-port)";
-  if (code === "EACCES") return "it is not allowed";
-  return error instanceof Error ? error.message : String(error);
-}
-
-function bindWarnings(settings: Settings): string[] {
-  const open = (host: string, socket: string | undefined): boolean =>
-    socket === undefined && !/^(127\.|::1$|localhost$)/.test(host);
-  const warnings: string[] = [];
-  if (open(settings.host, settings.uds) && !settings.trustProxy) {
-    warnings.push(
-      `the public listener is on ${settings.host} without TLS: keys and prompts travel in the clear. Put a proxy that ends TLS in front and say --trust-proxy`,
-    );
-  }
-  if (open(settings.opsHost, settings.opsUds))
-    warnings.push(`the operations listener is on ${settings.opsHost}: it belongs on loopback or a Unix socket`);
-  return warnings;
-}
-
-async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
+async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["public"]): Promise<string> {
+  if (tls?.clients === "required") return "No first answer: the listener wants a client certificate.\n\n";
   const self = keys.temporary();
   try {
-    return await firstAnswer(address, self.key, server.names[0] ?? "");
+    return await firstAnswer(address, self.key, server.names[0] ?? "", tls?.own);
   } finally {
     self.revoke();
   }

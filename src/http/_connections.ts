@@ -1,7 +1,7 @@
 /**
  * The connections of one listener: which are let in, how many of an address, which handshakes are under way.
  *
- * Invariants (Wall: T43): nothing is allocated for a connection that is over a bound, no TLS and no parser; when the
+ * Invariants (Wall: T62): nothing is allocated for a connection that is over a bound, no TLS and no parser; when the
  * handshakes are full the oldest unfinished one makes room, since an honest one takes milliseconds; every count goes
  * back with the connection. Loopback and Unix sockets have no bound of their own: a proxy on this machine speaks for
  * many. Callers: listener.ts.

@@ -1,7 +1,7 @@
 /**
  * TLS on a listener: what is fixed here, and the material that the operator brings and may renew while it runs.
  *
- * Invariants (Wall: T41): TLS 1.2 at least; suites with forward secrecy and authenticated encryption unless the operator
+ * Invariants (Wall: T60): TLS 1.2 at least; suites with forward secrecy and authenticated encryption unless the operator
  * names others, and never one without a key or with a broken cipher; no session is resumed, since a resumed one skips
  * the check of the client's certificate; no renegotiation; HTTP/1.1 only. Callers: listener.ts; app makes the material.
  */

@@ -1,7 +1,7 @@
 /**
  * From a client's certificate to a principal, by the operator's rule table.
  *
- * Invariants (Wall: T42): the certificate was verified by the listener and is valid now, at every request; it has one
+ * Invariants (Wall: T61): the certificate was verified by the listener and is valid now, at every request; it has one
  * name that counts: its SPIFFE id, or its subject where it has none; more than one SPIFFE id, or a malformed one, is
  * nobody; the first rule that matches decides; a credential in a header beside it may not be another tenant's, unless
  * the rule says that the holder forwards for others. Pure but for the clock. Callers: app.
@@ -63,15 +63,21 @@ type Name =
   | { readonly kind: "subject"; readonly text: string; readonly attributes: Attributes };
 
 export class CertificateMap {
-  readonly #rules: readonly CertificateRule[];
+  #rules: readonly CertificateRule[];
   readonly #now: () => number;
   /** By the object, which a connection keeps. */
-  readonly #known = new WeakMap<PeerCertificate, Match | "nobody">();
+  #known = new WeakMap<PeerCertificate, Match | "nobody">();
 
   /** @param rules none: a certificate names nobody, and is held to its validity only */
   constructor(rules: readonly CertificateRule[], now: () => number = Date.now) {
     this.#rules = rules;
     this.#now = now;
+  }
+
+  /** From the next request on. */
+  replace(rules: readonly CertificateRule[]): void {
+    this.#rules = rules;
+    this.#known = new WeakMap();
   }
 
   /** Whose certificate it is. */
