@@ -6,8 +6,8 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
-import { createRegistry } from "#base/metrics.ts";
 import { registerTlsMetrics } from "#app/tls.ts";
+import { createRegistry } from "#base/metrics.ts";
 import { defaultOf } from "#cli/help.ts";
 import { flagOf, settingRows, variableOf } from "#config/settings.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";

@@ -8,8 +8,9 @@ import { silentLog } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import { resolveSettings } from "#config/resolve.ts";
 import { type Authority, authority, CLIENT_AUTH, type Issued } from "#test/fixtures/certificates.ts";
+import { RenewedTls } from "./renewed-tls.ts";
 import { StartupError } from "./startup-error.ts";
-import { openTls, RenewedTls, registerTlsMetrics } from "./tls.ts";
+import { openTls, registerTlsMetrics } from "./tls.ts";
 import { loadTls, type TlsFiles } from "./tls-files.ts";
 
 const DAY = 86_400_000;
@@ -174,8 +175,8 @@ test("a renewal is taken when it came to rest, and a bad one changes nothing", a
   assert.equal(changes, 2);
 });
 
-function opened(t: TestContext, ...flags: string[]) {
-  const tls = openTls(resolveSettings(flags, {}).settings, silentLog);
+async function opened(t: TestContext, ...flags: string[]) {
+  const tls = await openTls(resolveSettings(flags, {}).settings, silentLog);
   t.after(() => tls.close());
   return tls;
 }
@@ -183,35 +184,35 @@ function opened(t: TestContext, ...flags: string[]) {
 test("the operations listener has the public one's files unless it has its own, and none on a Unix socket", async (t) => {
   const { path, write } = folder(t);
   const pair = ["--ssl-certfile", path("cert.pem"), "--ssl-keyfile", path("key.pem")];
-  const none = opened(t);
+  const none = await opened(t);
   assert.deepEqual([none.public, none.ops], [undefined, undefined]);
-  assert.equal(opened(t, ...pair).ops?.own.trim(), server.cert.trim());
-  assert.equal(opened(t, ...pair, "--no-ops-ssl").ops, undefined);
-  assert.equal(opened(t, ...pair, "--ops-uds", "/tmp/x").ops, undefined);
+  assert.equal((await opened(t, ...pair)).ops?.own.trim(), server.cert.trim());
+  assert.equal((await opened(t, ...pair, "--no-ops-ssl")).ops, undefined);
+  assert.equal((await opened(t, ...pair, "--ops-uds", "/tmp/x")).ops, undefined);
   const other = await ca.issue();
   const own = ["--ops-ssl-certfile", write("o.pem", other.cert + other.key)];
-  assert.equal(opened(t, ...pair, ...own).ops?.own.trim(), other.cert.trim());
-  assert.equal(opened(t, ...pair, ...own, "--ops-uds", "/tmp/x").ops?.own.trim(), other.cert.trim());
-  assert.equal(opened(t, ...own).public, undefined);
+  assert.equal((await opened(t, ...pair, ...own)).ops?.own.trim(), other.cert.trim());
+  assert.equal((await opened(t, ...pair, ...own, "--ops-uds", "/tmp/x")).ops?.own.trim(), other.cert.trim());
+  assert.equal((await opened(t, ...own)).public, undefined);
   const clients = ["--ssl-ca-certs", write("ca.pem", ca.cert), "--ssl-cert-reqs", "2"];
-  assert.equal(opened(t, ...pair, ...clients).ops?.clients, "required");
-  assert.equal(opened(t, ...pair, ...clients, "--ops-ssl-cert-reqs", "0").ops?.clients, "none");
+  assert.equal((await opened(t, ...pair, ...clients)).ops?.clients, "required");
+  assert.equal((await opened(t, ...pair, ...clients, "--ops-ssl-cert-reqs", "0")).ops?.clients, "none");
 });
 
-test("settings that would do nothing are refused where somebody relies on them", (t) => {
+test("settings that would do nothing are refused where somebody relies on them", async (t) => {
   const { path } = folder(t);
   const pair = ["--ssl-certfile", path("cert.pem"), "--ssl-keyfile", path("key.pem")];
-  assert.throws(() => opened(t, "--ssl-keyfile", path("key.pem")), /need --ssl-certfile/);
-  assert.throws(() => opened(t, "--ssl-cert-reqs", "2"), /need --ssl-certfile/);
-  assert.throws(() => opened(t, ...pair, "--ssl-cert-reqs", "1"), /need --ssl-ca-certs/);
-  assert.throws(() => opened(t, ...pair, "--ssl-ca-certs", path("cert.pem")), /need --ssl-cert-reqs/);
-  assert.throws(() => opened(t, ...pair, "--client-certificates", path("x")), /need --ssl-cert-reqs/);
+  await assert.rejects(opened(t, "--ssl-keyfile", path("key.pem")), /need --ssl-certfile/);
+  await assert.rejects(opened(t, "--ssl-cert-reqs", "2"), /need --ssl-certfile/);
+  await assert.rejects(opened(t, ...pair, "--ssl-cert-reqs", "1"), /need --ssl-ca-certs/);
+  await assert.rejects(opened(t, ...pair, "--ssl-ca-certs", path("cert.pem")), /need --ssl-cert-reqs/);
+  await assert.rejects(opened(t, ...pair, "--client-certificates", path("x")), /need --ssl-cert-reqs/);
 });
 
 test("the metric says when each listener's certificate runs out", async (t) => {
   const { path } = folder(t);
   const registry = createRegistry();
-  registerTlsMetrics(registry, opened(t, "--ssl-certfile", path("cert.pem"), "--ssl-keyfile", path("key.pem")));
+  registerTlsMetrics(registry, await opened(t, "--ssl-certfile", path("cert.pem"), "--ssl-keyfile", path("key.pem")));
   const { body } = await printMetrics(registry);
   const seconds = Math.floor(server.certificate.notAfter.getTime() / 1000);
   assert.match(body, new RegExp(`castellan_tls_certificate_expiry{listener="public"} ${seconds}\\n`));

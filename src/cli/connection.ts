@@ -3,7 +3,7 @@
  */
 import { readFileSync } from "node:fs";
 import { Secret } from "#base/secret.ts";
-import { environment } from "#config/resolve.ts";
+import { environment } from "#config/environment.ts";
 import { ClientError, type ClientTls, LocalClient } from "#egress/local-client.ts";
 
 export interface ConnectionOptions {

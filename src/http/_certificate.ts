@@ -3,7 +3,7 @@
  */
 import type { X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
-import { TLSSocket } from "node:tls";
+import type { TLSSocket } from "node:tls";
 import type { PeerCertificate } from "#policy/peer.ts";
 
 const KNOWN = new WeakMap<TLSSocket, PeerCertificate>();
@@ -12,7 +12,7 @@ const LONGEST_CHAIN = 16;
 
 /** Undefined: none was given, none was asked for, or it did not verify. */
 export function certificateOf(socket: Socket): PeerCertificate | undefined {
-  if (!(socket instanceof TLSSocket) || !socket.authorized) return undefined;
+  if (!isVerified(socket)) return undefined;
   const known = KNOWN.get(socket);
   if (known !== undefined) return known;
   const [own, ...above] = chainOf(socket);
@@ -20,6 +20,11 @@ export function certificateOf(socket: Socket): PeerCertificate | undefined {
   const certificate = describe(own, above);
   KNOWN.set(socket, certificate);
   return certificate;
+}
+
+/** Asked of the socket, so that a server without TLS does not load it. */
+function isVerified(socket: Socket): socket is TLSSocket {
+  return "authorized" in socket && socket.authorized === true;
 }
 
 /** What the client sent, its own first. */

@@ -9,6 +9,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { certificateOf } from "./_certificate.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 
@@ -26,6 +27,19 @@ export interface Line {
 
 /** The lines of a listener, by what the requests call their socket. */
 export type Lines = Map<Duplex, Line>;
+
+/** A connection that can carry requests from now on. */
+export function openLine(lines: Lines, socket: Socket, options: HttpOptions): void {
+  const { maxConnectionAgeMs: age } = options;
+  lines.set(socket, {
+    waiting: [],
+    current: undefined,
+    agesAt: age === 0 ? Number.POSITIVE_INFINITY : performance.now() + age,
+    expiresAt: certificateOf(socket)?.notAfter ?? Number.POSITIVE_INFINITY,
+    retired: false,
+  });
+  socket.once("close", () => lines.delete(socket));
+}
 
 type Bounds = Pick<HttpOptions, "maxConnectionsPerAddress" | "maxHandshakes">;
 

@@ -7,20 +7,20 @@
  * client's certificate, and when the authority behind that is trusted no more; the only answers given here are those
  * of `_raw.ts`. Callers: http/server.ts.
  */
-import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from "node:http";
-import { createServer as createTlsServer, type Server as TlsServer } from "node:https";
+import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "node:http";
+import type { Server as TlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { awaitingContinue } from "./_body.ts";
-import { certificateOf } from "./_certificate.ts";
-import { Connections, type Line, type Lines } from "./_connections.ts";
-import { cutWhenStill } from "./_half-closed.ts";
+import { Connections, type Line, type Lines, openLine } from "./_connections.ts";
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
-import { followMaterial } from "./_renewal.ts";
 import { clearStaleSocket, listenPrivately } from "./_unix-socket.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
-import { type TlsSource, tlsOptions } from "./tls.ts";
+import type { TlsSource } from "./tls.ts";
+
+/** Not imported: that reads all that the module exports, and so loads Node's own fetch client with it (20 ms). */
+const { createServer } = process.getBuiltinModule("node:http");
 
 /** `port` 0: any free one. A Unix socket is made with `mode`, which is 0600 unless said. */
 export type Address =
@@ -49,7 +49,13 @@ export async function openListener(
   if ("path" in address) await clearStaleSocket(address.path);
   const connections = new Connections(options, counters);
   const lines: Lines = new Map();
-  const { server, stop } = createStrictServer(lines, connections, options, tls);
+  const begin = (socket: Socket): void => openLine(lines, socket, options);
+  const strict = serverOptions(options);
+  const { server, stop, first } =
+    tls === undefined
+      ? { server: createServer(strict), stop: () => {}, first: begin }
+      : (await import("./_tls-server.ts")).createTls(tls, strict, options, { lines, connections, begin });
+  limit(server, connections, options, first);
   serveRequests(server, lines, handle, options);
   await bind(server, address);
   return {
@@ -64,39 +70,6 @@ export async function openListener(
         connections.destroyAll();
       }),
   };
-}
-
-/** @returns the server, and what ends its watch over the material of TLS */
-function createStrictServer(
-  lines: Lines,
-  connections: Connections,
-  options: HttpOptions,
-  tls: TlsSource | undefined,
-): { server: Server | TlsServer; stop: () => void } {
-  const strict = serverOptions(options);
-  if (tls === undefined) {
-    const server = createServer(strict);
-    limit(server, connections, options, (socket) => openLine(lines, socket, options));
-    return { server, stop: () => {} };
-  }
-  const server = createTlsServer({
-    ...strict,
-    ...tlsOptions(tls.material(), tls.clients),
-    handshakeTimeout: options.handshakeTimeoutMs,
-  });
-  limit(server, connections, options, (socket) => connections.beginHandshake(socket));
-  // Before Node's own listener, which would start to read requests.
-  server.prependListener("secureConnection", (socket) => {
-    connections.endHandshake(socket);
-    // With "optional" Node lets everybody in: a certificate that does not verify is none, and a reason to end.
-    if (tls.clients === "optional" && !socket.authorized && socket.getPeerX509Certificate() !== undefined) {
-      socket.destroy();
-      return;
-    }
-    cutWhenStill(socket);
-    openLine(lines, socket, options);
-  });
-  return { server, stop: followMaterial(server, lines, connections, tls) };
 }
 
 function serverOptions(options: HttpOptions): ServerOptions {
@@ -131,18 +104,6 @@ function limit(
     begin(socket);
     for (const listener of accept) listener.call(server, socket);
   });
-}
-
-function openLine(lines: Lines, socket: Socket, options: HttpOptions): void {
-  const { maxConnectionAgeMs: age } = options;
-  lines.set(socket, {
-    waiting: [],
-    current: undefined,
-    agesAt: age === 0 ? Number.POSITIVE_INFINITY : performance.now() + age,
-    expiresAt: certificateOf(socket)?.notAfter ?? Number.POSITIVE_INFINITY,
-    retired: false,
-  });
-  socket.once("close", () => lines.delete(socket));
 }
 
 function serveRequests(server: Server | TlsServer, lines: Lines, handle: Handle, options: HttpOptions): void {
