@@ -184,6 +184,8 @@ export interface RigOptions {
   /** Another view of the routes, to look inside. */
   readonly routes?: readonly AnyRoute<Services>[];
   readonly tls?: TlsSource;
+  /** Of what happens outside of any route. */
+  readonly dialect?: Dialect;
   /** Around who is known by the key. */
   readonly gate?: (gate: Gate) => Gate;
 }
@@ -230,7 +232,15 @@ export function tlsSource(
 /** A server on a free loopback port; closed when the test ends. */
 export async function rig(
   t: TestContext,
-  { options = {}, chat, role = "admin", routes = ROUTES, tls, gate = (inner) => inner }: RigOptions = {},
+  {
+    options = {},
+    chat,
+    role = "admin",
+    routes = ROUTES,
+    tls,
+    dialect = openai,
+    gate = (inner) => inner,
+  }: RigOptions = {},
 ): Promise<Rig> {
   const source = tls ?? (await everywhere);
   const pepper = randomBytes(32);
@@ -243,7 +253,7 @@ export async function rig(
     routes,
     services,
     gate: gate(plainGate(identify)),
-    dialect: openai,
+    dialect,
     options,
     observer: (record) => void records.push(record),
     log,
@@ -266,10 +276,11 @@ export async function until(condition: () => boolean, what: string, rounds = 200
 
 const wires = new WeakMap<Socket, Socket>();
 
-export function dial(port: number): Socket {
+/** @param secure whether it speaks TLS; a rig's port is known */
+export function dial(port: number, secure = encrypted.has(port)): Socket {
   const wire = connect({ host: "127.0.0.1", port });
   wire.on("error", () => {});
-  if (!encrypted.has(port)) return wire;
+  if (!secure) return wire;
   const socket = connectTls({ socket: wire, rejectUnauthorized: false });
   socket.on("error", () => {});
   wires.set(socket, wire);
