@@ -60,6 +60,11 @@ export const SETTINGS = {
     doc: "A proxy in front ends TLS: no warning about a public address without it.",
     loosens: "says that somebody else encrypts",
   }),
+  trustedProxies: list("network", {
+    section: LISTENERS,
+    doc: "Proxies whose X-Forwarded-For or Forwarded tells where a caller comes from: CIDR blocks, or unix for a Unix socket.",
+    loosens: "says who may tell where callers come from",
+  }),
   maxConnections: integer(4096, [1, 1_000_000], { section: LISTENERS, doc: "Connections open at once, per listener." }),
 
   apiKey: list("key", {
@@ -76,6 +81,11 @@ export const SETTINGS = {
     section: KEYS,
     doc: "Where the server keeps its state (mode 0700).",
     fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
+  }),
+  pepperFile: string(undefined, "path", {
+    section: KEYS,
+    doc: "File with the 32 bytes under which keys are hashed, readable by its owner alone; one for all servers of a database.",
+    fallbackDoc: "the file pepper in the state directory",
   }),
   databaseUrl: string(undefined, "url", {
     section: KEYS,
