@@ -145,7 +145,7 @@ function schemaOf(schema: z.ZodType, io: "input" | "output"): unknown {
 
 async function metricsPage(): Promise<string> {
   const registry = createRegistry();
-  registerMetrics({ registry, contextLength: 4096, models: () => [], cacheConfig: {} });
+  registerMetrics({ registry, contextLength: 4096, models: () => [], cacheConfig: {}, maxAdapters: 1 });
   registerHttpMetrics(registry);
   const metrics = (await registry.getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
   const rows = metrics.map(({ name, type, help }) => [`\`${name}\``, String(type), help]);

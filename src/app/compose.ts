@@ -6,9 +6,9 @@ import { resolve } from "node:path";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
-import type { Settings } from "#config/settings.ts";
+import { capSettingOf, type Settings } from "#config/settings.ts";
 import type { PoolingInfo } from "#core/pool.ts";
-import { DEFAULT_CAPS, type RequestCaps } from "#core/request-caps.ts";
+import { capsOf } from "#core/request-caps.ts";
 import { EngineStartError, startEngine } from "#engine/launcher.ts";
 import { MAX_PROMPT_ROWS } from "#engine/limits.ts";
 import type { KernelInit } from "#engine/messages.ts";
@@ -93,6 +93,7 @@ export async function compose(parts: Parts): Promise<Server> {
     registry,
     contextLength: sizing.contextLength,
     models: () => served,
+    ...(settings.enableLora ? { maxAdapters: settings.maxLoras } : {}),
     cacheConfig: {
       max_num_seqs: String(sizing.maxNumSeqs),
       max_model_len: String(sizing.contextLength),
@@ -317,17 +318,19 @@ async function createServer({ settings, gate, client, log }: Parts, inner: Inner
   const models = new Models([first, ...rest]);
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
   let load = (): number => 0;
+  const caps = capsOf((_row, name) => settings[capSettingOf(name)]);
   const services: Services = {
     serving: {
       models,
-      badWordTokens: settings.maxBadWordTokens,
+      caps,
+      priorities: settings.schedulingPolicy === "priority",
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
       grammars: new GrammarCompiler(),
       observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
       shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
     },
     adapters: await loadAdapters(settings, models, first, inner.engine),
-    caps: requestCaps(settings),
+    caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
     version: version(),
@@ -358,20 +361,4 @@ async function createServer({ settings, gate, client, log }: Parts, inner: Inner
   // The call that asks for the load is one of the calls, and no load.
   if (settings.enableServerLoadTracking) load = () => Math.max(0, http.counters().calls - 1);
   return http;
-}
-
-function requestCaps(settings: Settings): RequestCaps {
-  return {
-    ...DEFAULT_CAPS,
-    n: settings.maxN,
-    choices: settings.maxChoices,
-    prompts: settings.maxCompletionPrompts,
-    messages: settings.maxMessages,
-    stopStrings: settings.maxStopStrings,
-    badWords: settings.maxBadWords,
-    badWordTokens: settings.maxBadWordTokens,
-    logprobs: settings.maxLogprobs,
-    tools: settings.maxTools,
-    priority: settings.schedulingPolicy === "priority",
-  };
 }

@@ -4,6 +4,8 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
+import { CAP_ROWS, type CapName, type CapRow } from "#core/request-caps.ts";
+import { KEY_SETTINGS } from "./key-settings.ts";
 import {
   bytes,
   choice,
@@ -23,13 +25,27 @@ const MIB = 1024 * KIB;
 const GIB = 1024 * MIB;
 
 const LISTENERS = "Listeners";
-const KEYS = "Keys and state";
 const MODEL = "Model";
 const LORA = "LoRA adapters";
 const ENGINE = "Engine";
 const LIMITS = "Limits of a request";
 const API = "API behaviour";
 const LIFE = "Lifecycle and logs";
+
+type CapSettings = { readonly [N in CapName as `max${Capitalize<N>}`]: Setting<number> };
+
+/** The setting of a row of core/request-caps.ts: `n` is maxN, --max-n. */
+export function capSettingOf<N extends CapName>(name: N): `max${Capitalize<N>}` {
+  return `max${name.charAt(0).toUpperCase()}${name.slice(1)}` as `max${Capitalize<N>}`;
+}
+
+function capSettings(): CapSettings {
+  const row = ([name, { fallback, bounds, unit, ...rest }]: [string, CapRow]): [string, Setting<number>] => {
+    const kind = unit === "bytes" ? bytes : unit === "seconds" ? seconds : integer;
+    return [capSettingOf(name as CapName), kind(fallback, bounds, { ...rest, section: LIMITS })];
+  };
+  return Object.fromEntries(Object.entries<CapRow>(CAP_ROWS).map(row)) as unknown as CapSettings;
+}
 
 export const SETTINGS = {
   host: string("127.0.0.1", "address", {
@@ -67,32 +83,7 @@ export const SETTINGS = {
   }),
   maxConnections: integer(4096, [1, 1_000_000], { section: LISTENERS, doc: "Connections open at once, per listener." }),
 
-  apiKey: list("key", {
-    section: KEYS,
-    doc: "A key that may call the server; may be given several times. With none anywhere the first start makes one.",
-    variables: ["VLLM_API_KEY"],
-    secret: true,
-  }),
-  apiKeyFile: string(undefined, "path", {
-    section: KEYS,
-    doc: "File with one key a line, readable by its owner alone.",
-  }),
-  stateDir: string(undefined, "path", {
-    section: KEYS,
-    doc: "Where the server keeps its state (mode 0700).",
-    fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
-  }),
-  pepperFile: string(undefined, "path", {
-    section: KEYS,
-    doc: "File with the 32 bytes under which keys are hashed, readable by its owner alone; one for all servers of a database.",
-    fallbackDoc: "the file pepper in the state directory",
-  }),
-  databaseUrl: string(undefined, "url", {
-    section: KEYS,
-    doc: "PostgreSQL that several servers share: postgres://user@host/database; the password may stand in ~/.pgpass.",
-    fallbackDoc: "the SQLite file policy.db in the state directory",
-    secret: true,
-  }),
+  ...KEY_SETTINGS,
 
   servedModelName: list("name", {
     section: MODEL,
@@ -253,6 +244,7 @@ export const SETTINGS = {
   tenantWeights: weights("tenant=weight", {
     section: ENGINE,
     doc: "Shares of the engine when there is more work than it can do; a tenant that is not named has 1.",
+    fallbackDoc: "1 each",
   }),
   kvCacheMemoryBytes: bytes(undefined, [MIB, 1024 * GIB], {
     section: ENGINE,
@@ -301,10 +293,7 @@ export const SETTINGS = {
     variables: ["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"],
   }),
 
-  maxBodyBytes: bytes(8 * MIB, [KIB, 8 * MIB], {
-    section: LIMITS,
-    doc: "Body of a request; routes have limits of their own, which this lowers.",
-  }),
+  ...capSettings(),
   requestTimeout: seconds(600, [1, 600], {
     section: LIMITS,
     doc: "Until an answer is complete; routes have limits of their own, which this lowers.",
@@ -313,45 +302,6 @@ export const SETTINGS = {
     section: LIMITS,
     doc: "A client that reads nothing of its stream for so long is cut off.",
   }),
-  maxN: integer(16, [1, 16_384], {
-    section: LIMITS,
-    doc: "The request field n.",
-    variables: ["VLLM_MAX_N_SEQUENCES"],
-    loosens: "work a single request can cause",
-  }),
-  maxCompletionPrompts: integer(64, [1, 16_384], {
-    section: LIMITS,
-    doc: "Prompts in one completion request.",
-    variables: ["VLLM_MAX_COMPLETION_PROMPTS"],
-    loosens: "work a single request can cause",
-  }),
-  maxChoices: integer(128, [1, 65_536], {
-    section: LIMITS,
-    doc: "Prompts times n of one request.",
-    loosens: "work a single request can cause",
-  }),
-  maxMessages: integer(4096, [1, 1_000_000], { section: LIMITS, doc: "Messages in one chat." }),
-  maxStopStrings: integer(4, [0, 1024], {
-    section: LIMITS,
-    doc: "Stop strings of a request.",
-    variables: ["VLLM_MAX_STOP_STRINGS"],
-  }),
-  maxBadWords: integer(128, [0, 10_000], {
-    section: LIMITS,
-    doc: "Entries of bad_words.",
-    variables: ["VLLM_MAX_NUM_BAD_WORDS"],
-  }),
-  maxBadWordTokens: integer(1024, [0, 100_000], {
-    section: LIMITS,
-    doc: "Tokens of all bad_words together.",
-    variables: ["VLLM_MAX_BAD_WORDS_TOTAL_TOKENS"],
-  }),
-  maxLogprobs: integer(20, [-1, 1_000_000], {
-    section: LIMITS,
-    doc: "Logprobs a position; -1 lifts the cap.",
-    loosens: "size of an answer",
-  }),
-  maxTools: integer(128, [0, 10_000], { section: LIMITS, doc: "Tools in one request." }),
 
   enableForceIncludeUsage: switched(false, { section: API, doc: "A usage chunk at the end of every stream." }),
   enablePromptTokensDetails: switched(false, {

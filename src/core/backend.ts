@@ -27,6 +27,14 @@ export interface BackendStats {
   readonly draftTokens: number;
   readonly acceptedTokens: readonly number[];
   readonly restarts: number;
+  /** Adapters that are asked for; absent where there are none. */
+  readonly adapters?: AdaptersInUse;
+}
+
+/** Names as in AdapterReference: of those with a sequence that runs, and of those with one that waits. */
+export interface AdaptersInUse {
+  readonly running: readonly string[];
+  readonly waiting: readonly string[];
 }
 
 /** One of the engines of a backend. */

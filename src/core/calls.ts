@@ -50,7 +50,8 @@ export interface OutputOptions {
   readonly interval?: number;
   /** Send a running count (`usage`, `final: false`) after every delta and finish. Absent: no. */
   readonly runningUsage?: boolean;
-  readonly priority: number;
+  /** Absent: as urgent as the principal's requests are. */
+  readonly priority?: number;
   /** The answer's id, as GenerateRequest.callId. */
   readonly callId?: string;
   readonly cacheSalt?: string;

@@ -9,7 +9,7 @@ import type { SamplingParams } from "./sampling.ts";
 export interface GenerateRequest {
   /** Made by the server, never by the client: it keys engine state. */
   readonly id: string;
-  /** The call's id as its client knows it; several requests may share it. An operator may name it to abort them. */
+  /** The call as its tenant knows it (core/owned.ts); several requests may share it, and may be aborted by it. */
   readonly callId?: string;
   /** Shape [prompt length], ids in [0, vocabulary), at least one. */
   readonly prompt: Int32Array;

@@ -1,59 +1,120 @@
 /**
- * How much one request may ask for. The app builds it from the settings; decode enforces it before any work.
+ * How much one request may ask for: the one table. Settings derive from it (`n` is --max-n), keys may differ from it,
+ * decode enforces it before any work.
  *
- * Invariant: every list, map and string of a request that is not bounded by the body's size alone has its cap here.
+ * Invariant: every list, map and text of a request that is not bounded by the body's size alone has its row here.
  */
-export interface RequestCaps {
-  /** `n`: choices a prompt (VLLM_MAX_N_SEQUENCES). */
-  readonly n: number;
-  /** Prompts × n of one request. */
-  readonly choices: number;
-  /** Prompts of one completion (VLLM_MAX_COMPLETION_PROMPTS). */
-  readonly prompts: number;
-  readonly messages: number;
-  /** Content parts of one message. */
-  readonly contentParts: number;
-  /** Stop strings (VLLM_MAX_STOP_STRINGS), and UTF-16 units of each. */
-  readonly stopStrings: number;
-  readonly stopLength: number;
-  readonly stopTokenIds: number;
-  /** Words as sent (VLLM_MAX_NUM_BAD_WORDS) and tokens of all their forms. */
-  readonly badWords: number;
-  readonly badWordTokens: number;
-  readonly logitBias: number;
-  readonly allowedTokenIds: number;
-  /** `logprob_token_ids` (vLLM: MAX_LOGPROB_TOKEN_IDS). */
-  readonly logprobTokenIds: number;
-  /** `top_logprobs`, `logprobs`, `prompt_logprobs`; -1 lifts the cap and permits -1 in requests (--max-logprobs). */
-  readonly logprobs: number;
-  readonly tools: number;
-  /** Of all tools together: UTF-16 units of their JSON text, and nesting. */
-  readonly toolBytes: number;
-  readonly toolDepth: number;
-  /** Of `chat_template_kwargs` and of `documents`: UTF-16 units of the JSON text. */
-  readonly templateBytes: number;
-  /** Whether a `priority` other than 0 is taken (--scheduling-policy priority). */
-  readonly priority: boolean;
+
+export interface CapRow {
+  /** The safe value. */
+  readonly fallback: number;
+  readonly bounds: readonly [min: number, max: number];
+  readonly unit?: "bytes" | "seconds";
+  readonly doc: string;
+  /** vLLM's variables for it. */
+  readonly variables?: readonly string[];
+  /** What a larger value costs, where that is more than one request's own time. */
+  readonly loosens?: string;
 }
 
-export const DEFAULT_CAPS: RequestCaps = {
-  n: 128,
-  choices: 1024,
-  prompts: 1024,
-  messages: 10_000,
-  contentParts: 1000,
-  stopStrings: 4,
-  stopLength: 1024,
-  stopTokenIds: 1024,
-  badWords: 128,
-  badWordTokens: 1024,
-  logitBias: 1024,
-  allowedTokenIds: 262_144,
-  logprobTokenIds: 128,
-  logprobs: 20,
-  tools: 128,
-  toolBytes: 512 * 1024,
-  toolDepth: 32,
-  templateBytes: 1024 * 1024,
-  priority: false,
-};
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const WORK = "work a single request can cause";
+
+export const CAP_ROWS = {
+  bodyBytes: {
+    fallback: 8 * MIB,
+    bounds: [KIB, 8 * MIB],
+    unit: "bytes",
+    doc: "Body of a request; routes have limits of their own, which this lowers.",
+  },
+  n: {
+    fallback: 16,
+    bounds: [1, 16_384],
+    doc: "The request field n.",
+    variables: ["VLLM_MAX_N_SEQUENCES"],
+    loosens: WORK,
+  },
+  completionPrompts: {
+    fallback: 64,
+    bounds: [1, 16_384],
+    doc: "Prompts in one completion request.",
+    variables: ["VLLM_MAX_COMPLETION_PROMPTS"],
+    loosens: WORK,
+  },
+  choices: { fallback: 128, bounds: [1, 65_536], doc: "Prompts times n of one request.", loosens: WORK },
+  messages: { fallback: 4096, bounds: [1, 1_000_000], doc: "Messages in one chat." },
+  contentParts: { fallback: 1000, bounds: [1, 1_000_000], doc: "Content parts of one message." },
+  stopStrings: {
+    fallback: 4,
+    bounds: [0, 1024],
+    doc: "Stop strings of a request.",
+    variables: ["VLLM_MAX_STOP_STRINGS"],
+  },
+  stopLength: { fallback: 1024, bounds: [1, 65_536], doc: "Characters of a stop string." },
+  stopTokenIds: { fallback: 1024, bounds: [0, 262_144], doc: "Entries of stop_token_ids." },
+  badWords: {
+    fallback: 128,
+    bounds: [0, 10_000],
+    doc: "Entries of bad_words.",
+    variables: ["VLLM_MAX_NUM_BAD_WORDS"],
+  },
+  badWordTokens: {
+    fallback: 1024,
+    bounds: [0, 100_000],
+    doc: "Tokens of all bad_words together.",
+    variables: ["VLLM_MAX_BAD_WORDS_TOTAL_TOKENS"],
+  },
+  logitBias: { fallback: 1024, bounds: [0, 262_144], doc: "Entries of logit_bias." },
+  allowedTokenIds: { fallback: 262_144, bounds: [1, 1_048_576], doc: "Entries of allowed_token_ids." },
+  logprobTokenIds: { fallback: 128, bounds: [1, 262_144], doc: "Entries of logprob_token_ids." },
+  logprobs: {
+    fallback: 20,
+    bounds: [-1, 1_000_000],
+    doc: "Logprobs a position (top_logprobs, logprobs, prompt_logprobs); -1 lifts the cap.",
+    loosens: "size of an answer",
+  },
+  tools: { fallback: 128, bounds: [0, 10_000], doc: "Tools in one request." },
+  toolCharacters: { fallback: 512 * KIB, bounds: [2, 8 * MIB], doc: "Characters of all tools' JSON text together." },
+  toolDepth: { fallback: 32, bounds: [1, 128], doc: "Nesting of the tools' JSON text." },
+  templateCharacters: {
+    fallback: MIB,
+    bounds: [2, 8 * MIB],
+    doc: "Characters of chat_template_kwargs and of documents, as JSON text, each.",
+  },
+  grammarCharacters: {
+    fallback: 512 * KIB,
+    bounds: [2, 8 * MIB],
+    doc: "Characters of a schema, regular expression, grammar or structural tag.",
+  },
+  grammarDepth: { fallback: 128, bounds: [1, 128], doc: "Nesting of a schema's JSON text." },
+  grammarChoices: { fallback: 4096, bounds: [1, 65_536], doc: "Entries of structured_outputs.choice." },
+  grammarSeconds: {
+    fallback: 2,
+    bounds: [0.001, 60],
+    unit: "seconds",
+    doc: "Time that compiling a schema, regular expression or grammar may take.",
+    variables: ["VLLM_REGEX_COMPILATION_TIMEOUT_S"],
+    loosens: "how long one request can hold up the others' start",
+  },
+} as const satisfies Readonly<Record<string, CapRow>>;
+
+export type CapName = keyof typeof CAP_ROWS;
+
+/** Sizes in bytes, times in seconds, everything else a count. */
+export type RequestCaps = { readonly [N in CapName]: number };
+
+export const DEFAULT_CAPS: RequestCaps = capsOf(({ fallback }) => fallback);
+
+/** One value a row. */
+export function capsOf(value: (row: CapRow, name: CapName) => number): RequestCaps {
+  return Object.fromEntries(
+    Object.entries<CapRow>(CAP_ROWS).map(([name, row]) => [name, value(row, name as CapName)]),
+  ) as RequestCaps;
+}
+
+/** The server's caps with a principal's own in their place. */
+export function capsFor(server: RequestCaps, own: Partial<RequestCaps>): RequestCaps {
+  for (const _ in own) return { ...server, ...own };
+  return server;
+}

@@ -4,12 +4,15 @@
  *
  * Called by engine.ts only.
  */
+import type { AdaptersInUse } from "#core/backend.ts";
+import type { AdapterReference } from "#core/generate.ts";
 import { type Kernel, KernelError, NO_ADAPTER } from "./kernel.ts";
 
 export class AdapterUse {
   readonly #users = new Map<number, number>();
   readonly #leaving = new Set<number>();
   readonly #paths = new Map<number, string>();
+  readonly #names = new Map<number, string>();
   /** Absent while the engine sleeps. */
   #kernel: Kernel | undefined;
 
@@ -30,8 +33,22 @@ export class AdapterUse {
     return adapter === NO_ADAPTER || (this.#users.has(adapter) && !this.#leaving.has(adapter));
   }
 
-  enter(adapter: number, sequences: number): void {
-    if (adapter !== NO_ADAPTER) this.#users.set(adapter, (this.#users.get(adapter) ?? 0) + sequences);
+  enter(adapter: AdapterReference | undefined, sequences: number): void {
+    if (adapter === undefined) return;
+    this.#users.set(adapter.number, (this.#users.get(adapter.number) ?? 0) + sequences);
+    this.#names.set(adapter.number, adapter.name);
+  }
+
+  /** @param running the adapters of all running sequences */
+  inUse(running: readonly number[]): AdaptersInUse | undefined {
+    if (this.#users.size === 0) return undefined;
+    const counts = new Map<number, number>();
+    for (const adapter of running) counts.set(adapter, (counts.get(adapter) ?? 0) + 1);
+    const named = (holds: (users: number, runs: number) => boolean): string[] =>
+      [...this.#users]
+        .filter(([adapter, users]) => holds(users, counts.get(adapter) ?? 0))
+        .map(([adapter]) => this.#names.get(adapter) ?? String(adapter));
+    return { running: named((_, runs) => runs > 0), waiting: named((users, runs) => users > runs) };
   }
 
   /** A sequence ended. */
@@ -70,6 +87,7 @@ export class AdapterUse {
     this.#leaving.delete(adapter);
     this.#users.delete(adapter);
     this.#paths.delete(adapter);
+    this.#names.delete(adapter);
     this.#kernel?.unloadAdapter(adapter);
   }
 }

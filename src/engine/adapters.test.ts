@@ -105,6 +105,7 @@ describe("adapters in the engine", () => {
     engine.submit(submission(100, 2));
     for (let request = 200; request < 212; request++) engine.submit(submission(request, 1));
     engine.submit(submission(300));
+    assert.deepEqual(engine.gauges.adapters, { running: ["lora-1"], waiting: ["lora-1", "lora-2"] });
     const { finished, failures } = drain(engine);
     assert.deepEqual(failures, []);
     for (const used of kernel.adapters) assert.ok([...used].filter((number) => number !== 0).length <= 1);

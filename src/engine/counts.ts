@@ -16,7 +16,7 @@ export class Counts {
   #draftTokens = 0;
   readonly #accepted: number[] = [];
 
-  get totals(): Omit<EngineGauges, "running" | "waiting" | "kvUsage"> {
+  get totals(): Omit<EngineGauges, "running" | "waiting" | "kvUsage" | "adapters"> {
     return {
       steps: this.steps,
       promptTokens: this.#promptTokens,

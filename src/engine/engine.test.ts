@@ -333,5 +333,15 @@ describe("repetition", () => {
     const reports = drain(engine);
     assert.equal(tokensOf(reports, 1).length, 6);
     assert.equal(reports.flatMap(({ finishes }) => finishes)[0]?.reason, "repetition");
+    // The length comes before it, min_tokens hold it off.
+    engine.submit(submission(2, { maxTokens: 6, repetition: rule }));
+    engine.submit(submission(3, { maxTokens: 50, minTokens: 11, repetition: rule }));
+    const later = drain(engine);
+    const reasons = later.flatMap(({ finishes }) => finishes.map(({ request, reason }) => [request, reason]));
+    assert.deepEqual(reasons, [
+      [2, "length"],
+      [3, "repetition"],
+    ]);
+    assert.equal(tokensOf(later, 3).length, 11);
   });
 });

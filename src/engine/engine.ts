@@ -100,7 +100,7 @@ export class Engine {
     else {
       // Without the cache a prefix is shared within its request and nowhere else.
       const salt = this.#prefixCaching ? {} : { cacheSalt: `request ${request}` };
-      this.#adapters.enter(adapter, submission.samples);
+      this.#adapters.enter(submission.adapter, submission.samples);
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }
   }
@@ -187,11 +187,13 @@ export class Engine {
 
   get gauges(): EngineGauges {
     const { contextPerSlot, maxSequences } = this.#kernel.limits;
+    const adapters = this.#adapters.inUse(this.#placement.running.map(({ adapter }) => adapter));
     return {
       running: this.#placement.runningCount,
       waiting: this.#scheduler.waitingCount + this.#requests.heldCount,
       kvUsage: Counts.cells(this.#placement.running) / (contextPerSlot * maxSequences),
       ...this.#counts.totals,
+      ...(adapters && { adapters }),
     };
   }
 
@@ -222,7 +224,7 @@ export class Engine {
   #forward(plan: Plan): { uses: RowUse[]; rows: readonly Float32Array[] } | undefined {
     const left = new Map(plan);
     while (left.size > 0) {
-      const uses = assemble(left, this.#batch);
+      const uses = assemble(left, this.#batch, this.#kernel.limits.prefillBlock);
       try {
         const rows = this.#kernel.forward(this.#batch);
         for (const sequence of left.keys()) this.#noteAdmission(sequence);

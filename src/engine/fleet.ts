@@ -140,7 +140,7 @@ export class Fleet implements EngineHandle {
   engines(): readonly EngineStatus[] {
     const present = this.#replicas.map(({ engine, supervisor }): EngineStatus => {
       const [now, past] = [supervisor.stats(), this.#past.get(engine)];
-      const stats = past === undefined ? now : { ...sumStats([now, past]), kvUsage: now.kvUsage };
+      const stats = past === undefined ? now : { ...now, ...sumStats([now, past]), kvUsage: now.kvUsage };
       return { engine, state: supervisor.state(), stats };
     });
     const gone = [...this.#past].filter(([engine]) => engine >= this.#replicas.length);

@@ -3,6 +3,7 @@
  *
  * Reading order matters: prompts before tokens before finishes before failures.
  */
+import type { AdaptersInUse } from "#core/backend.ts";
 import type { FinishReason, PositionLogprobs } from "#core/generate.ts";
 import type { PooledReport } from "./pooling/submission.ts";
 import type { Sequence } from "./sequence.ts";
@@ -64,6 +65,8 @@ export interface EngineGauges {
   readonly drafts: number;
   readonly draftTokens: number;
   readonly acceptedTokens: readonly number[];
+  /** Absent where no adapter is asked for. */
+  readonly adapters?: AdaptersInUse;
 }
 
 export interface StepReport {

@@ -1,8 +1,8 @@
 /**
  * What becomes of the rows of one forward: a prompt logprob, or the sequence's next token and perhaps its end.
  *
- * Ends as vLLM's check_stop does (vllm/v1/core/sched/utils.py): end-of-turn, stop token, then length; never the
- * first two before min_tokens. Called by engine.ts only; it alone appends to a sequence's output.
+ * Ends as vLLM's check_stop does (vllm/v1/core/sched/utils.py): end-of-turn, stop token, length, repetition; only
+ * length before min_tokens. Called by engine.ts only; it alone appends to a sequence's output.
  */
 import type { FinishReason } from "#core/generate.ts";
 import type { Constraint } from "#core/grammar.ts";
@@ -71,9 +71,10 @@ export function endingOf(sequence: Sequence, rules: StopRules): Ending | undefin
   }
   const mayEnd = !sampling.ignoreEos && rules.endOfTurn.size > 0;
   if (!mayEnd && sequence.sampler?.matcher?.finished) return { reason: "stop" };
-  if (sampling.repetition !== undefined && repeats(output, sampling.repetition)) return { reason: "repetition" };
   if (output.length >= sampling.maxTokens || sequence.length >= rules.contextLength) return { reason: "length" };
-  return undefined;
+  const { repetition, minTokens } = sampling;
+  if (repetition === undefined || output.length < minTokens || !repeats(output, repetition)) return undefined;
+  return { reason: "repetition" };
 }
 
 /** Whether the output ends in one run said again and again (vllm/v1/core/sched/utils.py, check_sequence_repetition). */

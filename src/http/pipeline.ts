@@ -141,7 +141,7 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
   );
   try {
     const query = route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "");
-    const body = route.body === undefined ? undefined : await take(exchange, route, route.body);
+    const body = route.body === undefined ? undefined : await take(step, route, route.body);
     const reply = await handle(corridor, step, route, { caller, body, query });
     await writeReply(exchange, reply, (status) => before(step, status));
   } finally {
@@ -207,7 +207,7 @@ function admit<S>(corridor: Corridor<S>, step: Walk<S>): void {
 
 type BodySchema<S> = NonNullable<AnyRoute<S>["body"]>;
 
-async function take<S>(exchange: Exchange, route: AnyRoute<S>, schema: BodySchema<S>): Promise<unknown> {
+async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, schema: BodySchema<S>): Promise<unknown> {
   const { req, options } = exchange;
   const expectation = req.headers.expect;
   if (expectation !== undefined && expectation.toLowerCase() !== "100-continue") {
@@ -216,7 +216,7 @@ async function take<S>(exchange: Exchange, route: AnyRoute<S>, schema: BodySchem
   if (!exchange.hasBody && schema.safeParse(undefined).success) return conform(schema, undefined);
   checkMediaType(req.rawHeaders);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
-  const limit = Math.min(route.limits.bodyBytes ?? 0, options.maxBodyBytes);
+  const limit = Math.min(route.limits.bodyBytes ?? 0, principal?.caps.bodyBytes ?? options.maxBodyBytes);
   return decodeBody(schema, await readBody(exchange, limit));
 }
 

@@ -57,6 +57,12 @@ test("an end-of-turn token that does not end the turn is text like any other (ig
   assert.equal(textOf(events), "a<|im_end|>b");
 });
 
+test("an end by repetition says so as vLLM does", () => {
+  const choice = output();
+  const events = [...choice.push(bytes("abab"), undefined), ...choice.end("repetition", undefined)];
+  assert.deepEqual(events.at(-1), { type: "finish", choice: 0, reason: "repetition", stop: "repetition_detected" });
+});
+
 test("a stop string ends the choice across token borders, and counts its tokens", () => {
   const choice = output({ stop: ["END"] });
   const events = [...choice.push(bytes("abE"), undefined), ...choice.push(bytes("NDxx"), undefined)];

@@ -11,6 +11,9 @@ import type { ReasoningParser } from "./reasoning.ts";
 import { StopStrings } from "./stop.ts";
 import type { ToolParser, ToolPart } from "./tools/hermes.ts";
 
+/** What vLLM gives as stop_reason beside the finish reason `repetition`. */
+const REPEATED = "repetition_detected";
+
 export type ChoiceEvent = Extract<CallEvent, { type: "text" | "reasoning" | "tool-call" | "finish" }>;
 
 export interface OutputOptions {
@@ -143,7 +146,7 @@ export class Output {
     const stop = this.text(rest + this.decoder.decode(), events);
     const reported = stopToken !== undefined && this.options.stopTokenIds.includes(stopToken) ? stopToken : undefined;
     if (stop !== undefined) this.finish(events, "stop", stop);
-    else this.finish(events, reason, reported);
+    else this.finish(events, reason, reason === "repetition" ? REPEATED : reported);
     this.attach(events);
     return events;
   }

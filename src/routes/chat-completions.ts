@@ -1,6 +1,7 @@
 /**
  * POST /v1/chat/completions
  */
+import { capsFor } from "#core/request-caps.ts";
 import { key } from "#http/access.ts";
 import { events, json } from "#http/reply.ts";
 import { chat } from "#serving/chat.ts";
@@ -34,7 +35,7 @@ export const chatCompletions = route({
   audit: "metadata",
   doc: "Create a chat completion.",
   handler: async ({ caller, body, requestId, signal, services }) => {
-    const { call, print: asked } = decodeChat(body, services.caps);
+    const { call, print: asked } = decodeChat(body, capsFor(services.caps, caller.principal.caps));
     const print = { ...asked, tokensAsIds: body.return_tokens_as_token_ids ?? services.tokensAsIds };
     const identity = identify("chatcmpl", body.request_id ?? requestId, call.model, services, caller);
     const output = { ...call.output, callId: identity.id };

@@ -1,6 +1,7 @@
 /**
  * POST /v1/completions
  */
+import { capsFor } from "#core/request-caps.ts";
 import { key } from "#http/access.ts";
 import { events, json } from "#http/reply.ts";
 import { complete } from "#serving/complete.ts";
@@ -34,7 +35,7 @@ export const completions = route({
   audit: "metadata",
   doc: "Complete one or more prompts.",
   handler: async ({ caller, body, requestId, signal, services }) => {
-    const { call, print: asked } = decodeCompletion(body, services.caps);
+    const { call, print: asked } = decodeCompletion(body, capsFor(services.caps, caller.principal.caps));
     const print = { ...asked, tokensAsIds: body.return_tokens_as_token_ids ?? services.tokensAsIds };
     const identity = identify("cmpl", body.request_id ?? requestId, call.model, services, caller);
     const output = { ...call.output, callId: identity.id };

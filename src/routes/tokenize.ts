@@ -1,6 +1,7 @@
 /**
  * POST /tokenize and /detokenize
  */
+import { capsFor } from "#core/request-caps.ts";
 import { key } from "#http/access.ts";
 import { json } from "#http/reply.ts";
 import { detokenize as detokenizeTokens, tokenize as tokenizeSource } from "#serving/tokenize.ts";
@@ -29,7 +30,15 @@ export const tokenize = route({
   audit: "none",
   doc: "Token ids of a prompt, or of a conversation under the model's template.",
   handler: async ({ caller, body, services }) =>
-    json(encodeTokenize(await tokenizeSource(caller, services.serving, decodeTokenize(body, services.caps)))),
+    json(
+      encodeTokenize(
+        await tokenizeSource(
+          caller,
+          services.serving,
+          decodeTokenize(body, capsFor(services.caps, caller.principal.caps)),
+        ),
+      ),
+    ),
 });
 
 export const detokenize = route({

@@ -79,7 +79,14 @@ function letter(token: number): Uint8Array {
 
 async function ask(setting: Fixture, body: Record<string, unknown>, signal = never): Promise<CallEvent[]> {
   const parsed = CompletionBody.parse({ prompt: [0, 1], use_beam_search: true, ...body });
-  return collect(complete(grant("inference"), setting.serving, decodeCompletion(parsed, DEFAULT_CAPS).call, signal));
+  return collect(
+    complete(
+      grant("inference"),
+      setting.serving,
+      decodeCompletion(parsed, { ...DEFAULT_CAPS, n: 128, choices: 1024 }).call,
+      signal,
+    ),
+  );
 }
 
 interface Line {

@@ -55,7 +55,12 @@ export function chatOutput(
     reasoning: reasoning ? { prompt } : undefined,
     tools: call.toolChoice === "none" ? undefined : call.tools,
   });
-  return paced(filtered(inner, { reasoning: call.includeReasoning, parallel: call.parallelToolCalls }), call);
+  const visible = {
+    reasoning: call.includeReasoning,
+    parallel: call.parallelToolCalls,
+    named: typeof call.toolChoice === "object",
+  };
+  return paced(filtered(inner, visible), call);
 }
 
 export function textOutput(make: MakeOutput, model: ServedModel, call: CompletionCall, choice: number): ChoiceOutput {
@@ -88,6 +93,8 @@ interface Visible {
   readonly reasoning: boolean;
   /** false: the first tool call only. */
   readonly parallel: boolean;
+  /** The client named the function: its call is no choice of the model, and the finish reason stays `stop`. */
+  readonly named: boolean;
 }
 
 function filtered(inner: ChoiceOutput, visible: Visible): ChoiceOutput {
@@ -117,7 +124,8 @@ function filtered(inner: ChoiceOutput, visible: Visible): ChoiceOutput {
 }
 
 function show(event: ChoiceEvent, visible: Visible, called: boolean): ChoiceEvent | undefined {
-  if (event.type === "finish") return called && event.reason === "stop" ? { ...event, reason: "tool_calls" } : event;
+  if (event.type === "finish")
+    return called && event.reason === "stop" && !visible.named ? { ...event, reason: "tool_calls" } : event;
   if (event.type === "reasoning" && !visible.reasoning) return undefined;
   if (event.type !== "tool-call" || event.index === 0 || visible.parallel) return event;
   // The call is dropped, its tokens were drawn all the same.

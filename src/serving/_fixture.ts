@@ -6,6 +6,7 @@ import type { CallEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { UNMETERED } from "#core/metering.ts";
 import type { Grant, Scope } from "#core/principal.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { authorize } from "#policy/authorize.ts";
 import { principalOf } from "#policy/roles.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
@@ -59,7 +60,8 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
   };
   const serving: Serving = {
     models: new Models([model]),
-    badWordTokens: 1024,
+    caps: DEFAULT_CAPS,
+    priorities: false,
     makeOutput: outputMaker("qwen3"),
     observerOf: () => NO_OBSERVER,
     grammars: new GrammarCompiler(),

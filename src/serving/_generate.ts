@@ -87,7 +87,7 @@ export function startEvent(work: Work): CallEvent {
 
 /** What a request to the engine has of the call that it belongs to. */
 export function engineRequest(work: Work, prompt: Int32Array, sampling: SamplingParams): GenerateRequest {
-  const { callId, priority } = work.output;
+  const { callId, priority = 0 } = work.output;
   return {
     id: randomUUID(),
     ...(callId === undefined ? {} : { callId }),

@@ -3,6 +3,7 @@
  */
 import type { OutputOptions, SamplingInput } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
+import { ownedKey } from "#core/owned.ts";
 import type { Principal } from "#core/principal.ts";
 import type { PromptWork } from "./_generate.ts";
 import { budget, requireInVocabulary, type SharedSampling } from "./_sampling.ts";
@@ -80,5 +81,11 @@ function truncate(
 
 /** Two tenants never share a prefix, whatever salt a client sends: a NUL cannot stand in either part. */
 export function cacheSalt(principal: Principal, output: OutputOptions): string {
-  return `${principal.tenant}\0${output.cacheSalt ?? ""}`;
+  return ownedKey(principal.tenant, output.cacheSalt ?? "");
+}
+
+/** The answer's id as the engine knows it: the client may have chosen it, so it is the tenant's own. */
+export function owned(principal: Principal, output: OutputOptions): OutputOptions {
+  if (output.callId === undefined) return output;
+  return { ...output, callId: ownedKey(principal.tenant, output.callId) };
 }

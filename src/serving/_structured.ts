@@ -6,9 +6,12 @@ import { invalid } from "#core/fault.ts";
 import type { Constraint } from "#core/grammar.ts";
 import type { StructuredOutput } from "#core/structured.ts";
 import { GrammarError } from "#prompt/grammar/builder.ts";
-import type { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { opensThought, tagTokens } from "./_thinking.ts";
+import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
+
+/** Compiles within the caller's time. @throws GrammarError | Fault */
+export type Grammars = { readonly compile: (wanted: StructuredOutput) => Promise<Constraint> };
 
 const OPEN = "<tool_call>";
 const CLOSE = "</tool_call>";
@@ -18,7 +21,7 @@ export async function chatConstraint(
   call: ChatCall,
   model: ServedModel,
   prompt: string,
-  grammars: GrammarCompiler,
+  grammars: Grammars,
 ): Promise<Constraint | undefined> {
   const wanted = forced(call);
   if (wanted !== undefined && call.output.structured !== undefined)
@@ -33,10 +36,7 @@ export async function chatConstraint(
 }
 
 /** @throws Fault invalid_request naming the field | overloaded */
-export async function outputConstraint(
-  output: OutputOptions,
-  grammars: GrammarCompiler,
-): Promise<Constraint | undefined> {
+export async function outputConstraint(output: OutputOptions, grammars: Grammars): Promise<Constraint | undefined> {
   return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs", grammars);
 }
 
@@ -54,7 +54,7 @@ function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredO
 async function heldCalls(
   { toolChoice, tools, output }: ChatCall,
   model: ServedModel,
-  grammars: GrammarCompiler,
+  grammars: Grammars,
 ): Promise<Constraint | undefined> {
   if (toolChoice !== "auto" || !model.parsers.holdCalls || output.beam !== undefined) return undefined;
   if (model.tokenizer.specials.some(({ text, control }) => control && (text === OPEN || text === CLOSE)))
@@ -70,11 +70,16 @@ async function heldCalls(
   }
 }
 
-async function compiled(wanted: StructuredOutput, field: string, grammars: GrammarCompiler): Promise<Constraint> {
+async function compiled(wanted: StructuredOutput, field: string, grammars: Grammars): Promise<Constraint> {
   try {
     return await grammars.compile(wanted);
   } catch (error) {
     if (error instanceof GrammarError) throw invalid(field, `Invalid ${field}: ${error.message}.`);
     throw error;
   }
+}
+
+/** @param seconds that compiling may take for this caller */
+export function grammarsFor({ grammars }: Pick<Serving, "grammars">, seconds: number): Grammars {
+  return { compile: (wanted) => grammars.compile(wanted, seconds * 1000) };
 }

@@ -126,6 +126,10 @@ test("tool calls are parsed when tools are there and the choice is auto", async 
     summary(one).calls.map((call) => call.name),
     ["f"],
   );
+  const required = await run(fixture({ reply }), { tools, tool_choice: "required" });
+  assert.equal(summary(required).finish, "tool_calls");
+  const named = await run(fixture({ reply }), { tools, tool_choice: { type: "function", function: { name: "f" } } });
+  assert.deepEqual([summary(named).calls[0]?.name, summary(named).finish], ["f", "stop"]);
   const none = await run(fixture({ reply }), { tools, tool_choice: "none" });
   assert.deepEqual([summary(none).calls.length, summary(none).finish], [0, "stop"]);
   assert.match(summary(none).text, /<tool_call>/);

@@ -3,13 +3,15 @@
  */
 import type { CallEvent, ChatCall } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
+import { capsFor } from "#core/request-caps.ts";
 import { encodeChat } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
 import { chatOutput, requireToolParser } from "./_choice.ts";
 import { answer } from "./_metered.ts";
-import { cacheSalt, planPrompt } from "./_prompt.ts";
+import { priorityOf } from "./_priority.ts";
+import { cacheSalt, owned, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
-import { chatConstraint } from "./_structured.ts";
+import { chatConstraint, grammarsFor } from "./_structured.ts";
 import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 
@@ -23,7 +25,8 @@ export async function* chat(
   const model = serving.models.resolve(call.model, grant.principal);
   const { output, sampling: input } = call;
   requireToolParser(model, call);
-  const { badWordTokens } = serving;
+  const priority = priorityOf(output.priority, grant.principal, serving.priorities);
+  const { badWordTokens, grammarSeconds } = capsFor(serving.caps, grant.principal.caps);
   const shared = await resolveSampling(input, {
     model,
     n: output.beam === undefined ? output.n : 1,
@@ -35,7 +38,7 @@ export async function* chat(
     tools: call.tools,
     ...call.template,
   });
-  const constraint = await chatConstraint(call, model, text, serving.grammars);
+  const constraint = await chatConstraint(call, model, text, grammarsFor(serving, grammarSeconds));
   const thinking = await thinkingBudget(input, model, tokens, text);
   const sampling = {
     ...shared,
@@ -47,7 +50,7 @@ export async function* chat(
     {
       model,
       prompts: [prompt],
-      output,
+      output: { ...owned(grant.principal, output), priority },
       makeOutput: (choice) => chatOutput(serving.makeOutput, model, call, choice, text),
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),

@@ -3,13 +3,15 @@
  */
 import type { CallEvent, CompletionCall, Prompt } from "#core/calls.ts";
 import type { Grant } from "#core/principal.ts";
+import { capsFor } from "#core/request-caps.ts";
 import { encodePrompt } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
 import { textOutput } from "./_choice.ts";
 import { answer } from "./_metered.ts";
-import { cacheSalt, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
+import { priorityOf } from "./_priority.ts";
+import { cacheSalt, owned, type PromptInput, planPrompt, promptFromIds, requireTokenizable } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
-import { outputConstraint } from "./_structured.ts";
+import { grammarsFor, outputConstraint } from "./_structured.ts";
 import { thinkingBudget } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
@@ -24,7 +26,8 @@ export async function* complete(
 ): AsyncGenerator<CallEvent> {
   const model = serving.models.resolve(call.model, grant.principal);
   const { output, sampling: input } = call;
-  const { badWordTokens } = serving;
+  const priority = priorityOf(output.priority, grant.principal, serving.priorities);
+  const { badWordTokens, grammarSeconds } = capsFor(serving.caps, grant.principal.caps);
   const shared = await resolveSampling(input, {
     model,
     n: output.beam === undefined ? output.n : 1,
@@ -34,7 +37,7 @@ export async function* complete(
   const encoded = await Promise.all(
     call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
   );
-  const constraint = await outputConstraint(output, serving.grammars);
+  const constraint = await outputConstraint(output, grammarsFor(serving, grammarSeconds));
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
   const prompts = await Promise.all(
     encoded.map(async (prompt) => {
@@ -47,7 +50,7 @@ export async function* complete(
     {
       model,
       prompts,
-      output,
+      output: { ...owned(grant.principal, output), priority },
       makeOutput: (choice) => textOutput(serving.makeOutput, model, call, choice),
       printPosition: (position) => printPosition(model.tokenizer, position),
       observer: serving.observerOf(model),

@@ -23,6 +23,7 @@ export function registerEngineMetrics(options: MetricsOptions): void {
   registerStates(options);
   registerTotals(options);
   registerCacheConfig(options);
+  registerAdapters(options);
 }
 
 function enginesOf({ backend }: ServedModel): readonly EngineStatus[] {
@@ -122,6 +123,17 @@ const TOTALS: readonly Total[] = [
     "Prefix cache hits, in terms of number of cached tokens.",
     (stats) => stats.prefixHits,
   ],
+  // No cache outside of the engine is asked.
+  [
+    "vllm:external_prefix_cache_queries_total",
+    "External prefix cache queries from KV connector cross-instance cache sharing, in terms of number of queried tokens.",
+    () => 0,
+  ],
+  [
+    "vllm:external_prefix_cache_hits_total",
+    "External prefix cache hits from KV connector cross-instance cache sharing, in terms of number of cached tokens.",
+    () => 0,
+  ],
   // No media are taken: nothing is ever asked for there.
   ["vllm:mm_cache_queries_total", "Multi-modal cache queries, in terms of number of queried items.", () => 0],
   ["vllm:mm_cache_hits_total", "Multi-modal cache hits, in terms of number of cached items.", () => 0],
@@ -187,6 +199,30 @@ function registerTotals(options: MetricsOptions): void {
       for (const { names, backend } of models()) this.inc({ model_name: names[0] }, backend.moved?.() ?? 0);
     },
   });
+}
+
+/** As vLLM's: what is asked for stands in the labels, and the value is the time. */
+function registerAdapters(options: MetricsOptions): void {
+  const { maxAdapters } = options;
+  if (maxAdapters === undefined) return;
+  // A name that was loaded in place again has a number behind it.
+  const listed = (names: readonly string[] = []): string => names.map((name) => name.replace(/#\d+$/, "")).join(",");
+  engineGauge(
+    options,
+    "vllm:lora_requests_info",
+    "Running stats on lora requests.",
+    ["max_lora", "waiting_lora_adapters", "running_lora_adapters"],
+    ({ stats: { adapters } }) => [
+      {
+        labels: {
+          max_lora: String(maxAdapters),
+          waiting_lora_adapters: listed(adapters?.waiting),
+          running_lora_adapters: listed(adapters?.running),
+        },
+        value: Date.now() / 1000,
+      },
+    ],
+  );
 }
 
 function registerCacheConfig({ registry, models, cacheConfig }: MetricsOptions): void {

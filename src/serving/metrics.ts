@@ -45,6 +45,8 @@ export interface MetricsOptions {
   readonly models: () => readonly ServedModel[];
   /** Labels of vllm:cache_config_info besides engine, e.g. block_size, num_gpu_blocks. */
   readonly cacheConfig: Readonly<Record<string, string>>;
+  /** LoRA adapters in a step at most; absent where they are not served. */
+  readonly maxAdapters?: number;
 }
 
 /** Registers everything in `registry`, the process's own metrics (`process_*`, `nodejs_*`) included. */

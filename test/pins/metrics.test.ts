@@ -25,9 +25,14 @@ const stats = {
   acceptedTokens: [3, 1],
   restarts: 0,
 };
+const ADAPTERS = { running: ["sql", "de#2"], waiting: ["de#2"] };
 const engines: EngineStatus[] = [
   { engine: 0, state: "ready", stats },
-  { engine: 1, state: "restarting", stats: { ...stats, waiting: 4, generationTokens: 9, restarts: 2 } },
+  {
+    engine: 1,
+    state: "restarting",
+    stats: { ...stats, adapters: ADAPTERS, waiting: 4, generationTokens: 9, restarts: 2 },
+  },
   { engine: 2, state: "stopped", stats: { ...stats, generationTokens: 5 } },
 ];
 let sleepState: SleepState = "awake";
@@ -47,6 +52,7 @@ function setUp() {
     registry,
     contextLength: 100,
     models: () => [model],
+    maxAdapters: 8,
     cacheConfig: { block_size: "16", num_gpu_blocks: "8" },
   });
   return { registry, metrics };
@@ -76,6 +82,8 @@ const SERIES = [
   'vllm:spec_decode_num_accepted_tokens_total{model_name="demo",engine="0"} 4',
   'vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name="demo",engine="0",position="0"} 3',
   'vllm:spec_decode_num_accepted_tokens_per_pos_total{model_name="demo",engine="0",position="1"} 1',
+  'vllm:external_prefix_cache_queries_total{model_name="demo",engine="0"} 0',
+  'vllm:external_prefix_cache_hits_total{model_name="demo",engine="0"} 0',
   'vllm:mm_cache_queries_total{model_name="demo",engine="0"} 0',
   'vllm:mm_cache_hits_total{model_name="demo",engine="0"} 0',
   'castellan:engine_ready{model_name="demo",engine="0"} 1',
@@ -139,6 +147,13 @@ test("an engine that was taken away has totals and no gauges", async () => {
   assert.match(text, /^vllm:prompt_tokens_total\{model_name="demo",engine="2"\} 30$/m);
   for (const gauge of ["num_requests_running", "kv_cache_usage_perc", "engine_sleep_state", "cache_config_info"])
     assert.doesNotMatch(text, new RegExp(`^vllm:${gauge}\\{.*engine="2"`, "m"));
+});
+
+test("adapters that run and wait stand in the labels, without the number of a second loading", async () => {
+  const text = await setUp().registry.metrics();
+  const of = (engine: number): string => `vllm:lora_requests_info{model_name="demo",engine="${engine}",max_lora="8",`;
+  assert.ok(text.includes(`${of(0)}waiting_lora_adapters="",running_lora_adapters=""} `));
+  assert.ok(text.includes(`${of(1)}waiting_lora_adapters="de",running_lora_adapters="sql,de"} `));
 });
 
 test("the sleep state is that of the backend", async () => {

@@ -57,7 +57,7 @@ before(async () => {
   const services: Services = {
     serving,
     adapters,
-    caps: DEFAULT_CAPS,
+    caps: { ...DEFAULT_CAPS, n: 128 },
     usage: { cachedTokens: false, always: false },
     tokensAsIds: false,
     version: "0.0.0-test",

@@ -4,16 +4,13 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import OpenAI, { APIError, AuthenticationError, BadRequestError, InternalServerError, NotFoundError } from "openai";
-import { Registry } from "prom-client";
 import { Fault } from "#core/fault.ts";
-import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { createHttp, type Http } from "#http/server.ts";
-import { plainGate } from "#policy/gate.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { type Fixture, fixture, says } from "#serving/_fixture.ts";
 import type { Script } from "#serving/_scripted-backend.ts";
-import { registerMetrics } from "#serving/metrics.ts";
+import { gateOf, servicesOf } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { ChatCompletionReply, CompletionReply } from "#wire/openai/replies.ts";
 
@@ -26,37 +23,13 @@ interface Server {
   readonly setting: Fixture;
 }
 
-function services(setting: Fixture): Services {
-  const registry = new Registry();
-  const metrics = registerMetrics({
-    registry,
-    contextLength: 512,
-    models: () => setting.serving.models.all,
-    cacheConfig: { block_size: "16" },
-  });
-  return {
-    serving: { ...setting.serving, observerOf: metrics.observerOf },
-    adapters: setting.adapters,
-    caps: DEFAULT_CAPS,
-    usage: { cachedTokens: false, always: false },
-    tokensAsIds: false,
-    version: "0.0.0-test",
-    load: () => setting.backend.open,
-    metrics: () => registry.metrics(),
-    accepting: () => true,
-  };
-}
-
 async function serve(script: Script): Promise<Server> {
   const setting = fixture(script);
   const http = await createHttp<Services>({
     routes,
-    services: services(setting),
+    services: servicesOf(setting),
     dialect: openai,
-    gate: plainGate((headers) => {
-      if (!headers.includes(`Bearer ${KEY}`)) throw new Fault("unauthenticated", "no key");
-      return principalOf({ id: "k", tenant: "t", role: "admin" });
-    }),
+    gate: gateOf({ [KEY]: principalOf({ id: "k", tenant: "t", role: "admin" }) }),
   });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
   assert.ok("port" in address);

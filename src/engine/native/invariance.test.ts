@@ -130,6 +130,70 @@ test("with a prefix found in the cache, by copy and in place: the same tokens an
   warm.close();
 });
 
+test("with a prefix found that ends at any token, in the body and in the rest: the same tokens and logprobs", () => {
+  const source = text(256, 61);
+  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512 });
+  let found = 0;
+  // As long as the source, so that what both compute by itself is shared too; shorter; and longer.
+  for (const length of [256, 230, 300]) {
+    for (let shared = 130; shared < Math.min(length, 256); shared += length === 256 ? 1 : 5) {
+      const one = submission(7, [...source.slice(0, shared), ...text(length - shared, 70 + shared)], 2);
+      warm.resetPrefixCache();
+      run(warm, [submission(1, source, 1)]);
+      const before = warm.gauges.prefixHits;
+      assert.deepEqual(run(warm, [one]), run(cold, [one]), `${shared} of ${length} tokens are shared`);
+      found += Number(warm.gauges.prefixHits - before === shared);
+    }
+  }
+  // 63 of the first length, 8 and 19: where 1 to 63 tokens of the body would be left, a block is computed again.
+  assert.equal(found, 63 + 8 + 19, "so many were found to the last token");
+  cold.close();
+  warm.close();
+});
+
+test("two threads, which share the tiles of a block out: what is left of a body may begin anywhere", () => {
+  const source = text(512, 62);
+  const two = { maxSequences: 2, maxBatchTokens: 512, threads: 2 };
+  const [cold, warm] = [engineOf({ ...two, caching: false }), engineOf(two)];
+  for (const shared of [131, 222, 317]) {
+    const one = submission(8, [...source.slice(0, shared), ...text(450 - shared, shared)], 2);
+    run(warm, [submission(1, source, 1)]);
+    assert.deepEqual(run(warm, [one]), run(cold, [one]), `${shared} tokens are shared`);
+  }
+  cold.close();
+  warm.close();
+});
+
+test("with an answer taken over that was computed as this prompt's rest is: the same tokens and logprobs", () => {
+  // 193 to 224 tokens have 192 in blocks: a prompt of 200 and its answer, asked about once more.
+  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512 });
+  const prompt = text(200, 81);
+  const answer = (run(warm, [submission(1, prompt, 12)]).get(1) ?? []).map(({ token }) => token);
+  const one = submission(2, [...prompt, ...answer, 5, 6, 7]);
+  const before = warm.gauges.prefixHits;
+  assert.deepEqual(run(warm, [one]), run(cold, [one]));
+  assert.equal(warm.gauges.prefixHits - before, 211, "all but the last token of the answer, which was never computed");
+  cold.close();
+  warm.close();
+});
+
+test("eight samples of one prompt: each as if it were asked for alone", () => {
+  const prompt = text(300, 91);
+  const together = engineOf({ maxSequences: 8, maxBatchTokens: 512 });
+  const alone = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const tokens = run(together, [{ ...submission(40, prompt), samples: 8 }]).get(40) ?? [];
+  for (let sample = 0; sample < 8; sample++) {
+    const one = submission(40, prompt);
+    const own = run(alone, [{ ...one, sampling: { ...one.sampling, seed: 40 + sample } }]).get(40);
+    const got = tokens.filter((token) => token.sample === sample).map((token) => ({ ...token, sample: 0 }));
+    assert.deepEqual(got, own);
+  }
+  alone.close();
+  together.close();
+});
+
 /** Says that it is full at these forwards of several slots: the last in line gives way and is computed again later. */
 function fullAt(kernel: Kernel, forwards: readonly number[]): Kernel {
   let count = 0;

@@ -13,7 +13,7 @@ import { modelFacts } from "#engine/gguf/facts.ts";
 import { type Batch, type Kernel, KernelError, type KernelLimits } from "#engine/kernel.ts";
 import { Adapters } from "./adapters.ts";
 import { BatchBuffers } from "./batch-buffers.ts";
-import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
+import { BLOCK, groupForward, type Piece, type Span, segmentsOf, spansOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
 import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
 import { probeForward, probeVocabulary } from "./probe.ts";
@@ -92,9 +92,8 @@ function hasBlocks({ maxBatchTokens, maxSequences }: NativeKernelOptions): boole
   return maxBatchTokens >= maxSequences + BLOCK;
 }
 
-function physicalBatch(options: NativeKernelOptions): number {
-  const size = Math.min(PHYSICAL_BATCH, options.maxBatchTokens);
-  return hasBlocks(options) ? size - (size % BLOCK) : size;
+function physicalBatch({ maxBatchTokens }: NativeKernelOptions): number {
+  return Math.min(PHYSICAL_BATCH, maxBatchTokens);
 }
 
 class NativeKernel implements Kernel {
@@ -169,14 +168,13 @@ class NativeKernel implements Kernel {
   /** @param last nothing follows in this forward */
   private forwardSpans(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
     const whole = { calls: [spans], singles: [] };
-    const blocks = this.limits.prefillBlock === BLOCK;
-    const { calls, singles } = this.exact ? groupForward(spans, blocks, this.physical) : whole;
+    const { calls, singles } = this.exact ? groupForward(spans, this.physical) : whole;
     for (const call of calls) this.call(batch, call, found, last && singles.length === 0 && call === calls.at(-1));
     if (singles.length > 0) this.callSingles(batch, singles, found, last);
   }
 
   /** Computes spans of the batch in one call. @param found rows by index in the batch @param last nothing follows */
-  private call(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
+  private call(batch: Batch, spans: readonly Piece[], found: Map<number, Float32Array>, last: boolean): void {
     const { buffers } = this;
     buffers.clear();
     const wanted: number[] = [];
@@ -192,7 +190,7 @@ class NativeKernel implements Kernel {
     this.collect(wanted, found, last);
   }
 
-  private callSingles(batch: Batch, singles: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
+  private callSingles(batch: Batch, singles: readonly Piece[], found: Map<number, Float32Array>, last: boolean): void {
     const { buffers } = this;
     const companions = this.companionsOf(singles.map(({ slot }) => slot));
     const entries = [...singles, ...companions.map((slot) => ({ slot, from: -1, count: 1 }))];

@@ -6,6 +6,7 @@
  * Called by the compilers beside it.
  */
 import type { Grammar } from "#core/grammar.ts";
+import { leftRecursive } from "./left-recursion.ts";
 
 /** A grammar that cannot be used, in words for the client. */
 export class GrammarError extends Error {
@@ -47,6 +48,8 @@ export const NEVER: Expr = choice();
 
 /** One grammar at most: a few megabytes of tables. */
 const LARGEST: GrammarSize = { states: 60_000, edges: 400_000 };
+/** Expressions walked a state: repetitions of what makes no state cost time, too. */
+const WORK_A_STATE = 16;
 
 interface Draft {
   readonly edges: [low: number, high: number, target: number][];
@@ -64,7 +67,11 @@ export function buildGrammar(rules: ReadonlyMap<string, Expr>, start: string, mo
   const startState = first.get(start);
   if (startState === undefined) throw new GrammarError(`there is no rule ${start}`);
   const grammar = builder.finish(startState, first);
-  refuseLeftRecursion(grammar, [...first]);
+  const recursive = leftRecursive(grammar, [...first.values()]);
+  if (recursive !== undefined) {
+    const name = [...first].find(([, state]) => state === recursive)?.[0];
+    throw new GrammarError(`rule ${name} calls itself before it reads anything (left recursion)`);
+  }
   return grammar;
 }
 
@@ -72,6 +79,7 @@ class Builder {
   private readonly drafts: Draft[] = [];
   private readonly most: GrammarSize;
   private edges = 0;
+  private work = 0;
 
   constructor(most: GrammarSize) {
     this.most = most;
@@ -90,6 +98,8 @@ class Builder {
 
   /** Adds the expression behind `from`; returns where it ends. */
   add(expr: Expr, from: number): number {
+    if (++this.work > this.most.states * WORK_A_STATE)
+      throw new SizeError("the grammar is too large: it repeats too much");
     switch (expr.kind) {
       case "literal":
         return this.bytes(Buffer.from(expr.text), from);
@@ -255,61 +265,4 @@ function split(low: readonly number[], high: readonly number[], out: ByteRange[]
   const [from, to] = [wholeLow ? first : first + 1, wholeHigh ? last : last - 1];
   if (from <= to) prefixed(from, to, rest(least, most));
   if (!wholeHigh) prefixed(last, last, rest(least, high.slice(1)));
-}
-
-/** Walks from every rule's start over what reads nothing; a rule met again on the way would never end. */
-function refuseLeftRecursion(grammar: Grammar, rules: readonly (readonly [string, number])[]): void {
-  const nullable = nullableRules(grammar, rules);
-  const leads = new Map(rules.map(([, state]) => [state, calledFirst(grammar, state, nullable)] as const));
-  const done = new Set<number>();
-  const path = new Set<number>();
-  const visit = (state: number): void => {
-    if (done.has(state)) return;
-    if (path.has(state)) {
-      const name = rules.find(([, start]) => start === state)?.[0];
-      throw new GrammarError(`rule ${name} calls itself before it reads anything (left recursion)`);
-    }
-    path.add(state);
-    for (const next of leads.get(state) ?? []) visit(next);
-    path.delete(state);
-    done.add(state);
-  };
-  for (const [, state] of rules) visit(state);
-}
-
-/** Starts of rules that may read nothing. */
-function nullableRules(grammar: Grammar, rules: readonly (readonly [string, number])[]): Set<number> {
-  const nullable = new Set<number>();
-  for (let grew = true; grew; ) {
-    grew = false;
-    for (const [, start] of rules) {
-      if (nullable.has(start)) continue;
-      if ([...reachable(grammar, start, nullable)].some((state) => grammar.ends[state] === 1)) {
-        nullable.add(start);
-        grew = true;
-      }
-    }
-  }
-  return nullable;
-}
-
-function calledFirst(grammar: Grammar, start: number, nullable: ReadonlySet<number>): Set<number> {
-  const called = new Set<number>();
-  for (const state of reachable(grammar, start, nullable)) {
-    for (let i = grammar.callStart[state] as number; i < (grammar.callStart[state + 1] as number); i++)
-      called.add(grammar.calls[i * 2] as number);
-  }
-  return called;
-}
-
-/** States that are reached without reading, calls of nullable rules included. */
-function reachable(grammar: Grammar, start: number, nullable: ReadonlySet<number>): Set<number> {
-  const seen = new Set([start]);
-  for (const state of seen) {
-    for (let i = grammar.emptyStart[state] as number; i < (grammar.emptyStart[state + 1] as number); i++)
-      seen.add(grammar.empties[i] as number);
-    for (let i = grammar.callStart[state] as number; i < (grammar.callStart[state + 1] as number); i++)
-      if (nullable.has(grammar.calls[i * 2] as number)) seen.add(grammar.calls[i * 2 + 1] as number);
-  }
-  return seen;
 }

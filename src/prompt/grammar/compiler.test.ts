@@ -122,8 +122,9 @@ describe("grammarOf", () => {
         JSON.stringify(schema).slice(0, 100),
       );
     const chain = Array.from({ length: 8000 }, (_, i) => `r${i} ::= ${i === 7999 ? '"a"' : `r${i + 1}`}`);
-    for (const source of [`root ::= r0\n${chain.join("\n")}`, `root ::= "a"${"?".repeat(50_000)}`])
-      assert.throws(() => grammarOf({ kind: "grammar", source }), GrammarError);
+    assert.ok(grammarOf({ kind: "grammar", source: `root ::= r0\n${chain.join("\n")}` }).ends.length > 8000);
+    const endless = `root ::= "a"${"?".repeat(50_000)}`;
+    assert.throws(() => grammarOf({ kind: "grammar", source: endless }), GrammarError);
     for (const keyword of ["constructor", "toString", "hasOwnProperty"])
       assert.throws(() => grammarOf({ kind: "json_schema", schema: { type: "object", [keyword]: 1 } }), GrammarError);
     assert.throws(() => grammarOf(regex("([acegikmoqsuwy]{1000}){50}")), /edges/);

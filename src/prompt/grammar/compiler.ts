@@ -51,15 +51,18 @@ export class GrammarCompiler {
     this.#bounds = { ...BOUNDS, ...bounds };
   }
 
-  /** @throws GrammarError in words for the client; Fault overloaded when too many wait */
-  async compile(wanted: StructuredOutput): Promise<Constraint> {
+  /**
+   * @param timeMs that the thread may take
+   * @throws GrammarError in words for the client; Fault overloaded when too many wait
+   */
+  async compile(wanted: StructuredOutput, timeMs = this.#bounds.timeMs): Promise<Constraint> {
     const source = JSON.stringify(wanted);
     const key = keyOf(source);
     const found = this.#kept.get(key);
     if (found !== undefined) return this.#keep(found);
     const atOnce = source.length <= this.#bounds.sourceAtOnce ? this.#small(wanted) : undefined;
     if (atOnce !== undefined) return this.#keep({ key, grammar: atOnce });
-    const pending = this.#underWay.get(key) ?? this.#enqueue(key, wanted);
+    const pending = this.#underWay.get(key) ?? this.#enqueue(key, wanted, timeMs);
     return pending;
   }
 
@@ -84,10 +87,10 @@ export class GrammarCompiler {
     }
   }
 
-  #enqueue(key: string, wanted: StructuredOutput): Promise<Constraint> {
+  #enqueue(key: string, wanted: StructuredOutput, timeMs: number): Promise<Constraint> {
     if (this.#underWay.size >= this.#bounds.waiting)
       throw new Fault("overloaded", "Too many grammars are being compiled.", { retryAfterMs: 1000 });
-    const turn = this.#last.then(() => this.#inThread(wanted));
+    const turn = this.#last.then(() => this.#inThread(wanted, timeMs));
     this.#last = turn.catch(() => {});
     const work = turn
       .then((grammar) => this.#keep({ key, grammar }))
@@ -99,10 +102,10 @@ export class GrammarCompiler {
   }
 
   /** One at a time. @throws GrammarError */
-  async #inThread(wanted: StructuredOutput): Promise<Grammar> {
+  async #inThread(wanted: StructuredOutput, timeMs: number): Promise<Grammar> {
     this.#worker ??= startThread();
     const worker = this.#worker;
-    const answer = await answerOf(worker, wanted, this.#bounds.timeMs);
+    const answer = await answerOf(worker, wanted, timeMs);
     if (answer !== undefined && "grammar" in answer) return answer.grammar;
     if (answer !== undefined) throw new GrammarError(answer.refused);
     // Out of time, or of memory, of which the thread has died.

@@ -48,6 +48,33 @@ describe("builder", () => {
     assert.throws(() => build({ root: repeat(repeat(literal("abc"), 900), 900) }), /too large/);
     assert.ok(accepts(build({ root: sequence(literal("("), repeat(rule("root"), 0), literal(")")) }), "(()(()))"));
   });
+
+  it("refuses what costs much and says little: repetitions of nothing", () => {
+    const root = repeat(repeat(repeat(sequence(), 1000), 1000), 1000);
+    assert.throws(() => buildGrammar(new Map([["root", root]]), "root"), /repeats too much/);
+  });
+
+  it("finds what may read nothing through chains of rules, in either order", () => {
+    const chain = Array.from({ length: 5000 }, (_, i) => [`r${i}`, rule(`r${i + 1}`)] as const);
+    for (const rules of [chain, chain.toReversed()]) {
+      const all = new Map<string, Expr>([
+        ["root", sequence(rule("r0"), literal("x"))],
+        ...rules,
+        ["r5000", repeat(literal("a"), 0)],
+      ]);
+      assert.ok(accepts(buildGrammar(all, "root"), "aax"));
+      all.set("r5000", sequence(repeat(literal("a"), 0), rule("root")));
+      assert.throws(() => buildGrammar(all, "root"), /left recursion/);
+    }
+  });
+});
+
+test("a regular expression that is nested without measure is refused, not a crash", () => {
+  for (const depth of [200, 1500, 4000])
+    refused(
+      { kind: "regex", pattern: `${"(".repeat(depth)}a${"*)".repeat(depth)}`.slice(0, 8192) },
+      /nested|cannot be read/,
+    );
 });
 
 describe("regular expressions", () => {

@@ -11,6 +11,7 @@ import { ANY, complement, normal, type Ranges, without } from "./chars.ts";
 
 const MAX_SOURCE = 8192;
 const MAX_REPEAT = 1000;
+const MAX_NESTING = 100;
 const LINE_ENDS: Ranges = [
   [0x0a, 0x0a],
   [0x0d, 0x0d],
@@ -74,13 +75,18 @@ function isEdge(element: AST.Element | undefined, kind: "start" | "end"): boolea
 
 class Compiler {
   private readonly write: (ranges: Ranges) => Expr;
+  private nesting = 0;
 
   constructor({ write }: RegexOptions) {
     this.write = write;
   }
 
   elements(elements: readonly AST.Element[]): Expr {
-    return sequence(...elements.map((element) => this.element(element)));
+    if (++this.nesting > MAX_NESTING)
+      throw new GrammarError(`the regular expression is nested more than ${MAX_NESTING} deep`);
+    const all = sequence(...elements.map((element) => this.element(element)));
+    this.nesting--;
+    return all;
   }
 
   private element(element: AST.Element): Expr {

@@ -49,9 +49,9 @@ export function decodeOutput(body: SharedBody, caps: RequestCaps, decided: Decid
     stream: body.stream ?? false,
     interval: body.stream ? (body.stream_interval ?? undefined) : undefined,
     runningUsage: wantsContinuousUsage(body) ? true : undefined,
-    priority: decodePriority(body.priority, caps),
+    priority: body.priority,
     cacheSalt: decodeSalt(body.cache_salt),
-    structured: decodeStructured(body),
+    structured: decodeStructured(body, caps),
     truncatePrompt: decodeTruncation(body),
   });
 }
@@ -89,13 +89,6 @@ function decodePromptLogprobs(body: SharedBody, caps: RequestCaps): number | und
     throw invalid("prompt_logprobs", "`prompt_logprobs` are not available when `stream=True`.");
   }
   return value;
-}
-
-function decodePriority(value: number | undefined, caps: RequestCaps): number {
-  const priority = value ?? 0;
-  if (priority !== 0 && !caps.priority)
-    throw invalid("priority", `Got priority ${priority} but priority scheduling is not enabled.`);
-  return priority;
 }
 
 function decodeSalt(value: string | null | undefined): string | undefined {

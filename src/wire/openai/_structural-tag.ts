@@ -3,21 +3,19 @@
  * formats and fields that this server does not know are refused by name. Sense is prompt/grammar's.
  */
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import type { Tag, TagFormat, TriggeredTags } from "#core/structural-tag.ts";
 import { isObject, type JsonObject, requireList, requireObject, requireSize, requireString } from "./_compound.ts";
 
-const MAX_CHARACTERS = 512 * 1024;
-/** Of the JSON, schemas included. */
-const MAX_DEPTH = 128;
 /** Formats inside formats, and entries of one list. */
 const MAX_NESTING = 32;
 const MAX_ENTRIES = 1024;
 const MAX_REPEAT = 1000;
 
 /** @throws Fault invalid_request naming the field */
-export function decodeStructuralTag(value: unknown, field: string): TagFormat {
+export function decodeStructuralTag(value: unknown, field: string, caps: RequestCaps): TagFormat {
   const given = requireObject(value, field);
-  requireSize(given, field, MAX_CHARACTERS, MAX_DEPTH);
+  requireSize(given, field, caps.grammarCharacters, caps.grammarDepth);
   if ((given["structures"] ?? undefined) !== undefined) return decodeStructures(given, field);
   knownFields(given, ["type", "format"], field);
   if ((given["type"] ?? "structural_tag") !== "structural_tag")

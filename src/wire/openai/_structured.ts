@@ -4,6 +4,7 @@
  */
 import { JsonError, parseJson } from "#base/json.ts";
 import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
 import type { StructuredOutput } from "#core/structured.ts";
 import {
   isObject,
@@ -16,9 +17,6 @@ import {
 } from "./_compound.ts";
 import { decodeStructuralTag } from "./_structural-tag.ts";
 
-const MAX_CHARACTERS = 512 * 1024;
-const MAX_DEPTH = 128;
-const MAX_CHOICES = 4096;
 const KINDS = ["json", "regex", "choice", "grammar", "json_object", "structural_tag"] as const;
 /** Options that ask for less than is done anyway; others would change what comes out. */
 const OPTIONS = new Set(["disable_fallback", "disable_any_whitespace", "disable_additional_properties"]);
@@ -29,9 +27,9 @@ interface Body {
 }
 
 /** @throws Fault invalid_request | not_implemented, naming the field */
-export function decodeStructured(body: Body): StructuredOutput | undefined {
-  const format = decodeFormat(body.response_format);
-  const params = decodeParams(body.structured_outputs);
+export function decodeStructured(body: Body, caps: RequestCaps): StructuredOutput | undefined {
+  const format = decodeFormat(body.response_format, caps);
+  const params = decodeParams(body.structured_outputs, caps);
   if (format !== undefined && params !== undefined)
     throw invalid("structured_outputs", "structured_outputs and response_format cannot both be given.");
   return format ?? params;
@@ -41,7 +39,7 @@ function isGiven(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
-function decodeFormat(value: unknown): StructuredOutput | undefined {
+function decodeFormat(value: unknown, caps: RequestCaps): StructuredOutput | undefined {
   if (!isGiven(value)) return undefined;
   if (!isObject(value)) throw invalid("response_format", `response_format must be an object, not ${kindOf(value)}.`);
   switch (value.type) {
@@ -51,10 +49,10 @@ function decodeFormat(value: unknown): StructuredOutput | undefined {
       return { kind: "json_object" };
     case "json_schema": {
       const wrapped = requireObject(value.json_schema, "response_format.json_schema");
-      return decodeSchema(wrapped.schema ?? {}, "response_format.json_schema.schema");
+      return decodeSchema(wrapped.schema ?? {}, "response_format.json_schema.schema", caps);
     }
     case "structural_tag":
-      return { kind: "structural_tag", format: decodeStructuralTag(value, "response_format") };
+      return { kind: "structural_tag", format: decodeStructuralTag(value, "response_format", caps) };
     default:
       throw invalid(
         "response_format.type",
@@ -63,7 +61,7 @@ function decodeFormat(value: unknown): StructuredOutput | undefined {
   }
 }
 
-function decodeParams(value: unknown): StructuredOutput | undefined {
+function decodeParams(value: unknown, caps: RequestCaps): StructuredOutput | undefined {
   if (!isGiven(value)) return undefined;
   const params = requireObject(value, "structured_outputs");
   const given = KINDS.filter((kind) => isGiven(params[kind]) && params[kind] !== false);
@@ -75,52 +73,53 @@ function decodeParams(value: unknown): StructuredOutput | undefined {
   const [kind, another] = given;
   if (kind === undefined || another !== undefined)
     throw invalid("structured_outputs", `structured_outputs takes exactly one of ${KINDS.join(", ")}.`);
-  return decodeKind(kind, params);
+  return decodeKind(kind, params, caps);
 }
 
-function decodeKind(kind: (typeof KINDS)[number], params: JsonObject): StructuredOutput {
+function decodeKind(kind: (typeof KINDS)[number], params: JsonObject, caps: RequestCaps): StructuredOutput {
   const field = `structured_outputs.${kind}`;
   const value = params[kind];
   switch (kind) {
     case "json":
-      return decodeSchema(typeof value === "string" ? parsed(value, field) : value, field);
+      return decodeSchema(typeof value === "string" ? parsed(value, field, caps) : value, field, caps);
     case "json_object":
       return { kind: "json_object" };
     case "regex":
-      return { kind: "regex", pattern: bounded(value, field) };
+      return { kind: "regex", pattern: bounded(value, field, caps) };
     case "grammar":
-      return { kind: "grammar", source: bounded(value, field) };
+      return { kind: "grammar", source: bounded(value, field, caps) };
     case "choice": {
-      const options = requireList(value, field, MAX_CHOICES);
+      const options = requireList(value, field, caps.grammarChoices);
       if (options.length === 0) throw invalid(field, `${field} must not be empty.`);
-      return { kind: "choice", options: options.map((option, i) => bounded(option, `${field}.${i}`)) };
+      return { kind: "choice", options: options.map((option, i) => bounded(option, `${field}.${i}`, caps)) };
     }
     case "structural_tag":
       return {
         kind: "structural_tag",
-        format: decodeStructuralTag(typeof value === "string" ? parsed(value, field) : value, field),
+        format: decodeStructuralTag(typeof value === "string" ? parsed(value, field, caps) : value, field, caps),
       };
   }
 }
 
-function decodeSchema(schema: unknown, field: string): StructuredOutput {
+function decodeSchema(schema: unknown, field: string, caps: RequestCaps): StructuredOutput {
   if (!isObject(schema) && typeof schema !== "boolean")
     throw invalid(field, `${field} must be a JSON schema, not ${kindOf(schema)}.`);
-  requireSize(schema, field, MAX_CHARACTERS, MAX_DEPTH);
+  requireSize(schema, field, caps.grammarCharacters, caps.grammarDepth);
   return { kind: "json_schema", schema };
 }
 
-function parsed(text: string, field: string): unknown {
+function parsed(text: string, field: string, caps: RequestCaps): unknown {
   try {
-    return parseJson(bounded(text, field), { maxDepth: MAX_DEPTH });
+    return parseJson(bounded(text, field, caps), { maxDepth: caps.grammarDepth });
   } catch (error) {
     if (error instanceof JsonError) throw invalid(field, `${field} is not JSON: ${error.message}.`);
     throw error;
   }
 }
 
-function bounded(value: unknown, field: string): string {
+function bounded(value: unknown, field: string, caps: RequestCaps): string {
   const text = requireString(value, field);
-  if (text.length > MAX_CHARACTERS) throw invalid(field, `${field} has more than ${MAX_CHARACTERS} characters.`);
+  if (text.length > caps.grammarCharacters)
+    throw invalid(field, `${field} has more than ${caps.grammarCharacters} characters.`);
   return text;
 }

@@ -55,7 +55,7 @@ export function decodeTemplateOptions(body: TemplateBody, caps: RequestCaps): Te
 function decodeKwargs(body: TemplateBody, caps: RequestCaps): JsonObject {
   const given = body.chat_template_kwargs;
   const kwargs = given === undefined || given === null ? {} : requireObject(given, "chat_template_kwargs");
-  requireSize(kwargs, "chat_template_kwargs", caps.templateBytes, MAX_DEPTH);
+  requireSize(kwargs, "chat_template_kwargs", caps.templateCharacters, MAX_DEPTH);
   const reserved = Object.keys(kwargs).find((name) => RESERVED.has(name));
   if (reserved !== undefined)
     throw invalid(`chat_template_kwargs.${reserved}`, `chat_template_kwargs may not set ${reserved}.`);
@@ -67,6 +67,6 @@ function decodeKwargs(body: TemplateBody, caps: RequestCaps): JsonObject {
 function decodeDocuments(value: unknown, caps: RequestCaps): readonly JsonObject[] | undefined {
   if (value === undefined || value === null) return undefined;
   const list = requireList(value, "documents", caps.messages).map((entry, i) => requireObject(entry, `documents.${i}`));
-  requireSize(list, "documents", caps.templateBytes, MAX_DEPTH);
+  requireSize(list, "documents", caps.templateCharacters, MAX_DEPTH);
   return list;
 }

@@ -17,7 +17,7 @@ export function decodeTools(value: unknown, caps: RequestCaps): readonly ToolDef
       "tools",
       "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.",
     );
-  requireSize(list, "tools", caps.toolBytes, caps.toolDepth);
+  requireSize(list, "tools", caps.toolCharacters, caps.toolDepth);
   return list.map((entry, i) => decodeTool(requireObject(entry, `tools.${i}`), `tools.${i}`));
 }
 

@@ -40,7 +40,6 @@ test("says nothing: vLLM's defaults", () => {
     skipSpecialTokens: true,
     returnTokenIds: false,
     stream: false,
-    priority: 0,
   });
   assert.deepEqual(call.template, {
     addGenerationPrompt: true,
@@ -330,7 +329,6 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string,
   [{ chat_template_kwargs: [] }, "chat_template_kwargs"],
   [{ documents: ["a"] }, "documents.0"],
   [{ reasoning_effort: "huge" }, "reasoning_effort"],
-  [{ priority: 1 }, "priority"],
   [{ cache_salt: "" }, "cache_salt"],
   [{ cache_salt: "a/b" }, "cache_salt"],
   [{ cache_salt: "x".repeat(129) }, "cache_salt"],
@@ -486,5 +484,4 @@ test("a removed field names its successor", () => {
 
 test("caps are what the app says", () => {
   assert.throws(() => decode({ n: 3 }, { ...DEFAULT_CAPS, n: 2 }), /at most 2/);
-  assert.equal(decode({ priority: 5 }, { ...DEFAULT_CAPS, priority: true }).call.output.priority, 5);
 });

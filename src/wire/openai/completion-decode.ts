@@ -58,7 +58,7 @@ function decodePrompts(value: unknown, caps: RequestCaps): readonly Prompt[] {
   const first = list[0];
   if (first === undefined) throw invalid("prompt", "prompt must be provided and non-empty.");
   if (typeof first === "number") return [requireTokenIds(list, "prompt", Number.POSITIVE_INFINITY)];
-  requireList(list, "prompt", caps.prompts);
+  requireList(list, "prompt", caps.completionPrompts);
   return list.map((entry, i) => {
     if (typeof entry !== typeof first)
       throw invalid(

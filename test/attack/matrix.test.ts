@@ -1,0 +1,117 @@
+/**
+ * Every real route, on both listeners, from every kind of caller: nobody, a wrong key, each role, and spelled in every
+ * way. Only the literal open list answers without a key; a route of the other plane does not exist, whoever asks.
+ */
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { ROLES, type Role } from "#core/principal.ts";
+import type { ListenerPlane } from "#http/registrar.ts";
+import { createHttp } from "#http/server.ts";
+import { principalOf } from "#policy/roles.ts";
+import { routes } from "#routes/index.ts";
+import { fixture, says } from "#serving/_fixture.ts";
+import { METHODS, spellings } from "#test/attack/spellings.ts";
+import { gateOf, servicesOf } from "#test/fixtures/services.ts";
+import { exchange, message, statusOf } from "#test/http/harness.ts";
+import { openai } from "#wire/openai/dialect.ts";
+
+/** What answers anybody, and where. */
+const OPEN: Readonly<Record<ListenerPlane, readonly string[]>> = {
+  public: ["GET /health", "GET /ping", "POST /ping"],
+  ops: ["GET /health"],
+};
+const PLANES: readonly ListenerPlane[] = ["public", "ops"];
+const ROLE_NAMES = Object.keys(ROLES) as Role[];
+const ELSEWHERE = ["/", "/v1", "/docs", "/openapi.json", "/server_info", "/collective_rpc", "/nowhere", "/.env"];
+
+interface Doors {
+  readonly port: Readonly<Record<ListenerPlane, number>>;
+  /** Answers of routes with a key that were no refusal. */
+  readonly handled: () => number;
+}
+
+async function doors(t: TestContext): Promise<Doors> {
+  const principals = Object.fromEntries(
+    ROLE_NAMES.map((role) => [role, principalOf({ id: `key_${role}`, tenant: "t", role })]),
+  );
+  let handled = 0;
+  const http = await createHttp({
+    routes,
+    services: servicesOf(fixture({ reply: says("x") })),
+    gate: gateOf(principals),
+    dialect: openai,
+    observer: ({ principal, status }) => {
+      if (principal !== undefined && status < 400) handled++;
+    },
+  });
+  t.after(() => http.close(0));
+  const listen = async (plane: ListenerPlane): Promise<number> => {
+    const address = await http.listen(plane, { host: "127.0.0.1", port: 0 });
+    return "port" in address ? address.port : 0;
+  };
+  return { port: { public: await listen("public"), ops: await listen("ops") }, handled: () => handled };
+}
+
+const bearer = (token: string): string => `Authorization: Bearer ${token}`;
+const paths = [...new Set(routes.map(({ path }) => path)), ...ELSEWHERE];
+const exists = (plane: ListenerPlane, path: string): boolean =>
+  routes.some((route) => route.path === path && (route.plane === plane || route.plane === "both"));
+
+test("without a key, and with a wrong one, every method on every path is 401, but for the open list", async (t) => {
+  const { port, handled } = await doors(t);
+  for (const plane of PLANES) {
+    for (const path of paths) {
+      for (const method of METHODS) {
+        const open = OPEN[plane].includes(`${method} ${path}`);
+        for (const headers of [[], [bearer("wrong")], [bearer("")], ["x-api-key: admin"]]) {
+          const status = statusOf(await exchange(port[plane], message(`${method} ${path}`, headers)));
+          assert.equal(status, open ? 200 : 401, `${plane} ${method} ${path} ${headers}`);
+        }
+      }
+    }
+  }
+  assert.equal(handled(), 0);
+});
+
+test("no spelling of any route is handled, by nobody and by no key; nor is a method that it has not", async (t) => {
+  const { port, handled } = await doors(t);
+  for (const plane of PLANES) {
+    for (const { method, path, access } of routes) {
+      if (access.kind === "open") continue;
+      for (const target of spellings(path)) {
+        const nobody = statusOf(await exchange(port[plane], message(`${method} ${target}`)));
+        assert.ok([400, 401].includes(nobody), `${plane} ${method} ${target}: ${nobody}`);
+        const admin = statusOf(await exchange(port[plane], message(`${method} ${target}`, [bearer("admin")])));
+        assert.ok([400, 404, 405].includes(admin), `${plane} ${method} ${target}: ${admin}`);
+      }
+    }
+    for (const path of paths) {
+      const declared = routes.filter((route) => route.path === path && [plane, "both"].includes(route.plane));
+      for (const method of METHODS.filter((one) => !declared.some((route) => route.method === one))) {
+        const status = statusOf(await exchange(port[plane], message(`${method} ${path}`, [bearer("admin")])));
+        assert.equal(status, exists(plane, path) ? 405 : 404, `${plane} ${method} ${path}`);
+      }
+    }
+  }
+  assert.equal(handled(), 0);
+});
+
+test("a role without the scope gets 403 before its body is looked at; the other plane's routes are 404 for all", async (t) => {
+  const { port } = await doors(t);
+  for (const plane of PLANES) {
+    for (const { method, path, access, plane: own } of routes) {
+      if (access.kind === "open") continue;
+      for (const role of ROLE_NAMES) {
+        const here = own === plane || own === "both";
+        const scopes: readonly string[] = ROLES[role];
+        // A body that no route takes, announced and cut short: who may not call is not waited for.
+        const headers = [bearer(role), "Content-Type: text/plain"];
+        const status = statusOf(await exchange(port[plane], message(`${method} ${path}`, headers)));
+        const label = `${plane} ${role} ${method} ${path}: ${status}`;
+        if (!here) assert.ok([404, 405].includes(status) && (status === 404) === !exists(plane, path), label);
+        else if (!scopes.includes(access.scope)) assert.equal(status, 403, label);
+        else assert.ok(status === 200 || (status === 400 && method === "POST"), label);
+      }
+    }
+  }
+});

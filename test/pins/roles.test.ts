@@ -1,0 +1,79 @@
+/**
+ * Pins: which role may call which route. A new route fails here until it is placed.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ROLES, SCOPES } from "#core/principal.ts";
+import { routes } from "#routes/index.ts";
+
+/** A letter a role that may call: user, service, operator, trainer, developer, auditor, admin (x); all: anybody. */
+const TABLE = `
+POST /v1/chat/completions     us-td-x
+POST /v1/completions          us-td-x
+GET  /v1/models               usotdax
+POST /tokenize                us-td-x
+POST /detokenize              us-td-x
+GET  /health                  all
+GET  /ping                    all
+POST /ping                    all
+GET  /version                 usotdax
+GET  /load                    -sotdax
+GET  /metrics                 -sotdax
+POST /v1/load_lora_adapter    --ot--x
+POST /v1/unload_lora_adapter  --ot--x
+`;
+
+const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };
+
+test("role × route", () => {
+  const rows = routes.map(({ method, path, access }) => {
+    const may = (scopes: readonly string[]): boolean => access.kind === "key" && scopes.includes(access.scope);
+    const letters = Object.entries(ROLES).map(([role, scopes]) =>
+      may(scopes) ? LETTERS[role as keyof typeof LETTERS] : "-",
+    );
+    return `${method} ${path} ${access.kind === "open" ? "all" : letters.join("")}`;
+  });
+  assert.deepEqual(rows, TABLE.trim().replaceAll(/ +/g, " ").split("\n"));
+});
+
+test("the scopes are a closed list, and a role has what it has", () => {
+  assert.deepEqual(SCOPES, [
+    "inference",
+    "embeddings",
+    "audio",
+    "tokenize",
+    "models:read",
+    "responses",
+    "batch",
+    "metrics:read",
+    "lora:write",
+    "ops",
+    "weights",
+    "profile",
+    "dev",
+    "keys:read",
+    "keys:write",
+    "audit:read",
+    "admin",
+  ]);
+  assert.deepEqual(ROLES, {
+    user: ["inference", "embeddings", "audio", "tokenize", "models:read", "responses", "batch"],
+    service: ["inference", "embeddings", "audio", "tokenize", "models:read", "responses", "batch", "metrics:read"],
+    operator: ["models:read", "metrics:read", "lora:write", "ops", "profile"],
+    trainer: ["inference", "tokenize", "models:read", "metrics:read", "lora:write", "weights"],
+    developer: [
+      "inference",
+      "embeddings",
+      "audio",
+      "tokenize",
+      "models:read",
+      "responses",
+      "batch",
+      "metrics:read",
+      "profile",
+      "dev",
+    ],
+    auditor: ["models:read", "metrics:read", "keys:read", "audit:read"],
+    admin: SCOPES,
+  });
+});
