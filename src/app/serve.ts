@@ -10,13 +10,16 @@ import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
+import type { CertificateMap } from "#policy/certificates.ts";
+import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
-import { type Identify, identifyBy, type Provers } from "#policy/identify.ts";
+import { type Identify, identifyBy } from "#policy/identify.ts";
+import type { PeerCertificate } from "#policy/peer.ts";
 import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Server } from "./compose.ts";
-import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
+import type { Keys } from "./keys.ts";
 import { type Launched, launch } from "./launch.ts";
 import { bindWarnings, openListeners } from "./listeners.ts";
 import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
@@ -36,6 +39,9 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
   const tls = await openTls(settings, log);
+  const certificates = await clientTable(settings, log);
+  const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
+  if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
   const opening = openPolicy(settings, state, log);
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
@@ -46,15 +52,14 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const composing = launching.then(() => import("./compose.ts"));
   composing.catch(() => {});
   const policy = await opening;
-  let { keys } = policy;
-  // Until there is a key nobody has one.
-  const identify = await knownCallers(settings, (key) => keys?.find(key), log);
+  const { keys } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
-  const server = await compose({ settings, source, launched, gate: plainGate(identify), tls, log });
-  const ended = endOnSignals(server, policy.store, settings, log);
+  const gate = plainGate(identifier(keys, certificates));
+  const server = await compose({ settings, source, launched, gate, client, tls, log });
+  const ended = endOnSignals(server, policy, settings, log);
   const [publicAddress, opsAddress] = await openListeners(server, settings, tls);
-  keys ??= await stated(() => mintedKeys(state));
+  const minted = await keys.ensureOne();
   const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings];
   for (const warning of warnings) log("warn", warning);
   output.print(
@@ -67,7 +72,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       publicAddress,
       opsAddress,
       tls,
-      keys,
+      keys: { minted, given: keys.given, stored: await keys.stored() },
       stateDir,
       warnings,
     }),
@@ -76,23 +81,27 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended.finally(() => tls.close());
 }
 
-/** The store, then the keys that are there already. */
-async function openPolicy(
-  settings: Settings,
-  state: StateDirectory,
-  log: Log,
-): Promise<{ readonly store: Store; readonly keys: Keys | undefined }> {
+/** The store, then the keys. */
+async function openPolicy(settings: Settings, state: StateDirectory, log: Log): Promise<Kept> {
   const { openPolicyStore } = await import("./store.ts");
-  const store = await openPolicyStore(settings, state, log);
-  return { store, keys: await stated(() => existingKeys(settings, state)) };
+  const opening = openPolicyStore(settings, state, log);
+  opening.catch(() => {});
+  const { openKeys } = await import("./keys.ts");
+  const store = await opening;
+  return { store, keys: await stated(() => openKeys(settings, state, store, log)) };
 }
 
-/** Keys, and certificates where clients are asked for them. */
-async function knownCallers(settings: Settings, keys: Provers["keys"], log: Log): Promise<Identify> {
+/** The table of client certificates, where clients are asked for them. */
+async function clientTable(settings: Settings, log: Log): Promise<CertificateMap | undefined> {
   const { sslCertReqs, opsSslCertReqs = 0 } = settings;
-  if (sslCertReqs === 0 && opsSslCertReqs === 0) return identifyBy({ keys });
-  const certificates = (await import("./client-certificates.ts")).clientCertificates(settings, log);
-  return certificates.guard(identifyBy({ keys, certificates: (certificate) => certificates.find(certificate) }));
+  if (sslCertReqs === 0 && opsSslCertReqs === 0) return undefined;
+  return (await import("./client-certificates.ts")).clientCertificates(settings, log);
+}
+
+function identifier(keys: Keys, certificates: CertificateMap | undefined): Identify {
+  if (certificates === undefined) return identifyBy({ keys: keys.find });
+  const find = (certificate: PeerCertificate) => certificates.find(certificate);
+  return certificates.guard(identifyBy({ keys: keys.find, certificates: find }));
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -130,8 +139,14 @@ async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["
   }
 }
 
+/** What outlives the listeners. */
+interface Kept {
+  readonly keys: Keys;
+  readonly store: Store;
+}
+
 /** @returns resolves with the exit code */
-function endOnSignals(server: Server, store: Store, settings: Settings, log: Log): Promise<number> {
+function endOnSignals(server: Server, kept: Kept, settings: Settings, log: Log): Promise<number> {
   return new Promise((done) => {
     let signals = 0;
     const onSignal = (signal: NodeJS.Signals): void => {
@@ -141,7 +156,7 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, store, settings).then(
+      drain(server, kept, settings).then(
         () => done(0),
         () => done(1),
       );
@@ -151,9 +166,10 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
   });
 }
 
-async function drain(server: Server, store: Store, settings: Settings): Promise<void> {
+async function drain(server: Server, { keys, store }: Kept, settings: Settings): Promise<void> {
   server.stopAccepting();
   await server.http.close(settings.shutdownTimeout * 1000);
   await server.closeModel();
+  await keys.close();
   await store.close();
 }

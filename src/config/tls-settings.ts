@@ -10,7 +10,7 @@ const TLS = "TLS";
 export const CONNECTION_SETTINGS = {
   maxConnectionsPerAddress: integer(256, [0, 1_000_000], {
     section: LISTENERS,
-    doc: "Connections of one address at once (64 bits of an IPv6 one), per listener; loopback has no cap. 0 = none.",
+    doc: "Connections of one address at once (64 bits of an IPv6 one), per listener, but for loopback and trusted proxies. 0 = any.",
     loosens: "one client can take all connections",
   }),
   maxConnectionAge: seconds(3600, [0, 604_800], {

@@ -3,12 +3,12 @@
  *
  * Invariants (Wall: T62): nothing is allocated for a connection that is over a bound, no TLS and no parser; when the
  * handshakes are full the oldest unfinished one makes room, since an honest one takes milliseconds; every count goes
- * back with the connection. Loopback and Unix sockets have no bound of their own: a proxy on this machine speaks for
- * many. Callers: listener.ts.
+ * back with the connection. Loopback, Unix sockets and trusted proxies have no bound of their own: they speak for many. Callers: listener.ts.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { canonicalAddress, inNetworks } from "#policy/networks.ts";
 import { certificateOf } from "./_certificate.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
@@ -41,7 +41,7 @@ export function openLine(lines: Lines, socket: Socket, options: HttpOptions): vo
   socket.once("close", () => lines.delete(socket));
 }
 
-type Bounds = Pick<HttpOptions, "maxConnectionsPerAddress" | "maxHandshakes">;
+type Bounds = Pick<HttpOptions, "maxConnectionsPerAddress" | "maxHandshakes" | "proxies">;
 
 export class Connections {
   readonly #bounds: Bounds;
@@ -58,7 +58,8 @@ export class Connections {
 
   /** Counts a connection in, unless its address has enough. @returns whether it may stay */
   admit(socket: Socket): boolean {
-    const address = sharedBy(socket.remoteAddress);
+    const { remoteAddress } = socket;
+    const address = inNetworks(this.#bounds.proxies, remoteAddress) ? undefined : sharedBy(remoteAddress);
     const most = this.#bounds.maxConnectionsPerAddress;
     const present = this.#perAddress.get(address ?? "") ?? 0;
     if (address !== undefined && most > 0 && present >= most) return false;
@@ -116,7 +117,7 @@ function endOf({ remoteAddress, remotePort }: Socket): string {
  * Undefined: this machine.
  */
 export function sharedBy(address: string | undefined): string | undefined {
-  const text = address?.replace(/%.*$/, "").replace(/^::ffff:(?=\d+\.)/i, "");
+  const text = address === undefined ? undefined : canonicalAddress(address);
   if (text === undefined || text === "::1" || text.startsWith("127.")) return undefined;
   if (!text.includes(":")) return text;
   const [before = "", after] = text.split("::");

@@ -48,7 +48,10 @@ function fake(address: string, port = 1): { socket: Socket; end: () => void } {
 
 test("an address has so many connections; loopback as many as it wants; places come back", () => {
   const counters = new Counters();
-  const connections = new Connections({ maxConnectionsPerAddress: 2, maxHandshakes: 2 }, counters);
+  const connections = new Connections(
+    { maxConnectionsPerAddress: 2, maxHandshakes: 2, proxies: ["198.51.100.0/24"] },
+    counters,
+  );
   const [a, b, c] = ["2001:db8::1", "2001:db8::2", "2001:db8::3"].map((address) => fake(address));
   assert.ok(a && b && c);
   assert.deepEqual(
@@ -60,8 +63,12 @@ test("an address has so many connections; loopback as many as it wants; places c
   assert.equal(connections.admit(c.socket), true);
   const before = counters.sockets;
   for (let i = 0; i < 100; i++) assert.equal(connections.admit(fake("127.0.0.1", i).socket), true);
-  assert.equal(counters.sockets, before + 100);
-  const free = new Connections({ maxConnectionsPerAddress: 0, maxHandshakes: 2 }, counters);
+  for (let i = 0; i < 100; i++) assert.equal(connections.admit(fake("::ffff:198.51.100.7", i).socket), true);
+  assert.equal(counters.sockets, before + 200);
+  const free = new Connections(
+    { maxConnectionsPerAddress: 0, maxHandshakes: 2, proxies: ["198.51.100.0/24"] },
+    counters,
+  );
   for (let i = 0; i < 100; i++) assert.equal(free.admit(fake("192.0.2.1", i).socket), true);
 });
 

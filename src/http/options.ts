@@ -34,6 +34,8 @@ export interface HttpOptions {
   readonly maxConnections: number;
   /** Connections of one address (64 bits of an IPv6 one), loopback aside; 0: no cap. Beyond: dropped at once. */
   readonly maxConnectionsPerAddress: number;
+  /** CIDR blocks of proxies, which speak for many and have no cap of their own. */
+  readonly proxies: readonly string[];
   /** Older connections end with their next answer; 0: none does. */
   readonly maxConnectionAgeMs: number;
   /** For a TLS handshake. */
@@ -60,6 +62,7 @@ export const DEFAULT_HTTP_OPTIONS: HttpOptions = {
   maxRequestsPerSocket: 0,
   maxConnections: 4096,
   maxConnectionsPerAddress: 256,
+  proxies: [],
   maxConnectionAgeMs: 3_600_000,
   handshakeTimeoutMs: 10_000,
   maxHandshakes: 512,

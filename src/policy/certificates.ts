@@ -8,11 +8,12 @@
  */
 import { hash } from "node:crypto";
 import { z } from "zod";
-import { Fault } from "#core/fault.ts";
 import { matches } from "#core/name-patterns.ts";
 import { type Principal, ROLES, type Role, SCOPES, type Scope } from "#core/principal.ts";
 import { type Attributes, parseDistinguishedName } from "./distinguished-name.ts";
 import type { Identify } from "./identify.ts";
+import { unauthenticated } from "./keys.ts";
+import { networkProblem } from "./networks.ts";
 import type { PeerCertificate } from "./peer.ts";
 import { principalOf } from "./roles.ts";
 
@@ -44,7 +45,10 @@ const Rule = z
     models: names.optional(),
     adapters: names.optional(),
     tools: names.optional(),
-    networks: names.optional(),
+    networks: z
+      .array(z.string().refine((text) => networkProblem(text) === undefined, "is no network such as 10.0.0.0/8"))
+      .max(256)
+      .optional(),
     priority: z.int().optional(),
   })
   .refine(({ spiffe, subject }) => (spiffe === undefined) !== (subject === undefined), "has either spiffe or subject");
@@ -100,8 +104,7 @@ export class CertificateMap {
     const now = this.#now();
     // Also what is no date: NaN lies nowhere.
     if (now >= notBefore && now <= notAfter) return;
-    const detail = "the client certificate is not valid at this time";
-    throw new Fault("unauthenticated", "Unauthorized", { detail });
+    throw unauthenticated("the client certificate is not valid at this time");
   }
 
   #match(certificate: PeerCertificate): Match | undefined {
@@ -130,8 +133,7 @@ export class CertificateMap {
 /** Never two identities: the header's, within the tenant of the certificate's. */
 function beside(match: Match | undefined, found: Principal): Principal {
   if (match === undefined || match.forwards || match.principal.tenant === found.tenant) return found;
-  const detail = `${found.id} came with the certificate of ${match.principal.id}, of another tenant`;
-  throw new Fault("unauthenticated", "Unauthorized", { detail });
+  throw unauthenticated(`${found.id} came with the certificate of ${match.principal.id}, of another tenant`);
 }
 
 /** `crt_` and 128 bits of SHA-256 over the name: the same for every certificate that is issued for it. */
