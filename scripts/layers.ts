@@ -50,6 +50,11 @@ const WORDS: readonly { readonly text: RegExp; readonly may: RegExp; readonly wh
   { text: /\bJSON\.parse\(/, may: /^base\//, why: "base/json.ts is the one JSON reader" },
   { text: /\bprocess\.env\b/, may: /^config\//, why: "config is the one reader of the environment" },
   { text: /\bas Grant\b/, may: /^policy\/authorize\.ts$/, why: "only authorize() makes a grant" },
+  {
+    text: /(?<![.\w])(?:eval|Function)\(|\bnew Function\b|\bimport\((?!\s*["'`]|\/\*)|["'](?:node:)?vm["']/,
+    may: /^$/,
+    why: "no text becomes code",
+  },
   { text: /(?<![.\w])fetch\(/, may: /^egress\//, why: "egress is the only way out" },
 ];
 const BANNED_NAMES = /^(utils?|common|helpers?|types)\.ts$/;
