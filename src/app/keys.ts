@@ -6,7 +6,6 @@ import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Provers } from "#policy/identify.ts";
 import { KeySet, type KnownKey, keyDigest, mintKey, operatorKey, type Pepper } from "#policy/keys.ts";
-import { ensureKey } from "#policy/mint.ts";
 import { type StateDirectory, statePepper } from "#policy/state.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -28,7 +27,7 @@ const MAX_KEY_FILE_BYTES = 1 << 20;
  * for the moment when it can be printed, since a start that fails in between would burn it.
  * @throws StateError | StartupError
  */
-export function existingKeys(settings: Settings, state: StateDirectory): Keys | undefined {
+export async function existingKeys(settings: Settings, state: StateDirectory): Promise<Keys | undefined> {
   const given = [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key) => new Secret(key));
   if (given.length > 0) {
     const pepper = statePepper(state);
@@ -51,7 +50,8 @@ function operator(pepper: Pepper, key: Secret, index: number): KnownKey {
 }
 
 /** Mints the key if there is none yet. @throws StateError */
-export function mintedKeys(state: StateDirectory): Keys {
+export async function mintedKeys(state: StateDirectory): Promise<Keys> {
+  const { ensureKey } = await import("#policy/mint.ts");
   const minted = ensureKey(state);
   return minted.kind === "minted"
     ? keysOf(minted.pepper, minted.keys, "minted", minted.key)

@@ -1,26 +1,26 @@
 /**
  * `castellan serve`: from settings to a running server and back to nothing.
  *
- * Order of start: state and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
- * answers finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
+ * Order of start: state, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
+ * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
+ * finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
-import type { Environment, Resolved } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
+import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
 import { plainGate } from "#policy/gate.ts";
 import { identifyBy } from "#policy/identify.ts";
-import { openStateDirectory, StateError } from "#policy/state.ts";
+import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
-import { compose, type Server } from "./compose.ts";
-import { firstAnswer } from "./first-answer.ts";
+import type { Server } from "./compose.ts";
 import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
-import { findModel, type SourceEvents } from "./model-source.ts";
+import { type Launched, launch } from "./launch.ts";
+import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
-import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
-import { openPolicyStore } from "./store.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -32,19 +32,26 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { settings } = resolved;
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
-  const state = stated(() => openStateDirectory(stateDir));
-  const store = await openPolicyStore(settings, state, log);
-  let keys = stated(() => existingKeys(settings, state));
+  const state = await stated(() => openStateDirectory(stateDir));
+  const opening = openPolicy(settings, state, log);
+  opening.catch(() => {});
+  // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
+  if (namesHub(resolved.model)) await opening;
+  const launching = launchModel(resolved, env, output, log);
+  launching.catch(() => {});
+  // What a store waits for and what the modules compute go together.
+  const composing = launching.then(() => import("./compose.ts"));
+  composing.catch(() => {});
+  const policy = await opening;
+  let { keys } = policy;
   // Until there is a key nobody has one.
   const identify = identifyBy({ keys: (key) => keys?.find(key) });
-  const speculation = speculationPlan(settings.speculativeConfig);
-  const source = await findModel(resolved.model, settings, env, output);
-  const draft =
-    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), log });
-  const ended = endOnSignals(server, store, settings, log);
+  const { source, launched } = await launching;
+  const { compose } = await composing;
+  const server = await compose({ settings, source, launched, gate: plainGate(identify), log });
+  const ended = endOnSignals(server, policy.store, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
-  keys ??= stated(() => mintedKeys(state));
+  keys ??= await stated(() => mintedKeys(state));
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
   for (const warning of warnings) log("warn", warning);
   output.print(
@@ -65,9 +72,35 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended;
 }
 
-function stated<T>(load: () => T): T {
+/** The store, then the keys that are there already. */
+async function openPolicy(
+  settings: Settings,
+  state: StateDirectory,
+  log: Log,
+): Promise<{ readonly store: Store; readonly keys: Keys | undefined }> {
+  const { openPolicyStore } = await import("./store.ts");
+  const store = await openPolicyStore(settings, state, log);
+  return { store, keys: await stated(() => existingKeys(settings, state)) };
+}
+
+/** Up to the engine's `init` message nothing waits but for a hub. */
+async function launchModel(
+  { settings, model }: Resolved,
+  env: Environment,
+  output: ServeOutput,
+  log: Log,
+): Promise<{ readonly source: ModelSource; readonly launched: Launched }> {
+  const { speculativeConfig: config } = settings;
+  const speculation = config === undefined ? undefined : (await import("./speculation.ts")).speculationPlan(config);
+  const source = await findModel(model, settings, env, output);
+  const draft =
+    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
+  return { source, launched: await launch({ settings, env, source, draft, speculation, log }) };
+}
+
+async function stated<T>(load: () => T | Promise<T>): Promise<T> {
   try {
-    return load();
+    return await load();
   } catch (error) {
     if (error instanceof StateError) throw new StartupError(error.message);
     throw error;
@@ -119,6 +152,7 @@ function bindWarnings(settings: Settings): string[] {
 
 async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
   const self = keys.temporary();
+  const { firstAnswer } = await import("./first-answer.ts");
   try {
     return await firstAnswer(address, self.key, server.names[0] ?? "");
   } finally {

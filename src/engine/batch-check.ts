@@ -36,6 +36,7 @@ export function checkBatch(
     position++;
     if (batch.outputs[i] !== 0) outputs++;
   }
+  checkBlocks(batch, limits.prefillBlock);
   if (outputs > (limits.maxRows ?? count)) refuse(`${outputs} rows are more than a forward gives`);
   return outputs;
 }
@@ -53,6 +54,18 @@ function checkAdapter(batch: Batch, i: number, adapters: { has(adapter: number):
   if (adapter !== NO_ADAPTER && !adapters.has(adapter)) refuse(`adapter ${adapter} is not loaded`);
   if (i > 0 && batch.slots[i - 1] === batch.slots[i] && batch.adapters[i - 1] !== adapter)
     refuse("a slot's tokens have different adapters");
+}
+
+/** @throws KernelError invalid: a slot's block tokens are not its first, or fewer than a block; or there are no blocks */
+export function checkBlocks({ count, slots, blocks }: Batch, prefillBlock: number): void {
+  for (let first = 0, at = 0; first < count; first = at) {
+    let run = 0;
+    for (; at < count && slots[at] === slots[first]; at++) {
+      if (blocks[at] === 0) continue;
+      if (run++ !== at - first) refuse("a block does not come first in its slot");
+    }
+    if (run > 0 && (prefillBlock === 1 || run < prefillBlock)) refuse(`${run} tokens are no block`);
+  }
 }
 
 /** @throws KernelError invalid: a prefix of so many tokens is not there to be kept or copied */

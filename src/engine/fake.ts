@@ -5,7 +5,7 @@
  * Called by process.ts (init message `kernel: "fake"`) and by tests.
  */
 import { writeFileSync } from "node:fs";
-import { checkPrefix } from "./batch-check.ts";
+import { checkBlocks, checkPrefix } from "./batch-check.ts";
 import { type Batch, type Kernel, KernelError, type KernelErrorCode, type KernelLimits, NO_ADAPTER } from "./kernel.ts";
 
 /** Plain data, so that it can cross the process border. Forwards count from 1; "crash" aborts the process. */
@@ -148,7 +148,7 @@ export class FakeKernel implements Kernel {
     let used = 0;
     for (let at = 0; at < batch.count; at++) {
       const tokens = this.#slots[batch.slots[at] as number] as number[];
-      const how = (this.#inBlock(batch, at) ? IN_BLOCK : 0) + (batch.adapters[at] as number) * ADAPTER;
+      const how = (batch.blocks[at] === 0 ? 0 : IN_BLOCK) + (batch.adapters[at] as number) * ADAPTER;
       tokens.push((batch.tokens[at] as number) + how);
       if (batch.outputs[at] === 0) continue;
       this.#rows[used] ??= new Float32Array(this.limits.vocabularySize);
@@ -157,18 +157,6 @@ export class FakeKernel implements Kernel {
       else row.set(this.#row(tokens.map((token) => token % IN_BLOCK)));
     }
     return this.#rows.slice(0, used);
-  }
-
-  /** Whether the real kernel would compute this entry as part of a block: then the rows say so for ever. */
-  #inBlock(batch: Batch, at: number): boolean {
-    const { prefillBlock } = this.limits;
-    if (prefillBlock === 1) return false;
-    const slot = batch.slots[at];
-    let [first, last] = [at, at];
-    while (first > 0 && batch.slots[first - 1] === slot) first--;
-    while (last + 1 < batch.count && batch.slots[last + 1] === slot) last++;
-    const count = last - first + 1;
-    return at - first < count - (count % prefillBlock);
   }
 
   #faultOf(batch: Batch): FakeFault | undefined {
@@ -200,6 +188,7 @@ export class FakeKernel implements Kernel {
         throw new KernelError("invalid", `position ${batch.positions[at]}, not ${next}`);
       if (++next > contextPerSlot) throw new KernelError("invalid", `slot ${slot} cannot hold ${next} tokens`);
     }
+    checkBlocks(batch, this.limits.prefillBlock);
     const held = this.#slots.reduce((sum, tokens) => sum + tokens.length, 0);
     if (held + batch.count > (this.#script.cells ?? Infinity)) throw new KernelError("full", "no cells left");
   }

@@ -18,9 +18,8 @@ export interface KernelLimits {
   readonly maxRows?: number;
   readonly endOfTurn: readonly number[];
   /**
-   * A slot that brings so many tokens to a forward has each whole run of them computed as a block, in another order of
-   * additions than fewer tokens are. So that a row never depends on chunking, prompts come in whole blocks from their
-   * start on, and what is left after the last whole one comes in smaller chunks. 1: rows never depend on it.
+   * So many tokens of a slot or more can be computed together, in another order of additions than tokens by themselves
+   * are, and sooner. The batch says which are (`blocks`). 1: there is one way of computing only.
    */
   readonly prefillBlock: number;
   /**
@@ -36,7 +35,8 @@ export const NO_ADAPTER = 0;
 /**
  * The arrays of one forward. Reused between steps: only the first `count` entries count.
  * Invariants: slots ascend; within a slot positions are consecutive and go on where the slot ends; every token
- * lies in [0, vocabularySize). The kernel checks them all before any native call (GGML_ASSERT kills the process).
+ * lies in [0, vocabularySize); a slot's block tokens come before its others, and are none or at least
+ * KernelLimits.prefillBlock. The kernel checks them all before any native call (GGML_ASSERT kills the process).
  */
 export interface Batch {
   count: number;
@@ -45,6 +45,8 @@ export interface Batch {
   readonly slots: Int32Array;
   /** The adapter that computes the token; NO_ADAPTER or a loaded one, the same for all of a slot's tokens. */
   readonly adapters: Int32Array;
+  /** 1 where the token is computed as part of a prefill block. */
+  readonly blocks: Uint8Array;
   /** 1 where logits are wanted. */
   readonly outputs: Uint8Array;
 }
@@ -56,6 +58,7 @@ export function createBatch(capacity: number): Batch {
     positions: new Int32Array(capacity),
     slots: new Int32Array(capacity),
     adapters: new Int32Array(capacity),
+    blocks: new Uint8Array(capacity),
     outputs: new Uint8Array(capacity),
   };
 }

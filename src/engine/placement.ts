@@ -9,7 +9,8 @@
  * Invariants (checkIntegrity): a slot belongs to at most one sequence; the holdings tell what the kernel holds once
  * `takeMoves` was carried out. Called by scheduler.ts and engine.ts.
  */
-import { commonBlocks, Holdings } from "./prefix/index.ts";
+import { bodyOf } from "./prefill.ts";
+import { commonTokens, Holdings } from "./prefix/index.ts";
 import type { Sequence } from "./sequence.ts";
 import type { SpillCatalog, Spilled } from "./spill/catalog.ts";
 
@@ -53,10 +54,13 @@ export interface SpillRules {
   readonly bytesPerToken: number;
 }
 
-/** What a slot has of a sequence's tokens. */
+/** So many tokens and twice what is shared may be cut off a slot; where it has more, a copy is made. */
+const MUCH_TO_LOSE = 64;
+
+/** How much a slot has of a sequence's tokens. */
 interface Match {
   readonly slot: number;
-  readonly blocks: number;
+  readonly tokens: number;
 }
 
 export class Placement {
@@ -89,12 +93,11 @@ export class Placement {
   /** Seats a sequence; what it shares with a slot counts as computed. Call only while there is room. */
   seat(sequence: Sequence): void {
     const best = this.#bestMatch(sequence);
-    const spilled = this.#spilledMatch(sequence, best?.blocks ?? 0);
-    const slot = this.#choose(sequence, spilled === undefined ? (best?.blocks ?? 0) : 0);
+    const spilled = this.#spilledMatch(sequence, best?.tokens ?? 0);
+    const slot = this.#choose(sequence, spilled === undefined ? (best?.tokens ?? 0) : 0);
     const own = best === undefined ? 0 : this.#matchWith(sequence, slot);
-    const near = best !== undefined && best.blocks > own ? best : { slot, blocks: own };
-    const blocks = spilled === undefined ? this.#obtain(slot, near) : this.#restore(slot, spilled);
-    const tokens = blocks * this.#options.blockSize;
+    const near = best !== undefined && best.tokens > own ? best : { slot, tokens: own };
+    const tokens = spilled === undefined ? this.#obtain(slot, near) : this.#restore(slot, spilled);
     this.#running[slot] = sequence;
     sequence.slot = slot;
     sequence.computed = tokens;
@@ -108,13 +111,13 @@ export class Placement {
   shouldWait(sequence: Sequence): boolean {
     const { blockSize, minCopyTokens } = this.#options;
     if (sequence.length <= minCopyTokens || sequence.promptRowsLeft > 0) return false;
-    const near = this.#bestMatch(sequence)?.blocks ?? 0;
-    const enough = (this.#spilledMatch(sequence, near)?.blocks ?? near) * blockSize + minCopyTokens;
+    const near = this.#bestMatch(sequence)?.tokens ?? 0;
+    const enough = (this.#spilledMatch(sequence, near)?.tokens ?? near) + minCopyTokens;
     return this.#running.some((other) => {
       if (other === undefined || other.paused || other.decoding) return false;
-      const ready = Math.floor(other.prompt.length / blockSize);
-      const common = commonBlocks(sequence.blocks, other.blocks, ready);
-      return this.#usable(sequence, common, this.#bodyOf(other)) * blockSize >= enough;
+      const ready = { chain: other.blocks, text: other, tokens: other.prompt.length };
+      const common = Math.min(commonTokens(sequence, ready, blockSize), ready.tokens);
+      return this.#usable(sequence, common, this.#bodyOf(other)) >= enough;
     });
   }
 
@@ -130,8 +133,9 @@ export class Placement {
   /** The kernel computed more of the sequence. */
   advance(sequence: Sequence): void {
     const blocks = Math.min(sequence.blocks.length, Math.floor(sequence.computed / this.#options.blockSize));
-    const body = Math.min(this.#bodyOf(sequence), sequence.computed);
-    this.#held.hold(sequence.slot, sequence.blocks, blocks, sequence.computed, body);
+    const { prompt, output, computed: tokens } = sequence;
+    const body = Math.min(this.#bodyOf(sequence), tokens);
+    this.#held.hold(sequence.slot, { chain: sequence.blocks, text: { prompt, output }, tokens, body }, blocks);
   }
 
   /** Closes the gaps between running slots with as few moves as possible. */
@@ -166,8 +170,7 @@ export class Placement {
   /** Takes back what was computed beyond so many tokens. */
   cut(sequence: Sequence, tokens: number): void {
     const { slot } = sequence;
-    const blocks = Math.min(this.#held.at(slot).chain.length, Math.floor(tokens / this.#options.blockSize));
-    this.#move(slot, slot, blocks, tokens);
+    this.#move(slot, slot, tokens);
     sequence.computed = tokens;
   }
 
@@ -212,45 +215,39 @@ export class Placement {
     });
   }
 
-  /** Tokens that the scheduler has computed in whole prefill blocks for this sequence. */
   #bodyOf(sequence: Sequence): number {
-    const { prefillBlock } = this.#options;
-    return sequence.prompt.length - (sequence.prompt.length % prefillBlock);
+    return bodyOf(sequence.prompt.length, this.#options.prefillBlock);
   }
 
   /**
-   * Of so many common blocks, those that the sequence can take over from a text with such a body: at least one token
-   * is left to compute, as its row is wanted; what is left starts where a prefill block may start; and, unless told
+   * Of so many common tokens, those that the sequence can take over from a text with such a body: at least one is left
+   * to compute, as its row is wanted; if any of the body are left they are a block at least; and, unless told
    * otherwise, every token was computed the way in which this sequence would have it computed.
    */
   #usable(sequence: Sequence, common: number, theirBody: number): number {
-    const { blockSize, prefillBlock, reuseGenerated } = this.#options;
+    const { prefillBlock, reuseGenerated } = this.#options;
     const body = this.#bodyOf(sequence);
-    let tokens = Math.min(common * blockSize, sequence.length - 1);
-    const alike = reuseGenerated || prefillBlock === 1 || body === theirBody;
-    if (!alike) tokens = Math.min(tokens, body, theirBody);
-    tokens -= tokens % blockSize;
-    if (tokens < body) tokens -= tokens % leastCommonMultiple(blockSize, prefillBlock);
-    return tokens / blockSize;
+    let tokens = Math.min(common, sequence.length - 1);
+    if (!reuseGenerated && body !== theirBody) tokens = Math.min(tokens, body, theirBody);
+    return tokens < body ? Math.max(0, Math.min(tokens, body - prefillBlock)) : tokens;
   }
 
   #matchWith(sequence: Sequence, slot: number): number {
     // Logprobs of the prompt need every row of it, so nothing can be skipped (as in vLLM).
     if (sequence.promptRowsLeft > 0) return 0;
-    const { chain, body, tokens } = this.#held.at(slot);
+    const held = this.#held.at(slot);
     // While its prompt is being computed a slot has less than its body will be.
     const running = this.#running[slot];
-    const theirBody = running === undefined ? body : this.#bodyOf(running);
-    const common = commonBlocks(sequence.blocks, chain, chain.length);
-    return tokens === 0 ? 0 : this.#usable(sequence, common, theirBody);
+    const theirBody = running === undefined ? held.body : this.#bodyOf(running);
+    return this.#usable(sequence, commonTokens(sequence, held, this.#options.blockSize), theirBody);
   }
 
   #bestMatch(sequence: Sequence): Match | undefined {
     let best: Match | undefined;
     if (sequence.blocks.length === 0) return undefined;
     for (let slot = 0; slot < this.#running.length; slot++) {
-      const blocks = this.#matchWith(sequence, slot);
-      if (blocks > (best?.blocks ?? 0)) best = { slot, blocks };
+      const tokens = this.#matchWith(sequence, slot);
+      if (tokens > (best?.tokens ?? 0)) best = { slot, tokens };
     }
     return best;
   }
@@ -269,25 +266,24 @@ export class Placement {
   #choose(sequence: Sequence, most: number): number {
     const candidates = this.#candidates();
     const hasMost = (slot: number): boolean =>
-      this.#matchWith(sequence, slot) === most && this.#held.at(slot).chain.length <= 2 * most + 4;
+      this.#matchWith(sequence, slot) === most && this.#held.at(slot).tokens <= 2 * most + MUCH_TO_LOSE;
     const own = most === 0 ? [] : candidates.filter(hasMost);
     return this.#leastUsed(own.length > 0 ? own : candidates);
   }
 
-  /** Brings the matched blocks into the slot; returns how many it has then. */
-  #obtain(slot: number, match: Match): number {
-    const tokens = match.blocks * this.#options.blockSize;
-    if (match.slot === slot) {
-      if (this.#held.at(slot).tokens > tokens) this.#move(slot, slot, match.blocks, tokens);
-      return match.blocks;
+  /** Brings the matched tokens into the slot; returns how many it has then. */
+  #obtain(slot: number, { slot: from, tokens }: Match): number {
+    if (from === slot) {
+      if (this.#held.at(slot).tokens > tokens) this.#move(slot, slot, tokens);
+      return tokens;
     }
     if (tokens < this.#options.minCopyTokens) {
       this.forget(slot);
       return 0;
     }
-    this.#move(match.slot, slot, match.blocks, tokens);
-    this.#held.touch(match.slot);
-    return match.blocks;
+    this.#move(from, slot, tokens);
+    this.#held.touch(from);
+    return tokens;
   }
 
   #shift(from: number, to: number, start: number, count: number): void {
@@ -296,8 +292,8 @@ export class Placement {
     this.#running[from] = undefined;
     this.#running[to] = sequence;
     sequence.slot = to;
-    const { chain, tokens } = this.#held.at(from);
-    if (tokens > 0) this.#move(from, to, chain.length, tokens);
+    const { tokens } = this.#held.at(from);
+    if (tokens > 0) this.#move(from, to, tokens);
     else this.forget(to);
     this.forget(from, false);
   }
@@ -307,13 +303,14 @@ export class Placement {
     const others = this.#idle().filter((other) => other < start || other >= start + count);
     const target = this.#leastUsed([slot, ...others]);
     if (target === slot) return;
-    const { chain, tokens, used } = this.#held.at(slot);
-    this.#move(slot, target, chain.length, tokens);
+    const { tokens, used } = this.#held.at(slot);
+    this.#move(slot, target, tokens);
     this.#held.setUsed(target, used);
     this.forget(slot, false);
   }
 
-  #move(from: number, to: number, blocks: number, tokens: number): void {
+  #move(from: number, to: number, tokens: number): void {
+    const blocks = Math.min(this.#held.at(from).chain.length, Math.floor(tokens / this.#options.blockSize));
     this.#retire(to, from === to ? blocks : 0);
     if (from === to) this.#held.keep(to, blocks, tokens);
     else this.#held.copy(from, to, blocks, tokens);
@@ -330,23 +327,24 @@ export class Placement {
     if (entry !== undefined) this.#moves.push({ kind: "spill", id: entry.id, from: slot });
   }
 
-  /** What lies on disk of a sequence, where that is clearly more than a slot has. @param near blocks that a slot has */
+  /** What lies on disk of a sequence, where that is clearly more than a slot has. @param near tokens that a slot has */
   #spilledMatch(sequence: Sequence, near: number): SpilledMatch | undefined {
     const { spill, blockSize } = this.#options;
     if (spill === undefined || sequence.promptRowsLeft > 0) return undefined;
     const found = spill.catalog.find(sequence.blocks);
     if (found === undefined) return undefined;
-    const blocks = this.#usable(sequence, found.blocks, found.entry.body);
-    return (blocks - near) * blockSize < spill.minTokens ? undefined : { entry: found.entry, blocks };
+    const tokens = this.#usable(sequence, found.blocks * blockSize, found.entry.body);
+    return tokens - near < spill.minTokens ? undefined : { entry: found.entry, tokens };
   }
 
-  #restore(slot: number, { entry, blocks }: SpilledMatch): number {
-    const tokens = blocks * this.#options.blockSize;
+  #restore(slot: number, { entry, tokens }: SpilledMatch): number {
+    const blocks = Math.floor(tokens / this.#options.blockSize);
     this.#retire(slot, 0);
     this.#held.keep(slot, 0, 0);
-    this.#held.hold(slot, entry.chain, blocks, tokens, Math.min(entry.body, tokens));
+    const body = Math.min(entry.body, tokens);
+    this.#held.hold(slot, { chain: [...entry.chain], text: undefined, tokens, body }, blocks);
     this.#moves.push({ kind: "restore", id: entry.id, to: slot, tokens, saved: entry.tokens });
-    return blocks;
+    return tokens;
   }
 
   #leastUsed(slots: readonly number[]): number {
@@ -371,13 +369,7 @@ export class Placement {
 
 interface SpilledMatch {
   readonly entry: Spilled;
-  readonly blocks: number;
-}
-
-function leastCommonMultiple(a: number, b: number): number {
-  let [x, y] = [a, b];
-  while (y > 0) [x, y] = [y, x % y];
-  return (a / x) * b;
+  readonly tokens: number;
 }
 
 /** Where a window as long as there are slots has most of them inside. @param slots ascending */

@@ -18,6 +18,7 @@
 import { FairQueue } from "./fair-queue.ts";
 import { NO_ADAPTER } from "./kernel.ts";
 import type { Placement } from "./placement.ts";
+import { bodyOf } from "./prefill.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** fcfs: order of arrival. priority: lower first, then order of arrival. As vLLM's --scheduling-policy. */
@@ -147,9 +148,9 @@ export class Scheduler {
   }
 
   #grant(sequence: Sequence, plan: Map<Sequence, number>, budget: Budget): void {
-    let tokens = Math.min(sequence.pending, budget.tokens, budget.prompt);
+    const most = Math.min(budget.tokens, budget.prompt);
     const logprobs = sequence.promptRowsLeft > 0;
-    tokens = this.#inBlocks(sequence, logprobs ? Math.min(tokens, budget.rows) : tokens);
+    const tokens = this.#inBlocks(sequence, logprobs ? Math.min(most, budget.rows) : most);
     if (tokens <= 0) return;
     if (logprobs) budget.rows -= tokens;
     plan.set(sequence, tokens);
@@ -158,13 +159,20 @@ export class Scheduler {
     this.#waiting.charge(sequence, tokens);
   }
 
-  /** At most `tokens`: whole blocks of the prompt, then fewer than one block, however they were chunked before. */
-  #inBlocks(sequence: Sequence, tokens: number): number {
+  /**
+   * Of what is pending, `most` tokens at most. Of the body (prefill.ts) a block or more, so that a block or more is left
+   * if possible; where less is left, it is computed with tokens before it, which are taken back.
+   */
+  #inBlocks(sequence: Sequence, most: number): number {
     const { prefillBlock } = this.#limits;
-    if (prefillBlock === 1) return tokens;
-    const left = sequence.prompt.length - (sequence.prompt.length % prefillBlock) - sequence.computed;
-    if (left <= 0) return Math.min(tokens, prefillBlock - 1);
-    return tokens < left ? tokens - (tokens % prefillBlock) : Math.min(tokens, left + prefillBlock - 1);
+    const body = bodyOf(sequence.prompt.length, prefillBlock);
+    if (sequence.computed >= body) return Math.min(most, sequence.pending);
+    if (most < prefillBlock) return 0;
+    if (body - sequence.computed < prefillBlock) this.#placement.cut(sequence, body - prefillBlock);
+    const left = body - sequence.computed;
+    if (most >= left) return Math.min(most, sequence.pending);
+    const piece = Math.min(most, left - prefillBlock);
+    return piece < prefillBlock ? prefillBlock : piece - (piece % prefillBlock);
   }
 }
 

@@ -47,6 +47,7 @@ export function alone(submission: Submission, sample: number, limits: KernelLimi
     batch.tokens.set(tokens);
     batch.positions.set(tokens.map((_, at) => from + at));
     batch.adapters.fill(adapter);
+    if (from === 0) batch.blocks.fill(1, 0, bodyOf(tokens.length, limits.prefillBlock));
     batch.outputs.fill(all ? 1 : 0);
     batch.outputs[tokens.length - 1] = 1;
     return kernel.forward(batch).map((row) => row.slice());
@@ -74,6 +75,12 @@ export function alone(submission: Submission, sample: number, limits: KernelLimi
     if (tokens.length >= sampling.maxTokens || prompt.length + tokens.length >= contextLength) return end("length");
     row = forward([token], false)[0] as Float32Array;
   }
+}
+
+/** Tokens of a prompt that come in blocks: whole halves of one, no fewer than a block, and not the last token. */
+function bodyOf(prompt: number, block: number): number {
+  const halves = Math.floor((prompt - 1) / (block / 2));
+  return block === 1 || halves < 2 ? 0 : halves * (block / 2);
 }
 
 function chooser(

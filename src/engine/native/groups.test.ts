@@ -4,43 +4,75 @@ import fc from "fast-check";
 import { type Batch, createBatch, NO_ADAPTER } from "#engine/kernel.ts";
 import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
 
-/** A batch that brings `counts[slot]` tokens to each slot; 0 leaves the slot out. */
-function batchOf(counts: readonly number[]): Batch {
-  const batch = createBatch(counts.reduce((sum, count) => sum + count, 1));
-  counts.forEach((count, slot) => {
-    for (let i = 0; i < count; i++) batch.slots[batch.count++] = slot;
+/** Tokens that a slot brings: those in blocks, and those by themselves. */
+type Share = readonly [body: number, rest: number];
+
+/** A batch that brings `shares[slot]` to each slot; nothing leaves the slot out. */
+function batchOf(shares: readonly Share[]): Batch {
+  const batch = createBatch(shares.reduce((sum, [body, rest]) => sum + body + rest, 1));
+  shares.forEach(([body, rest], slot) => {
+    for (let i = 0; i < body + rest; i++) {
+      batch.blocks[batch.count] = i < body ? 1 : 0;
+      batch.slots[batch.count++] = slot;
+    }
   });
   return batch;
 }
 
-const spans = (counts: readonly number[]): readonly Span[] =>
-  spansOf(batchOf(counts), NO_ADAPTER).get(NO_ADAPTER) ?? [];
+const spans = (shares: readonly Share[]): readonly Span[] => spansOf(batchOf(shares), NO_ADAPTER).get(NO_ADAPTER) ?? [];
 
-const shape = (counts: readonly number[], blocks = true, physical = 512) => {
-  const { calls, singles } = groupForward(spans(counts), blocks, physical);
+const shape = (shares: readonly Share[], physical = 512) => {
+  const { calls, singles } = groupForward(spans(shares), physical);
   return [...calls, singles].map((spans) => spans.map(({ slot, count }) => `${slot}:${count}`).join(" "));
 };
 
 test("blocks first, then chunks, then a token a slot", () => {
-  assert.deepEqual(shape([1, 130, 1, 5, 5, 64, 65]), ["1:128", "5:64 6:64", "1:2", "3:5 4:5", "0:1 2:1 6:1"]);
-  assert.deepEqual(shape([128, 128, 128, 128, 128]), ["0:128 1:128 2:128 3:128", "4:128", ""]);
-  assert.deepEqual(shape([1024, 1024]), ["0:1024", "1:1024", ""]);
-  assert.deepEqual(shape([130, 70], false), ["0:44", "1:35", "0:43", "1:35", "0:43", ""]);
+  const mixed: readonly Share[] = [
+    [0, 1],
+    [128, 2],
+    [0, 1],
+    [0, 5],
+    [0, 5],
+    [64, 0],
+    [64, 1],
+  ];
+  assert.deepEqual(shape(mixed), ["1:128", "5:64 6:64", "1:2", "3:5 4:5", "0:1 2:1 6:1"]);
+  const equal = Array.from({ length: 5 }, () => [100, 0] as const);
+  assert.deepEqual(shape(equal), ["0:100 1:100 2:100 3:100 4:100", ""]);
+  assert.deepEqual(shape(equal, 256), ["0:100 1:100", "2:100 3:100", "4:100", ""]);
+  assert.deepEqual(
+    shape([
+      [1000, 0],
+      [513, 0],
+    ]),
+    ["0:500", "1:257", "0:500", "1:256", ""],
+  );
+  assert.deepEqual(
+    shape([
+      [0, 130],
+      [0, 70],
+    ]),
+    ["0:44", "1:35", "0:43", "1:35", "0:43", ""],
+  );
 });
 
 test("every token comes once, in order within its slot, and no call mixes ways of computing", () => {
-  const counts = fc.array(fc.oneof(fc.constantFrom(0, 1, 63, 64, 65, 128), fc.integer({ min: 0, max: 700 })), {
-    minLength: 1,
-    maxLength: 12,
-  });
+  const body = fc.oneof(fc.constantFrom(0, 64, 65, 127, 128, 129, 512, 513), fc.integer({ min: 64, max: 1100 }));
+  const rest = fc.oneof(fc.constantFrom(0, 1, 2, 32, 63, 64, 65), fc.integer({ min: 0, max: 700 }));
+  const shares = fc.array(fc.tuple(body, rest), { minLength: 1, maxLength: 12 });
   fc.assert(
-    fc.property(counts, fc.boolean(), fc.constantFrom(128, 512), (all, blocks, physical) => {
+    fc.property(shares, fc.constantFrom(128, 200, 512), (brought, physical) => {
+      const all = brought.map(([ours, others]) => ours + others);
       if (!all.some((count) => count > 0)) return;
-      const { calls, singles } = groupForward(spans(all), blocks, physical);
+      const { calls, singles } = groupForward(spans(brought), physical);
       const found = [...calls.flat(), ...singles];
       const taken = all.map(() => 0);
       const start = all.map((_, slot) => all.slice(0, slot).reduce((sum, count) => sum + count, 0));
       for (const { slot, from, count } of found) {
+        const inBlock = (taken[slot] as number) < (brought[slot]?.[0] ?? 0);
+        const end = (taken[slot] as number) + count;
+        assert.equal(inBlock, count >= BLOCK, "the batch says what is a block, and each piece of it is one");
+        if (inBlock) assert.ok(end <= (brought[slot]?.[0] ?? 0), "and nothing else is in it");
         assert.equal(from, (start[slot] as number) + (taken[slot] as number));
         taken[slot] = (taken[slot] as number) + count;
       }
@@ -49,10 +81,7 @@ test("every token comes once, in order within its slot, and no call mixes ways o
         const [first] = call;
         assert.ok(first !== undefined && call.every(({ count }) => count === first.count && count > 1));
         assert.equal(segmentsOf(call.map(({ slot }) => slot)).length, 1);
-        const isBlock = first.count % BLOCK === 0;
-        if (!isBlock) assert.ok(first.count < BLOCK);
-        if (!blocks) assert.ok(first.count < BLOCK, "no blocks where none are wanted");
-        assert.ok(call.length === 1 || call.length * first.count <= physical);
+        assert.ok(call.length * first.count <= physical);
       }
       assert.ok(singles.every(({ count }) => count === 1));
       assert.equal(new Set(singles.map(({ slot }) => slot)).size, singles.length);
@@ -66,7 +95,7 @@ test("segments are runs of neighbours", () => {
 });
 
 test("each adapter's spans stand apart, the one in use first", () => {
-  const batch = batchOf([1, 2, 1, 1]);
+  const batch = batchOf([1, 2, 1, 1].map((rest) => [0, rest]));
   for (const at of [1, 2, 4]) batch.adapters[at] = 7;
   const shown = (first: number) =>
     [...spansOf(batch, first)].map(([adapter, list]) => [adapter, list.map(({ slot, from }) => `${slot}@${from}`)]);

@@ -6,12 +6,13 @@
  * by row, where it brings fewer; and split over threads, where one sequence alone brings one token to a long context.
  * llama_decode forms physical batches by what is in the call, so a neighbour could change the way. Hence calls of three
  * kinds, each of which has one way only:
- *  - blocks: whole multiples of BLOCK tokens a slot, equal among the call's slots, which fit one physical batch
- *    together (one slot alone may be longer: its pieces stay multiples of BLOCK);
+ *  - blocks: BLOCK tokens a slot or more, equal among the call's slots, which fit one physical batch together. Which
+ *    tokens share a tile, and where it starts, is of no matter: each row of it is added up by itself;
  *  - chunks: 2 … BLOCK-1 tokens a slot, equal among the call's slots;
  *  - singles: one token a slot. A slot without a neighbour in the call gets a companion token in the slot beside it,
  *    which is forgotten afterwards, so that it never is alone.
- * What different adapters compute is cut apart before. Pure. Called by kernel.ts only; which tokens come as blocks is the scheduler's to say (KernelLimits.prefillBlock).
+ * What different adapters compute is cut apart before. Pure. Called by kernel.ts only; which tokens come as blocks the
+ * batch says.
  */
 import type { Batch } from "#engine/kernel.ts";
 
@@ -19,43 +20,52 @@ import type { Batch } from "#engine/kernel.ts";
 export const BLOCK = 64;
 
 /** Consecutive entries of a batch, all of one slot. */
-export interface Span {
+export interface Piece {
   readonly slot: number;
   readonly from: number;
   readonly count: number;
 }
 
+/** All of a slot's. */
+export interface Span extends Piece {
+  /** The first so many are block tokens. */
+  readonly body: number;
+}
+
 export interface Groups {
   /** Calls in the order in which they must be made: blocks, then chunks. */
-  readonly calls: readonly (readonly Span[])[];
+  readonly calls: readonly (readonly Piece[])[];
   /** The one call with a token a slot; empty if there is none. */
-  readonly singles: readonly Span[];
+  readonly singles: readonly Piece[];
 }
 
 /**
- * @param spans of one adapter, slots ascending
- * @param blocks whether 64 tokens and more of a slot are computed as blocks; else they are cut into chunks
- * @param physical tokens of a physical batch, a multiple of BLOCK where there are blocks
+ * @param spans of one adapter, slots ascending; the body of each is none or at least BLOCK
+ * @param physical tokens of a physical batch: at least two blocks, or as many as a forward
  */
-export function groupForward(spans: readonly Span[], blocks: boolean, physical: number): Groups {
-  const whole: Span[] = [];
-  const chunks: Span[] = [];
-  const singles: Span[] = [];
-  const short = (span: Span): void => {
-    (span.count === 1 ? singles : chunks).push(span);
-  };
-  for (const { slot, from, count } of spans) {
-    const body = blocks ? count - (count % BLOCK) : 0;
-    if (body > 0) whole.push({ slot, from, count: body });
-    let at = body;
+export function groupForward(spans: readonly Span[], physical: number): Groups {
+  const whole: Piece[] = [];
+  const chunks: Piece[] = [];
+  const singles: Piece[] = [];
+  for (const { slot, from, count, body } of spans) {
+    whole.push(...cut({ slot, from, count: body }, physical));
     // Cut evenly, so that no lone token is left over: it would come after its slot's other pieces, as a single.
-    for (let pieces = Math.ceil((count - body) / (BLOCK - 1)); pieces > 0; pieces--) {
-      const size = Math.ceil((count - at) / pieces);
-      short({ slot, from: from + at, count: size });
-      at += size;
-    }
+    for (const piece of cut({ slot, from: from + body, count: count - body }, BLOCK - 1))
+      (piece.count === 1 ? singles : chunks).push(piece);
   }
-  return { calls: [...joined(whole, physical), ...joinedChunks(chunks, physical)], singles };
+  return { calls: [...joinedRounds(whole, physical), ...joinedRounds(chunks, physical)], singles };
+}
+
+/** Pieces of at most so many tokens, as even as can be. */
+function cut({ slot, from, count }: Piece, most: number): Piece[] {
+  const parts: Piece[] = [];
+  let at = 0;
+  for (let left = Math.ceil(count / most); left > 0; left--) {
+    const size = Math.ceil((count - at) / left);
+    parts.push({ slot, from: from + at, count: size });
+    at += size;
+  }
+  return parts;
 }
 
 /**
@@ -69,7 +79,9 @@ export function spansOf(batch: Batch, first: number): ReadonlyMap<number, readon
     const slot = batch.slots[from] as number;
     if (at < batch.count && batch.slots[at] === slot) continue;
     const adapter = batch.adapters[from] as number;
-    const span = { slot, from, count: at - from };
+    let body = 0;
+    while (from + body < at && batch.blocks[from + body] !== 0) body++;
+    const span = { slot, from, count: at - from, body };
     const spans = groups.get(adapter);
     if (spans === undefined) groups.set(adapter, [span]);
     else spans.push(span);
@@ -80,8 +92,8 @@ export function spansOf(batch: Batch, first: number): ReadonlyMap<number, readon
 }
 
 /** Joins neighbouring slots with equal counts while they fit one physical batch. */
-function joined(spans: readonly Span[], physical: number): Span[][] {
-  const calls: Span[][] = [];
+function joined(spans: readonly Piece[], physical: number): Piece[][] {
+  const calls: Piece[][] = [];
   for (const span of spans) {
     const call = calls[calls.length - 1];
     const last = call?.[call.length - 1];
@@ -94,8 +106,8 @@ function joined(spans: readonly Span[], physical: number): Span[][] {
 }
 
 /** The pieces of one slot stand in their order, so only first pieces join, and so on. */
-function joinedChunks(spans: readonly Span[], physical: number): Span[][] {
-  const rounds: Span[][] = [];
+function joinedRounds(spans: readonly Piece[], physical: number): Piece[][] {
+  const rounds: Piece[][] = [];
   const seen = new Map<number, number>();
   for (const span of spans) {
     const round = seen.get(span.slot) ?? 0;

@@ -13,7 +13,7 @@ import { modelFacts } from "#engine/gguf/facts.ts";
 import { type Batch, type Kernel, KernelError, type KernelLimits } from "#engine/kernel.ts";
 import { Adapters } from "./adapters.ts";
 import { BatchBuffers } from "./batch-buffers.ts";
-import { BLOCK, groupForward, type Span, segmentsOf, spansOf } from "./groups.ts";
+import { BLOCK, groupForward, type Piece, type Span, segmentsOf, spansOf } from "./groups.ts";
 import type { Pointer } from "./library.ts";
 import { type DeviceOptions, type OpenModel, openModel } from "./model.ts";
 import { probeForward, probeVocabulary } from "./probe.ts";
@@ -46,25 +46,38 @@ const PHYSICAL_BATCH = 512;
 /** Up to so many tokens of context one token alone is computed as it is in company (n_kv is padded to this). */
 const COMPANY_FROM = 256;
 
-/** @throws GgufError | PlatformError | Error with a message for people */
-export function openNativeKernel(options: NativeKernelOptions): Kernel {
+/**
+ * The vocabulary is tried while the context is made.
+ * @param onVocabulary it held @throws GgufError | PlatformError | Error with a message for people
+ */
+export async function openNativeKernel(options: NativeKernelOptions, onVocabulary?: () => void): Promise<Kernel> {
   const model = openModel({ ...options, path: options.modelPath, vocabularyOnly: false });
-  const context = createContext(model, options);
+  const making = createContext(model, options);
+  let endOfTurn: ReadonlySet<number>;
+  try {
+    ({ endOfTurn } = probeVocabulary(model));
+    onVocabulary?.();
+  } catch (error) {
+    const context = await making;
+    if (context !== null) model.library.freeContext(context);
+    model.close();
+    throw error;
+  }
+  const context = await making;
   if (context === null) {
     model.close();
     throw new Error(
       `no memory for ${options.maxSequences} sequences of ${options.contextPerSlot} tokens: lower --max-num-seqs or --max-model-len`,
     );
   }
-  const kernel = new NativeKernel(model, context, options);
-  probeVocabulary(model);
+  const kernel = new NativeKernel(model, context, options, [...endOfTurn]);
   probeForward(kernel);
   return kernel;
 }
 
-function createContext(model: OpenModel, options: NativeKernelOptions): Pointer | null {
+function createContext(model: OpenModel, options: NativeKernelOptions): Promise<Pointer | null> {
   const threads = threadsOf(options);
-  return model.library.createContext(model.handle, {
+  return model.library.createContextBeside(model.handle, {
     ...model.library.contextDefaults(),
     n_ctx: options.contextPerSlot * options.maxSequences,
     n_batch: options.maxBatchTokens,
@@ -92,9 +105,8 @@ function hasBlocks({ maxBatchTokens, maxSequences }: NativeKernelOptions): boole
   return maxBatchTokens >= maxSequences + BLOCK;
 }
 
-function physicalBatch(options: NativeKernelOptions): number {
-  const size = Math.min(PHYSICAL_BATCH, options.maxBatchTokens);
-  return hasBlocks(options) ? size - (size % BLOCK) : size;
+function physicalBatch({ maxBatchTokens }: NativeKernelOptions): number {
+  return Math.min(PHYSICAL_BATCH, maxBatchTokens);
 }
 
 class NativeKernel implements Kernel {
@@ -118,19 +130,15 @@ class NativeKernel implements Kernel {
   private views: { address: bigint; rows: Float32Array[] } = { address: 0n, rows: [] };
   private open = true;
 
-  constructor(model: OpenModel, context: Pointer, options: NativeKernelOptions) {
+  constructor(model: OpenModel, context: Pointer, options: NativeKernelOptions, endOfTurn: readonly number[]) {
     const { library, vocabulary } = model;
     this.model = model;
     this.context = context;
     this.memory = library.memory(context);
     this.exact = model.onCpu && options.inCompany !== true;
     this.pool = library.attachThreads(context, threadsOf(options));
-    const vocabularySize = library.vocabularySize(vocabulary);
-    const endOfTurn: number[] = [];
-    for (let token = 0; token < vocabularySize; token++)
-      if (library.endsGeneration(vocabulary, token)) endOfTurn.push(token);
     this.limits = {
-      vocabularySize,
+      vocabularySize: library.vocabularySize(vocabulary),
       // llama.cpp rounds the cells of a slot up; more than was asked for is not promised.
       contextPerSlot: Math.min(options.contextPerSlot, library.contextPerSequence(context)),
       maxSequences: Math.min(options.maxSequences, library.maxSequences(context)),
@@ -169,14 +177,13 @@ class NativeKernel implements Kernel {
   /** @param last nothing follows in this forward */
   private forwardSpans(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
     const whole = { calls: [spans], singles: [] };
-    const blocks = this.limits.prefillBlock === BLOCK;
-    const { calls, singles } = this.exact ? groupForward(spans, blocks, this.physical) : whole;
+    const { calls, singles } = this.exact ? groupForward(spans, this.physical) : whole;
     for (const call of calls) this.call(batch, call, found, last && singles.length === 0 && call === calls.at(-1));
     if (singles.length > 0) this.callSingles(batch, singles, found, last);
   }
 
   /** Computes spans of the batch in one call. @param found rows by index in the batch @param last nothing follows */
-  private call(batch: Batch, spans: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
+  private call(batch: Batch, spans: readonly Piece[], found: Map<number, Float32Array>, last: boolean): void {
     const { buffers } = this;
     buffers.clear();
     const wanted: number[] = [];
@@ -192,7 +199,7 @@ class NativeKernel implements Kernel {
     this.collect(wanted, found, last);
   }
 
-  private callSingles(batch: Batch, singles: readonly Span[], found: Map<number, Float32Array>, last: boolean): void {
+  private callSingles(batch: Batch, singles: readonly Piece[], found: Map<number, Float32Array>, last: boolean): void {
     const { buffers } = this;
     const companions = this.companionsOf(singles.map(({ slot }) => slot));
     const entries = [...singles, ...companions.map((slot) => ({ slot, from: -1, count: 1 }))];

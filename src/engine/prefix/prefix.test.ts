@@ -80,18 +80,48 @@ function tokensOf(reports: readonly StepReport[], request: number): Record<numbe
 }
 
 describe("prefix cache", () => {
-  it("computes what two prompts share once, in whole blocks, and at least one token again", () => {
+  it("computes what two prompts share once, to the token, and at least one token again", () => {
     const { engine, kernel } = setting();
     engine.submit(submission(1, text(30)));
     drain(engine);
     kernel.computed = 0;
     engine.submit(submission(2, [...text(21), 1, 1]));
     const second = drain(engine);
-    assert.equal(cachedOf(second, 2), 20);
-    assert.equal(kernel.computed, 3 + 3, "the rest of the prompt, and three of four new tokens");
+    assert.equal(cachedOf(second, 2), 21);
+    assert.equal(kernel.computed, 2 + 3, "the rest of the prompt, and three of four new tokens");
     engine.submit(submission(3, text(20)));
-    assert.equal(cachedOf(drain(engine), 3), 16, "the last block is computed for its row");
-    assert.deepEqual([engine.gauges.prefixQueries, engine.gauges.prefixHits], [30 + 23 + 20, 20 + 16]);
+    assert.equal(cachedOf(drain(engine), 3), 19, "the last token is computed for its row");
+    assert.deepEqual([engine.gauges.prefixQueries, engine.gauges.prefixHits], [30 + 23 + 20, 21 + 19]);
+  });
+
+  it("shares nothing of texts that begin with less than a block in common, or with another salt", () => {
+    const { engine } = setting();
+    engine.submit(submission(1, text(30)));
+    drain(engine);
+    engine.submit(submission(2, [...text(3), 1, 1, ...text(20, 3)]));
+    assert.equal(cachedOf(drain(engine), 2), 0, "three tokens have no name");
+    engine.submit(submission(3, text(30), { cacheSalt: "b" }));
+    assert.equal(cachedOf(drain(engine), 3), 0);
+  });
+
+  it("takes over what is computed by itself only where both texts have it so", () => {
+    const { engine } = setting({ prefillBlock: 8 });
+    // Of 40 tokens 36 are computed in blocks, of 44 as many as 40: half a block is the measure.
+    const cases = [
+      { length: 40, shared: 38, cached: 38, why: "the bodies end alike" },
+      { length: 40, shared: 33, cached: 28, why: "three of the body are left: a block is computed" },
+      { length: 44, shared: 38, cached: 32, why: "36 are alike, and less than a block of the body would be left" },
+      { length: 60, shared: 39, cached: 36, why: "what came by itself there comes in a block here" },
+      { length: 36, shared: 35, cached: 32, why: "what came in a block there comes by itself here" },
+      { length: 60, shared: 30, cached: 30, why: "all of it is body" },
+    ];
+    for (const [at, { length, shared, cached, why }] of cases.entries()) {
+      engine.resetPrefixCache();
+      engine.submit(submission(2 * at, text(40)));
+      drain(engine);
+      engine.submit(submission(2 * at + 1, [...text(shared), ...Array.from({ length: length - shared }, () => 1)]));
+      assert.equal(cachedOf(drain(engine), 2 * at + 1), cached, why);
+    }
   });
 
   it("knows an answer as the start of the next turn", () => {
@@ -132,14 +162,25 @@ describe("prefix cache", () => {
     }
   });
 
+  it("prefills the prompt of a group's requests once where there is no cache, and shares it with nobody else", () => {
+    const { engine, kernel } = setting({}, { prefixCache: { ...LIMITS.prefixCache, enabled: false } });
+    for (let request = 1; request <= 8; request++) engine.submit(submission(request, text(41), { group: "one" }));
+    drain(engine);
+    assert.equal(kernel.computed, 41 + 7 + 8 * 3);
+    for (const group of ["other", "1", undefined]) {
+      engine.submit(submission(10, text(41), group === undefined ? {} : { group }));
+      assert.equal(cachedOf(drain(engine), 10), 0);
+    }
+  });
+
   it("lets a prompt wait for another that starts alike, and others pass it", () => {
     const { engine, kernel } = setting({ maxBatchTokens: 16 });
     engine.submit(submission(1, text(60)));
     engine.submit(submission(2, [...text(58), 1, 2]));
     engine.submit(submission(3, text(10, 5)));
     const reports = drain(engine);
-    assert.equal(cachedOf(reports, 2), 56);
-    assert.equal(kernel.computed, 60 + 4 + 10 + 3 * 3);
+    assert.equal(cachedOf(reports, 2), 58);
+    assert.equal(kernel.computed, 60 + 2 + 10 + 3 * 3);
   });
 
   it("computes every prompt row again where prompt logprobs are asked for", () => {
@@ -159,12 +200,12 @@ describe("prefix cache", () => {
       drain(engine);
     }
     engine.submit(submission(11, text(20, 1)));
-    assert.equal(cachedOf(drain(engine), 11), 16, "now the second is the oldest");
+    assert.equal(cachedOf(drain(engine), 11), 19, "now the second is the oldest");
     engine.submit(submission(4, text(20, 4)));
     drain(engine);
     for (const [seed, cached] of [
-      [3, 16],
-      [1, 16],
+      [3, 19],
+      [1, 19],
       [2, 0],
     ] as const) {
       engine.submit(submission(20 + seed, text(20, seed)));

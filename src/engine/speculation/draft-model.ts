@@ -122,6 +122,7 @@ export class DraftModel implements Proposer {
   /** Feeds the tokens; a turn that reaches the end of what is known gets a guess. @param turns slots ascending */
   #forward(turns: readonly Turn[], tokensOf: (turn: Turn) => readonly number[]): void {
     const batch = this.#batch;
+    const { prefillBlock } = this.#kernel.limits;
     const guessing: Turn[] = [];
     batch.count = 0;
     for (const turn of turns) {
@@ -129,8 +130,9 @@ export class DraftModel implements Proposer {
       const own = turn.guesses.length === 0;
       const start = turn.seat.real + turn.seat.fed.length;
       const ends = start + tokens.length >= turn.sequence.length;
+      const inBlock = prefillBlock > 1 && tokens.length >= prefillBlock;
       tokens.forEach((token, i) => {
-        this.#put(token, start + i, turn.seat.slot, ends && i === tokens.length - 1);
+        this.#put(token, start + i, turn.seat.slot, ends && i === tokens.length - 1, inBlock);
       });
       if (ends) guessing.push(turn);
       if (!own) turn.seat.fed.push(...tokens);
@@ -140,12 +142,13 @@ export class DraftModel implements Proposer {
     for (const [at, turn] of guessing.entries()) this.#take(turn, rows[at] as Float32Array);
   }
 
-  #put(token: number, position: number, slot: number, output: boolean): void {
+  #put(token: number, position: number, slot: number, output: boolean, inBlock: boolean): void {
     const at = this.#batch.count++;
     this.#batch.tokens[at] = token;
     this.#batch.positions[at] = position;
     this.#batch.slots[at] = slot;
     this.#batch.adapters[at] = 0;
+    this.#batch.blocks[at] = inBlock ? 1 : 0;
     this.#batch.outputs[at] = output ? 1 : 0;
   }
 
