@@ -9,6 +9,7 @@ import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import { createHttp, type Http } from "#http/server.ts";
+import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -44,6 +45,7 @@ export interface Parts {
   readonly source: ModelSource;
   readonly launched: Launched;
   readonly gate: Gate;
+  readonly client: FindClient;
   readonly log: Log;
 }
 
@@ -160,7 +162,7 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, gate, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, gate, client, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
@@ -192,6 +194,7 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
     ),
     services,
     gate,
+    client,
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,

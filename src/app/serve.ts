@@ -10,13 +10,14 @@ import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
+import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
 import { identifyBy } from "#policy/identify.ts";
 import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Server } from "./compose.ts";
-import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
+import type { Keys } from "./keys.ts";
 import { type Launched, launch } from "./launch.ts";
 import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
@@ -33,6 +34,8 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
+  const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
+  if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
   const opening = openPolicy(settings, state, log);
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
@@ -43,15 +46,14 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const composing = launching.then(() => import("./compose.ts"));
   composing.catch(() => {});
   const policy = await opening;
-  let { keys } = policy;
-  // Until there is a key nobody has one.
-  const identify = identifyBy({ keys: (key) => keys?.find(key) });
+  const { keys } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
-  const server = await compose({ settings, source, launched, gate: plainGate(identify), log });
-  const ended = endOnSignals(server, policy.store, settings, log);
+  const gate = plainGate(identifyBy({ keys: keys.find }));
+  const server = await compose({ settings, source, launched, gate, client, log });
+  const ended = endOnSignals(server, policy, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
-  keys ??= await stated(() => mintedKeys(state));
+  const minted = await keys.ensureOne();
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
   for (const warning of warnings) log("warn", warning);
   output.print(
@@ -63,7 +65,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       engines: settings.dataParallelSize,
       publicAddress,
       opsAddress,
-      keys,
+      keys: { minted, given: keys.given, stored: await keys.stored() },
       stateDir,
       warnings,
     }),
@@ -72,15 +74,14 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended;
 }
 
-/** The store, then the keys that are there already. */
-async function openPolicy(
-  settings: Settings,
-  state: StateDirectory,
-  log: Log,
-): Promise<{ readonly store: Store; readonly keys: Keys | undefined }> {
+/** The store, then the keys. */
+async function openPolicy(settings: Settings, state: StateDirectory, log: Log): Promise<Kept> {
   const { openPolicyStore } = await import("./store.ts");
-  const store = await openPolicyStore(settings, state, log);
-  return { store, keys: await stated(() => existingKeys(settings, state)) };
+  const opening = openPolicyStore(settings, state, log);
+  opening.catch(() => {});
+  const { openKeys } = await import("./keys.ts");
+  const store = await opening;
+  return { store, keys: await stated(() => openKeys(settings, state, store, log)) };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -160,8 +161,14 @@ async function askFirst(server: Server, keys: Keys, address: Address): Promise<s
   }
 }
 
+/** What outlives the listeners. */
+interface Kept {
+  readonly keys: Keys;
+  readonly store: Store;
+}
+
 /** @returns resolves with the exit code */
-function endOnSignals(server: Server, store: Store, settings: Settings, log: Log): Promise<number> {
+function endOnSignals(server: Server, kept: Kept, settings: Settings, log: Log): Promise<number> {
   return new Promise((done) => {
     let signals = 0;
     const onSignal = (signal: NodeJS.Signals): void => {
@@ -171,7 +178,7 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, store, settings).then(
+      drain(server, kept, settings).then(
         () => done(0),
         () => done(1),
       );
@@ -181,9 +188,10 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
   });
 }
 
-async function drain(server: Server, store: Store, settings: Settings): Promise<void> {
+async function drain(server: Server, { keys, store }: Kept, settings: Settings): Promise<void> {
   server.stopAccepting();
   await server.http.close(settings.shutdownTimeout * 1000);
   await server.closeModel();
+  await keys.close();
   await store.close();
 }
