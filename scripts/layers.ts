@@ -52,6 +52,16 @@ const WORDS: readonly { readonly text: RegExp; readonly may: RegExp; readonly wh
   { text: /\bJSON\.parse\(/, may: /^base\//, why: "base/json.ts is the one JSON reader" },
   { text: /\bprocess\.env\b/, may: /^config\//, why: "config is the one reader of the environment" },
   { text: /\bas Grant\b/, may: /^policy\/authorize\.ts$/, why: "only authorize() makes a grant" },
+  {
+    text: /(?<![.\w])(?:eval|Function)\(|\bnew Function\b|["'](?:node:)?vm["']/,
+    may: /^$/,
+    why: "no text becomes code",
+  },
+  {
+    text: /\bimport\((?!\s*["'`])/,
+    may: /^engine\/process\.ts$/,
+    why: "no text becomes code: modules are named in full",
+  },
   { text: /(?<![.\w])fetch\(/, may: /^egress\//, why: "egress is the only way out" },
 ];
 const BANNED_NAMES = /^(utils?|common|helpers?|types)\.ts$/;
