@@ -29,7 +29,8 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
   },
   {
     module: /^node:(net|tls|http|https|http2|dgram|dns)$/,
-    may: /^(http\/|egress\/)/,
+    // networks.ts: node:net's reader and lists of addresses, no socket.
+    may: /^(http\/|egress\/|policy\/networks\.ts$)/,
     why: "sockets belong to the listener and to egress",
   },
   { module: /^undici$/, may: /^egress\//, why: "egress is the only way out" },
@@ -51,6 +52,16 @@ const WORDS: readonly { readonly text: RegExp; readonly may: RegExp; readonly wh
   { text: /\bJSON\.parse\(/, may: /^base\//, why: "base/json.ts is the one JSON reader" },
   { text: /\bprocess\.env\b/, may: /^config\//, why: "config is the one reader of the environment" },
   { text: /\bas Grant\b/, may: /^policy\/authorize\.ts$/, why: "only authorize() makes a grant" },
+  {
+    text: /(?<![.\w])(?:eval|Function)\(|\bnew Function\b|["'](?:node:)?vm["']/,
+    may: /^$/,
+    why: "no text becomes code",
+  },
+  {
+    text: /\bimport\((?!\s*["'`])/,
+    may: /^engine\/process\.ts$/,
+    why: "no text becomes code: modules are named in full",
+  },
   { text: /(?<![.\w])fetch\(/, may: /^egress\//, why: "egress is the only way out" },
 ];
 const BANNED_NAMES = /^(utils?|common|helpers?|types)\.ts$/;

@@ -9,6 +9,7 @@ import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import { createHttp, type Http } from "#http/server.ts";
+import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -25,6 +26,7 @@ import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
+import { registerTlsMetrics, type Tls } from "./tls.ts";
 
 export interface Server {
   readonly http: Http;
@@ -44,6 +46,8 @@ export interface Parts {
   readonly source: ModelSource;
   readonly launched: Launched;
   readonly gate: Gate;
+  readonly tls: Tls;
+  readonly client: FindClient;
   readonly log: Log;
 }
 
@@ -59,6 +63,7 @@ export async function compose(parts: Parts): Promise<Server> {
     ...settings.servedModelName.slice(1),
   ];
   const registry = createRegistry();
+  registerTlsMetrics(registry, parts.tls);
   const served: ServedModel[] = [];
   const metrics = registerMetrics({
     registry,
@@ -160,7 +165,7 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, gate, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, gate, client, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
@@ -192,6 +197,7 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
     ),
     services,
     gate,
+    client,
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
@@ -200,6 +206,9 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
       stallTimeoutMs: settings.streamStallTimeout * 1000,
       sseKeepAliveMs: settings.sseKeepAliveInterval * 1000,
       maxConnections: settings.maxConnections,
+      maxConnectionsPerAddress: settings.maxConnectionsPerAddress,
+      proxies: settings.trustedProxies.flatMap((item) => item.split(",")).filter((item) => item !== "unix"),
+      maxConnectionAgeMs: settings.maxConnectionAge * 1000,
       accessLog: !settings.disableAccessLog,
     },
     observer: inner.observe,

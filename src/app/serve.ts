@@ -10,18 +10,22 @@ import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
+import type { CertificateMap } from "#policy/certificates.ts";
+import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
-import { identifyBy } from "#policy/identify.ts";
+import { type Identify, identifyBy } from "#policy/identify.ts";
+import type { PeerCertificate } from "#policy/peer.ts";
 import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Server } from "./compose.ts";
-import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
+import type { Keys } from "./keys.ts";
 import { type Launched, launch } from "./launch.ts";
+import { bindWarnings, openListeners } from "./listeners.ts";
 import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { StartupError } from "./startup-error.ts";
-import type { CallerTokens } from "./tokens.ts";
+import { openTls, type Tls } from "./tls.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -34,6 +38,10 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
+  const tls = await openTls(settings, log);
+  const certificates = await clientTable(settings, log);
+  const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
+  if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
   const opening = openPolicy(settings, state, log);
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
@@ -44,17 +52,15 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const composing = launching.then(() => import("./compose.ts"));
   composing.catch(() => {});
   const policy = await opening;
-  let { keys } = policy;
-  const { tokens } = policy;
-  // Until there is a key nobody has one.
-  const identify = identifyBy({ keys: (key) => keys?.find(key), ...(tokens && { tokens: tokens.prover }) });
+  const { keys } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
-  const server = await compose({ settings, source, launched, gate: plainGate(identify), log });
-  const ended = endOnSignals(server, policy.store, settings, log);
-  const [publicAddress, opsAddress] = await listen(server, settings);
-  keys ??= await stated(() => mintedKeys(state));
-  const warnings = [...resolved.warnings, ...bindWarnings(settings), ...(tokens?.warnings ?? [])];
+  const gate = plainGate(identifier(keys, certificates));
+  const server = await compose({ settings, source, launched, gate, client, tls, log });
+  const ended = endOnSignals(server, policy, settings, log);
+  const [publicAddress, opsAddress] = await openListeners(server, settings, tls);
+  const minted = await keys.ensureOne();
+  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings];
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -65,31 +71,37 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       engines: settings.dataParallelSize,
       publicAddress,
       opsAddress,
-      keys,
-      issuers: tokens?.issuers ?? 0,
+      tls,
+      keys: { minted, given: keys.given, stored: await keys.stored() },
       stateDir,
       warnings,
     }),
   );
-  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress));
-  return ended;
+  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
+  return ended.finally(() => tls.close());
 }
 
-interface Policy {
-  readonly store: Store;
-  readonly keys: Keys | undefined;
-  readonly tokens: CallerTokens | undefined;
-}
-
-/** The store, then the keys that are there already, then whose tokens are taken. */
-async function openPolicy(settings: Settings, state: StateDirectory, log: Log): Promise<Policy> {
+/** The store, then the keys. */
+async function openPolicy(settings: Settings, state: StateDirectory, log: Log): Promise<Kept> {
   const { openPolicyStore } = await import("./store.ts");
-  const store = await openPolicyStore(settings, state, log);
-  const keys = await stated(() => existingKeys(settings, state));
-  const { jwtConfig } = settings;
-  if (jwtConfig === undefined) return { store, keys, tokens: undefined };
-  const { callerTokens } = await import("./tokens.ts");
-  return { store, keys, tokens: await callerTokens(jwtConfig, settings.apiKey, log) };
+  const opening = openPolicyStore(settings, state, log);
+  opening.catch(() => {});
+  const { openKeys } = await import("./keys.ts");
+  const store = await opening;
+  return { store, keys: await stated(() => openKeys(settings, state, store, log)) };
+}
+
+/** The table of client certificates, where clients are asked for them. */
+async function clientTable(settings: Settings, log: Log): Promise<CertificateMap | undefined> {
+  const { sslCertReqs, opsSslCertReqs = 0 } = settings;
+  if (sslCertReqs === 0 && opsSslCertReqs === 0) return undefined;
+  return (await import("./client-certificates.ts")).clientCertificates(settings, log);
+}
+
+function identifier(keys: Keys, certificates: CertificateMap | undefined): Identify {
+  if (certificates === undefined) return identifyBy({ keys: keys.find });
+  const find = (certificate: PeerCertificate) => certificates.find(certificate);
+  return certificates.guard(identifyBy({ keys: keys.find, certificates: find }));
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -116,61 +128,25 @@ async function stated<T>(load: () => T | Promise<T>): Promise<T> {
   }
 }
 
-async function listen(server: Server, settings: Settings): Promise<[Address, Address]> {
-  const doors = [
-    ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
-    [
-      "ops",
-      settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds },
-    ],
-  ] as const;
-  const opened: Address[] = [];
-  for (const [plane, address] of doors) {
-    try {
-      opened.push(await server.http.listen(plane, address));
-    } catch (error) {
-      await server.http.close(0);
-      await server.closeModel();
-      const shown = "path" in address ? address.path : `${address.host}:${address.port}`;
-      throw new StartupError(`the ${plane} listener cannot have ${shown}: ${reason(error)}`);
-    }
-  }
-  return opened as [Address, Address];
-}
-
-function reason(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code === "EADDRINUSE") return "something else listens there (choose another with --port and --ops-port)";
-  if (code === "EACCES") return "it is not allowed";
-  return error instanceof Error ? error.message : String(error);
-}
-
-function bindWarnings(settings: Settings): string[] {
-  const open = (host: string, socket: string | undefined): boolean =>
-    socket === undefined && !/^(127\.|::1$|localhost$)/.test(host);
-  const warnings: string[] = [];
-  if (open(settings.host, settings.uds) && !settings.trustProxy) {
-    warnings.push(
-      `the public listener is on ${settings.host} without TLS: keys and prompts travel in the clear. Put a proxy that ends TLS in front and say --trust-proxy`,
-    );
-  }
-  if (open(settings.opsHost, settings.opsUds))
-    warnings.push(`the operations listener is on ${settings.opsHost}: it belongs on loopback or a Unix socket`);
-  return warnings;
-}
-
-async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
+async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["public"]): Promise<string> {
+  if (tls?.clients === "required") return "No first answer: the listener wants a client certificate.\n\n";
   const self = keys.temporary();
   const { firstAnswer } = await import("./first-answer.ts");
   try {
-    return await firstAnswer(address, self.key, server.names[0] ?? "");
+    return await firstAnswer(address, self.key, server.names[0] ?? "", tls?.own);
   } finally {
     self.revoke();
   }
 }
 
+/** What outlives the listeners. */
+interface Kept {
+  readonly keys: Keys;
+  readonly store: Store;
+}
+
 /** @returns resolves with the exit code */
-function endOnSignals(server: Server, store: Store, settings: Settings, log: Log): Promise<number> {
+function endOnSignals(server: Server, kept: Kept, settings: Settings, log: Log): Promise<number> {
   return new Promise((done) => {
     let signals = 0;
     const onSignal = (signal: NodeJS.Signals): void => {
@@ -180,7 +156,7 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, store, settings).then(
+      drain(server, kept, settings).then(
         () => done(0),
         () => done(1),
       );
@@ -190,9 +166,10 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
   });
 }
 
-async function drain(server: Server, store: Store, settings: Settings): Promise<void> {
+async function drain(server: Server, { keys, store }: Kept, settings: Settings): Promise<void> {
   server.stopAccepting();
   await server.http.close(settings.shutdownTimeout * 1000);
   await server.closeModel();
+  await keys.close();
   await store.close();
 }
