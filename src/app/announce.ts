@@ -23,6 +23,8 @@ export interface Announcement {
     readonly given: number;
     readonly stored: number;
   };
+  /** Whose signed tokens may call. */
+  readonly issuers: number;
   readonly stateDir: string;
   readonly warnings: readonly string[];
 }
@@ -38,6 +40,7 @@ export function announce(a: Announcement): string {
     `  ops     ${printAddress(a.opsAddress, a.tls.ops !== undefined)}`,
     `  state   ${a.stateDir}`,
     ...keyLines(a),
+    ...(a.issuers === 0 ? [] : [`  tokens  of ${a.issuers} issuer${a.issuers === 1 ? "" : "s"}, besides keys`]),
     ...a.warnings.map((warning) => `  warning ${warning}`),
     "",
     "Try it:",

@@ -26,6 +26,7 @@ import { findModel, type ModelSource, namesHub, type SourceEvents } from "./mode
 import { stateDirectory, version } from "./paths.ts";
 import { StartupError } from "./startup-error.ts";
 import { openTls, type Tls } from "./tls.ts";
+import type { CallerTokens } from "./tokens.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -55,12 +56,13 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { keys } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
-  const gate = plainGate(identifier(keys, certificates));
+  const { tokens } = policy;
+  const gate = plainGate(identifier(policy, certificates));
   const server = await compose({ settings, source, launched, gate, client, tls, log });
   const ended = endOnSignals(server, policy, settings, log);
   const [publicAddress, opsAddress] = await openListeners(server, settings, tls);
   const minted = await keys.ensureOne();
-  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings];
+  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings, ...(tokens?.warnings ?? [])];
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -73,6 +75,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       opsAddress,
       tls,
       keys: { minted, given: keys.given, stored: await keys.stored() },
+      issuers: tokens?.issuers ?? 0,
       stateDir,
       warnings,
     }),
@@ -81,14 +84,18 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended.finally(() => tls.close());
 }
 
-/** The store, then the keys. */
+/** The store, then the keys, then whose signed tokens are taken. */
 async function openPolicy(settings: Settings, state: StateDirectory, log: Log): Promise<Kept> {
   const { openPolicyStore } = await import("./store.ts");
   const opening = openPolicyStore(settings, state, log);
   opening.catch(() => {});
   const { openKeys } = await import("./keys.ts");
   const store = await opening;
-  return { store, keys: await stated(() => openKeys(settings, state, store, log)) };
+  const keys = await stated(() => openKeys(settings, state, store, log));
+  const { jwtConfig } = settings;
+  if (jwtConfig === undefined) return { store, keys, tokens: undefined };
+  const { callerTokens } = await import("./tokens.ts");
+  return { store, keys, tokens: await callerTokens(jwtConfig, settings.apiKey, log) };
 }
 
 /** The table of client certificates, where clients are asked for them. */
@@ -98,10 +105,11 @@ async function clientTable(settings: Settings, log: Log): Promise<CertificateMap
   return (await import("./client-certificates.ts")).clientCertificates(settings, log);
 }
 
-function identifier(keys: Keys, certificates: CertificateMap | undefined): Identify {
-  if (certificates === undefined) return identifyBy({ keys: keys.find });
+function identifier({ keys, tokens }: Kept, certificates: CertificateMap | undefined): Identify {
+  const provers = { keys: keys.find, ...(tokens && { tokens: tokens.prover }) };
+  if (certificates === undefined) return identifyBy(provers);
   const find = (certificate: PeerCertificate) => certificates.find(certificate);
-  return certificates.guard(identifyBy({ keys: keys.find, certificates: find }));
+  return certificates.guard(identifyBy({ ...provers, certificates: find }));
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -143,6 +151,7 @@ async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["
 interface Kept {
   readonly keys: Keys;
   readonly store: Store;
+  readonly tokens: CallerTokens | undefined;
 }
 
 /** @returns resolves with the exit code */

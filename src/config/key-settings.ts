@@ -16,6 +16,10 @@ export const KEY_SETTINGS = {
     section: KEYS,
     doc: "File with one key a line, readable by its owner alone.",
   }),
+  jwtConfig: string(undefined, "path", {
+    section: KEYS,
+    doc: "YAML file of the issuers whose signed tokens (JWT) may call, and what their claims allow; see docs/tokens.md.",
+  }),
   stateDir: string(undefined, "path", {
     section: KEYS,
     doc: "Where the server keeps its state (mode 0700).",
