@@ -2,8 +2,8 @@
  * What a start prints: where the server is, what it serves, the key if it was made now, and a line to paste.
  * People read this; logs go to stderr.
  */
+import type { Secret } from "#base/secret.ts";
 import type { Address } from "#http/listener.ts";
-import type { Keys } from "./keys.ts";
 
 export interface Announcement {
   readonly version: string;
@@ -14,7 +14,17 @@ export interface Announcement {
   readonly engines: number;
   readonly publicAddress: Address;
   readonly opsAddress: Address;
-  readonly keys: Keys;
+  /** Those that speak TLS are there. */
+  readonly tls: { readonly public?: unknown; readonly ops?: unknown };
+  readonly keys: {
+    /** Made now. */
+    readonly minted: Secret | undefined;
+    /** Given with this start. */
+    readonly given: number;
+    readonly stored: number;
+  };
+  /** Whose signed tokens may call. */
+  readonly issuers: number;
   readonly stateDir: string;
   readonly warnings: readonly string[];
 }
@@ -26,10 +36,11 @@ export function announce(a: Announcement): string {
     `Castellan ${a.version}`,
     "",
     `  model   ${a.model} (${a.origin}), ${a.contextLength} tokens a sequence, ${sequences}`,
-    `  public  ${printAddress(a.publicAddress)}`,
-    `  ops     ${printAddress(a.opsAddress)}`,
+    `  public  ${printAddress(a.publicAddress, a.tls.public !== undefined)}`,
+    `  ops     ${printAddress(a.opsAddress, a.tls.ops !== undefined)}`,
     `  state   ${a.stateDir}`,
     ...keyLines(a),
+    ...(a.issuers === 0 ? [] : [`  tokens  of ${a.issuers} issuer${a.issuers === 1 ? "" : "s"}, besides keys`]),
     ...a.warnings.map((warning) => `  warning ${warning}`),
     "",
     "Try it:",
@@ -40,19 +51,26 @@ export function announce(a: Announcement): string {
   return `${lines.join("\n")}\n`;
 }
 
-function keyLines(a: Announcement): string[] {
-  if (a.keys.source === "given") return ["  key     yours (flag, variable or file)"];
-  if (a.keys.minted === undefined)
-    return ["  key     the one that the first start printed; lost it? remove keys.json in the state directory"];
-  return [
-    `  key     ${a.keys.minted.expose()}`,
-    "          (made now and shown this once; only a keyed hash of it is kept)",
-  ];
+function keyLines({ keys: { minted, given, stored } }: Announcement): string[] {
+  if (minted !== undefined)
+    return [
+      `  key     ${minted.expose()}`,
+      "          (made now and shown this once; only a keyed hash of it is kept. It may use models; for operations:",
+      "          castellan keys create --role operator)",
+    ];
+  const known = [
+    ...(given > 0 ? ["yours (flag, variable or file)"] : []),
+    ...(stored > 0 || given === 0 ? [`${stored} in the store`] : []),
+  ].join(", and ");
+  return [`  key     ${known}; one more: castellan keys create`];
 }
 
 function curl(a: Announcement, key: string): string[] {
+  const tls = a.tls.public !== undefined;
   const target =
-    "path" in a.publicAddress ? `--unix-socket ${a.publicAddress.path} http://localhost` : origin(a.publicAddress);
+    "path" in a.publicAddress
+      ? `--unix-socket ${a.publicAddress.path} ${tls ? "https" : "http"}://localhost`
+      : origin(a.publicAddress, tls);
   return [
     `  curl ${target}/v1/chat/completions \\`,
     `    -H "Authorization: Bearer ${key}" -H "Content-Type: application/json" \\`,
@@ -60,12 +78,12 @@ function curl(a: Announcement, key: string): string[] {
   ];
 }
 
-export function printAddress(address: Address): string {
-  return "path" in address ? `unix:${address.path}` : origin(address);
+function printAddress(address: Address, tls: boolean): string {
+  return "path" in address ? `unix:${address.path}${tls ? " (TLS)" : ""}` : origin(address, tls);
 }
 
-/** http://host:port, with an address that a client can dial in place of a wildcard. */
-export function origin({ host, port }: { readonly host: string; readonly port: number }): string {
+/** http(s)://host:port, with an address that a client can dial in place of a wildcard. */
+export function origin({ host, port }: { readonly host: string; readonly port: number }, tls: boolean): string {
   const name = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "[::1]" : host.includes(":") ? `[${host}]` : host;
-  return `http://${name}:${port}`;
+  return `${tls ? "https" : "http"}://${name}:${port}`;
 }

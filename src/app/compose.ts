@@ -10,6 +10,7 @@ import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
 import { createHttp, type Http } from "#http/server.ts";
+import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -27,6 +28,7 @@ import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
+import { registerTlsMetrics, type Tls } from "./tls.ts";
 
 export interface Server {
   readonly http: Http;
@@ -49,6 +51,8 @@ export interface Parts {
   /** Whether calls can be recorded, and its metrics. */
   readonly audit: Pick<Audit, "healthy" | "register">;
   readonly redact: Redact;
+  readonly tls: Tls;
+  readonly client: FindClient;
   readonly log: Log;
 }
 
@@ -64,6 +68,7 @@ export async function compose(parts: Parts): Promise<Server> {
     ...settings.servedModelName.slice(1),
   ];
   const registry = createRegistry();
+  registerTlsMetrics(registry, parts.tls);
   const served: ServedModel[] = [];
   const metrics = registerMetrics({
     registry,
@@ -166,7 +171,7 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, gate, redact, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, gate, client, redact, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
@@ -198,6 +203,7 @@ async function createServer({ settings, gate, redact, log }: Parts, inner: Inner
     ),
     services,
     gate,
+    client,
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
@@ -207,6 +213,9 @@ async function createServer({ settings, gate, redact, log }: Parts, inner: Inner
       stallTimeoutMs: settings.streamStallTimeout * 1000,
       sseKeepAliveMs: settings.sseKeepAliveInterval * 1000,
       maxConnections: settings.maxConnections,
+      maxConnectionsPerAddress: settings.maxConnectionsPerAddress,
+      proxies: settings.trustedProxies.flatMap((item) => item.split(",")).filter((item) => item !== "unix"),
+      maxConnectionAgeMs: settings.maxConnectionAge * 1000,
       accessLog: !settings.disableAccessLog,
     },
     observer: inner.observe,

@@ -11,20 +11,26 @@ import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
+import type { CertificateMap } from "#policy/certificates.ts";
+import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
-import { identifyBy } from "#policy/identify.ts";
+import { type Identify, identifyBy } from "#policy/identify.ts";
+import type { PeerCertificate } from "#policy/peer.ts";
 import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Audit } from "./audit.ts";
 import type { Server } from "./compose.ts";
 import { hardenProcess } from "./hardening.ts";
-import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
+import type { Keys } from "./keys.ts";
 import { type Launched, launch } from "./launch.ts";
+import { bindWarnings, openListeners } from "./listeners.ts";
 import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { givenSecrets } from "./secrets.ts";
 import { StartupError } from "./startup-error.ts";
+import { openTls, type Tls } from "./tls.ts";
+import type { CallerTokens } from "./tokens.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -39,6 +45,10 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const log = createLog(settings.logLevel, redact);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
+  const tls = await openTls(settings, log);
+  const certificates = await clientTable(settings, log);
+  const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
+  if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
   const opening = openPolicy(settings, state, redact, log);
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
@@ -49,20 +59,19 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const composing = launching.then(() => import("./compose.ts"));
   composing.catch(() => {});
   const policy = await opening;
-  let { keys } = policy;
-  // Until there is a key nobody has one.
-  const identify = identifyBy({ keys: (key) => keys?.find(key) });
+  const { keys } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
-  const { audit } = policy;
-  const gate = audit.around(plainGate(identify));
-  const server = await compose({ settings, source, launched, gate, audit, redact, log });
+  const { audit, tokens } = policy;
+  const gate = audit.around(plainGate(identifier(policy, certificates)));
+  const server = await compose({ settings, source, launched, gate, client, tls, audit, redact, log });
   const parts = { server, ...policy };
   const ended = endOnSignals(parts, settings, log);
-  const warnings = [...resolved.warnings, ...bindWarnings(settings)];
-  await audit.started({ model: server.names[0] ?? null }, warnings).catch((error) => abandon(parts, error));
-  const [publicAddress, opsAddress] = await listen(parts, settings);
-  keys ??= await stated(() => mintedKeys(state));
+  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings, ...(tokens?.warnings ?? [])];
+  const abandoned = (error: unknown) => abandon(parts, error);
+  await audit.started({ model: server.names[0] ?? null }, warnings).catch(abandoned);
+  const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
+  const minted = await keys.ensureOne();
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -73,27 +82,44 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       engines: settings.dataParallelSize,
       publicAddress,
       opsAddress,
-      keys,
+      tls,
+      keys: { minted, given: keys.given, stored: await keys.stored() },
+      issuers: tokens?.issuers ?? 0,
       stateDir,
       warnings,
     }),
   );
-  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress));
-  return ended;
+  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
+  return ended.finally(() => tls.close());
 }
 
-interface Policy {
-  readonly audit: Audit;
-  readonly store: Store;
-  readonly keys: Keys | undefined;
-}
-
-/** The audit log and the store, then the keys that are there already. */
-async function openPolicy(settings: Settings, state: StateDirectory, redact: Redact, log: Log): Promise<Policy> {
+/** The audit log and the store, then the keys, then whose signed tokens are taken. */
+async function openPolicy(settings: Settings, state: StateDirectory, redact: Redact, log: Log): Promise<Kept> {
   const [{ openAudit }, { openPolicyStore }] = await Promise.all([import("./audit.ts"), import("./store.ts")]);
   const audit = await stated(() => openAudit(settings, state, redact, log));
-  const store = await openPolicyStore(settings, state, log);
-  return { audit, store, keys: await stated(() => existingKeys(settings, state)) };
+  const opening = openPolicyStore(settings, state, log);
+  opening.catch(() => {});
+  const { openKeys } = await import("./keys.ts");
+  const store = await opening;
+  const keys = await stated(() => openKeys(settings, state, store, log));
+  const { jwtConfig } = settings;
+  if (jwtConfig === undefined) return { audit, store, keys, tokens: undefined };
+  const { callerTokens } = await import("./tokens.ts");
+  return { audit, store, keys, tokens: await callerTokens(jwtConfig, settings.apiKey, log) };
+}
+
+/** The table of client certificates, where clients are asked for them. */
+async function clientTable(settings: Settings, log: Log): Promise<CertificateMap | undefined> {
+  const { sslCertReqs, opsSslCertReqs = 0 } = settings;
+  if (sslCertReqs === 0 && opsSslCertReqs === 0) return undefined;
+  return (await import("./client-certificates.ts")).clientCertificates(settings, log);
+}
+
+function identifier({ keys, tokens }: Kept, certificates: CertificateMap | undefined): Identify {
+  const provers = { keys: keys.find, ...(tokens && { tokens: tokens.prover }) };
+  if (certificates === undefined) return identifyBy(provers);
+  const find = (certificate: PeerCertificate) => certificates.find(certificate);
+  return certificates.guard(identifyBy({ ...provers, certificates: find }));
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -120,75 +146,31 @@ async function stated<T>(load: () => T | Promise<T>): Promise<T> {
   }
 }
 
-/** What has to be closed, in this order. */
-interface Running {
-  readonly server: Server;
-  readonly audit: Audit;
-  readonly store: Store;
+async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["public"]): Promise<string> {
+  if (tls?.clients === "required") return "No first answer: the listener wants a client certificate.\n\n";
+  const self = keys.temporary();
+  const { firstAnswer } = await import("./first-answer.ts");
+  try {
+    return await firstAnswer(address, self.key, server.names[0] ?? "", tls?.own);
+  } finally {
+    self.revoke();
+  }
 }
+
+/** What outlives the listeners. */
+interface Kept {
+  readonly audit: Audit;
+  readonly keys: Keys;
+  readonly store: Store;
+  readonly tokens: CallerTokens | undefined;
+}
+
+type Running = Kept & { readonly server: Server };
 
 /** A start that cannot go on. */
 async function abandon(parts: Running, error: unknown): Promise<never> {
   await close(parts, 0, "the start failed");
   throw error;
-}
-
-async function close({ server, audit, store }: Running, graceMs: number, why: string): Promise<void> {
-  await server.http.close(graceMs);
-  await server.closeModel();
-  await audit.stopped({ reason: why });
-  await store.close();
-}
-
-async function listen(parts: Running, settings: Settings): Promise<[Address, Address]> {
-  const doors = [
-    ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
-    [
-      "ops",
-      settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds },
-    ],
-  ] as const;
-  const opened: Address[] = [];
-  for (const [plane, address] of doors) {
-    try {
-      opened.push(await parts.server.http.listen(plane, address));
-    } catch (error) {
-      const shown = "path" in address ? address.path : `${address.host}:${address.port}`;
-      return abandon(parts, new StartupError(`the ${plane} listener cannot have ${shown}: ${reason(error)}`));
-    }
-  }
-  return opened as [Address, Address];
-}
-
-function reason(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code === "EADDRINUSE") return "something else listens there (choose another with --port and --ops-port)";
-  if (code === "EACCES") return "it is not allowed";
-  return error instanceof Error ? error.message : String(error);
-}
-
-function bindWarnings(settings: Settings): string[] {
-  const open = (host: string, socket: string | undefined): boolean =>
-    socket === undefined && !/^(127\.|::1$|localhost$)/.test(host);
-  const warnings: string[] = [];
-  if (open(settings.host, settings.uds) && !settings.trustProxy) {
-    warnings.push(
-      `the public listener is on ${settings.host} without TLS: keys and prompts travel in the clear. Put a proxy that ends TLS in front and say --trust-proxy`,
-    );
-  }
-  if (open(settings.opsHost, settings.opsUds))
-    warnings.push(`the operations listener is on ${settings.opsHost}: it belongs on loopback or a Unix socket`);
-  return warnings;
-}
-
-async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
-  const self = keys.temporary();
-  const { firstAnswer } = await import("./first-answer.ts");
-  try {
-    return await firstAnswer(address, self.key, server.names[0] ?? "");
-  } finally {
-    self.revoke();
-  }
 }
 
 /** @returns resolves with the exit code */
@@ -211,4 +193,12 @@ function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<num
     process.on("SIGTERM", onSignal);
     process.on("SIGINT", onSignal);
   });
+}
+
+async function close({ server, audit, keys, store }: Running, graceMs: number, why: string): Promise<void> {
+  await server.http.close(graceMs);
+  await server.closeModel();
+  await audit.stopped({ reason: why });
+  await keys.close();
+  await store.close();
 }

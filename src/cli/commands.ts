@@ -21,10 +21,8 @@ export async function runCommand(finish: (code: number) => void): Promise<void> 
     .allowExcessArguments()
     .action(async () => finish(await (await import("./serve.ts")).runServe(process.argv.slice(3))));
 
-  program
-    .command("chat")
+  withConnection(program.command("chat"))
     .summary("chat with a running server in the terminal")
-    .option("--url <url>", "where the server is", "http://127.0.0.1:8000")
     .option("--model <name>", "the model to talk to; the first one served without it")
     .option("--system <text>", "a system prompt")
     .option("--temperature <t>", "0 is greedy", Number)
@@ -36,10 +34,8 @@ export async function runCommand(finish: (code: number) => void): Promise<void> 
     )
     .action(async (options) => finish(await (await import("./chat.ts")).runChat(options)));
 
-  program
-    .command("bench")
+  withConnection(program.command("bench"))
     .summary("send a load to a running server and print throughput and latencies")
-    .option("--url <url>", "where the server is", "http://127.0.0.1:8000")
     .option("--model <name>", "the model to load; the first one served without it")
     .option("--load <name>", "short, long-prompt, chat or mixed", "chat")
     .option("--concurrency <n>", "requests at once", Number, 8)
@@ -98,4 +94,13 @@ function auditCommands(program: Command, finish: (code: number) => void): void {
     .summary("print the public key that checks the log's signatures")
     .option(...STATE_DIR)
     .action(async (options) => finish(await (await import("./audit.ts")).runKey(options)));
+}
+
+/** Where the server is, and how to know it; the files are curl's. */
+function withConnection(command: Command): Command {
+  return command
+    .option("--url <url>", "where the server is", "http://127.0.0.1:8000")
+    .option("--cacert <file>", "PEM: who may vouch for the server of an https URL, instead of the public authorities")
+    .option("--cert <file>", "PEM: a client certificate to show")
+    .option("--key <file>", "PEM: its key; in --cert without it");
 }

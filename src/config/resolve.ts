@@ -41,7 +41,11 @@ export function resolveSettings(argv: readonly string[], env: Environment): Reso
       warnings.push(
         `--${flagOf(name)} on the command line can be seen by other users of this machine; prefer ${variableOf(name)} or a file`,
       );
-    if (row.loosens !== undefined && found.source !== "default" && found.value !== row.fallback)
+  }
+  for (const [name, row] of settingRows()) {
+    const changed = sources.get(name) !== "default" && values[name] !== row.fallback;
+    const held = row.unless?.some((other) => values[other] !== undefined && values[other] !== false) ?? false;
+    if (row.loosens !== undefined && changed && !held)
       warnings.push(`--${flagOf(name)} is not at its safe default: ${row.loosens}`);
   }
   const fromFile = file.get("model");

@@ -6,6 +6,7 @@
  */
 import { CAP_ROWS, type CapName, type CapRow } from "#core/request-caps.ts";
 import { AUDIT_SETTINGS } from "./audit-settings.ts";
+import { KEY_SETTINGS } from "./key-settings.ts";
 import {
   bytes,
   choice,
@@ -20,13 +21,13 @@ import {
   weights,
 } from "./kinds.ts";
 import { LORA_SETTINGS } from "./lora-settings.ts";
+import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const GIB = 1024 * MIB;
 
 const LISTENERS = "Listeners";
-const KEYS = "Keys and state";
 const MODEL = "Model";
 const ENGINE = "Engine";
 const LIMITS = "Limits of a request";
@@ -53,6 +54,7 @@ export const SETTINGS = {
     section: LISTENERS,
     doc: "Address of the public listener.",
     loosens: "a public address without TLS sends keys in the clear",
+    unless: ["sslCertfile", "trustProxy"],
   }),
   port: integer(8000, [0, 65_535], { section: LISTENERS, doc: "Port of the public listener; 0 takes a free one." }),
   uds: string(undefined, "path", {
@@ -77,29 +79,16 @@ export const SETTINGS = {
     doc: "A proxy in front ends TLS: no warning about a public address without it.",
     loosens: "says that somebody else encrypts",
   }),
+  trustedProxies: list("network", {
+    section: LISTENERS,
+    doc: "Proxies whose X-Forwarded-For or Forwarded tells where a caller comes from: CIDR blocks, or unix for a Unix socket.",
+    loosens: "says who may tell where callers come from",
+  }),
   maxConnections: integer(4096, [1, 1_000_000], { section: LISTENERS, doc: "Connections open at once, per listener." }),
+  ...CONNECTION_SETTINGS,
+  ...TLS_SETTINGS,
 
-  apiKey: list("key", {
-    section: KEYS,
-    doc: "A key that may call the server; may be given several times. With none anywhere the first start makes one.",
-    variables: ["VLLM_API_KEY"],
-    secret: true,
-  }),
-  apiKeyFile: string(undefined, "path", {
-    section: KEYS,
-    doc: "File with one key a line, readable by its owner alone.",
-  }),
-  stateDir: string(undefined, "path", {
-    section: KEYS,
-    doc: "Where the server keeps its state (mode 0700).",
-    fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
-  }),
-  databaseUrl: string(undefined, "url", {
-    section: KEYS,
-    doc: "PostgreSQL that several servers share: postgres://user@host/database; the password may stand in ~/.pgpass.",
-    fallbackDoc: "the SQLite file policy.db in the state directory",
-    secret: true,
-  }),
+  ...KEY_SETTINGS,
 
   ...AUDIT_SETTINGS,
 

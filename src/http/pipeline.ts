@@ -15,6 +15,7 @@ import type { Dialect, FaultReply } from "#core/dialect.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { authorize } from "#policy/authorize.ts";
+import type { FindClient } from "#policy/client-address.ts";
 import type { Admission, Gate } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
 import { checkMediaType, readBody } from "./_body.ts";
@@ -52,6 +53,7 @@ export type Observer = (record: CallRecord) => void;
 export interface Corridor<S> {
   readonly services: S;
   readonly gate: Gate;
+  readonly client: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
   readonly options: HttpOptions;
@@ -97,7 +99,7 @@ export async function walk<S>(
     matched,
     plane,
     dialect: dialectOf(corridor, matched),
-    peer: peerOf(req.socket),
+    peer: corridor.client(peerOf(req.socket), req.rawHeaders),
     principal: undefined,
     admission: undefined,
     record: undefined,
@@ -169,6 +171,7 @@ function openBooks<S>({ gate }: Corridor<S>, step: Walk<S>): Admission {
     route: route?.path,
     scope: route?.access.kind === "key" ? route.access.scope : undefined,
     plane,
+    dialect: step.dialect.name,
     // What matches no route, or asks for one in a wrong way, is of interest to whoever looks for attacks.
     audit: route?.audit ?? "metadata",
     principal,

@@ -14,6 +14,7 @@ import fastify, {
 import { type Log, silentLog } from "#base/log.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
+import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Listener, openListener } from "./listener.ts";
@@ -21,11 +22,14 @@ import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
 import { type ListenerPlane, match, type RouteTable, registerRoutes } from "./registrar.ts";
 import type { AnyRoute } from "./route.ts";
+import type { TlsSource } from "./tls.ts";
 
 export interface HttpSettings<S> {
   readonly routes: readonly AnyRoute<S>[];
   readonly services: S;
   readonly gate: Gate;
+  /** Where callers come from when proxies stand in between; absent: no header is believed. */
+  readonly client?: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
   readonly options?: Partial<HttpOptions>;
@@ -38,7 +42,7 @@ export interface Http {
   /** A request without a socket, for tests. */
   inject(plane: ListenerPlane, request: InjectOptions): Promise<LightMyRequestResponse>;
   /** Opens a door to a plane; any number of them. @throws Error the address cannot be had */
-  listen(plane: ListenerPlane, address: Address): Promise<Address>;
+  listen(plane: ListenerPlane, address: Address, tls?: TlsSource): Promise<Address>;
   /** From now on new calls with a key get `draining`; open routes go on, so that /health can say so. */
   beginDrain(): void;
   /**
@@ -75,9 +79,9 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
   };
   return {
     inject: (plane, request) => planes[plane].inject(request),
-    listen: async (plane, address) => {
+    listen: async (plane, address, tls) => {
       const handle = planes[plane].routing.bind(planes[plane]);
-      const listener = await openListener(address, handle, corridor.options, corridor.counters);
+      const listener = await openListener(address, handle, corridor.options, corridor.counters, tls);
       listeners.push(listener);
       return listener.address;
     },
@@ -90,10 +94,19 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
   };
 }
 
-function createCorridor<S>({ services, gate, dialect, options, observer, log }: HttpSettings<S>): Corridor<S> {
+function createCorridor<S>({
+  services,
+  gate,
+  client = directClient,
+  dialect,
+  options,
+  observer,
+  log,
+}: HttpSettings<S>): Corridor<S> {
   return {
     services,
     gate,
+    client,
     dialect,
     options: { ...DEFAULT_HTTP_OPTIONS, ...options },
     counters: new Counters(),

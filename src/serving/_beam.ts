@@ -123,6 +123,7 @@ async function search(work: Work, prompt: PromptWork, signal: AbortSignal): Prom
     );
     const now = performance.now();
     const engine = steps[0]?.engine ?? 0;
+    spend(work, first === undefined ? prompt.tokens.length : 0, active.length);
     if (first === undefined) observer.firstToken((now - last) / 1000, engine);
     else observer.interToken((now - last) / 1000, engine);
     first ??= steps[0];
@@ -131,6 +132,16 @@ async function search(work: Work, prompt: PromptWork, signal: AbortSignal): Prom
   }
   const { cachedTokens = 0, engine = 0, promptLogprobs } = first ?? {};
   return { beams: beams.best(), cachedTokens, engine, ...(promptLogprobs === undefined ? {} : { promptLogprobs }) };
+}
+
+/** What a caller that leaves now has used: every beam's step was computed. */
+function spend({ tally }: Work, promptTokens: number, completionTokens: number): void {
+  const { used } = tally;
+  tally.used = {
+    ...used,
+    promptTokens: used.promptTokens + promptTokens,
+    completionTokens: used.completionTokens + completionTokens,
+  };
 }
 
 /** What may follow a beam. The first step, whose beam is empty, also asks about the prompt. */

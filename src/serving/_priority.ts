@@ -5,7 +5,7 @@ import { invalid } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 
 /**
- * Wall: T41. Nobody jumps the queue by saying so: what a key may ask for at most is written on the key.
+ * Wall: T46. Nobody jumps the queue by saying so: what a key may ask for at most is written on the key.
  * @param asked absent: 0, or later where the key says so
  * @param enabled priorities mean something (--scheduling-policy priority)
  * @throws Fault invalid_request

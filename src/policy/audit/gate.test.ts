@@ -20,6 +20,7 @@ const CALL: PolicyCall = {
   route: "/v1/chat/completions",
   scope: "inference",
   plane: "public",
+  dialect: "openai",
   audit: "metadata",
   principal: alice,
   peer: { address: "192.0.2.7" },
