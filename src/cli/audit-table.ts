@@ -11,7 +11,7 @@ export interface TableOptions {
   readonly colour: boolean;
 }
 
-const [TIME, SEQ, KIND, WHO, STATUS] = [20, 8, 12, 26, 7];
+const [TIME, SEQ, KIND, WHO, STATUS] = [20, 8, 12, 36, 7];
 
 export function tableHead(options: TableOptions): string {
   const head = `${"TIME".padEnd(TIME)} ${"RECORD".padStart(SEQ)} ${"KIND".padEnd(KIND)} ${"WHO".padEnd(WHO)} ${"STATUS".padEnd(STATUS)} WHAT`;

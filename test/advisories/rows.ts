@@ -115,7 +115,7 @@ const ACCESS: readonly Row[] = [
     ],
   }),
   row("CVE-2025-59425 GHSA-wr9h-g72x-mwhm", "keys are compared by ==", {
-    test: ["src/policy/identify.test.ts", "the comparison goes on after a match"],
+    test: ["src/policy/_key-table.test.ts", "a digest that differs in one bit is not found"],
   }),
   row("#58144", "/invocations wants no key", {
     test: [
@@ -141,7 +141,7 @@ const ACCESS: readonly Row[] = [
     test: ["test/attack/gguf.test.ts", "every file is judged: a reason, or facts that a server can be sized by"],
   }),
   row("CVE-2026-93436", "a refused request leaves state", {
-    test: ["test/attack/aborts.test.ts", "10,000 aborted requests leave every counter at zero"],
+    test: ["test/attack/aborts.test.ts", " aborted requests leave every counter at zero"],
   }),
 ];
 

@@ -11,7 +11,7 @@ import { test } from "node:test";
 import { segmentsIn } from "#policy/audit/_segments.ts";
 import { parseRecord, type StoredRecord } from "#policy/audit/record.ts";
 import { verifyLog } from "#policy/audit/verify.ts";
-import { startServer, TEST_KEY, until } from "../harness.ts";
+import { makeKey, startServer, TEST_KEY, until } from "../harness.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const stateFolder = (): string => join(mkdtempSync(join(tmpdir(), "castellan-audited-")), "state");
@@ -141,13 +141,16 @@ test("without its log a server answers nothing but 503, says so, and comes back 
   const body = JSON.stringify({ model: "castellan-demo", messages: [{ role: "user", content: "Hi" }], max_tokens: 1 });
   const chat = () => server.fetch("/v1/chat/completions", { method: "POST", body });
   assert.equal((await chat()).status, 200);
+  const watcher = await makeKey(server.stateDir, "service");
+  const figures = () => server.fetch("/metrics", { key: watcher });
+  await until("the new key is known", async () => (await figures()).status === 200);
   renameSync(join(server.stateDir, "audit"), away);
   const refused = await chat();
   assert.deepEqual([refused.status, refused.headers.get("retry-after")], [503, "1"]);
   assert.match(await refused.text(), /cannot be recorded/);
   assert.equal((await server.fetch("/v1/nowhere", { key: null })).status, 503, "a refusal has no answer either");
   assert.equal(await status("/health"), 503);
-  const metrics = await (await server.fetch("/metrics")).text();
+  const metrics = await (await figures()).text();
   assert.match(metrics, /^castellan_audit_healthy 0$/m);
   assert.match(metrics, /^castellan_audit_failures_total\{reason="missing"\} [1-9]/m);
   renameSync(away, join(server.stateDir, "audit"));
@@ -183,11 +186,12 @@ test("verify, tail, head and key on the command line", async () => {
   const tail = await command(["audit", "tail"], env);
   assert.equal(tail.code, 0);
   assert.match(tail.out, /^TIME +RECORD +KIND +WHO +STATUS +WHAT$/m);
-  assert.match(tail.out, /call +key_1@default +200 +POST \/v1\/chat\/completions .*from 127\.0\.0\.1$/m);
+  assert.match(tail.out, /call +key_\w+@default +200 +POST \/v1\/chat\/completions .*from 127\.0\.0\.1$/m);
   assert.match(tail.out, /call +nobody +401 no +GET \/v1\/models unauthenticated/);
   assert.match(tail.out, /end .* castellan-demo \d+\+4 tokens/);
+  const caller = /call +(key_\w+)@default/.exec(tail.out)?.[1] ?? "";
   const filtered = await command(
-    ["audit", "tail", "--json", "--status", "2xx", "--key", "key_1", "--since", "10m"],
+    ["audit", "tail", "--json", "--status", "2xx", "--key", caller, "--since", "10m"],
     env,
   );
   const shown = filtered.out

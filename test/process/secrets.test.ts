@@ -10,7 +10,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
-import { freePort, startServer, type TestServer, until } from "../harness.ts";
+import { freePort, makeKey, startServer, type TestServer, until } from "../harness.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const secret = (name: string): string => `${name}-${randomBytes(12).toString("hex")}`;
@@ -83,6 +83,9 @@ async function traffic(server: TestServer, right: string, others: readonly strin
     output.set(`bytes ${output.size}`, await raw(server.port, `GET /${one} HTTP/1.1\r\n${one}\r\n\r\n`));
     output.set(`bytes ${output.size}`, await raw(server.port, `${one} / HTTP/1.1\r\nHost: x\r\n\r\n`));
   }
+  const watcher = await makeKey(server.stateDir, "service");
+  await until("the new key is known", async () => (await server.fetch("/metrics", { key: watcher })).status === 200);
+  await keep("metrics", server.fetch("/metrics", { key: watcher }));
   await keep("metrics", server.fetch("/metrics", { key: right }));
 }
 
@@ -206,6 +209,7 @@ function descends(pid: number, from: number): boolean {
 
 test("a minted key is shown once, and nowhere else", async () => {
   const server = await startServer({ apiKey: null, args: LOUD });
+  await until("the key is printed", () => MINTED.test(server.stdout()));
   const key = MINTED.exec(server.stdout())?.[0] ?? "";
   assert.notEqual(key, "");
   const other = `${key.slice(0, -8)}AAAAAAAA`;
