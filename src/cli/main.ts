@@ -3,6 +3,7 @@
  */
 import { Command } from "commander";
 import { version } from "#app/paths.ts";
+import { addKeysCommands } from "./keys-commands.ts";
 
 const program = new Command("castellan")
   .description("An LLM inference server and gateway: wire-compatible with vLLM, closed by default.")
@@ -47,6 +48,8 @@ program
   .option("--json", "print JSON")
   .addHelpText("after", "\nThe key comes from CASTELLAN_API_KEY (or VLLM_API_KEY).")
   .action(async (options) => finish(await (await import("./bench.ts")).runBench(options)));
+
+addKeysCommands(program, finish);
 
 /** Exits once what was printed is out; the engine and sockets are closed by then. */
 function finish(code: number): void {
