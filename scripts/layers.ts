@@ -24,7 +24,7 @@ const CONFIG_READERS = ["app", "cli"];
 const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly why: string }[] = [
   {
     module: /^node:child_process$/,
-    may: /^engine\/(launcher|native\/tokenizer-launcher)\.ts$/,
+    may: /^engine\/(launcher|spare|native\/tokenizer-launcher)\.ts$/,
     why: "processes are started in launchers only",
   },
   {
@@ -94,7 +94,7 @@ function withoutComments(text: string): string {
 }
 
 function imports(text: string): string[] {
-  const found = withoutComments(text).matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g);
+  const found = withoutComments(text).matchAll(/(?:from|import|getBuiltinModule)\s*\(?\s*"([^"]+)"/g);
   return [...found].map((match) => match[1] ?? "");
 }
 

@@ -1,27 +1,27 @@
 /**
  * `castellan serve`: from settings to a running server and back to nothing.
  *
- * Order of start: state and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
- * answers finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
+ * Order of start: state, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
+ * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
+ * finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
-import type { Environment, Resolved } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
+import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
 import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
 import { identifyBy } from "#policy/identify.ts";
-import { openStateDirectory, StateError } from "#policy/state.ts";
+import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
-import { compose, type Server } from "./compose.ts";
-import { firstAnswer } from "./first-answer.ts";
-import { type Keys, openKeys } from "./keys.ts";
-import { findModel, type SourceEvents } from "./model-source.ts";
+import type { Server } from "./compose.ts";
+import type { Keys } from "./keys.ts";
+import { type Launched, launch } from "./launch.ts";
+import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
-import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
-import { openPolicyStore } from "./store.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -34,17 +34,24 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
-  const store = await openPolicyStore(settings, state, log);
-  const keys = await stated(() => openKeys(settings, state, store, log));
-  const identify = identifyBy({ keys: keys.find });
   const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
   if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
-  const speculation = speculationPlan(settings.speculativeConfig);
-  const source = await findModel(resolved.model, settings, env, output);
-  const draft =
-    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), client, log });
-  const ended = endOnSignals(server, { keys, store }, settings, log);
+  const opening = openPolicy(settings, state, log);
+  opening.catch(() => {});
+  // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
+  if (namesHub(resolved.model)) await opening;
+  const launching = launchModel(resolved, env, output, log);
+  launching.catch(() => {});
+  // What a store waits for and what the modules compute go together.
+  const composing = launching.then(() => import("./compose.ts"));
+  composing.catch(() => {});
+  const policy = await opening;
+  const { keys } = policy;
+  const { source, launched } = await launching;
+  const { compose } = await composing;
+  const gate = plainGate(identifyBy({ keys: keys.find }));
+  const server = await compose({ settings, source, launched, gate, client, log });
+  const ended = endOnSignals(server, policy, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
   const minted = await keys.ensureOne();
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
@@ -65,6 +72,31 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   );
   if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress));
   return ended;
+}
+
+/** The store, then the keys. */
+async function openPolicy(settings: Settings, state: StateDirectory, log: Log): Promise<Kept> {
+  const { openPolicyStore } = await import("./store.ts");
+  const opening = openPolicyStore(settings, state, log);
+  opening.catch(() => {});
+  const { openKeys } = await import("./keys.ts");
+  const store = await opening;
+  return { store, keys: await stated(() => openKeys(settings, state, store, log)) };
+}
+
+/** Up to the engine's `init` message nothing waits but for a hub. */
+async function launchModel(
+  { settings, model }: Resolved,
+  env: Environment,
+  output: ServeOutput,
+  log: Log,
+): Promise<{ readonly source: ModelSource; readonly launched: Launched }> {
+  const { speculativeConfig: config } = settings;
+  const speculation = config === undefined ? undefined : (await import("./speculation.ts")).speculationPlan(config);
+  const source = await findModel(model, settings, env, output);
+  const draft =
+    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
+  return { source, launched: await launch({ settings, env, source, draft, speculation, log }) };
 }
 
 async function stated<T>(load: () => T | Promise<T>): Promise<T> {
@@ -121,6 +153,7 @@ function bindWarnings(settings: Settings): string[] {
 
 async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
   const self = keys.temporary();
+  const { firstAnswer } = await import("./first-answer.ts");
   try {
     return await firstAnswer(address, self.key, server.names[0] ?? "");
   } finally {

@@ -2,7 +2,7 @@
  * What `chat` and `bench` share: a client for the named server, and the model to talk to.
  */
 import { Secret } from "#base/secret.ts";
-import { environment } from "#config/resolve.ts";
+import { environment } from "#config/environment.ts";
 import { ClientError, LocalClient } from "#egress/local-client.ts";
 
 export interface ConnectionOptions {

@@ -123,6 +123,32 @@ test("greedy and drawn, with cuts and without: what is said follows the grammar"
   }
 });
 
+test("greedy takes the likeliest that is allowed, and makes a mask only where the likeliest few are not", () => {
+  const rows = fc.array(fc.integer({ min: -5, max: 5 }), { minLength: PIECES.length, maxLength: PIECES.length });
+  fc.assert(
+    fc.property(rows, (row) => {
+      const fresh = () => new Grammars(PIECES, [END]).matcher({ grammar: NESTED, key: "n" });
+      const [mask, matcher, witness] = [fresh().mask() as Uint32Array, fresh(), fresh()];
+      const likeliest = [...row.keys()].sort((a, b) => (row[b] as number) - (row[a] as number) || a - b);
+      const at = likeliest.findIndex((token) => hasBit(mask, token));
+      const params = { ...NEUTRAL_SAMPLING, temperature: 0 };
+      let made = 0;
+      const watched = new Proxy(matcher, {
+        get: (target, name) => {
+          if (name === "mask") made++;
+          const value: unknown = Reflect.get(target, name, target);
+          return typeof value === "function" ? value.bind(target) : value;
+        },
+      });
+      const sequence = new SequenceSampler(params, Int32Array.of(1), [END], 1, watched);
+      const { token } = sampler.sample(Float32Array.from(row), sequence, []);
+      assert.equal(token, likeliest[at]);
+      assert.ok(witness.allows(token));
+      assert.equal(made, at < 4 ? 0 : 1);
+    }),
+  );
+});
+
 test("a refused draw does not change how often the others come", () => {
   const row = [9, 1, 1, 1, -50, -50, -50, -50, -50, 2, 6, -50, -50];
   const counts = new Map<number, number>();

@@ -87,6 +87,13 @@ export class Matcher {
     return this.#table.step(this.#shared.automaton, this.#current(), token) !== DEAD;
   }
 
+  /** Whether the mask of this place is made already. @throws AmbiguityError */
+  get masked(): boolean {
+    if (!this.active) return false;
+    const place = this.#current();
+    return this.#shared.masks.has(place);
+  }
+
   /** Bit t is set where token t may come next; undefined where all may. @throws AmbiguityError */
   mask(): Uint32Array | undefined {
     if (!this.active) return undefined;

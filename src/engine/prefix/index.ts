@@ -88,7 +88,7 @@ interface Named extends Text {
 
 /**
  * How many tokens two texts share. Where not even a block has the same name they share none, whatever they are: names
- * keep tenants and adapters apart.
+ * keep tenants and adapters apart (Wall: T27).
  */
 export function commonTokens(a: Named, b: Pick<Holding, "chain" | "text" | "tokens">, blockSize: number): number {
   const blocks = commonBlocks(a.blocks, b.chain);

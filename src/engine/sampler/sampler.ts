@@ -19,6 +19,9 @@ import { ThinkingLimit } from "./thinking.ts";
 /** Below this temperature vLLM samples greedily (vllm/sampling_params.py, _SAMPLING_EPS). */
 const GREEDY_BELOW = 1e-5;
 
+/** Tokens that are tried by themselves before a mask is made, which takes longer. */
+const GREEDY_TRIES = 4;
+
 /** `model`: the row itself is unusable. `masked`: the request barred every token. */
 export type SamplingErrorCode = "model" | "masked";
 
@@ -123,13 +126,16 @@ export class Sampler {
     if (matcher === undefined || !matcher.active) return due ?? this.#pick(row, sequence, index, edited);
     if (due !== undefined && matcher.allows(due)) return due;
     const cuts = params.temperature >= GREEDY_BELOW && (params.topK > 0 || params.topP < 1 || params.minP > 0);
-    if (!cuts) {
+    const greedy = params.temperature < GREEDY_BELOW;
+    // A draw is tried once only: what is drawn must not depend on which masks others had made.
+    for (let left = cuts ? 0 : greedy && !matcher.masked ? GREEDY_TRIES : 1; left > 0; left--) {
       const token = this.#pick(row, sequence, index, edited);
       if (matcher.allows(token)) return token;
+      if (left > 1) row[token] = -Infinity;
     }
     const mask = matcher.mask();
-    const greedy = params.temperature < GREEDY_BELOW && sequence.edits.allowed === undefined;
-    if (greedy && mask !== undefined) return chosen(largestAmong(row, mask), true);
+    if (greedy && sequence.edits.allowed === undefined && mask !== undefined)
+      return chosen(largestAmong(row, mask), true);
     bar(row, mask);
     return this.#pick(row, sequence, index, true, 1);
   }
