@@ -4,7 +4,7 @@
  * @throws KeyError of every function: what would have been right
  */
 import { BUDGET_UNITS, type Budget, type BudgetUnit, type Limits, PERIODS, type Period } from "#core/limits.ts";
-import { DEFAULT_CAPS, type RequestCaps } from "#core/request-caps.ts";
+import { CAP_ROWS, type CapName } from "#core/request-caps.ts";
 import { KeyError } from "#policy/key-spec.ts";
 
 const MILLISECONDS: Readonly<Record<string, number>> = {
@@ -70,21 +70,18 @@ export function figureOf(text: string, what: string): number {
   return value;
 }
 
-/** `n=2`, `priority=true`: by the names of the table of request caps, in either spelling. */
-export function capOf(text: string): readonly [keyof RequestCaps, number | boolean] {
+/** `n=2`: by the names of the table of request caps, in either spelling. */
+export function capOf(text: string): readonly [CapName, number] {
   const [name = "", value = "", rest] = text.split("=");
-  const known = Object.keys(DEFAULT_CAPS).find((cap) => cap === name || kebab(cap) === name) as
-    | keyof RequestCaps
-    | undefined;
+  const names = Object.keys(CAP_ROWS) as CapName[];
+  const known = names.find((cap) => cap === name || kebab(cap) === name);
   if (known === undefined || rest !== undefined)
     throw new KeyError(
-      `${quoted(text)} is no cap such as n=2; there are ${Object.keys(DEFAULT_CAPS).map(kebab).join(", ")}`,
+      `${quoted(text)} is no cap such as n=2; there are ${names.map(kebab).join(", ")}`,
     );
-  if (typeof DEFAULT_CAPS[known] === "boolean") {
-    if (value !== "true" && value !== "false") throw new KeyError(`the cap ${name} is true or false`);
-    return [known, value === "true"];
-  }
-  return [known, value === "-1" ? -1 : figureOf(value, `the cap ${name}`)];
+  const figure = Number(value.replaceAll("_", ""));
+  if (!/^-?[0-9][0-9_]*(\.[0-9]+)?$/.test(value)) throw new KeyError(`the cap ${name} takes a number, not ${quoted(value)}`);
+  return [known, figure];
 }
 
 /** Flags of the figures in `Limits`, with what they mean. */

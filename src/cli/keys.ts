@@ -67,9 +67,10 @@ const DONE: Readonly<Record<Change, string>> = { disable: "is disabled", enable:
 export function createKey(options: CreateOptions): Promise<number> {
   return withKeys(options, true, async (keys) => {
     const spec = specOf(options, Date.now());
-    if (spec.tenant !== "default" && !(await keys.hasTenant(spec.tenant)))
-      process.stderr.write(`castellan: ${spec.tenant} is a new tenant\n`);
-    return printNew(await keys.create(spec, actor()), options);
+    const known = spec.tenant === "default" || (await keys.hasTenant(spec.tenant));
+    const made = await keys.create(spec, actor());
+    if (!known) process.stderr.write(`castellan: ${spec.tenant} is a new tenant\n`);
+    return printNew(made, options);
   });
 }
 
