@@ -36,6 +36,7 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
   { module: /^undici$/, may: /^egress\//, why: "egress is the only way out" },
   { module: /^koffi$/, may: /^engine\/native\//, why: "native code is behind the kernel interface" },
   { module: /^(pg|node:sqlite)$/, may: /^policy\/store\//, why: "databases belong to the store" },
+  { module: /^ioredis$/, may: /^policy\/limits\/redis\.ts$/, why: "one place opens the connection to Redis" },
   { module: /^kysely$/, may: /^policy\//, why: "only policy keeps anything" },
   { module: /^ioredis$/, may: /^policy\/limits\//, why: "shared limits are the one use of Redis" },
   {

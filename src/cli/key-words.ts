@@ -39,7 +39,7 @@ export function timeOf(text: string, now: number): number {
   return time;
 }
 
-const BUDGET = /^([0-9_]{1,18})(?:\.([0-9]{1,6}))?([a-z]+)\/([a-z]+)$/;
+const BUDGET = /^([0-9][0-9_]{0,17})(?:\.([0-9]{1,6}))?([a-z]+)\/([a-z]+)$/;
 
 /** `10usd/month`, `1000000tokens/day`. Dollars become micro-dollars, exactly. */
 export function budgetOf(text: string): Budget {
@@ -76,11 +76,10 @@ export function capOf(text: string): readonly [CapName, number] {
   const names = Object.keys(CAP_ROWS) as CapName[];
   const known = names.find((cap) => cap === name || kebab(cap) === name);
   if (known === undefined || rest !== undefined)
-    throw new KeyError(
-      `${quoted(text)} is no cap such as n=2; there are ${names.map(kebab).join(", ")}`,
-    );
+    throw new KeyError(`${quoted(text)} is no cap such as n=2; there are ${names.map(kebab).join(", ")}`);
   const figure = Number(value.replaceAll("_", ""));
-  if (!/^-?[0-9][0-9_]*(\.[0-9]+)?$/.test(value)) throw new KeyError(`the cap ${name} takes a number, not ${quoted(value)}`);
+  if (!/^-?[0-9][0-9_]*(\.[0-9]+)?$/.test(value))
+    throw new KeyError(`the cap ${name} takes a number, not ${quoted(value)}`);
   return [known, figure];
 }
 

@@ -170,6 +170,7 @@ function openBooks<S>({ gate }: Corridor<S>, step: Walk<S>): Admission {
     route: route?.path,
     scope: route?.access.kind === "key" ? route.access.scope : undefined,
     plane,
+    dialect: step.dialect.name,
     // What matches no route, or asks for one in a wrong way, is of interest to whoever looks for attacks.
     audit: route?.audit ?? "metadata",
     principal,

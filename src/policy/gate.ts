@@ -23,6 +23,8 @@ export interface PolicyCall {
   /** Undefined: an open route, or none. */
   readonly scope: Scope | undefined;
   readonly plane: "public" | "ops";
+  /** Name of the dialect in which it is answered. */
+  readonly dialect: string;
   /** What the audit log keeps: the route's declaration. */
   readonly audit: "none" | "metadata";
   /** Undefined: nobody, or an open route. */

@@ -68,10 +68,15 @@ const REACH = z.strictObject({
 
 const CAPS = z.strictObject(
   Object.fromEntries(
-    Object.entries<CapRow>(CAP_ROWS).map(([name, { bounds: [min, max], unit }]) => [
-      name,
-      (unit === "seconds" ? z.number() : z.int()).min(min).max(max).optional(),
-    ]),
+    Object.entries<CapRow>(CAP_ROWS).map(
+      ([
+        name,
+        {
+          bounds: [min, max],
+          unit,
+        },
+      ]) => [name, (unit === "seconds" ? z.number() : z.int()).min(min).max(max).optional()],
+    ),
   ),
 );
 

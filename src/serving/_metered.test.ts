@@ -78,3 +78,18 @@ test("a client that leaves pays for what was done, a fault of the server costs n
     [[0, 0]],
   );
 });
+
+test("a beam search is as many sequences as it has beams, and who leaves it pays for its steps", async () => {
+  const stop = new AbortController();
+  const { meter, reserved, settled } = book();
+  const script: Script = { reply: says("xyz") };
+  const { events, backend } = run(meter, script, { use_beam_search: true, n: 2, temperature: 0 }, stop.signal);
+  const reading = collect(events);
+  const timer = setInterval(() => backend.requests.length >= 3 && stop.abort(), 0);
+  await reading.catch(() => {});
+  clearInterval(timer);
+  assert.equal(reserved[0]?.sequences, 2);
+  assert.equal(settled.length, 1);
+  assert.equal(settled[0]?.promptTokens, 3);
+  assert.ok((settled[0]?.completionTokens ?? 0) >= 1);
+});

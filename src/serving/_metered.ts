@@ -30,14 +30,14 @@ export async function* answer(work: Omit<Work, "tally">, signal: AbortSignal): A
   }
 }
 
-function estimate({ model, prompts, output: { n, beam } }: Omit<Work, "tally">) {
+function estimate({ model, prompts, output: { n } }: Omit<Work, "tally">) {
   const sum = (of: (prompt: Work["prompts"][number]) => number): number =>
     prompts.reduce((total, prompt) => total + of(prompt), 0);
   return {
     model: model.names[0],
     promptTokens: sum(({ tokens }) => tokens.length),
     completionTokens: sum(({ sampling }) => sampling.maxTokens * n),
-    sequences: prompts.length * (beam === undefined ? n : 1),
+    sequences: prompts.length * n,
   };
 }
 

@@ -20,7 +20,9 @@ const open = (modelPath: string, maxSequences = 32) =>
   openNativeKernel({ modelPath, contextPerSlot: 256, maxSequences, maxBatchTokens: 128, threads: 1, gpuLayers: 0 });
 
 kernelContract("native, Q8_0", { open: () => open(q8) });
-kernelContract("native, F16", { open: () => open(f16) });
+// ggml multiplies halves in tiles whose shape follows the number of rows and the processor: equal with AVX-512, by 0.007
+// apart with AVX2 (docs/divergences.md).
+kernelContract("native, F16", { open: () => open(f16), tolerance: 0.02 });
 
 test("two thousand forwards leave the process no larger than two hundred did", async () => {
   const kernel = await open(q8, 4);

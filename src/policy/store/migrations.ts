@@ -62,4 +62,25 @@ export const MIGRATIONS: readonly Migration[] = [
       )${table}`,
     ],
   },
+  {
+    name: "usage",
+    statements: ({ integer, table }) => [
+      `create table usage (
+        key_id text not null,
+        day text not null,
+        tenant text not null,
+        model text not null,
+        requests ${integer} not null,
+        errors ${integer} not null,
+        prompt_tokens ${integer} not null,
+        cached_tokens ${integer} not null,
+        completion_tokens ${integer} not null,
+        cost ${integer} not null,
+        primary key (key_id, day, tenant, model)
+      )${table}`,
+      "create index usage_tenant on usage (tenant, day)",
+      "create index usage_model on usage (model, day)",
+      `create table usage_writers (id text not null primary key, number ${integer} not null, at ${integer} not null)${table}`,
+    ],
+  },
 ];

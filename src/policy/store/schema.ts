@@ -11,6 +11,8 @@ export interface Tables {
   tenants: TenantTable;
   keys: KeyTable;
   key_secrets: KeySecretTable;
+  usage: UsageTable;
+  usage_writers: UsageWriterTable;
 }
 
 /** What is true of the whole store. */
@@ -75,4 +77,28 @@ export interface KeySecretTable {
   created_by: string;
   /** Works until then; null: as long as its key. */
   ends_at: number | null;
+}
+
+/** What was used: sums of a UTC day. Rows name keys that may be deleted, and principals that are no keys. */
+interface UsageTable {
+  key_id: string;
+  /** `2026-11-25` */
+  day: string;
+  tenant: string;
+  /** Empty: calls that reached no model. */
+  model: string;
+  requests: number;
+  errors: number;
+  prompt_tokens: number;
+  cached_tokens: number;
+  completion_tokens: number;
+  /** Micro-dollars. */
+  cost: number;
+}
+
+/** The last group of additions that each process has written, so that none is added twice. */
+interface UsageWriterTable {
+  id: string;
+  number: number;
+  at: number;
 }

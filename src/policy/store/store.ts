@@ -50,7 +50,8 @@ const SQLITE: MigrationBackend = {
 
 const POSTGRES: MigrationBackend = {
   dialect: { integer: "bigint", table: "" },
-  exists: "select 1 where to_regclass('schema_versions') is not null",
+  // Not to_regclass: its cache may not have heard, in a transaction, of a table that another one made meanwhile.
+  exists: "select 1 from pg_catalog.pg_class where relname = 'schema_versions' and pg_table_is_visible(oid)",
   lock: `select pg_advisory_xact_lock(${POSTGRES_LOCK})`,
 };
 

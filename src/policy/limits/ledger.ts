@@ -1,0 +1,68 @@
+/**
+ * Where it is counted what has been taken: the interface, and what passes through it. memory-ledger.ts is one
+ * server's, redis-ledger.ts is shared by many.
+ *
+ * Contract (ledger.contract.ts): a take is all or nothing over all of its entries; no counter ever passes its limit by
+ * a take, whatever runs at once; a settlement gives back to the windows that were taken from, the first call counts;
+ * a counter of a day or longer that nobody has yet begins with what was booked before (`Spent`).
+ */
+import type { Rule, Subject } from "./rules.ts";
+import { windowAt } from "./windows.ts";
+
+/** One counter and how much of it. */
+export interface Entry {
+  readonly subject: Subject;
+  readonly rule: Rule;
+  /** > 0 */
+  readonly amount: number;
+  /** The window: Unix milliseconds; 0 and Infinity for what is only held. */
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface Taken {
+  readonly ok: true;
+  /** What each counter stands at now, this take included. */
+  readonly used: readonly number[];
+  /**
+   * So much of each entry stays; the rest goes back. Absent: nothing stays. Never fails: a ledger that cannot be
+   * reached is told later.
+   */
+  settle(kept?: readonly number[]): void | Promise<void>;
+}
+
+export interface Refused {
+  readonly ok: false;
+  /** Index of the entry that did not fit. */
+  readonly at: number;
+  /** What its counter stands at. */
+  readonly used: number;
+}
+
+export interface Ledger {
+  /** @throws LedgerError it cannot be reached */
+  take(entries: readonly Entry[]): Taken | Refused | Promise<Taken | Refused>;
+  /** Waits for what is on its way. */
+  close(): Promise<void>;
+}
+
+/** The ledger cannot be reached; nothing is known of the take. */
+export class LedgerError extends Error {
+  override readonly name = "LedgerError";
+}
+
+/** What a subject has used since a UTC day began, by what was booked. Amounts of the measure's unit. */
+export type Spent = (subject: Subject, measure: Rule["measure"], since: number) => Promise<number>;
+
+/** No memory of earlier starts. */
+export const SPENT_NOTHING: Spent = async () => 0;
+
+export function entryAt(subject: Subject, rule: Rule, amount: number, at: number): Entry {
+  const { start, end } = windowAt(rule.window, at);
+  return { subject, rule, amount, start, end };
+}
+
+/** Whether the counter has a memory beyond the process. */
+export function isLong({ rule }: Entry): boolean {
+  return rule.window !== "held" && rule.window !== "minute";
+}

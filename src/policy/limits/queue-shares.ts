@@ -1,0 +1,54 @@
+/**
+ * How much of the engine's queue (--max-num-queued-reqs) one tenant may have open: no more than is still free. One
+ * tenant alone gets half of it, two get a third each, and somebody who comes finds room (Wall: T52). Of this server alone,
+ * since the queue is. Used inside policy/limits/.
+ *
+ * The rule is the dynamic threshold of shared buffers (Choudhury, Hahne, 1998): it wants no list of tenants and wastes
+ * one tenant's share, not a fixed part for each.
+ */
+import { Fault } from "#core/fault.ts";
+
+const RETRY_MS = 1000;
+
+export class QueueShares {
+  readonly #capacity: number;
+  readonly #open = new Map<string, number>();
+  #total = 0;
+
+  /** @param capacity sequences; Infinity: nobody is bounded */
+  constructor(capacity: number) {
+    this.#capacity = capacity;
+  }
+
+  /** @returns gives them back; the first call counts. @throws Fault rate_limited, after `onRefused` */
+  take(tenant: string, sequences: number, onRefused: () => void): () => void {
+    const held = this.#open.get(tenant) ?? 0;
+    // Who has nothing open is left to the queue itself: a single request may be as large as that.
+    if (held > 0 && held + sequences > this.#capacity - this.#total) {
+      onRefused();
+      throw new Fault(
+        "rate_limited",
+        `Too many sequences of this tenant wait or run: it has ${held} open. Try again when others have ended.`,
+        { retryAfterMs: RETRY_MS, detail: `the queue holds ${this.#total} of ${this.#capacity}` },
+      );
+    }
+    this.#add(tenant, sequences);
+    let open = true;
+    return () => {
+      if (open) this.#add(tenant, -sequences);
+      open = false;
+    };
+  }
+
+  /** Sequences that are open, for tests. */
+  get total(): number {
+    return this.#total;
+  }
+
+  #add(tenant: string, sequences: number): void {
+    const held = (this.#open.get(tenant) ?? 0) + sequences;
+    if (held === 0) this.#open.delete(tenant);
+    else this.#open.set(tenant, held);
+    this.#total += sequences;
+  }
+}
