@@ -68,6 +68,15 @@ export async function openKeys(settings: KeySettings, state: StateDirectory, sto
   };
 }
 
+/** What keys are hashed under, for commands that work without a server. @throws StartupError | StateError */
+export async function openKeyStore(
+  settings: Pick<Settings, "pepperFile">,
+  state: StateDirectory,
+  store: Store,
+): Promise<KeyStore> {
+  return new KeyStore(store, await openPepper(store, state, givenPepper(settings)));
+}
+
 function stale(): Fault {
   return new Fault("policy_unavailable", "The server cannot check keys at the moment.", {
     detail: "the store has not answered for minutes: withdrawn keys would not be known",

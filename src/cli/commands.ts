@@ -3,6 +3,7 @@
  */
 import { Command } from "commander";
 import { version } from "#app/paths.ts";
+import { addKeysCommands } from "./keys-commands.ts";
 
 /** @param finish told the exit code of a command that ran */
 export async function runCommand(finish: (code: number) => void): Promise<void> {
@@ -46,6 +47,7 @@ export async function runCommand(finish: (code: number) => void): Promise<void> 
     .addHelpText("after", "\nThe key comes from CASTELLAN_API_KEY (or VLLM_API_KEY).")
     .action(async (options) => finish(await (await import("./bench.ts")).runBench(options)));
 
+  addKeysCommands(program, finish);
   auditCommands(program, finish);
   await program.parseAsync();
 }

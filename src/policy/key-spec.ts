@@ -6,7 +6,7 @@ import { z } from "zod";
 import { type JsonValue, parseJson } from "#base/json.ts";
 import { BUDGET_UNITS, type Limits, PERIODS } from "#core/limits.ts";
 import { type Reach, ROLES, type Role, SCOPES, type Scope } from "#core/principal.ts";
-import { DEFAULT_CAPS, type RequestCaps } from "#core/request-caps.ts";
+import { CAP_ROWS, type CapRow, type RequestCaps } from "#core/request-caps.ts";
 import type { Profile } from "./keys.ts";
 import { networkProblem } from "./networks.ts";
 import { principalOf } from "./roles.ts";
@@ -68,15 +68,15 @@ const REACH = z.strictObject({
 
 const CAPS = z.strictObject(
   Object.fromEntries(
-    Object.entries(DEFAULT_CAPS).map(([name, value]) => [
-      name,
-      typeof value === "boolean"
-        ? z.boolean().optional()
-        : z
-            .int()
-            .min(name === "logprobs" ? -1 : 0)
-            .optional(),
-    ]),
+    Object.entries<CapRow>(CAP_ROWS).map(
+      ([
+        name,
+        {
+          bounds: [min, max],
+          unit,
+        },
+      ]) => [name, (unit === "seconds" ? z.number() : z.int()).min(min).max(max).optional()],
+    ),
   ),
 );
 

@@ -130,7 +130,9 @@ for (const kind of ["SQLite", "PostgreSQL"] as const) {
       [{ limits: { requestsPerMinute: -1 } }, /^limits\.requestsPerMinute: /],
       [{ limits: { requestsPerMinute: 1.5 } }, /^limits\.requestsPerMinute: /],
       [{ limits: { perhaps: 1 } as never }, /perhaps/],
-      [{ caps: { n: -1 } }, /^caps\.n: /],
+      [{ caps: { n: 0 } }, /^caps\.n: /],
+      [{ caps: { n: 1.5 } }, /^caps\.n: /],
+      [{ caps: { n: 1e9 } }, /^caps\.n: /],
       [{ notBefore: 5, expiresAt: 5 }, /end before it begins/],
     ];
     for (const [change, message] of bad)

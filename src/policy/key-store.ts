@@ -109,7 +109,8 @@ export class KeyStore {
     const key = mintKey();
     await this.#change(async (work, revision) => {
       await this.#touch(work, id, revision, {});
-      const end = this.#now() + overlapMs;
+      const now = this.#now();
+      const end = now + overlapMs;
       await work
         .updateTable("key_secrets")
         .set({ ends_at: end })
@@ -123,7 +124,7 @@ export class KeyStore {
         .executeTakeFirstOrThrow();
       await work
         .insertInto("key_secrets")
-        .values(this.#secret(id, Number(newest) + 1, by, this.#digest(key)))
+        .values(secretRow(id, Number(newest) + 1, by, this.#digest(key), now))
         .execute();
     });
     return { record: await this.#existing(id), key };
@@ -243,13 +244,9 @@ export class KeyStore {
       .execute();
     await work
       .insertInto("key_secrets")
-      .values(this.#secret(id, 1, by, digest))
+      .values(secretRow(id, 1, by, digest, now))
       .execute();
     return { ...spec, id, createdAt: now, createdBy: by, secrets: [{ generation: 1, createdAt: now, createdBy: by }] };
-  }
-
-  #secret(id: string, generation: number, by: string, digest: string): KeySecretTable {
-    return { digest, key_id: id, generation, created_at: this.#now(), created_by: by, ends_at: null };
   }
 
   /** @throws KeyError there is no such key, or no longer */
@@ -285,6 +282,10 @@ export class KeyStore {
     const byKey = Map.groupBy(secrets, ({ key_id }) => key_id);
     return rows.map((row) => recordOf(row, byKey.get(row.id) ?? []));
   }
+}
+
+function secretRow(id: string, generation: number, by: string, digest: string, now: number): KeySecretTable {
+  return { digest, key_id: id, generation, created_at: now, created_by: by, ends_at: null };
 }
 
 function recordOf(row: KeyTable, secrets: readonly KeySecretTable[]): KeyRecord {

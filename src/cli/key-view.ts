@@ -1,0 +1,134 @@
+/**
+ * How a key's record is shown: as JSON for programs, as lines for people. Pure; a record holds no secret.
+ */
+import type { Limits } from "#core/limits.ts";
+import { ROLES } from "#core/principal.ts";
+import type { KeyRecord } from "#policy/key-store.ts";
+import { budgetText, kebab } from "./key-words.ts";
+import type { Column } from "./table.ts";
+
+/** Names in snake_case, times in ISO 8601; null: not. */
+export function keyJson(record: KeyRecord, now: number): Readonly<Record<string, unknown>> {
+  return {
+    id: record.id,
+    status: statusOf(record, now),
+    tenant: record.tenant,
+    name: record.name,
+    role: record.role,
+    scopes: record.scopes ?? ROLES[record.role],
+    models: record.reach.models ?? null,
+    adapters: record.reach.adapters ?? null,
+    tools: record.reach.tools ?? null,
+    networks: record.reach.networks ?? null,
+    priority: record.reach.priority ?? null,
+    limits: snakeKeys(record.limits),
+    caps: snakeKeys(record.caps),
+    not_before: iso(record.notBefore),
+    expires_at: iso(record.expiresAt),
+    disabled_at: iso(record.disabledAt),
+    deleted_at: iso(record.deletedAt),
+    created_at: iso(record.createdAt),
+    created_by: record.createdBy,
+    last_used_at: iso(record.lastUsedAt),
+    generations: record.secrets.map(({ generation, createdAt, createdBy, endsAt }) => ({
+      generation,
+      created_at: iso(createdAt),
+      created_by: createdBy,
+      ends_at: iso(endsAt),
+    })),
+  };
+}
+
+export function statusOf(record: KeyRecord, now: number): string {
+  if (record.deletedAt !== undefined) return "deleted";
+  if (record.disabledAt !== undefined) return "disabled";
+  if (record.expiresAt !== undefined && record.expiresAt <= now) return "expired";
+  if (record.notBefore !== undefined && record.notBefore > now) return "not yet";
+  return "active";
+}
+
+export function keyColumns(now: number): readonly Column<KeyRecord>[] {
+  return [
+    { title: "ID", of: ({ id }) => id },
+    { title: "STATUS", of: (record) => statusOf(record, now) },
+    { title: "TENANT", of: ({ tenant }) => tenant, flexible: true },
+    { title: "NAME", of: ({ name }) => name, flexible: true },
+    { title: "ROLE", of: ({ role, scopes }) => (scopes === undefined ? role : `${role}*`) },
+    { title: "MODELS", of: ({ reach }) => (reach.models ?? ["all"]).join(","), flexible: true },
+    { title: "CREATED", of: ({ createdAt }) => day(createdAt) },
+    { title: "EXPIRES", of: ({ expiresAt }) => (expiresAt === undefined ? "never" : day(expiresAt)) },
+    { title: "LAST USED", of: ({ lastUsedAt }) => (lastUsedAt === undefined ? "-" : ago(lastUsedAt, now)) },
+  ];
+}
+
+export function keyFacts(record: KeyRecord, now: number): readonly (readonly [string, string])[] {
+  const { reach } = record;
+  const listed = (name: string, list: readonly string[] | undefined): [string, string][] =>
+    list === undefined ? [] : [[name, list.length === 0 ? "none" : list.join(", ")]];
+  const timed = (name: string, time: number | undefined): [string, string][] =>
+    time === undefined ? [] : [[name, moment(time)]];
+  return [
+    ["id", record.id],
+    ["status", statusOf(record, now)],
+    ["tenant", record.tenant],
+    ["name", record.name],
+    ["role", record.role],
+    ["scopes", (record.scopes ?? ROLES[record.role]).join(", ")],
+    ...listed("models", reach.models),
+    ...listed("adapters", reach.adapters),
+    ...listed("tools", reach.tools),
+    ...listed("networks", reach.networks),
+    ...(reach.priority === undefined ? [] : ([["priority", String(reach.priority)]] as const)),
+    ...limitFacts(record.limits),
+    ...Object.entries(record.caps).map(([name, value]) => [`cap ${kebab(name)}`, String(value)] as const),
+    ...timed("not before", record.notBefore),
+    ...timed("expires", record.expiresAt),
+    ...timed("disabled", record.disabledAt),
+    ...timed("deleted", record.deletedAt),
+    ["created", `${moment(record.createdAt)} by ${record.createdBy}`],
+    [
+      "last used",
+      record.lastUsedAt === undefined ? "never" : `${moment(record.lastUsedAt)}, ${ago(record.lastUsedAt, now)}`,
+    ],
+    ...record.secrets.map(({ generation, createdAt, createdBy, endsAt }) => {
+      const end =
+        endsAt === undefined ? "" : endsAt <= now ? `, ended ${moment(endsAt)}` : `, works until ${moment(endsAt)}`;
+      return [`generation ${generation}`, `${moment(createdAt)} by ${createdBy}${end}`] as const;
+    }),
+  ];
+}
+
+function limitFacts({ budgets = [], ...figures }: Limits): (readonly [string, string])[] {
+  return [
+    ...Object.entries(figures).map(([name, value]) => [kebab(name).replaceAll("-", " "), String(value)] as const),
+    ...budgets.map((budget) => ["budget", budgetText(budget)] as const),
+  ];
+}
+
+function snakeKeys(values: object): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [kebab(name).replaceAll("-", "_"), value]));
+}
+
+function iso(time: number | undefined): string | null {
+  return time === undefined ? null : new Date(time).toISOString();
+}
+
+function day(time: number): string {
+  return new Date(time).toISOString().slice(0, 10);
+}
+
+function moment(time: number): string {
+  return `${new Date(time).toISOString().slice(0, 16).replace("T", " ")} UTC`;
+}
+
+const STEPS: readonly (readonly [unit: string, milliseconds: number])[] = [
+  ["d", 86_400_000],
+  ["h", 3_600_000],
+  ["m", 60_000],
+];
+
+function ago(time: number, now: number): string {
+  const past = Math.max(0, now - time);
+  const step = STEPS.find(([, milliseconds]) => past >= milliseconds);
+  return step === undefined ? "just now" : `${Math.floor(past / step[1])}${step[0]} ago`;
+}
