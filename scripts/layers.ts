@@ -29,7 +29,8 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
   },
   {
     module: /^node:(net|tls|http|https|http2|dgram|dns)$/,
-    may: /^(http\/|egress\/)/,
+    // networks.ts: node:net's reader and lists of addresses, no socket.
+    may: /^(http\/|egress\/|policy\/networks\.ts$)/,
     why: "sockets belong to the listener and to egress",
   },
   { module: /^undici$/, may: /^egress\//, why: "egress is the only way out" },

@@ -9,6 +9,12 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import type { Role } from "#core/principal.ts";
+import type { KeySpec } from "#policy/key-spec.ts";
+import { KeyStore } from "#policy/key-store.ts";
+import { openPepper } from "#policy/pepper.ts";
+import { openStateDirectory } from "#policy/state.ts";
+import { openStore } from "#policy/store/store.ts";
 
 const ROOT = resolve(import.meta.dirname, "..");
 export const TEST_KEY = "test-key-for-the-suite";
@@ -30,6 +36,8 @@ export interface TestServer {
   readonly opsUrl: string;
   readonly port: number;
   readonly stateDir: string;
+  /** Of an administrator; "" where the server has to make its first key itself. */
+  readonly adminKey: string;
   readonly child: ChildProcess;
   readonly stdout: () => string;
   readonly stderr: () => string;
@@ -67,14 +75,28 @@ export async function until(
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
   const [port, opsPort] = [await freePort(), await freePort()];
   const stateDir = options.stateDir ?? join(mkdtempSync(join(tmpdir(), "castellan-test-")), "state");
+  const adminKey = options.apiKey === null ? "" : await makeKey(stateDir, "admin");
   const child = spawn(process.execPath, commandLine(options, port, opsPort, stateDir), {
     cwd: ROOT,
     env: { PATH: process.env["PATH"], HOME: process.env["HOME"], NO_COLOR: "1", ...options.env },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  const server = describe(child, port, opsPort, stateDir);
+  const server = describe(child, port, opsPort, stateDir, adminKey);
   if (options.waitReady ?? true) await ready(server);
   return server;
+}
+
+/** A key in the store of a server that may run or not. */
+export async function makeKey(stateDir: string, role: Role, more: Partial<KeySpec> = {}): Promise<string> {
+  const state = openStateDirectory(stateDir);
+  const store = await openStore({ state });
+  try {
+    const keys = new KeyStore(store, await openPepper(store, state));
+    const spec: KeySpec = { tenant: "default", name: "test", role, reach: {}, limits: {}, caps: {}, ...more };
+    return (await keys.create(spec, "test")).key.expose();
+  } finally {
+    await store.close();
+  }
 }
 
 function commandLine(options: ServerOptions, port: number, opsPort: number, stateDir: string): string[] {
@@ -99,7 +121,7 @@ function commandLine(options: ServerOptions, port: number, opsPort: number, stat
   ];
 }
 
-function describe(child: ChildProcess, port: number, opsPort: number, stateDir: string): TestServer {
+function describe(child: ChildProcess, port: number, opsPort: number, stateDir: string, adminKey: string): TestServer {
   const out = collect(child.stdout);
   const err = collect(child.stderr);
   const exited = new Promise<number | string>((done) => child.on("exit", (code, signal) => done(signal ?? code ?? -1)));
@@ -109,6 +131,7 @@ function describe(child: ChildProcess, port: number, opsPort: number, stateDir: 
     opsUrl: `http://127.0.0.1:${opsPort}`,
     port,
     stateDir,
+    adminKey,
     child,
     stdout: out,
     stderr: err,

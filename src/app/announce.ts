@@ -2,8 +2,8 @@
  * What a start prints: where the server is, what it serves, the key if it was made now, and a line to paste.
  * People read this; logs go to stderr.
  */
+import type { Secret } from "#base/secret.ts";
 import type { Address } from "#http/listener.ts";
-import type { Keys } from "./keys.ts";
 
 export interface Announcement {
   readonly version: string;
@@ -14,7 +14,13 @@ export interface Announcement {
   readonly engines: number;
   readonly publicAddress: Address;
   readonly opsAddress: Address;
-  readonly keys: Keys;
+  readonly keys: {
+    /** Made now. */
+    readonly minted: Secret | undefined;
+    /** Given with this start. */
+    readonly given: number;
+    readonly stored: number;
+  };
   readonly stateDir: string;
   readonly warnings: readonly string[];
 }
@@ -40,14 +46,18 @@ export function announce(a: Announcement): string {
   return `${lines.join("\n")}\n`;
 }
 
-function keyLines(a: Announcement): string[] {
-  if (a.keys.source === "given") return ["  key     yours (flag, variable or file)"];
-  if (a.keys.minted === undefined)
-    return ["  key     the one that the first start printed; lost it? remove keys.json in the state directory"];
-  return [
-    `  key     ${a.keys.minted.expose()}`,
-    "          (made now and shown this once; only a keyed hash of it is kept)",
-  ];
+function keyLines({ keys: { minted, given, stored } }: Announcement): string[] {
+  if (minted !== undefined)
+    return [
+      `  key     ${minted.expose()}`,
+      "          (made now and shown this once; only a keyed hash of it is kept. It may use models; for operations:",
+      "          castellan keys create --role operator)",
+    ];
+  const known = [
+    ...(given > 0 ? ["yours (flag, variable or file)"] : []),
+    ...(stored > 0 || given === 0 ? [`${stored} in the store`] : []),
+  ].join(", and ");
+  return [`  key     ${known}; one more: castellan keys create`];
 }
 
 function curl(a: Announcement, key: string): string[] {

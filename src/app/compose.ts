@@ -20,6 +20,7 @@ import type { EngineHandle, EngineOptions } from "#engine/options.ts";
 import type { PrefixCacheOptions } from "#engine/prefix/hash.ts";
 import type { SpillOptions } from "#engine/spill/spill.ts";
 import { createHttp, type Http } from "#http/server.ts";
+import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
@@ -59,6 +60,7 @@ export interface Parts {
   /** The smaller model of speculative decoding, if it is done by one. */
   readonly draft: ModelSource | undefined;
   readonly gate: Gate;
+  readonly client: FindClient;
   readonly log: Log;
 }
 
@@ -310,7 +312,7 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, gate, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, gate, client, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
@@ -342,6 +344,7 @@ async function createServer({ settings, gate, log }: Parts, inner: Inner): Promi
     ),
     services,
     gate,
+    client,
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,

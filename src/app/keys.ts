@@ -1,101 +1,116 @@
 /**
- * Which keys may call: the operator's (flag, variable, file), or the one that the first start mints.
+ * Which keys may call: those of the store, and besides them those that the operator gave (flag, variable, file), which
+ * are users of the default tenant and are never stored.
  */
-import { readFileSync, statSync } from "node:fs";
+import type { Log } from "#base/log.ts";
 import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
+import { Fault } from "#core/fault.ts";
+import { ensureFirstKey, importOldKeys } from "#policy/first-key.ts";
 import type { Provers } from "#policy/identify.ts";
+import { KeyFeed } from "#policy/key-feed.ts";
+import { KeyStore } from "#policy/key-store.ts";
 import { KeySet, type KnownKey, keyDigest, mintKey, operatorKey, type Pepper } from "#policy/keys.ts";
-import { ensureKey } from "#policy/mint.ts";
-import { type StateDirectory, statePepper } from "#policy/state.ts";
+import { openPepper, readPepper } from "#policy/pepper.ts";
+import { principalOf } from "#policy/roles.ts";
+import { type StateDirectory, StateError } from "#policy/state.ts";
+import type { Store } from "#policy/store/store.ts";
+import { readSecretFile } from "./secret-file.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface Keys {
   readonly find: Provers["keys"];
-  /** Print it now: it cannot be had again. */
-  readonly minted: Secret | undefined;
-  /** `given`: by the operator. `minted`: now. `kept`: an earlier start printed it. */
-  readonly source: "given" | "minted" | "kept";
+  /** Keys that the operator gave with this start. */
+  readonly given: number;
+  /**
+   * Makes a key if there is none anywhere and never was: for the moment when it can be printed, since a start that
+   * fails in between would burn it. @returns the key, which cannot be had again
+   */
+  ensureOne(): Promise<Secret | undefined>;
+  /** Keys of the store that are not deleted. */
+  stored(): Promise<number>;
   /** A key that lives only until `revoke`, for the server's own first question. */
   temporary(): { readonly key: Secret; readonly revoke: () => void };
+  /** Before the store closes. */
+  close(): Promise<void>;
 }
 
-const OTHERS = 0o077;
-const MAX_KEY_FILE_BYTES = 1 << 20;
+type KeySettings = Pick<Settings, "apiKey" | "apiKeyFile" | "pepperFile">;
 
-/**
- * The keys that are there already: the operator's, or an earlier start's. Undefined: one has to be minted, which is
- * for the moment when it can be printed, since a start that fails in between would burn it.
- * @throws StateError | StartupError
- */
-export function existingKeys(settings: Settings, state: StateDirectory): Keys | undefined {
-  const given = [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key) => new Secret(key));
-  if (given.length > 0) {
-    const pepper = statePepper(state);
-    return keysOf(
-      pepper,
-      given.map((key, i) => operator(pepper, key, i + 1)),
-      "given",
-      undefined,
-    );
-  }
-  return state.read("keys.json") === undefined ? undefined : mintedKeys(state);
+/** @throws StartupError | StateError */
+export async function openKeys(settings: KeySettings, state: StateDirectory, store: Store, log: Log): Promise<Keys> {
+  const pepper = await openPepper(store, state, givenPepper(settings));
+  const keyStore = new KeyStore(store, pepper);
+  const imported = await importOldKeys(state, keyStore);
+  if (imported > 0)
+    log("warn", "keys of version 0.1 are in the store now, with the role user: operations want a key of their own", {
+      keys: imported,
+    });
+  const given = [...settings.apiKey, ...fromFile(settings.apiKeyFile)].map((key, i) =>
+    operator(pepper, new Secret(key), i + 1),
+  );
+  // The store's word comes last: what is disabled there stays so, whatever a flag says.
+  const set = new KeySet(pepper, given);
+  const feed = await KeyFeed.start({ store, keys: set, log });
+  return {
+    find: (key) => {
+      if (feed.stale) throw stale();
+      return set.find(key);
+    },
+    given: given.length,
+    ensureOne: async () => {
+      if (given.length > 0) return undefined;
+      const key = await ensureFirstKey(keyStore);
+      await feed.refresh();
+      return key;
+    },
+    stored: () => keyStore.count(),
+    temporary: () => temporary(pepper, set),
+    close: () => feed.close(),
+  };
+}
+
+function stale(): Fault {
+  return new Fault("policy_unavailable", "The server cannot check keys at the moment.", {
+    detail: "the store has not answered for minutes: withdrawn keys would not be known",
+    retryAfterMs: 5000,
+  });
+}
+
+function temporary(pepper: Pepper, set: KeySet): ReturnType<Keys["temporary"]> {
+  const key = mintKey();
+  const id = "key_self";
+  const digest = keyDigest(pepper, key.expose());
+  const profile = principalOf({ id, tenant: "default", role: "user", kind: "server" });
+  set.put({ id, digest, profile });
+  return { key, revoke: () => set.put({ id, digest, profile, state: "deleted" }) };
 }
 
 function operator(pepper: Pepper, key: Secret, index: number): KnownKey {
   try {
-    return operatorKey(pepper, key, index, "admin");
+    return operatorKey(pepper, key, index, "user");
   } catch (error) {
     throw new StartupError(error instanceof Error ? error.message : "an API key cannot be used");
   }
 }
 
-/** Mints the key if there is none yet. @throws StateError */
-export function mintedKeys(state: StateDirectory): Keys {
-  const minted = ensureKey(state);
-  return minted.kind === "minted"
-    ? keysOf(minted.pepper, minted.keys, "minted", minted.key)
-    : keysOf(minted.pepper, minted.keys, "kept", undefined);
-}
-
-function keysOf(pepper: Pepper, keys: readonly KnownKey[], source: Keys["source"], minted: Secret | undefined): Keys {
-  const lasting = new KeySet(pepper, keys);
-  let current = lasting;
-  return {
-    find: (key) => current.find(key),
-    minted,
-    source,
-    temporary: () => {
-      const key = mintKey();
-      const digest = keyDigest(pepper, key.expose());
-      const known = { id: "key_self", digest, tenant: "default", role: "user" as const };
-      current = new KeySet(pepper, [...keys, known]);
-      return {
-        key,
-        revoke: () => {
-          current = lasting;
-        },
-      };
-    },
-  };
+function givenPepper({ pepperFile }: Pick<Settings, "pepperFile">): Pepper | undefined {
+  if (pepperFile === undefined) return undefined;
+  try {
+    return readPepper(readSecretFile(pepperFile, "the pepper file"));
+  } catch (error) {
+    if (error instanceof StateError) throw new StartupError(error.message);
+    throw error;
+  }
 }
 
 function fromFile(path: string | undefined): string[] {
   if (path === undefined) return [];
-  try {
-    const stat = statSync(path);
-    if (process.getuid !== undefined && (stat.mode & OTHERS) !== 0) {
-      throw new StartupError("the key file can be read or written by others: run chmod 600 on it");
-    }
-    if (stat.size > MAX_KEY_FILE_BYTES) throw new StartupError("the key file is larger than 1 MiB");
-    const keys = readFileSync(path, "utf8")
-      .split("\n")
-      .map((line) => line.trim())
-      .filter((line) => line !== "" && !line.startsWith("#"));
-    if (keys.length === 0) throw new StartupError("the key file holds no key");
-    return keys;
-  } catch (error) {
-    if (error instanceof StartupError) throw error;
-    throw new StartupError(`the key file cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
-  }
+  const keys = readSecretFile(path, "the key file")
+    .toString("utf8")
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("#"));
+  if (keys.length === 0) throw new StartupError("the key file holds no key");
+  return keys;
 }

@@ -8,6 +8,7 @@ import { createLog, type Log } from "#base/log.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
+import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
 import { identifyBy } from "#policy/identify.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
@@ -15,7 +16,7 @@ import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import { compose, type Server } from "./compose.ts";
 import { firstAnswer } from "./first-answer.ts";
-import { existingKeys, type Keys, mintedKeys } from "./keys.ts";
+import { type Keys, openKeys } from "./keys.ts";
 import { findModel, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { speculationPlan } from "./speculation.ts";
@@ -32,19 +33,20 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { settings } = resolved;
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
-  const state = stated(() => openStateDirectory(stateDir));
+  const state = await stated(() => openStateDirectory(stateDir));
   const store = await openPolicyStore(settings, state, log);
-  let keys = stated(() => existingKeys(settings, state));
-  // Until there is a key nobody has one.
-  const identify = identifyBy({ keys: (key) => keys?.find(key) });
+  const keys = await stated(() => openKeys(settings, state, store, log));
+  const identify = identifyBy({ keys: keys.find });
+  const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
+  if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
   const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
     speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), log });
-  const ended = endOnSignals(server, store, settings, log);
+  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), client, log });
+  const ended = endOnSignals(server, { keys, store }, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
-  keys ??= stated(() => mintedKeys(state));
+  const minted = await keys.ensureOne();
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
   for (const warning of warnings) log("warn", warning);
   output.print(
@@ -56,7 +58,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       engines: settings.dataParallelSize,
       publicAddress,
       opsAddress,
-      keys,
+      keys: { minted, given: keys.given, stored: await keys.stored() },
       stateDir,
       warnings,
     }),
@@ -65,9 +67,9 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended;
 }
 
-function stated<T>(load: () => T): T {
+async function stated<T>(load: () => T | Promise<T>): Promise<T> {
   try {
-    return load();
+    return await load();
   } catch (error) {
     if (error instanceof StateError) throw new StartupError(error.message);
     throw error;
@@ -126,8 +128,14 @@ async function askFirst(server: Server, keys: Keys, address: Address): Promise<s
   }
 }
 
+/** What outlives the listeners. */
+interface Kept {
+  readonly keys: Keys;
+  readonly store: Store;
+}
+
 /** @returns resolves with the exit code */
-function endOnSignals(server: Server, store: Store, settings: Settings, log: Log): Promise<number> {
+function endOnSignals(server: Server, kept: Kept, settings: Settings, log: Log): Promise<number> {
   return new Promise((done) => {
     let signals = 0;
     const onSignal = (signal: NodeJS.Signals): void => {
@@ -137,7 +145,7 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
         done(signal === "SIGINT" ? 130 : 143);
         return;
       }
-      drain(server, store, settings).then(
+      drain(server, kept, settings).then(
         () => done(0),
         () => done(1),
       );
@@ -147,9 +155,10 @@ function endOnSignals(server: Server, store: Store, settings: Settings, log: Log
   });
 }
 
-async function drain(server: Server, store: Store, settings: Settings): Promise<void> {
+async function drain(server: Server, { keys, store }: Kept, settings: Settings): Promise<void> {
   server.stopAccepting();
   await server.http.close(settings.shutdownTimeout * 1000);
   await server.closeModel();
+  await keys.close();
   await store.close();
 }

@@ -5,6 +5,7 @@
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
 import { CAP_ROWS, type CapName, type CapRow } from "#core/request-caps.ts";
+import { KEY_SETTINGS } from "./key-settings.ts";
 import {
   bytes,
   choice,
@@ -24,7 +25,6 @@ const MIB = 1024 * KIB;
 const GIB = 1024 * MIB;
 
 const LISTENERS = "Listeners";
-const KEYS = "Keys and state";
 const MODEL = "Model";
 const LORA = "LoRA adapters";
 const ENGINE = "Engine";
@@ -76,29 +76,14 @@ export const SETTINGS = {
     doc: "A proxy in front ends TLS: no warning about a public address without it.",
     loosens: "says that somebody else encrypts",
   }),
+  trustedProxies: list("network", {
+    section: LISTENERS,
+    doc: "Proxies whose X-Forwarded-For or Forwarded tells where a caller comes from: CIDR blocks, or unix for a Unix socket.",
+    loosens: "says who may tell where callers come from",
+  }),
   maxConnections: integer(4096, [1, 1_000_000], { section: LISTENERS, doc: "Connections open at once, per listener." }),
 
-  apiKey: list("key", {
-    section: KEYS,
-    doc: "A key that may call the server; may be given several times. With none anywhere the first start makes one.",
-    variables: ["VLLM_API_KEY"],
-    secret: true,
-  }),
-  apiKeyFile: string(undefined, "path", {
-    section: KEYS,
-    doc: "File with one key a line, readable by its owner alone.",
-  }),
-  stateDir: string(undefined, "path", {
-    section: KEYS,
-    doc: "Where the server keeps its state (mode 0700).",
-    fallbackDoc: "$XDG_STATE_HOME/castellan, else ~/.local/state/castellan",
-  }),
-  databaseUrl: string(undefined, "url", {
-    section: KEYS,
-    doc: "PostgreSQL that several servers share: postgres://user@host/database; the password may stand in ~/.pgpass.",
-    fallbackDoc: "the SQLite file policy.db in the state directory",
-    secret: true,
-  }),
+  ...KEY_SETTINGS,
 
   servedModelName: list("name", {
     section: MODEL,

@@ -15,6 +15,7 @@ import type { Dialect, FaultReply } from "#core/dialect.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { authorize } from "#policy/authorize.ts";
+import type { FindClient } from "#policy/client-address.ts";
 import type { Admission, Gate } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
 import { checkMediaType, readBody } from "./_body.ts";
@@ -52,6 +53,7 @@ export type Observer = (record: CallRecord) => void;
 export interface Corridor<S> {
   readonly services: S;
   readonly gate: Gate;
+  readonly client: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
   readonly options: HttpOptions;
@@ -96,7 +98,7 @@ export async function walk<S>(
     matched,
     plane,
     dialect: dialectOf(corridor, matched),
-    peer: peerOf(req.socket),
+    peer: corridor.client(peerOf(req.socket), req.rawHeaders),
     principal: undefined,
     admission: undefined,
     recorded: false,

@@ -14,6 +14,7 @@ import fastify, {
 import { type Log, silentLog } from "#base/log.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
+import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Listener, openListener } from "./listener.ts";
@@ -26,6 +27,8 @@ export interface HttpSettings<S> {
   readonly routes: readonly AnyRoute<S>[];
   readonly services: S;
   readonly gate: Gate;
+  /** Where callers come from when proxies stand in between; absent: no header is believed. */
+  readonly client?: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
   readonly options?: Partial<HttpOptions>;
@@ -90,10 +93,19 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
   };
 }
 
-function createCorridor<S>({ services, gate, dialect, options, observer, log }: HttpSettings<S>): Corridor<S> {
+function createCorridor<S>({
+  services,
+  gate,
+  client = directClient,
+  dialect,
+  options,
+  observer,
+  log,
+}: HttpSettings<S>): Corridor<S> {
   return {
     services,
     gate,
+    client,
     dialect,
     options: { ...DEFAULT_HTTP_OPTIONS, ...options },
     counters: new Counters(),

@@ -3,13 +3,13 @@
  *
  * Invariants: one credential, read one way, or nobody. Whatever two readers might take differently (a second header,
  * a second space, another scheme) is unauthenticated, with one message for all causes. A credential goes to one prover,
- * by its shape; no other is asked after it. A client certificate counts where no header names a caller: behind a
+ * by its shape; no other is asked after it. Whatever proved it, the principal's networks hold (Wall: T41). A client certificate counts where no header names a caller: behind a
  * gateway the certificate is the gateway's, the header the caller's.
  */
 import { headerValues } from "#base/headers.ts";
-import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
-import { KEY_PREFIX, type KeySet, MAX_KEY_LENGTH } from "./keys.ts";
+import { KEY_PREFIX, type KeySet, MAX_KEY_LENGTH, unauthenticated } from "./keys.ts";
+import { inNetworks } from "./networks.ts";
 import type { Peer, PeerCertificate } from "./peer.ts";
 
 /**
@@ -55,18 +55,24 @@ export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
   return (rawHeaders, dialect, peer) => {
     const credential = presented(rawHeaders, dialect, longest);
     if (credential === "none" && certificates !== undefined && peer.certificate !== undefined)
-      return known(certificates(peer.certificate));
-    return known(typeof credential === "string" ? undefined : byCredential(credential.text));
+      return known(certificates(peer.certificate), peer);
+    if (typeof credential === "string") throw unauthenticated(REASONS[credential]);
+    return known(byCredential(credential.text), peer);
   };
 }
+
+const REASONS = { none: "no credential", unclear: "a credential that can be read in more than one way" } as const;
 
 export function createIdentify(keys: KeySet): Identify {
   return identifyBy({ keys: (key) => keys.find(key) });
 }
 
-function known(found: Found): Principal | Promise<Principal> {
-  if (found instanceof Promise) return found.then(known);
-  if (found === undefined) throw new Fault("unauthenticated", "Unauthorized");
+function known(found: Found, peer: Peer): Principal | Promise<Principal> {
+  if (found instanceof Promise) return found.then((principal) => known(principal, peer));
+  if (found === undefined) throw unauthenticated("an unknown credential");
+  const { networks } = found.reach;
+  if (networks !== undefined && !inNetworks(networks, peer.address))
+    throw unauthenticated(`${found.id} may not be used from ${peer.address ?? "an unknown address"}`);
   return found;
 }
 

@@ -1,22 +1,29 @@
 /**
  * API keys: how they look, how they are kept, how a presented one is found.
  *
- * Invariants: a key is kept as HMAC-SHA256(pepper, key) and never as itself; a lookup computes one digest and
- * compares it with every known one in constant time, so its duration says neither which key nor how near (Wall: T01).
+ * Invariants: a key is kept as HMAC-SHA256(pepper, key) and never as itself; a look-up computes one digest and probes
+ * one table by it, so its duration says neither which key nor how near, whatever their number (Wall: T01). Whatever is
+ * wrong with a key the caller reads the same; the log learns what.
  *
  * Minted form: `cst_` + 40 base62 characters (238 bits) + 6 base62 characters of the CRC-32 of what stands before.
  * The checksum is for secret scanners and mistyped keys; it proves nothing.
  */
-import { createHmac, createSecretKey, type KeyObject, randomInt, timingSafeEqual } from "node:crypto";
+import { createHmac, createSecretKey, type KeyObject, randomInt } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { Secret } from "#base/secret.ts";
+import { Fault } from "#core/fault.ts";
 import type { Principal, Role } from "#core/principal.ts";
-import { principalOf } from "./roles.ts";
+import { type KeyState, KeyTable } from "./_key-table.ts";
+import { type PrincipalSpec, principalOf } from "./roles.ts";
 
 export const KEY_PREFIX = "cst_";
 const RANDOM_CHARACTERS = 40;
 const CHECKSUM_CHARACTERS = 6;
+export const ID_PREFIX = "key_";
+const ID_CHARACTERS = 16;
 const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+const KEY_LENGTH = KEY_PREFIX.length + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS;
 
 /** What a header can carry and nobody can misread: visible ASCII, no spaces. */
 const KEY_TEXT = /^[\x21-\x7e]+$/;
@@ -26,18 +33,42 @@ export const MAX_KEY_LENGTH = 4096;
 /** 32 bytes; a state directory has its own, so that a stolen key file alone cannot be tried against. */
 export type Pepper = Uint8Array;
 
-export interface KnownKey {
-  readonly id: string;
+/** What a key opens, and when. */
+export interface KnownKey extends Omit<PrincipalSpec, "kind"> {
   /** HMAC-SHA256(pepper, key): 32 bytes. */
   readonly digest: Uint8Array;
-  readonly tenant: string;
-  readonly role: Role;
 }
 
+/** A key whose rights are made already: many keys share one `profile`. */
+export interface KeyEntry {
+  readonly id: string;
+  readonly digest: Uint8Array;
+  readonly profile: Profile;
+  /** Unix milliseconds. */
+  readonly notBefore?: number;
+  readonly expiresAt?: number;
+  readonly state?: KeyState;
+  /** The store keeps it, and when it was last used. */
+  readonly stored?: boolean;
+}
+
+/** A principal but for its id. */
+export type Profile = Omit<Principal, "id">;
+
 export function mintKey(): Secret {
-  let key = KEY_PREFIX;
-  for (let i = 0; i < RANDOM_CHARACTERS; i++) key += BASE62[randomInt(BASE62.length)];
+  const key = KEY_PREFIX + randomText(RANDOM_CHARACTERS);
   return new Secret(key + checksum(key));
+}
+
+/** An id for a new key: random, and no part of the key. */
+export function mintKeyId(): string {
+  return ID_PREFIX + randomText(ID_CHARACTERS);
+}
+
+function randomText(length: number): string {
+  let text = "";
+  for (let i = 0; i < length; i++) text += BASE62[randomInt(BASE62.length)];
+  return text;
 }
 
 function checksum(text: string): string {
@@ -59,18 +90,17 @@ export function keyProblem(key: Secret): string | undefined {
   if (text === "") return "a key is empty";
   if (text.length > MAX_KEY_LENGTH) return `a key is longer than ${MAX_KEY_LENGTH} characters`;
   if (!KEY_TEXT.test(text)) return "a key has a character that is not visible ASCII (or a space)";
-  if (text.startsWith(KEY_PREFIX) && !checksumHolds(text)) {
+  if (isMistyped(text)) {
     return `a key begins with ${KEY_PREFIX} but its checksum is wrong: probably mistyped or cut`;
   }
   return undefined;
 }
 
-function checksumHolds(text: string): boolean {
+/** It has our prefix and cannot be a key of ours. Needs no look-up, and says nothing about any key that exists. */
+function isMistyped(text: string): boolean {
+  if (!text.startsWith(KEY_PREFIX)) return false;
   const body = text.slice(0, -CHECKSUM_CHARACTERS);
-  return (
-    text.length === KEY_PREFIX.length + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS &&
-    checksum(body) === text.slice(-CHECKSUM_CHARACTERS)
-  );
+  return text.length !== KEY_LENGTH || checksum(body) !== text.slice(-CHECKSUM_CHARACTERS);
 }
 
 export function keyDigest(pepper: Pepper | KeyObject, key: string): Buffer {
@@ -78,40 +108,92 @@ export function keyDigest(pepper: Pepper | KeyObject, key: string): Buffer {
 }
 
 /**
- * The key that an operator gave, as it is kept. `index` counts from 1 and makes the id.
+ * The key that an operator gave, as it is kept. `index` counts from 1, for the message.
  * @throws Error a key that cannot be used; the message names its place, not its text
  */
 export function operatorKey(pepper: Pepper, key: Secret, index: number, role: Role): KnownKey {
   const problem = keyProblem(key);
   if (problem !== undefined) throw new Error(`API key ${index}: ${problem}`);
-  return { id: `key_${index}`, digest: keyDigest(pepper, key.expose()), tenant: "default", role };
+  const text = key.expose();
+  // The same key has the same id at every start, and the id does not help to find the key.
+  const id =
+    ID_PREFIX + createHmac("sha256", pepper).update("castellan key id\0").update(text).digest("hex").slice(0, 16);
+  return { id, digest: keyDigest(pepper, text), tenant: "default", role };
 }
 
-/** Every key that may call. Immutable. */
+/** Principals that are kept made. */
+const MADE = 16_384;
+
+/** Every key that may call. */
 export class KeySet {
   /** As a KeyObject: importing raw bytes anew costs several times the digest itself. */
   readonly #pepper: KeyObject;
-  readonly #keys: readonly { readonly digest: Uint8Array; readonly principal: Principal }[];
+  readonly #now: () => number;
+  readonly #table = new KeyTable<Profile>();
+  readonly #made = new Map<number, Principal>();
+  #used = new Map<string, number>();
 
-  constructor(pepper: Pepper, keys: readonly KnownKey[]) {
+  constructor(pepper: Pepper, keys: readonly KnownKey[] = [], now: () => number = Date.now) {
     this.#pepper = createSecretKey(pepper);
-    this.#keys = keys.map(({ id, digest, tenant, role }) => ({
-      digest,
-      principal: principalOf({ id, tenant, role }),
-    }));
+    this.#now = now;
+    for (const known of keys) this.put({ id: known.id, digest: known.digest, profile: principalOf(known) });
   }
 
+  /** Ways to open a key, those that no longer do among them. */
   get size(): number {
-    return this.#keys.length;
+    return this.#table.size;
   }
 
-  /** Whose key this is. No early exit: all digests are compared whatever was found. */
-  find(token: string): Principal | undefined {
-    const digest = keyDigest(this.#pepper, token);
-    let found: Principal | undefined;
-    for (const known of this.#keys) {
-      if (timingSafeEqual(known.digest, digest)) found = known.principal;
-    }
-    return found;
+  get bytes(): number {
+    return this.#table.bytes;
   }
+
+  /** Adds a key, or changes what is known of the same digest. */
+  put({ id, digest, profile, notBefore = 0, expiresAt = Infinity, state = "live", stored = false }: KeyEntry): void {
+    this.#made.delete(this.#table.put(digest, { id, profile, notBefore, expiresAt, state, stored }));
+  }
+
+  reserve(keys: number): void {
+    this.#table.reserve(keys);
+  }
+
+  /** Whose key this is. @throws Fault unauthenticated, with the reason for the log */
+  find(token: string): Principal {
+    if (isMistyped(token)) throw unauthenticated("a mistyped key: its checksum is wrong");
+    const row = this.#table.find(keyDigest(this.#pepper, token));
+    if (row < 0) throw unauthenticated("an unknown key");
+    const now = this.#now();
+    const problem = this.#problem(row, now);
+    if (problem !== undefined) throw unauthenticated(`${this.#table.id(row)} ${problem}`);
+    const principal = this.#made.get(row) ?? this.#make(row);
+    if (this.#table.noteUse(row, now)) this.#used.set(principal.id, now);
+    return principal;
+  }
+
+  /** Which stored keys were used since the last call, and when. */
+  takeUsed(): ReadonlyMap<string, number> {
+    const used = this.#used;
+    this.#used = new Map();
+    return used;
+  }
+
+  #problem(row: number, now: number): string | undefined {
+    const state = this.#table.state(row);
+    if (state !== "live") return `is ${state}`;
+    const times = this.#table.times(row, now);
+    if (times === "now") return undefined;
+    return times === "early" ? "is not valid yet" : "has expired, or was rotated away";
+  }
+
+  #make(row: number): Principal {
+    const principal = Object.freeze({ ...this.#table.profile(row), id: this.#table.id(row) });
+    if (this.#made.size >= MADE) this.#made.delete(this.#made.keys().next().value as number);
+    this.#made.set(row, principal);
+    return principal;
+  }
+}
+
+/** The 401, the same for every cause. */
+export function unauthenticated(detail: string): Fault {
+  return new Fault("unauthenticated", "Unauthorized", { detail });
 }

@@ -2,7 +2,7 @@
  * The other end of a connection, as far as policy looks at it. http/ makes one a request.
  */
 export interface Peer {
-  /** Numeric address of the connection; undefined: a Unix socket. */
+  /** Numeric address of the client; undefined: it is not known, as over a Unix socket. */
   readonly address: string | undefined;
   /** Verified against the listener's CA; absent: none was sent, or the listener asks for none. */
   readonly certificate?: PeerCertificate;

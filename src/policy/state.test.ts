@@ -2,12 +2,10 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
-  existsSync,
   linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -16,8 +14,6 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { KeySet } from "./keys.ts";
-import { ensureKey } from "./mint.ts";
 import { openStateDirectory, StateError, statePepper } from "./state.ts";
 
 function scratch(t: TestContext): string {
@@ -87,60 +83,13 @@ test("the pepper is made once; a damaged one is refused", (t) => {
   refused(() => statePepper(state), /damaged/);
 });
 
-test("the first start mints a key that works, later starts find it and print nothing", (t) => {
-  const path = scratch(t);
-  const first = ensureKey(openStateDirectory(path));
-  assert.ok(first.kind === "minted");
-  const second = ensureKey(openStateDirectory(path));
-  assert.equal(second.kind, "exists");
-  assert.ok(!("key" in second));
-  assert.equal(new KeySet(second.pepper, second.keys).find(first.key.expose())?.id, "key_1");
-  assert.equal(mode(join(path, "keys.json")), 0o600);
-  const kept = readdirSync(path).map((name) => readFileSync(join(path, name), "latin1"));
-  assert.ok(
-    kept.every((content) => !content.includes(first.key.expose().slice(4, 30))),
-    "no file holds the key",
-  );
-});
-
-test("a damaged key file, or a lost pepper, stops the start and leaves the files alone", (t) => {
-  const path = scratch(t);
-  ensureKey(openStateDirectory(path));
-  const file = join(path, "keys.json");
-  const good = readFileSync(file, "utf8");
-  const bad = [
-    "",
-    "{",
-    "null",
-    good.slice(0, -5),
-    '{"version":1,"keys":[]}',
-    good.replace('"version":1', '"version":2'),
-    good.replace("key_1", "root"),
-  ];
-  for (const content of bad) {
-    writeFileSync(file, content);
-    refused(() => ensureKey(openStateDirectory(path)), /keys\.json is damaged/);
-    assert.equal(readFileSync(file, "utf8"), content);
-  }
-  writeFileSync(file, good);
-  rmSync(join(path, "pepper"));
-  refused(() => ensureKey(openStateDirectory(path)), /pepper is missing/);
-  assert.ok(!existsSync(join(path, "pepper")));
-});
-
-test("of two servers that start at once one mints", (t) => {
-  const path = scratch(t);
-  const state = openStateDirectory(path);
-  const winner = ensureKey(openStateDirectory(path));
-  // The loser has looked and found nothing, then comes to write.
-  let looks = 0;
-  const loser = ensureKey({
-    ...state,
-    read: (name) => (name === "keys.json" && looks++ === 0 ? undefined : state.read(name)),
-  });
-  assert.equal(winner.kind, "minted");
-  assert.equal(loser.kind, "exists");
-  assert.deepEqual(loser.keys, winner.keys);
+test("a file takes another's name, and a missing one says so", (t) => {
+  const state = openStateDirectory(scratch(t));
+  state.create("a.json", Buffer.from("one"));
+  state.create("b.json", Buffer.from("two"));
+  state.move("a.json", "b.json");
+  assert.equal(state.read("b.json")?.toString(), "one");
+  refused(() => state.move("a.json", "c.json"), /cannot be renamed: ENOENT/);
 });
 
 test("a crash between the two steps of making a file leaves one that is read", (t) => {

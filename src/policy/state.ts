@@ -51,6 +51,8 @@ export interface StateDirectory {
    * names begin with its name. Of any size. @throws StateError
    */
   reserve(name: string): string;
+  /** Gives a file another name, in place of what has it. @throws StateError */
+  move(from: string, to: string): void;
 }
 
 /** Makes the directory (mode 0700, parents too) where it is missing. @throws StateError */
@@ -64,6 +66,7 @@ export function openStateDirectory(path: string): StateDirectory {
     write: (name, content) => place(directory, checked(name), content, renameSync),
     create: (name, content) => createOnce(directory, checked(name), content),
     reserve: (name) => reserve(directory, checked(name)),
+    move: (from, to) => move(directory, checked(from), checked(to)),
   };
 }
 
@@ -73,7 +76,7 @@ export function statePepper(state: StateDirectory): Buffer {
   const pepper = state.read("pepper");
   if (pepper?.length !== PEPPER_BYTES) {
     throw new StateError(
-      `${join(state.path, "pepper")} is damaged: it should hold ${PEPPER_BYTES} bytes. Restore it, or remove it together with keys.json to start with a new key.`,
+      `${join(state.path, "pepper")} is damaged: it should hold ${PEPPER_BYTES} bytes. Restore it: no key works without it.`,
     );
   }
   return pepper;
@@ -131,6 +134,15 @@ function reserve(directory: string, name: string): string {
   if (!existsSync(path)) createOnce(directory, name, new Uint8Array());
   for (const beside of readdirSync(directory)) if (beside.startsWith(name)) checkPrivate(join(directory, beside));
   return path;
+}
+
+function move(directory: string, from: string, to: string): void {
+  try {
+    renameSync(join(directory, from), join(directory, to));
+    syncDirectory(directory);
+  } catch (error) {
+    throw new StateError(`${join(directory, from)} cannot be renamed: ${reason(error)}`);
+  }
 }
 
 function checkPrivate(path: string): void {

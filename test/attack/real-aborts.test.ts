@@ -51,7 +51,7 @@ function hangUp(seed: number): Promise<void> {
 }
 
 const metric = async (name: string): Promise<number> => {
-  const text = await (await server.fetch("/metrics")).text();
+  const text = await (await server.fetch("/metrics", { key: server.adminKey })).text();
   return Number(new RegExp(`^${name}\\{[^}]*\\} (\\S+)$`, "m").exec(text)?.[1] ?? Number.NaN);
 };
 const openFiles = (): number => readdirSync(`/proc/${server.child.pid}/fd`).length;
@@ -76,7 +76,10 @@ test(`${ABORTS} aborted requests leave no sequence, socket or memory behind`, as
   const before = { files: openFiles(), server: residentMiB(server.child.pid ?? -1), engine: residentMiB(engine) };
   await storm(WARM_UP, ABORTS);
   await until("sockets are closed", () => openFiles() <= before.files + 4);
-  assert.equal(((await (await server.fetch("/load")).json()) as { server_load: number }).server_load, 0);
+  assert.equal(
+    ((await (await server.fetch("/load", { key: server.adminKey })).json()) as { server_load: number }).server_load,
+    0,
+  );
   assert.equal(await metric("vllm:kv_cache_usage_perc"), 0);
   // What the heap's bound does not see: buffers and native memory.
   assert.ok(residentMiB(server.child.pid ?? -1) - before.server < 100, "the server's memory");

@@ -187,7 +187,9 @@ export async function rig(
   { options = {}, chat, role = "admin", routes = ROUTES }: RigOptions = {},
 ): Promise<Rig> {
   const pepper = randomBytes(32);
-  const identify = createIdentify(new KeySet(pepper, [operatorKey(pepper, new Secret(KEY), 1, role)]));
+  const identify = createIdentify(
+    new KeySet(pepper, [{ ...operatorKey(pepper, new Secret(KEY), 1, role), id: "key_1" }]),
+  );
   const services: Services = { handled: [], chat: chat ?? (({ body }) => json(body)) };
   const records: CallRecord[] = [];
   const logged: Rig["logged"] = [];

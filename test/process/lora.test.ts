@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { writeAdapter, writeModel } from "../fixtures/gguf.ts";
-import { startServer, type TestServer } from "../harness.ts";
+import { startServer, TEST_KEY, type TestServer } from "../harness.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "castellan-lora-"));
 const root = join(folder, "adapters");
@@ -23,14 +23,14 @@ const first = adapter(join(folder, "first.gguf"), 21);
 const second = adapter(join(root, "second.gguf"), 22);
 adapter(join(root, "third.gguf"), 23);
 
-const post = (url: string, body: unknown): Promise<Response> =>
+const post = (url: string, body: unknown, key = TEST_KEY): Promise<Response> =>
   fetch(url, {
     method: "POST",
-    headers: { authorization: "Bearer test-key-for-the-suite", "content-type": "application/json" },
+    headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
     body: JSON.stringify(body),
   });
 const admin = (server: TestServer, what: string, body: unknown) =>
-  post(`${server.opsUrl}/v1/${what}_lora_adapter`, body);
+  post(`${server.opsUrl}/v1/${what}_lora_adapter`, body, server.adminKey);
 
 async function answer(server: TestServer, name: string): Promise<string> {
   const body = { model: name, prompt: "tell me", max_tokens: 12, temperature: 0, ignore_eos: true };
@@ -107,8 +107,14 @@ test("loading takes only files in the operator's folders, by an operator, on the
       await refused(path, /not a file in a folder that adapters may be loaded from/);
     await refused(join(root, "model.gguf"), /not an adapter/);
     await refused("", /must be provided/);
-    const onPublic = await post(`${server.url}/v1/load_lora_adapter`, { lora_name: "x", lora_path: second });
+    const onPublic = await post(
+      `${server.url}/v1/load_lora_adapter`,
+      { lora_name: "x", lora_path: second },
+      server.adminKey,
+    );
     assert.equal(onPublic.status, 404);
+    const user = await post(`${server.opsUrl}/v1/load_lora_adapter`, { lora_name: "x", lora_path: second });
+    assert.equal(user.status, 403, "a user loads nothing");
     const noKey = await fetch(`${server.opsUrl}/v1/load_lora_adapter`, { method: "POST", body: "{}" });
     assert.equal(noKey.status, 401);
     assert.notEqual(await answer(server, "model"), "500");

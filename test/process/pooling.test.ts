@@ -35,7 +35,7 @@ test("an encoder is served, and asked for text it says that it has none", async 
     assert.deepEqual(server.descendants(), before, "no process was lost");
     assert.equal((await server.fetch("/health")).status, 200);
     assert.match(server.stdout(), /128 tokens a sequence, 256 sequences at once/);
-    const metrics = await (await server.fetch("/metrics")).text();
+    const metrics = await (await server.fetch("/metrics", { key: server.adminKey })).text();
     assert.match(metrics, /vllm:num_requests_running\{.*\} 0/);
   } finally {
     await server.stop();

@@ -23,7 +23,7 @@ const post = (body: object): Promise<Response> =>
     method: "POST",
     body: JSON.stringify({ max_tokens: 600, ignore_eos: true, temperature: 0, ...body }),
   });
-const metrics = async (): Promise<string> => (await server.fetch("/metrics")).text();
+const metrics = async (): Promise<string> => (await server.fetch("/metrics", { key: server.adminKey })).text();
 const valueIn = (text: string, name: string, engine: number): number =>
   Number(new RegExp(`^${name}\\{model_name="[^"]+",engine="${engine}"\\} (\\S+)$`, "m").exec(text)?.[1] ?? Number.NaN);
 

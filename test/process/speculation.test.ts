@@ -21,7 +21,7 @@ async function answers(server: TestServer): Promise<string[]> {
 }
 
 async function total(server: TestServer, name: string): Promise<number> {
-  const text = await (await server.fetch("/metrics")).text();
+  const text = await (await server.fetch("/metrics", { key: server.adminKey })).text();
   return Number(new RegExp(`^vllm:${name}{.*} (\\d+)$`, "m").exec(text)?.[1]);
 }
 

@@ -53,7 +53,7 @@ test("a killed engine fails its streams with an event and its calls with 503, an
   await healthy();
   assert.notEqual(engine(), first);
   assert.equal((await post({ max_tokens: 4 })).status, 200);
-  const metrics = await (await server.fetch("/metrics")).text();
+  const metrics = await (await server.fetch("/metrics", { key: server.adminKey })).text();
   assert.match(metrics, /castellan:engine_restarts_total\{[^}]+\} 1/);
   assert.match(metrics, /vllm:num_requests_running\{[^}]+\} 0/);
 });
