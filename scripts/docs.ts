@@ -12,6 +12,7 @@ import { flagOf, settingRows, variableOf } from "#config/settings.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { FAULT_KINDS, Fault, type FaultKind } from "#core/fault.ts";
 import type { AnyRoute, ReplyDeclaration } from "#http/route.ts";
+import { registerLimitMetrics } from "#policy/limits/metrics.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
@@ -147,6 +148,7 @@ async function metricsPage(): Promise<string> {
   const registry = createRegistry();
   registerMetrics({ registry, contextLength: 4096, models: () => [], cacheConfig: {}, maxAdapters: 1 });
   registerHttpMetrics(registry);
+  registerLimitMetrics(registry);
   const metrics = (await registry.getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
   const rows = metrics.map(({ name, type, help }) => [`\`${name}\``, String(type), help]);
   return page(

@@ -4,7 +4,7 @@
 import { availableParallelism, freemem } from "node:os";
 import { resolve } from "node:path";
 import type { Log } from "#base/log.ts";
-import { createRegistry, printMetrics } from "#base/metrics.ts";
+import { printMetrics, type Registry } from "#base/metrics.ts";
 import type { Environment } from "#config/resolve.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import type { PoolingInfo } from "#core/pool.ts";
@@ -60,6 +60,7 @@ export interface Parts {
   /** The smaller model of speculative decoding, if it is done by one. */
   readonly draft: ModelSource | undefined;
   readonly gate: Gate;
+  readonly registry: Registry;
   readonly client: FindClient;
   readonly log: Log;
 }
@@ -87,7 +88,7 @@ export async function compose(parts: Parts): Promise<Server> {
     settings.servedModelName[0] ?? source.name,
     ...settings.servedModelName.slice(1),
   ];
-  const registry = createRegistry();
+  const { registry } = parts;
   const served: ServedModel[] = [];
   const metrics = registerMetrics({
     registry,

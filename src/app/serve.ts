@@ -5,6 +5,7 @@
  * answers finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
+import { createRegistry } from "#base/metrics.ts";
 import type { Environment, Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
@@ -17,6 +18,7 @@ import { announce } from "./announce.ts";
 import { compose, type Server } from "./compose.ts";
 import { firstAnswer } from "./first-answer.ts";
 import { type Keys, openKeys } from "./keys.ts";
+import { type Limited, limitedGate } from "./limits.ts";
 import { findModel, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { speculationPlan } from "./speculation.ts";
@@ -39,12 +41,15 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const identify = identifyBy({ keys: keys.find });
   const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
   if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
+  const registry = createRegistry();
+  const limits = limitedGate({ settings, gate: plainGate(identify), db: store.db, registry, log });
+  const { gate } = limits;
   const speculation = speculationPlan(settings.speculativeConfig);
   const source = await findModel(resolved.model, settings, env, output);
   const draft =
     speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate: plainGate(identify), client, log });
-  const ended = endOnSignals(server, { keys, store }, settings, log);
+  const server = await compose({ settings, env, source, draft, speculation, gate, registry, client, log });
+  const ended = endOnSignals(server, { limits, keys, store }, settings, log);
   const [publicAddress, opsAddress] = await listen(server, settings);
   const minted = await keys.ensureOne();
   const warnings = [...resolved.warnings, ...bindWarnings(settings)];
@@ -130,6 +135,7 @@ async function askFirst(server: Server, keys: Keys, address: Address): Promise<s
 
 /** What outlives the listeners. */
 interface Kept {
+  readonly limits: Limited;
   readonly keys: Keys;
   readonly store: Store;
 }
@@ -155,10 +161,11 @@ function endOnSignals(server: Server, kept: Kept, settings: Settings, log: Log):
   });
 }
 
-async function drain(server: Server, { keys, store }: Kept, settings: Settings): Promise<void> {
+async function drain(server: Server, { limits, keys, store }: Kept, settings: Settings): Promise<void> {
   server.stopAccepting();
   await server.http.close(settings.shutdownTimeout * 1000);
   await server.closeModel();
+  await limits.close();
   await keys.close();
   await store.close();
 }

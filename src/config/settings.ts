@@ -19,6 +19,7 @@ import {
   tokens,
   weights,
 } from "./kinds.ts";
+import { LIMIT_SETTINGS } from "./limit-settings.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -84,6 +85,7 @@ export const SETTINGS = {
   maxConnections: integer(4096, [1, 1_000_000], { section: LISTENERS, doc: "Connections open at once, per listener." }),
 
   ...KEY_SETTINGS,
+  ...LIMIT_SETTINGS,
 
   servedModelName: list("name", {
     section: MODEL,
