@@ -37,9 +37,9 @@ test("a table: right-aligned figures, a total, and no gap that says nothing", ()
     [
       "Usage from 2026-11-01 until now (days of UTC)",
       "",
-      "tenant     model   requests  errors      prompt  cached  completion         cost",
-      "acme       demo   1,234,567       3  98,765,432       0          12     $1234.56",
-      '=cmd("x")  –              1       0         999       5       1,000    $0.000001',
+      "tenant     model   requests  errors      prompt  cached  completion          cost",
+      "acme       demo   1,234,567       3  98,765,432       0          12      $1234.56",
+      '=cmd("x")  –              1       0         999       5       1,000     $0.000001',
       "total             1,234,568       3  98,766,431       5       1,012  $1234.560001",
       "",
     ].join("\n"),

@@ -83,11 +83,12 @@ for (const kind of ["SQLite", "PostgreSQL"] as const)
     if (kind === "PostgreSQL") postgres = await startPostgres();
     const url = await postgres?.database();
     const env: Record<string, string> = url === undefined ? {} : { CASTELLAN_DATABASE_URL: url };
+    const args = url === undefined ? [] : ["--pepper-file", PEPPER];
     const stateDir = join(mkdtempSync(join(tmpdir(), "castellan-usage-")), "state");
     let before = { requests: 0, completion: 0, prompt: 0 };
     let tokens = 1;
     for (let round = 0; round < ROUNDS; round++) {
-      const server = await startServer({ stateDir, env, args: ["--pepper-file", PEPPER] });
+      const server = await startServer({ stateDir, env, args });
       const seen: Seen = { complete: [], cut: [] };
       // Powers and primes would be nicer; different numbers in steps do, as few are cut at once.
       const next = (): number => {
