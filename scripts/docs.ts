@@ -6,6 +6,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
+import { registerTlsMetrics } from "#app/tls.ts";
 import { createRegistry } from "#base/metrics.ts";
 import { defaultOf } from "#cli/help.ts";
 import { flagOf, settingRows, variableOf } from "#config/settings.ts";
@@ -148,6 +149,7 @@ async function metricsPage(): Promise<string> {
   const registry = createRegistry();
   registerMetrics({ registry, contextLength: 4096, models: () => [], cacheConfig: {}, maxAdapters: 1 });
   registerHttpMetrics(registry);
+  registerTlsMetrics(registry, undefined);
   registerLimitMetrics(registry);
   const metrics = (await registry.getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
   const rows = metrics.map(({ name, type, help }) => [`\`${name}\``, String(type), help]);

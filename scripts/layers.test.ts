@@ -33,6 +33,20 @@ test("fenced modules and words stay where they belong", () => {
   assert.deepEqual(breaches("serving/a.ts", "// JSON.parse( is for base\nconst a = 1;"), []);
 });
 
+test("no text becomes code", () => {
+  for (const line of [
+    "const x = eval(text);",
+    "const x = Function(text)();",
+    "const x = new Function(text);",
+    'import { runInNewContext } from "node:vm";',
+    'const vm = require("vm");',
+    "const x = await import(name);",
+  ])
+    assert.match(breaches("serving/a.ts", line)[0] ?? "", /becomes code/, line);
+  for (const line of ['const x = await import("./a.ts");', "type F = Function;", "evaluate(x);", "this.eval(x);"])
+    assert.deepEqual(breaches("serving/a.ts", line), [], line);
+});
+
 test("a file has a header and a name of its own", () => {
   assert.match(checkLayers([{ path: "core/a.ts", text: "export const a = 1;" }])[0]?.message ?? "", /opens with/);
   assert.match(breaches("core/utils.ts", "")[0] ?? "", /named after/);

@@ -24,7 +24,7 @@ const CONFIG_READERS = ["app", "cli"];
 const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly why: string }[] = [
   {
     module: /^node:child_process$/,
-    may: /^engine\/(launcher|native\/tokenizer-launcher)\.ts$/,
+    may: /^engine\/(launcher|spare|native\/tokenizer-launcher)\.ts$/,
     why: "processes are started in launchers only",
   },
   {
@@ -52,6 +52,16 @@ const WORDS: readonly { readonly text: RegExp; readonly may: RegExp; readonly wh
   { text: /\bJSON\.parse\(/, may: /^base\//, why: "base/json.ts is the one JSON reader" },
   { text: /\bprocess\.env\b/, may: /^config\//, why: "config is the one reader of the environment" },
   { text: /\bas Grant\b/, may: /^policy\/authorize\.ts$/, why: "only authorize() makes a grant" },
+  {
+    text: /(?<![.\w])(?:eval|Function)\(|\bnew Function\b|["'](?:node:)?vm["']/,
+    may: /^$/,
+    why: "no text becomes code",
+  },
+  {
+    text: /\bimport\((?!\s*["'`])/,
+    may: /^engine\/process\.ts$/,
+    why: "no text becomes code: modules are named in full",
+  },
   { text: /(?<![.\w])fetch\(/, may: /^egress\//, why: "egress is the only way out" },
 ];
 const BANNED_NAMES = /^(utils?|common|helpers?|types)\.ts$/;
@@ -95,7 +105,7 @@ function withoutComments(text: string): string {
 }
 
 function imports(text: string): string[] {
-  const found = withoutComments(text).matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g);
+  const found = withoutComments(text).matchAll(/(?:from|import|getBuiltinModule)\s*\(?\s*"([^"]+)"/g);
   return [...found].map((match) => match[1] ?? "");
 }
 

@@ -4,6 +4,9 @@
 import { relative } from "node:path";
 import type { TestEvent } from "node:test/reporters";
 
+/** What the runner counts for itself. */
+const OWN = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) /;
+
 interface FileTally {
   passed: number;
   failed: number;
@@ -14,6 +17,8 @@ export default async function* report(source: AsyncIterable<TestEvent>): AsyncGe
   const tallies = new Map<string, FileTally>();
   const counts = { tests: 0, passed: 0, failed: 0, skipped: 0 };
   for await (const event of source) {
+    if (event.type === "test:diagnostic" && event.data.file !== undefined && !OWN.test(event.data.message))
+      yield `  ${relative(process.cwd(), event.data.file)}: ${event.data.message}\n`;
     if (event.type === "test:diagnostic" || (event.type !== "test:pass" && event.type !== "test:fail")) continue;
     const { data } = event;
     const name = relative(process.cwd(), data.file ?? "");

@@ -4,7 +4,7 @@
  *
  * usage: node bench/engine/main.ts [--llama-server PATH] [--node-llama-cpp FOLDER] [--model FILE.gguf] [--rounds 3]
  *        [--concurrency 1,8,16,32] [--prompt-tokens 128] [--max-tokens 128] [--threads N] [--only throughput|start|loads]
- *        [--castellan FLAGS] [--json FILE]
+ *        [--loads PART-OF-A-NAME] [--castellan FLAGS] [--json FILE]
  * Without peers only Castellan is measured; without --model a random-weight 125M Q8_0 model is made.
  */
 import { mkdtempSync } from "node:fs";
@@ -28,6 +28,7 @@ const { values } = parseArgs({
     "max-tokens": { type: "string", default: "128" },
     threads: { type: "string", default: String(availableParallelism()) },
     only: { type: "string" },
+    loads: { type: "string", default: "" },
     castellan: { type: "string", default: "" },
     json: { type: "string" },
   },
@@ -96,13 +97,16 @@ async function measureThroughput(model: string): Promise<Run[]> {
 async function measureLoads(model: string): Promise<Figure[]> {
   const shape = { model, slots: LONG_SLOTS, window: LONG_WINDOW, threads: Number(values.threads) };
   const figures: Figure[] = [];
+  const scenarios = SCENARIOS.filter(({ name }) => name.includes(values.loads));
   await withServers(starters(shape), async (servers) => {
     for (let round = 0; round < rounds; round++)
-      for (const { name: scenario, unit, run } of SCENARIOS)
+      for (const { name: scenario, unit, run } of scenarios)
         for (const served of ordered(servers, round)) {
+          const before = served.cpu();
           const value = await run(served, 10_000 * (round + 1));
-          figures.push({ server: served.name, scenario, unit, value });
-          console.log(`${served.name.padEnd(15)} ${scenario}: ${value.toFixed(1)} ${unit}`);
+          const cpuMs = served.cpu() - before;
+          figures.push({ server: served.name, scenario, unit, value, cpuMs });
+          console.log(`${served.name.padEnd(15)} ${scenario}: ${value.toFixed(1)} ${unit}, ${cpuMs} CPU ms`);
         }
   });
   return figures;

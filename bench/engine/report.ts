@@ -10,6 +10,8 @@ export interface Figure {
   readonly scenario: string;
   readonly unit: string;
   readonly value: number;
+  /** CPU milliseconds of the server for all of it. */
+  readonly cpuMs?: number;
 }
 
 export interface Results {
@@ -54,14 +56,16 @@ function printThroughput(runs: readonly Run[]): void {
 
 function printFigures(figures: readonly Figure[]): void {
   const servers = unique(figures.map(({ server }) => server));
-  console.log(`\n| load | ${servers.join(" | ")} | ratio |\n|${"---|".repeat(servers.length + 2)}`);
+  console.log(`\n| load | ${servers.join(" | ")} | ratio | CPU ratio |\n|${"---|".repeat(servers.length + 3)}`);
   for (const scenario of unique(figures.map((figure) => figure.scenario))) {
-    const of = (server: string): number =>
-      median(figures.filter((f) => f.scenario === scenario && f.server === server).map(({ value }) => value));
+    const of = (server: string, pick = ({ value }: Figure): number => value): number =>
+      median(figures.filter((f) => f.scenario === scenario && f.server === server).map(pick));
+    const cpu = (server: string): number => of(server, ({ cpuMs = Number.NaN }) => cpuMs);
     const unit = figures.find((figure) => figure.scenario === scenario)?.unit ?? "";
     const ratio = (of("castellan") / of(PEER)).toFixed(2);
+    const cpuRatio = (cpu("castellan") / cpu(PEER)).toFixed(2);
     console.log(
-      `| ${scenario} | ${servers.map((server) => `${of(server).toFixed(1)} ${unit}`).join(" | ")} | ${ratio} |`,
+      `| ${scenario} | ${servers.map((server) => `${of(server).toFixed(1)} ${unit}`).join(" | ")} | ${ratio} | ${cpuRatio} |`,
     );
   }
 }

@@ -14,6 +14,8 @@ export interface Announcement {
   readonly engines: number;
   readonly publicAddress: Address;
   readonly opsAddress: Address;
+  /** Those that speak TLS are there. */
+  readonly tls: { readonly public?: unknown; readonly ops?: unknown };
   readonly keys: {
     /** Made now. */
     readonly minted: Secret | undefined;
@@ -32,8 +34,8 @@ export function announce(a: Announcement): string {
     `Castellan ${a.version}`,
     "",
     `  model   ${a.model} (${a.origin}), ${a.contextLength} tokens a sequence, ${sequences}`,
-    `  public  ${printAddress(a.publicAddress)}`,
-    `  ops     ${printAddress(a.opsAddress)}`,
+    `  public  ${printAddress(a.publicAddress, a.tls.public !== undefined)}`,
+    `  ops     ${printAddress(a.opsAddress, a.tls.ops !== undefined)}`,
     `  state   ${a.stateDir}`,
     ...keyLines(a),
     ...a.warnings.map((warning) => `  warning ${warning}`),
@@ -61,8 +63,11 @@ function keyLines({ keys: { minted, given, stored } }: Announcement): string[] {
 }
 
 function curl(a: Announcement, key: string): string[] {
+  const tls = a.tls.public !== undefined;
   const target =
-    "path" in a.publicAddress ? `--unix-socket ${a.publicAddress.path} http://localhost` : origin(a.publicAddress);
+    "path" in a.publicAddress
+      ? `--unix-socket ${a.publicAddress.path} ${tls ? "https" : "http"}://localhost`
+      : origin(a.publicAddress, tls);
   return [
     `  curl ${target}/v1/chat/completions \\`,
     `    -H "Authorization: Bearer ${key}" -H "Content-Type: application/json" \\`,
@@ -70,12 +75,12 @@ function curl(a: Announcement, key: string): string[] {
   ];
 }
 
-export function printAddress(address: Address): string {
-  return "path" in address ? `unix:${address.path}` : origin(address);
+function printAddress(address: Address, tls: boolean): string {
+  return "path" in address ? `unix:${address.path}${tls ? " (TLS)" : ""}` : origin(address, tls);
 }
 
-/** http://host:port, with an address that a client can dial in place of a wildcard. */
-export function origin({ host, port }: { readonly host: string; readonly port: number }): string {
+/** http(s)://host:port, with an address that a client can dial in place of a wildcard. */
+export function origin({ host, port }: { readonly host: string; readonly port: number }, tls: boolean): string {
   const name = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "[::1]" : host.includes(":") ? `[${host}]` : host;
-  return `http://${name}:${port}`;
+  return `${tls ? "https" : "http"}://${name}:${port}`;
 }

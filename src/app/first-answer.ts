@@ -13,12 +13,21 @@ interface Chunk {
   readonly usage?: { readonly completion_tokens?: number };
 }
 
-/** @returns the question, the answer and the speed, ready to print */
-export async function firstAnswer(address: Address, key: Secret, model: string): Promise<string> {
+/**
+ * @param own the server's certificate, where it speaks TLS: it is what has to answer, whatever name it carries
+ * @returns the question, the answer and the speed, ready to print
+ */
+export async function firstAnswer(
+  address: Address,
+  key: Secret,
+  model: string,
+  own: string | undefined,
+): Promise<string> {
+  const tls = own === undefined ? {} : { tls: { pinned: own } };
   const client = new LocalClient(
     "path" in address
-      ? { origin: "http://localhost", socketPath: address.path, key }
-      : { origin: origin(address), key },
+      ? { origin: own === undefined ? "http://localhost" : "https://localhost", socketPath: address.path, key, ...tls }
+      : { origin: origin(address, own !== undefined), key, ...tls },
   );
   const started = performance.now();
   let first = started;

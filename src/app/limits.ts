@@ -6,7 +6,7 @@ import type { Log } from "#base/log.ts";
 import type { Registry } from "#base/metrics.ts";
 import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
-import type { Limits } from "#core/limits.ts";
+import type { Limits as Figures } from "#core/limits.ts";
 import type { Gate } from "#policy/gate.ts";
 import { FallbackLedger } from "#policy/limits/fallback-ledger.ts";
 import { type Books, meteredGate } from "#policy/limits/gate.ts";
@@ -15,8 +15,6 @@ import { LIMITS, named, PRICE } from "#policy/limits/limit-words.ts";
 import { MemoryLedger } from "#policy/limits/memory-ledger.ts";
 import { registerLimitMetrics } from "#policy/limits/metrics.ts";
 import { QueueShares } from "#policy/limits/queue-shares.ts";
-import { connectRedis, isPlainRemote, RedisUrlError } from "#policy/limits/redis.ts";
-import { RedisLedger } from "#policy/limits/redis-ledger.ts";
 import type { Database } from "#policy/store/store.ts";
 import { createUsageBook } from "#policy/usage/book.ts";
 import { spentIn, usageSink } from "#policy/usage/table.ts";
@@ -36,36 +34,36 @@ type LimitSettings = Pick<
   | "maxNumQueuedReqs"
 >;
 
-export interface LimitParts {
-  readonly settings: LimitSettings;
-  readonly gate: Gate;
-  readonly db: Database;
-  readonly registry: Registry;
-  readonly log: Log;
-}
-
-export interface Limited {
-  readonly gate: Gate;
+export interface Limits {
+  /** The gate with limits and usage around it. */
+  around(gate: Gate): Gate;
+  /** What is refused is counted here from now on. */
+  observe(registry: Registry): void;
   /** When all work has been settled, before the store closes. */
   close(): Promise<void>;
 }
 
 /** @throws StartupError */
-export function limitedGate({ settings, gate, db, registry, log }: LimitParts): Limited {
+export async function openLimits(settings: LimitSettings, db: Database, log: Log): Promise<Limits> {
   const words = readWords(settings);
-  const metrics = registerLimitMetrics(registry);
-  const ledger = ledgerOf(settings, spentIn(db), metrics.onUnavailable, log);
+  let metrics: ReturnType<typeof registerLimitMetrics> | undefined;
+  const onUnavailable = (): void => metrics?.onUnavailable();
+  const ledger = await ledgerOf(settings, spentIn(db), onUnavailable, log);
   const usage = createUsageBook({ sink: usageSink(db), log });
   const books: Books = {
     ...words,
-    ...metrics,
     ledger,
     usage,
     queue: new QueueShares(settings.tenantQueueBounds ? settings.maxNumQueuedReqs : Number.POSITIVE_INFINITY),
+    onRefused: (subject, kind) => metrics?.onRefused(subject, kind),
+    onUnavailable,
     now: Date.now,
   };
   return {
-    gate: meteredGate(gate, books),
+    around: (gate) => meteredGate(gate, books),
+    observe: (registry) => {
+      metrics = registerLimitMetrics(registry);
+    },
     close: async () => {
       await usage.close();
       await ledger.close();
@@ -76,12 +74,12 @@ export function limitedGate({ settings, gate, db, registry, log }: LimitParts): 
 function readWords(settings: LimitSettings): Pick<Books, "keyLimits" | "limitsOf" | "priceOf"> {
   const { keyLimits, tenantLimits, modelLimits, modelPrices } = settings;
   const limits = {
-    tenant: read("--tenant-limits", tenantLimits, named(LIMITS)) as Readonly<Record<string, Limits>> | undefined,
-    model: read("--model-limits", modelLimits, named(LIMITS)) as Readonly<Record<string, Limits>> | undefined,
+    tenant: read("--tenant-limits", tenantLimits, named(LIMITS)) as Readonly<Record<string, Figures>> | undefined,
+    model: read("--model-limits", modelLimits, named(LIMITS)) as Readonly<Record<string, Figures>> | undefined,
   };
   const prices = read("--model-prices", modelPrices, named(PRICE));
   return {
-    keyLimits: over(read("--key-limits", keyLimits, LIMITS) as Limits | undefined),
+    keyLimits: over(read("--key-limits", keyLimits, LIMITS) as Figures | undefined),
     limitsOf: ({ kind, id }) => pick(limits[kind], id),
     priceOf: (model) => pick(prices, model) as ReturnType<Books["priceOf"]>,
   };
@@ -101,9 +99,9 @@ function pick<T>(values: Readonly<Record<string, T>> | undefined, name: string):
 }
 
 /** A key's own limits before those of every key. The same object for the same limits, as rules are found by it. */
-function over(defaults: Limits | undefined): Books["keyLimits"] {
+function over(defaults: Figures | undefined): Books["keyLimits"] {
   if (defaults === undefined) return (own) => own;
-  const known = new WeakMap<Limits, Limits>();
+  const known = new WeakMap<Figures, Figures>();
   return (own) => {
     const joined = known.get(own) ?? { ...defaults, ...own };
     known.set(own, joined);
@@ -111,13 +109,19 @@ function over(defaults: Limits | undefined): Books["keyLimits"] {
   };
 }
 
-function ledgerOf(settings: LimitSettings, spent: Spent, onUnavailable: () => void, log: Log): Ledger {
+/** The client of Redis is loaded where there is one. */
+async function ledgerOf(settings: LimitSettings, spent: Spent, onUnavailable: () => void, log: Log): Promise<Ledger> {
   const { redisUrl, redisCaFile, limitsWhenUnavailable } = settings;
   if (redisUrl === undefined) return new MemoryLedger(spent);
   const url = new Secret(redisUrl);
+  const { connectRedis, isPlainRemote, RedisUrlError } = await import("#policy/limits/redis.ts");
+  const { RedisLedger } = await import("#policy/limits/redis-ledger.ts");
   try {
     if (isPlainRemote(url))
-      log("warn", "the Redis of --redis-url is another machine without TLS: use rediss:// for passwords and counters");
+      log(
+        "warn",
+        "the Redis of --redis-url is another machine without TLS: rediss:// keeps passwords and counters to it",
+      );
     const redis = connectRedis({
       url,
       ...(redisCaFile === undefined ? {} : { ca: certificates(redisCaFile) }),

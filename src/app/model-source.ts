@@ -4,13 +4,13 @@
 import { readFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { Secret } from "#base/secret.ts";
-import type { Environment } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
 import type { Settings } from "#config/settings.ts";
 import { HubError, type HubReference } from "#egress/hub-names.ts";
 import { GgufError } from "#engine/gguf/errors.ts";
 import { type ModelFacts, modelFacts } from "#engine/gguf/facts.ts";
 import { readGgufHeader } from "#engine/gguf/header.ts";
-import { fetchModel, type ModelProgress } from "#integrity/hub-model.ts";
+import type { ModelProgress } from "#integrity/hub-model.ts";
 import { ModelError } from "#integrity/model-error.ts";
 import { parseModelReference } from "#integrity/model-reference.ts";
 import { cacheDirectory, DEMO_MODEL } from "./paths.ts";
@@ -55,6 +55,11 @@ export async function findModel(
   };
 }
 
+/** Whether it is on a hub; what is no name at all is said by findModel. */
+export function namesHub(named: string | undefined): boolean {
+  return named?.startsWith("hf:") === true;
+}
+
 function referenceOf(named: string | undefined): ReturnType<typeof parseModelReference> {
   try {
     return parseModelReference(named);
@@ -70,6 +75,7 @@ async function fromHub(
   env: Environment,
   events: SourceEvents,
 ): Promise<ModelSource> {
+  const { fetchModel } = await import("#integrity/hub-model.ts");
   try {
     const model = await fetchModel(reference, {
       cacheDir: cacheDirectory(settings.downloadDir, env),

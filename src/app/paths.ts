@@ -3,20 +3,19 @@
  */
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, isAbsolute, join } from "node:path";
+import { isAbsolute, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ROOT } from "#base/entry.ts";
 import { parseJson } from "#base/json.ts";
-import type { Environment } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
 
 const NAME = "castellan";
 
-/** The checkout's or the package's root: src/app/ and dist/app/ are equally deep. */
-const ROOT = dirname(dirname(import.meta.dirname));
-
-export const DEMO_MODEL = join(ROOT, "assets/demo/castellan-demo.gguf");
+export const DEMO_MODEL = fileURLToPath(new URL("assets/demo/castellan-demo.gguf", ROOT));
 
 /** Of package.json. */
 export function version(): string {
-  const file = join(ROOT, "package.json");
+  const file = fileURLToPath(new URL("package.json", ROOT));
   const manifest = existsSync(file) ? parseJson(readFileSync(file)) : null;
   return manifest !== null &&
     typeof manifest === "object" &&

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { PoolingInfo } from "#core/pool.ts";
 import type { ModelFacts, PoolingFacts } from "#engine/gguf/facts.ts";
+import { readPooling } from "./pooler-config.ts";
 import { resolveRunner } from "./runner.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -42,8 +43,8 @@ function resolve(
     kvBytesPerToken: 1,
     pooling,
   };
-  const asked = { ...NOTHING_ELSE, runner, poolerConfig: json(config), hfOverrides: json(overrides), ...settings };
-  return resolveRunner(asked, facts);
+  const said = readPooling({ poolerConfig: json(config), hfOverrides: json(overrides) });
+  return resolveRunner({ ...NOTHING_ELSE, runner, ...settings }, facts, said);
 }
 
 const refused = (message: RegExp, ...given: Parameters<typeof resolve>) =>
@@ -108,8 +109,7 @@ test("the pooler config is taken by vLLM's names", () => {
   refused(/--pooler-config/, ENCODER, { config: { pooling_type: "STEP" } });
   refused(/--pooler-config/, ENCODER, { config: { poolingtype: "MEAN" } });
   refused(/--pooler-config/, ENCODER, { config: [] });
-  const text = { ...NOTHING_ELSE, runner: "auto", poolerConfig: "{", hfOverrides: undefined } as const;
-  assert.throws(() => resolveRunner(text, { pooling: ENCODER } as ModelFacts), StartupError);
+  assert.throws(() => readPooling({ poolerConfig: "{", hfOverrides: undefined }), StartupError);
 });
 
 test("what is for models that generate is refused by its flag", () => {

@@ -1,51 +1,28 @@
 /**
  * What a model is run for: text (undefined here) or numbers, and how those come about. From --runner, --pooler-config
- * and --hf-overrides, and from what the GGUF's header says. Pure.
+ * and --hf-overrides (read by pooler-config.ts), and from what the GGUF's header says. Pure.
  */
-import { z } from "zod";
 import type { Settings } from "#config/settings.ts";
 import { Fault } from "#core/fault.ts";
 import type { PoolingInfo, PoolingType, PoolTask } from "#core/pool.ts";
 import type { ModelFacts, PoolingFacts } from "#engine/gguf/facts.ts";
 import { checkDimensions } from "#engine/pooling/desk.ts";
-import { operatorObject } from "./operator-json.ts";
+import type { Config, Overrides } from "./pooler-config.ts";
 import { StartupError } from "./startup-error.ts";
 
 const TYPES: Readonly<Record<string, PoolingType>> = { MEAN: "mean", CLS: "cls", LAST: "last", ALL: "none" };
 
-/** The names of vLLM's pooler config that mean something here; the last three are its older names of use_activation. */
-const PoolerConfig = z.strictObject({
-  task: z.enum(["embed", "token_embed", "classify", "score"]).optional(),
-  pooling_type: z
-    .string()
-    .transform((name) => name.toUpperCase())
-    .pipe(z.enum(["MEAN", "CLS", "LAST", "ALL"]))
-    .optional(),
-  dimensions: z.int().min(1).optional(),
-  use_activation: z.boolean().optional(),
-  normalize: z.boolean().optional(),
-  activation: z.boolean().optional(),
-  softmax: z.boolean().optional(),
-});
+type RunnerSettings = Pick<Settings, "runner" | "enableLora" | "speculativeConfig" | "kvSpillDir">;
 
-const HfOverrides = z.strictObject({
-  is_matryoshka: z.boolean().optional(),
-  matryoshka_dimensions: z.array(z.int().min(1)).min(1).max(1024).optional(),
-});
-
-type Config = z.infer<typeof PoolerConfig>;
-type RunnerSettings = Pick<
-  Settings,
-  "runner" | "poolerConfig" | "hfOverrides" | "enableLora" | "speculativeConfig" | "kvSpillDir"
->;
-
-/** @returns undefined where the model generates. @throws StartupError */
-export function resolveRunner(settings: RunnerSettings, facts: ModelFacts): PoolingInfo | undefined {
+/** @param said what --pooler-config and --hf-overrides say @returns undefined where it generates. @throws StartupError */
+export function resolveRunner(
+  settings: RunnerSettings,
+  facts: ModelFacts,
+  { config, overrides }: { readonly config?: Config | undefined; readonly overrides?: Overrides | undefined },
+): PoolingInfo | undefined {
   const { declared, encoder } = facts.pooling;
   const auto = encoder || (declared !== undefined && declared !== "none") ? "pooling" : "generate";
   const runner = settings.runner === "auto" ? auto : settings.runner;
-  const config = read("--pooler-config", settings.poolerConfig, PoolerConfig);
-  const overrides = read("--hf-overrides", settings.hfOverrides, HfOverrides);
   if (runner === "pooling") {
     judgeCompany(settings);
     return poolingOf(facts, config ?? {}, overrides ?? {});
@@ -66,7 +43,7 @@ function judgeCompany({ enableLora, speculativeConfig, kvSpillDir }: RunnerSetti
     if (value !== undefined && value !== false) throw new StartupError(`${flag} is for models that generate`);
 }
 
-function poolingOf(facts: ModelFacts, config: Config, overrides: z.infer<typeof HfOverrides>): PoolingInfo {
+function poolingOf(facts: ModelFacts, config: Config, overrides: Overrides): PoolingInfo {
   const { pooling } = facts;
   const type = typeOf(pooling, config);
   const { dimensions } = config;
@@ -125,8 +102,4 @@ function judgeDimensions(dimensions: number, info: PoolingInfo): void {
     const hint = info.matryoshka === undefined ? ` (--hf-overrides '{"is_matryoshka":true}' says that it does)` : "";
     throw new StartupError(`--pooler-config: ${error.message}${hint}`);
   }
-}
-
-function read<T>(flag: string, text: string | undefined, schema: z.ZodType<T>): T | undefined {
-  return text === undefined ? undefined : operatorObject(flag, text, schema);
 }

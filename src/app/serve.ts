@@ -1,29 +1,32 @@
 /**
  * `castellan serve`: from settings to a running server and back to nothing.
  *
- * Order of start: state and keys, model, engine, listeners. Order of the end: /health turns 503, no new work, running
- * answers finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
+ * Order of start: state, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
+ * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
+ * finish within --shutdown-timeout, listeners close, the engine ends, the store closes. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
-import { createRegistry } from "#base/metrics.ts";
-import type { Environment, Resolved } from "#config/resolve.ts";
+import type { Environment } from "#config/environment.ts";
+import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
+import type { CertificateMap } from "#policy/certificates.ts";
 import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
-import { identifyBy } from "#policy/identify.ts";
-import { openStateDirectory, StateError } from "#policy/state.ts";
+import { type Identify, identifyBy } from "#policy/identify.ts";
+import type { PeerCertificate } from "#policy/peer.ts";
+import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
-import { compose, type Server } from "./compose.ts";
-import { firstAnswer } from "./first-answer.ts";
-import { type Keys, openKeys } from "./keys.ts";
-import { type Limited, limitedGate } from "./limits.ts";
-import { findModel, type SourceEvents } from "./model-source.ts";
+import type { Server } from "./compose.ts";
+import type { Keys } from "./keys.ts";
+import { type Launched, launch } from "./launch.ts";
+import type { Limits } from "./limits.ts";
+import { bindWarnings, openListeners } from "./listeners.ts";
+import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
-import { speculationPlan } from "./speculation.ts";
 import { StartupError } from "./startup-error.ts";
-import { openPolicyStore } from "./store.ts";
+import { openTls, type Tls } from "./tls.ts";
 
 export interface ServeOutput extends SourceEvents {
   /** To standard output. */
@@ -36,23 +39,29 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const log = createLog(settings.logLevel);
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
-  const store = await openPolicyStore(settings, state, log);
-  const keys = await stated(() => openKeys(settings, state, store, log));
-  const identify = identifyBy({ keys: keys.find });
+  const tls = await openTls(settings, log);
+  const certificates = await clientTable(settings, log);
   const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
   if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
-  const registry = createRegistry();
-  const limits = limitedGate({ settings, gate: plainGate(identify), db: store.db, registry, log });
-  const { gate } = limits;
-  const speculation = speculationPlan(settings.speculativeConfig);
-  const source = await findModel(resolved.model, settings, env, output);
-  const draft =
-    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  const server = await compose({ settings, env, source, draft, speculation, gate, registry, client, log });
-  const ended = endOnSignals(server, { limits, keys, store }, settings, log);
-  const [publicAddress, opsAddress] = await listen(server, settings);
+  const opening = openPolicy(settings, state, log);
+  opening.catch(() => {});
+  // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
+  if (namesHub(resolved.model)) await opening;
+  const launching = launchModel(resolved, env, output, log);
+  launching.catch(() => {});
+  // What a store waits for and what the modules compute go together.
+  const composing = launching.then(() => import("./compose.ts"));
+  composing.catch(() => {});
+  const policy = await opening;
+  const { keys, limits } = policy;
+  const { source, launched } = await launching;
+  const { compose } = await composing;
+  const gate = limits.around(plainGate(identifier(keys, certificates)));
+  const server = await compose({ settings, source, launched, gate, limits, client, tls, log });
+  const ended = endOnSignals(server, policy, settings, log);
+  const [publicAddress, opsAddress] = await openListeners(server, settings, tls);
   const minted = await keys.ensureOne();
-  const warnings = [...resolved.warnings, ...bindWarnings(settings)];
+  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings];
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -63,13 +72,54 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       engines: settings.dataParallelSize,
       publicAddress,
       opsAddress,
+      tls,
       keys: { minted, given: keys.given, stored: await keys.stored() },
       stateDir,
       warnings,
     }),
   );
-  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress));
-  return ended;
+  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
+  return ended.finally(() => tls.close());
+}
+
+/** The store, then the keys, then what is counted under them. */
+async function openPolicy(settings: Settings, state: StateDirectory, log: Log): Promise<Kept> {
+  const { openPolicyStore } = await import("./store.ts");
+  const opening = openPolicyStore(settings, state, log);
+  opening.catch(() => {});
+  const { openKeys } = await import("./keys.ts");
+  const { openLimits } = await import("./limits.ts");
+  const store = await opening;
+  const keys = await stated(() => openKeys(settings, state, store, log));
+  return { store, keys, limits: await openLimits(settings, store.db, log) };
+}
+
+/** The table of client certificates, where clients are asked for them. */
+async function clientTable(settings: Settings, log: Log): Promise<CertificateMap | undefined> {
+  const { sslCertReqs, opsSslCertReqs = 0 } = settings;
+  if (sslCertReqs === 0 && opsSslCertReqs === 0) return undefined;
+  return (await import("./client-certificates.ts")).clientCertificates(settings, log);
+}
+
+function identifier(keys: Keys, certificates: CertificateMap | undefined): Identify {
+  if (certificates === undefined) return identifyBy({ keys: keys.find });
+  const find = (certificate: PeerCertificate) => certificates.find(certificate);
+  return certificates.guard(identifyBy({ keys: keys.find, certificates: find }));
+}
+
+/** Up to the engine's `init` message nothing waits but for a hub. */
+async function launchModel(
+  { settings, model }: Resolved,
+  env: Environment,
+  output: ServeOutput,
+  log: Log,
+): Promise<{ readonly source: ModelSource; readonly launched: Launched }> {
+  const { speculativeConfig: config } = settings;
+  const speculation = config === undefined ? undefined : (await import("./speculation.ts")).speculationPlan(config);
+  const source = await findModel(model, settings, env, output);
+  const draft =
+    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
+  return { source, launched: await launch({ settings, env, source, draft, speculation, log }) };
 }
 
 async function stated<T>(load: () => T | Promise<T>): Promise<T> {
@@ -81,53 +131,12 @@ async function stated<T>(load: () => T | Promise<T>): Promise<T> {
   }
 }
 
-async function listen(server: Server, settings: Settings): Promise<[Address, Address]> {
-  const doors = [
-    ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
-    [
-      "ops",
-      settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds },
-    ],
-  ] as const;
-  const opened: Address[] = [];
-  for (const [plane, address] of doors) {
-    try {
-      opened.push(await server.http.listen(plane, address));
-    } catch (error) {
-      await server.http.close(0);
-      await server.closeModel();
-      const shown = "path" in address ? address.path : `${address.host}:${address.port}`;
-      throw new StartupError(`the ${plane} listener cannot have ${shown}: ${reason(error)}`);
-    }
-  }
-  return opened as [Address, Address];
-}
-
-function reason(error: unknown): string {
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code === "EADDRINUSE") return "something else listens there (choose another with --port and --ops-port)";
-  if (code === "EACCES") return "it is not allowed";
-  return error instanceof Error ? error.message : String(error);
-}
-
-function bindWarnings(settings: Settings): string[] {
-  const open = (host: string, socket: string | undefined): boolean =>
-    socket === undefined && !/^(127\.|::1$|localhost$)/.test(host);
-  const warnings: string[] = [];
-  if (open(settings.host, settings.uds) && !settings.trustProxy) {
-    warnings.push(
-      `the public listener is on ${settings.host} without TLS: keys and prompts travel in the clear. Put a proxy that ends TLS in front and say --trust-proxy`,
-    );
-  }
-  if (open(settings.opsHost, settings.opsUds))
-    warnings.push(`the operations listener is on ${settings.opsHost}: it belongs on loopback or a Unix socket`);
-  return warnings;
-}
-
-async function askFirst(server: Server, keys: Keys, address: Address): Promise<string> {
+async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["public"]): Promise<string> {
+  if (tls?.clients === "required") return "No first answer: the listener wants a client certificate.\n\n";
   const self = keys.temporary();
+  const { firstAnswer } = await import("./first-answer.ts");
   try {
-    return await firstAnswer(address, self.key, server.names[0] ?? "");
+    return await firstAnswer(address, self.key, server.names[0] ?? "", tls?.own);
   } finally {
     self.revoke();
   }
@@ -135,7 +144,7 @@ async function askFirst(server: Server, keys: Keys, address: Address): Promise<s
 
 /** What outlives the listeners. */
 interface Kept {
-  readonly limits: Limited;
+  readonly limits: Limits;
   readonly keys: Keys;
   readonly store: Store;
 }

@@ -90,6 +90,16 @@ export function fitPooling(
   };
 }
 
+/** The model with its draft model, as far as memory is asked: both keep every sequence's window. */
+export function withDraft(facts: ModelFacts, draft: ModelFacts | undefined): ModelFacts {
+  if (draft === undefined) return facts;
+  if (draft.vocabularySize !== facts.vocabularySize)
+    throw new StartupError(
+      `--speculative-config: the draft model has a vocabulary of ${draft.vocabularySize} tokens, the model one of ${facts.vocabularySize}`,
+    );
+  return { ...facts, kvBytesPerToken: facts.kvBytesPerToken + draft.kvBytesPerToken };
+}
+
 const FLOAT_BYTES = 4;
 
 function judgeTrained(contextLength: number, facts: ModelFacts): void {

@@ -5,7 +5,6 @@ import { StartupError } from "./startup-error.ts";
 
 test("vLLM's forms", () => {
   const lookup = { method: "ngram", tokens: 5, lookupMin: 2, lookupMax: 4 };
-  assert.equal(speculationPlan(undefined), undefined);
   assert.deepEqual(
     speculationPlan(
       '{"method":"ngram","num_speculative_tokens":5,"prompt_lookup_max":4,"prompt_lookup_min":2,"disable_by_batch_size":8}',

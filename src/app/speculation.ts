@@ -3,7 +3,6 @@
  */
 import { z } from "zod";
 import { JsonError, parseJson } from "#base/json.ts";
-import type { ModelFacts } from "#engine/gguf/facts.ts";
 import { MAX_GUESSES, type SpeculationOptions } from "#engine/speculation/proposer.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -26,8 +25,7 @@ export interface SpeculationPlan {
 }
 
 /** @throws StartupError */
-export function speculationPlan(text: string | undefined): SpeculationPlan | undefined {
-  if (text === undefined) return undefined;
+export function speculationPlan(text: string): SpeculationPlan {
   const parsed = Config.safeParse(json(text));
   if (!parsed.success) throw new StartupError(`${FLAG}: ${z.prettifyError(parsed.error).split("\n")[0]}`);
   const { model, num_speculative_tokens: tokens, disable_by_batch_size: disableAbove } = parsed.data;
@@ -46,16 +44,6 @@ export function speculationPlan(text: string | undefined): SpeculationPlan | und
     options: { method, tokens, lookupMin, lookupMax, ...(disableAbove === undefined ? {} : { disableAbove }) },
     draft,
   };
-}
-
-/** The model with its draft model, as far as memory is asked: both keep every sequence's window. */
-export function withDraft(facts: ModelFacts, draft: ModelFacts | undefined): ModelFacts {
-  if (draft === undefined) return facts;
-  if (draft.vocabularySize !== facts.vocabularySize)
-    throw new StartupError(
-      `${FLAG}: the draft model has a vocabulary of ${draft.vocabularySize} tokens, the model one of ${facts.vocabularySize}`,
-    );
-  return { ...facts, kvBytesPerToken: facts.kvBytesPerToken + draft.kvBytesPerToken };
 }
 
 function json(text: string): unknown {

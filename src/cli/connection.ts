@@ -1,13 +1,18 @@
 /**
  * What `chat` and `bench` share: a client for the named server, and the model to talk to.
  */
+import { readFileSync } from "node:fs";
 import { Secret } from "#base/secret.ts";
-import { environment } from "#config/resolve.ts";
-import { ClientError, LocalClient } from "#egress/local-client.ts";
+import { environment } from "#config/environment.ts";
+import { ClientError, type ClientTls, LocalClient } from "#egress/local-client.ts";
 
 export interface ConnectionOptions {
   readonly url: string;
   readonly model?: string;
+  /** Files in PEM, as curl's flags of the same names. */
+  readonly cacert?: string;
+  readonly cert?: string;
+  readonly key?: string;
 }
 
 /** @throws ClientError a URL that cannot be used */
@@ -21,7 +26,24 @@ export function connect(options: ConnectionOptions, connections = 4): LocalClien
     origin: url.origin,
     connections,
     ...(key === undefined || key === "" ? {} : { key: new Secret(key) }),
+    ...(url.protocol === "https:" ? { tls: tlsOf(options) } : {}),
   });
+}
+
+function tlsOf({ cacert, cert, key = cert }: ConnectionOptions): ClientTls {
+  return {
+    ...(cacert === undefined ? {} : { authorities: textOf(cacert) }),
+    ...(cert === undefined ? {} : { certificate: textOf(cert) }),
+    ...(key === undefined ? {} : { key: new Secret(textOf(key)) }),
+  };
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new ClientError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);
+  }
 }
 
 /** The named model, else the first that the server lists. @throws ClientError */

@@ -1,67 +1,10 @@
 /**
- * The command line: `castellan <command>`. Commands load when they are called.
+ * The command line: `castellan <command>`. Commands load when they are called. `serve` is looked for first, and its
+ * engine process is started before anything else is loaded: a server starts as quickly as that process does.
  */
-import { Command } from "commander";
-import { version } from "#app/paths.ts";
-
-const program = new Command("castellan")
-  .description("An LLM inference server and gateway: wire-compatible with vLLM, closed by default.")
-  .version(version(), "-V, --version")
-  .showSuggestionAfterError(true)
-  .showHelpAfterError("(castellan --help lists the commands)");
-
-program
-  .command("serve")
-  .summary("serve a model (castellan serve --help lists every flag)")
-  .argument("[model]", "a GGUF file, or hf:org/repo[:file or quantisation]; the demo model without one")
-  .helpOption(false)
-  .allowUnknownOption()
-  .allowExcessArguments()
-  .action(async () => finish(await (await import("./serve.ts")).runServe(process.argv.slice(3))));
-
-program
-  .command("chat")
-  .summary("chat with a running server in the terminal")
-  .option("--url <url>", "where the server is", "http://127.0.0.1:8000")
-  .option("--model <name>", "the model to talk to; the first one served without it")
-  .option("--system <text>", "a system prompt")
-  .option("--temperature <t>", "0 is greedy", Number)
-  .option("--max-tokens <n>", "tokens of an answer at most", Number, 512)
-  .option("--think", "ask the model to reason first")
-  .addHelpText(
-    "after",
-    "\nThe key comes from CASTELLAN_API_KEY (or VLLM_API_KEY). In the chat: /reset forgets, /exit ends.",
-  )
-  .action(async (options) => finish(await (await import("./chat.ts")).runChat(options)));
-
-program
-  .command("bench")
-  .summary("send a load to a running server and print throughput and latencies")
-  .option("--url <url>", "where the server is", "http://127.0.0.1:8000")
-  .option("--model <name>", "the model to load; the first one served without it")
-  .option("--load <name>", "short, long-prompt, chat or mixed", "chat")
-  .option("--concurrency <n>", "requests at once", Number, 8)
-  .option("--requests <n>", "requests in all", Number, 64)
-  .option("--max-tokens <n>", "tokens of each answer", Number, 64)
-  .option("--seed <n>", "of the load", Number, 1)
-  .option("--json", "print JSON")
-  .addHelpText("after", "\nThe key comes from CASTELLAN_API_KEY (or VLLM_API_KEY).")
-  .action(async (options) => finish(await (await import("./bench.ts")).runBench(options)));
-
-program
-  .command("usage")
-  .summary("print what was used, by day, key, tenant and model")
-  .option("--by <groups>", "day, key, tenant, model, several with commas", "day")
-  .option("--tenant <name>", "of this tenant only")
-  .option("--key <id>", "of this key only")
-  .option("--model <name>", "of this model only")
-  .option("--from <day>", "first day of UTC, as 2026-11-25; the month's first without it")
-  .option("--to <day>", "last day")
-  .option("--json", "print JSON; cost in micro-dollars")
-  .option("--csv", "print CSV")
-  .option("--state-dir <path>", "the server's state directory, as for serve")
-  .addHelpText("after", "\nWith CASTELLAN_DATABASE_URL set, as for serve, out of that database.")
-  .action(async (options) => finish(await (await import("./usage.ts")).runUsage(options)));
+import { engineEnvironment } from "#app/engine-environment.ts";
+import { environment } from "#config/environment.ts";
+import { prepareEngine } from "#engine/spare.ts";
 
 /** Exits once what was printed is out; the engine and sockets are closed by then. */
 function finish(code: number): void {
@@ -69,7 +12,18 @@ function finish(code: number): void {
   process.stdout.write("", () => process.stderr.write("", () => process.exit(code)));
 }
 
-await program.parseAsync().catch((error: unknown) => {
+async function main(): Promise<void> {
+  const [command, ...args] = process.argv.slice(2);
+  // The version may be asked for anywhere, and is told by the commands' own reader.
+  if (command !== "serve" || args.some((arg) => arg.startsWith("-V") || arg === "--version")) {
+    await (await import("./commands.ts")).runCommand(finish);
+    return;
+  }
+  if (!args.includes("--help") && !args.includes("-h")) prepareEngine({ env: engineEnvironment(environment()) });
+  finish(await (await import("./serve.ts")).runServe(args));
+}
+
+await main().catch((error: unknown) => {
   process.stderr.write(`castellan: ${error instanceof Error ? (error.stack ?? error.message) : error}\n`);
   finish(1);
 });

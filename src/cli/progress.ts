@@ -4,7 +4,8 @@
  * Invariant: nothing but the given stream is written to; labels are printed as they are, so they must be free of
  * control characters. Callers: cli commands; app hands its progress events on.
  */
-import { Presets, SingleBar } from "cli-progress";
+import { createRequire } from "node:module";
+import type { SingleBar } from "cli-progress";
 
 export interface Progress {
   /** A new label starts a new bar. `done` ≤ `total`, in bytes. */
@@ -25,6 +26,9 @@ export function createProgress(
 ): Progress {
   return stream.isTTY === true ? new Bar(stream, clock) : new Lines(stream, clock);
 }
+
+/** Loaded for the first bar: most starts have none. */
+const cliProgress = (): typeof import("cli-progress") => createRequire(import.meta.url)("cli-progress");
 
 /** 1536 → "1.5 KiB". */
 export function formatBytes(bytes: number): string {
@@ -81,6 +85,7 @@ class Bar implements Progress {
   private begin(label: string, done: number, total: number): void {
     this.stop();
     const format = `${label.replaceAll("{", "(")} [{bar}] {percentage}% · {bytes} · {speed} · {eta_formatted} left`;
+    const { Presets, SingleBar } = cliProgress();
     const bar = new SingleBar(
       { format, stream: this.stream, barsize: 24, etaBuffer: 50, gracefulExit: false },
       Presets.legacy,

@@ -3,9 +3,10 @@
  */
 import { serve } from "#app/serve.ts";
 import { StartupError } from "#app/startup-error.ts";
+import { environment } from "#config/environment.ts";
 import { SettingError } from "#config/kinds.ts";
-import { environment, type Resolved, resolveSettings } from "#config/resolve.ts";
-import { serveHelp } from "./help.ts";
+import { type Resolved, resolveSettings } from "#config/resolve.ts";
+import { discardEngine } from "#engine/spare.ts";
 import { createProgress } from "./progress.ts";
 
 export const FAILURE = 1;
@@ -14,9 +15,17 @@ export const USAGE = 2;
 /** @returns the exit code */
 export async function runServe(argv: readonly string[]): Promise<number> {
   if (argv.includes("--help") || argv.includes("-h")) {
-    process.stdout.write(serveHelp());
+    process.stdout.write((await import("./help.ts")).serveHelp());
     return 0;
   }
+  try {
+    return await runServer(argv);
+  } finally {
+    discardEngine();
+  }
+}
+
+async function runServer(argv: readonly string[]): Promise<number> {
   const env = environment();
   let resolved: Resolved;
   try {

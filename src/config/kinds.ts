@@ -30,6 +30,8 @@ export interface Setting<T> {
   readonly secret?: true;
   /** What wall a value other than the default may loosen. */
   readonly loosens?: string;
+  /** Settings that, when they are on or given, keep that wall up. */
+  readonly unless?: readonly string[];
   readonly parse: (raw: unknown) => T;
 }
 

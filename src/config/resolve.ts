@@ -1,15 +1,15 @@
 /**
  * flag > variable > file > default, for every row of the table. An unknown flag or key is an error, an unknown variable a warning.
  *
- * The only area that reads process.env. Called by cli/ with what it found.
+ * Called by cli/.
  */
 import { readFileSync, statSync } from "node:fs";
-import { parse as parseYaml } from "yaml";
+import { createRequire } from "node:module";
 import { hint, parseArguments } from "./arguments.ts";
+import type { Environment } from "./environment.ts";
 import { type Setting, SettingError } from "./kinds.ts";
 import { flagOf, type SettingName, type Settings, settingRows, variableOf } from "./settings.ts";
 
-export type Environment = Readonly<Record<string, string | undefined>>;
 export type Source = "flag" | "variable" | "file" | "default";
 
 export interface Resolved {
@@ -21,11 +21,8 @@ export interface Resolved {
 }
 
 const MAX_CONFIG_BYTES = 1 << 20;
-
-/** The process's environment: the one place that touches it. */
-export function environment(): Environment {
-  return process.env;
-}
+/** Loaded for those who have a file. */
+const yaml = (): typeof import("yaml") => createRequire(import.meta.url)("yaml");
 
 /** @throws SettingError, one line for people */
 export function resolveSettings(argv: readonly string[], env: Environment): Resolved {
@@ -44,7 +41,11 @@ export function resolveSettings(argv: readonly string[], env: Environment): Reso
       warnings.push(
         `--${flagOf(name)} on the command line can be seen by other users of this machine; prefer ${variableOf(name)} or a file`,
       );
-    if (row.loosens !== undefined && found.source !== "default" && found.value !== row.fallback)
+  }
+  for (const [name, row] of settingRows()) {
+    const changed = sources.get(name) !== "default" && values[name] !== row.fallback;
+    const held = row.unless?.some((other) => values[other] !== undefined && values[other] !== false) ?? false;
+    if (row.loosens !== undefined && changed && !held)
       warnings.push(`--${flagOf(name)} is not at its safe default: ${row.loosens}`);
   }
   const fromFile = file.get("model");
@@ -101,7 +102,7 @@ function readConfig(path: string): Map<string, unknown> {
 function loadYaml(path: string): Record<string, unknown> {
   try {
     if (statSync(path).size > MAX_CONFIG_BYTES) throw new SettingError("the config file is larger than 1 MiB");
-    const document: unknown = parseYaml(readFileSync(path, "utf8"), { maxAliasCount: 16, uniqueKeys: true });
+    const document: unknown = yaml().parse(readFileSync(path, "utf8"), { maxAliasCount: 16, uniqueKeys: true });
     if (document === null) return {};
     if (typeof document !== "object" || Array.isArray(document))
       throw new SettingError("the config file is a map of settings");

@@ -20,6 +20,7 @@ import {
   weights,
 } from "./kinds.ts";
 import { LIMIT_SETTINGS } from "./limit-settings.ts";
+import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -53,6 +54,7 @@ export const SETTINGS = {
     section: LISTENERS,
     doc: "Address of the public listener.",
     loosens: "a public address without TLS sends keys in the clear",
+    unless: ["sslCertfile", "trustProxy"],
   }),
   port: integer(8000, [0, 65_535], { section: LISTENERS, doc: "Port of the public listener; 0 takes a free one." }),
   uds: string(undefined, "path", {
@@ -83,6 +85,8 @@ export const SETTINGS = {
     loosens: "says who may tell where callers come from",
   }),
   maxConnections: integer(4096, [1, 1_000_000], { section: LISTENERS, doc: "Connections open at once, per listener." }),
+  ...CONNECTION_SETTINGS,
+  ...TLS_SETTINGS,
 
   ...KEY_SETTINGS,
   ...LIMIT_SETTINGS,

@@ -39,8 +39,6 @@ export const REFUSED: ReadonlyMap<string, string> = new Map([
   ["grpc", "HTTP only"],
   ["fully-sharded-loras", "one machine computes a model here"],
   ["lora-extra-vocab-size", "adapters bring no tokens of their own"],
-  ["ssl-keyfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
-  ["ssl-certfile", "TLS is not ended here yet: put a proxy in front and say --trust-proxy"],
   ["data-parallel-rank", "all engines run on this machine, and this server spreads the requests"],
   ["data-parallel-address", "all engines run on this machine, and this server spreads the requests"],
   ["root-path", "the routes stand at the root; let the proxy strip its prefix"],

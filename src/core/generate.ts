@@ -20,6 +20,11 @@ export interface GenerateRequest {
   readonly priority: number;
   /** Tenant's salt for the root of the prefix cache; two salts never share a block. */
   readonly cacheSalt?: string;
+  /**
+   * Made by the server: requests of one group share what was computed for their prompts, also where nothing is kept
+   * for others. They have the same salt and adapter.
+   */
+  readonly group?: string;
   /** Whose share of the engine it draws on; requests without one share a share. */
   readonly share?: FairShare;
   /** The LoRA adapter that answers; the model itself if absent. */

@@ -5,10 +5,10 @@
 import type { TagFormat } from "./structural-tag.ts";
 
 export type StructuredOutput =
-  /** Valid under a JSON schema. */
-  | { readonly kind: "json_schema"; readonly schema: unknown }
+  /** Valid under a JSON schema; `compact`: no line breaks between its parts. */
+  | { readonly kind: "json_schema"; readonly schema: unknown; readonly compact?: true }
   /** Any JSON object. */
-  | { readonly kind: "json_object" }
+  | { readonly kind: "json_object"; readonly compact?: true }
   /** The whole text matches (ECMA-262, flag u). */
   | { readonly kind: "regex"; readonly pattern: string }
   /** One of these texts. */

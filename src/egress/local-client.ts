@@ -13,6 +13,18 @@ export interface ClientOptions {
   readonly key?: Secret;
   /** Connections at once. */
   readonly connections?: number;
+  readonly tls?: ClientTls;
+}
+
+/** PEM, all of it. */
+export interface ClientTls {
+  /** Authorities instead of those that come with Node. */
+  readonly authorities?: string;
+  /** The one certificate that may answer, under any name. */
+  readonly pinned?: string;
+  /** What the client shows of itself. */
+  readonly certificate?: string;
+  readonly key?: Secret;
 }
 
 /** The server answered with a failure, or not at all; the message is for people. */
@@ -35,6 +47,7 @@ export class LocalClient {
     this.pool = new Pool(options.origin, {
       connections: options.connections ?? 4,
       ...(options.socketPath === undefined ? {} : { socketPath: options.socketPath }),
+      ...(options.tls === undefined ? {} : { connect: connectOptions(options.tls) }),
     });
     this.headers = options.key === undefined ? {} : { authorization: `Bearer ${options.key.expose()}` };
   }
@@ -68,9 +81,7 @@ export class LocalClient {
       throw new ClientError(refusal(response.statusCode, await this.whole(response)), response.statusCode);
     } catch (error) {
       if (error instanceof ClientError || (error as Error).name === "AbortError") throw error;
-      throw new ClientError(
-        `the server cannot be reached (${(error as NodeJS.ErrnoException).code ?? (error as Error).message})`,
-      );
+      throw new ClientError(unreachable(error as NodeJS.ErrnoException));
     }
   }
 
@@ -93,6 +104,25 @@ export class LocalClient {
   async destroy(): Promise<void> {
     await this.pool.destroy();
   }
+}
+
+function connectOptions({ authorities, pinned, certificate, key }: ClientTls) {
+  return {
+    ...(authorities === undefined ? {} : { ca: authorities }),
+    ...(certificate === undefined ? {} : { cert: certificate }),
+    ...(key === undefined ? {} : { key: key.expose() }),
+    ...(pinned === undefined ? {} : { ca: pinned, allowPartialTrustChain: true, checkServerIdentity: () => undefined }),
+  };
+}
+
+const UNTRUSTED = /^(?:SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_(?:GET|VERIFY)|CERT_|ERR_TLS_CERT)/;
+
+function unreachable({ code, message }: NodeJS.ErrnoException): string {
+  if (code === "EPROTO" || code?.startsWith("ERR_SSL"))
+    return `the server does not speak TLS in a way that fits (${code})`;
+  if (code !== undefined && UNTRUSTED.test(code))
+    return `the server's certificate is not trusted (${code}); --cacert names who vouches for it`;
+  return `the server cannot be reached (${code ?? message})`;
 }
 
 /** The protocol's message out of an error body, or the status alone. */

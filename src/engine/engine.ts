@@ -98,8 +98,10 @@ export class Engine {
         : problemOf(submission, { vocabularySize, contextLength: this.#rules.contextLength });
     if (problem !== undefined) this.#report.failures.push({ request, kind: "invalid_request", message: problem });
     else {
-      // Without the cache a prefix is shared within its request and nowhere else.
-      const salt = this.#prefixCaching ? {} : { cacheSalt: `request ${request}` };
+      // Without the cache a prefix is shared within its request or group and nowhere else.
+      const { group } = submission;
+      const own = group === undefined ? `request ${request}` : `group ${group}`;
+      const salt = this.#prefixCaching ? {} : { cacheSalt: own };
       this.#adapters.enter(submission.adapter, submission.samples);
       for (const sequence of this.#requests.open({ ...submission, ...salt }, this.#now())) this.#enqueue(sequence);
     }

@@ -7,6 +7,8 @@ import { type Batch, createBatch, type Kernel, KernelError } from "./kernel.ts";
 
 export interface ContractOptions {
   open(): Kernel | Promise<Kernel>;
+  /** By how much logits may differ with the shape of a batch; not at all if absent. */
+  readonly tolerance?: number;
 }
 
 type Entry = readonly [slot: number, token: number, output: boolean];
@@ -35,6 +37,16 @@ const copy = (rows: readonly Float32Array[]): number[][] => rows.map((row) => Ar
 export function kernelContract(name: string, options: ContractOptions): void {
   let kernel: Kernel;
   const forward = (entries: readonly Entry[]): number[][] => copy(kernel.forward(batchOf(kernel, entries)));
+  const same = (actual: readonly number[][], expected: readonly number[][]): void => {
+    const { tolerance = 0 } = options;
+    if (tolerance === 0) assert.deepEqual(actual, expected);
+    assert.equal(actual.length, expected.length);
+    actual.forEach((row, at) => {
+      row.forEach((value, token) => {
+        assert.ok(Math.abs(value - (expected[at]?.[token] ?? Number.NaN)) <= tolerance, `row ${at}, token ${token}`);
+      });
+    });
+  };
   const clearAll = (): void => {
     for (let slot = 0; slot < kernel.limits.maxSequences; slot++) kernel.truncate(slot, 0);
   };
@@ -77,8 +89,8 @@ export function kernelContract(name: string, options: ContractOptions): void {
     clearAll();
     let last: number[][] = [];
     for (const token of tokens) last = forward([[0, token, true]]);
-    assert.deepEqual(chunked, whole);
-    assert.deepEqual(last, whole);
+    same(chunked, whole);
+    same(last, whole);
   });
 
   it("gives the same row alone and in a full batch, in whatever slot", () => {
@@ -86,7 +98,7 @@ export function kernelContract(name: string, options: ContractOptions): void {
     clearAll();
     const last = kernel.limits.maxSequences - 1;
     const others = Array.from({ length: last }, (_, slot) => run(slot, [slot % 7, 5, 6], 3)).flat();
-    assert.deepEqual(forward([...others, ...run(last, [3, 9, 4])]), alone);
+    same(forward([...others, ...run(last, [3, 9, 4])]).slice(-1), alone);
   });
 
   it("keeps slots apart and forgets what is cleared", () => {

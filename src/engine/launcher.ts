@@ -1,12 +1,12 @@
 /**
- * Starts engine processes. The tokenizer helper apart (native/tokenizer-launcher.ts), nothing else makes a process.
+ * Starts engine processes; spare.ts makes them. The tokenizer helper apart (native/tokenizer-launcher.ts), nothing else
+ * makes a process.
  *
  * The child gets the environment it is given and nothing else (the parent's holds secrets), speaks over the IPC
  * channel, and its stderr (where native code writes before it aborts) goes to the log line by line, bounded.
  * Called by the app (startEngine) and by supervisor.ts (launchProcess, to restart).
  */
-import { type ChildProcess, fork } from "node:child_process";
-import { fileURLToPath } from "node:url";
+import type { ChildProcess } from "node:child_process";
 import type { EngineLimits } from "./engine.ts";
 import { Fleet } from "./fleet.ts";
 import {
@@ -21,14 +21,9 @@ import {
   type StepMessage,
 } from "./messages.ts";
 import type { EngineHandle, EngineOptions, LogFunction } from "./options.ts";
+import { type SpawnOptions, spawnEngine } from "./spare.ts";
 
 const MAX_LOG_LINE = 2000;
-/**
- * glibc else takes freed large blocks as a reason to keep such blocks in its heap from then on: a KV cache that sleep
- * has given back would stay with the process, about 3 MiB more each time (measured: 300 MiB after 120 rounds).
- */
-const GIVES_BACK = { MALLOC_MMAP_THRESHOLD_: String(2 ** 20) };
-
 /** The engine did not get to work. The message is the child's own reason where it gave one. */
 export class EngineStartError extends Error {
   constructor(message: string) {
@@ -37,19 +32,17 @@ export class EngineStartError extends Error {
   }
 }
 
-export interface LaunchOptions {
+export interface LaunchOptions extends SpawnOptions {
   readonly kernel: KernelInit;
   readonly draft?: GeneratingInit;
   readonly limits: EngineLimits;
   readonly startTimeoutMs: number;
-  /** The child's whole environment. */
-  readonly env?: Readonly<Record<string, string>>;
-  /** Node options for the child. */
-  readonly execArgv?: readonly string[];
   readonly log?: LogFunction;
 }
 
 export interface LaunchHandlers {
+  /** The model's file was opened there and its vocabulary tried; said before the process is ready, or never. */
+  onTried?(): void;
   onStep(message: StepMessage): void;
   /** What came of a command that asked. */
   onAnswer(ask: number, error: string | undefined): void;
@@ -72,18 +65,14 @@ export async function launchProcess(
   handlers: LaunchHandlers,
   signal: AbortSignal,
 ): Promise<EngineProcess> {
-  const child = spawnEngine(options);
-  const exited = new Promise<string>((resolve) => {
-    child.once("error", (error) => resolve(error.message));
-    child.once("exit", (code, by) => resolve(by === null ? `exit code ${code}` : `signal ${by}`));
-  });
+  const { child, exited } = spawnEngine(options);
   forwardStderr(child, options.log);
   const abort = () => child.kill("SIGKILL");
   signal.addEventListener("abort", abort, { once: true });
   try {
     const { kernel, draft } = options;
     send(child, { type: "init", kernel, ...(draft === undefined ? {} : { draft }), limits: options.limits });
-    const limits = await waitReady(child, exited, options.startTimeoutMs);
+    const limits = await waitReady(child, exited, options.startTimeoutMs, handlers);
     connect(child, handlers, exited);
     return {
       pid: child.pid as number,
@@ -100,38 +89,40 @@ export async function launchProcess(
   }
 }
 
-function spawnEngine(options: LaunchOptions): ChildProcess {
-  const entry = import.meta.url.endsWith(".ts") ? "./process.ts" : "./process.js";
-  return fork(fileURLToPath(new URL(entry, import.meta.url)), [], {
-    serialization: "advanced",
-    stdio: ["ignore", "ignore", "pipe", "ipc"],
-    env: { ...GIVES_BACK, ...options.env },
-    execArgv: [...(options.execArgv ?? [])],
-  });
-}
-
 /** A message to a process that is going away is lost; its exit says the rest. */
 function send(child: ChildProcess, command: Command): void {
   if (child.connected) child.send(command, () => {});
 }
 
-function waitReady(child: ChildProcess, exited: Promise<string>, timeoutMs: number): Promise<ProcessLimits> {
+function waitReady(
+  child: ChildProcess,
+  exited: Promise<string>,
+  timeoutMs: number,
+  handlers: LaunchHandlers,
+): Promise<ProcessLimits> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => fail(`the engine was not ready after ${timeoutMs} ms`), timeoutMs);
-    const fail = (message: string) => {
+    const settled = () => {
       clearTimeout(timer);
+      child.off("message", read);
+    };
+    const fail = (message: string) => {
+      settled();
       reject(new EngineStartError(message));
     };
-    child.once("message", (value: unknown) => {
-      clearTimeout(timer);
-      try {
-        const notice: Notice = readNotice(value);
-        if (notice.type === "ready") resolve(notice.limits);
-        else fail(notice.type === "refused" ? notice.message : "the engine spoke out of turn");
-      } catch (error) {
-        fail(String(error));
-      }
-    });
+    let tried = false;
+    const read = (value: unknown) => {
+      const notice = tryRead(value);
+      if (notice instanceof MessageError) fail(notice.message);
+      else if (notice.type === "tried" && !tried) {
+        tried = true;
+        handlers.onTried?.();
+      } else if (notice.type === "ready") {
+        settled();
+        resolve(notice.limits);
+      } else fail(notice.type === "refused" ? notice.message : "the engine spoke out of turn");
+    };
+    child.on("message", read);
     exited.then((reason) => fail(`the engine ended while it started: ${reason}`));
   });
 }
@@ -142,7 +133,7 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   let problem: string | undefined;
   child.on("message", (value: unknown) => {
     if (gone) return;
-    const notice = tryRead(value);
+    const notice = readLater(value);
     if (notice instanceof MessageError) {
       problem ??= notice.message;
       child.kill("SIGKILL");
@@ -156,15 +147,20 @@ function connect(child: ChildProcess, handlers: LaunchHandlers, exited: Promise<
   });
 }
 
-type Later = Extract<Notice, { type: "step" | "answer" | "operated" }>;
+type Early = "tried" | "ready" | "refused";
 
 /** The notice, or what is wrong with it. */
-function tryRead(value: unknown): Later | MessageError {
+function readLater(value: unknown): Exclude<Notice, { type: Early }> | MessageError {
+  const notice = tryRead(value);
+  if (notice instanceof MessageError) return notice;
+  if (notice.type === "tried" || notice.type === "ready" || notice.type === "refused")
+    return new MessageError(`a ${notice.type} message out of turn`);
+  return notice;
+}
+
+function tryRead(value: unknown): Notice | MessageError {
   try {
-    const notice = readNotice(value);
-    if (notice.type === "ready" || notice.type === "refused")
-      return new MessageError(`a ${notice.type} message out of turn`);
-    return notice;
+    return readNotice(value);
   } catch (error) {
     return new MessageError(String(error));
   }

@@ -74,8 +74,10 @@ export interface PromptMessage {
 /** What the parent has to know of the kernel, whichever kind it is. */
 export type ProcessLimits = KernelLimits | PoolingLimits;
 
-/** Child to parent. `ready` or `refused` comes first and once. */
+/** Child to parent. `ready` or `refused` comes once, before all but `tried`, which may come before it. */
 export type Notice =
+  /** The model's file was opened and its vocabulary tried: another process may read it. */
+  | { readonly type: "tried" }
   | { readonly type: "ready"; readonly limits: ProcessLimits }
   | { readonly type: "refused"; readonly message: string }
   | OperatedMessage
@@ -119,6 +121,7 @@ const COMMANDS: Readonly<Record<Command["type"], Shape>> = {
 };
 
 const NOTICES: Readonly<Record<Notice["type"], Shape>> = {
+  tried: {},
   ready: { limits: isObject },
   refused: { message: isText },
   operated: { call: isNumber, outcome: isObject },

@@ -45,6 +45,8 @@ export interface EngineOptions extends EngineLimits {
   readonly env?: Readonly<Record<string, string>>;
   readonly execArgv?: readonly string[];
   readonly log?: LogFunction;
+  /** An engine process has opened the model and tried its vocabulary; its context may still be in the making. */
+  readonly onTried?: () => void;
   /** After each step: gauges, the tokens it dealt with (of prompts and of answers), and the engine's number. */
   readonly onStep?: (gauges: EngineGauges, tokens: number, engine: number) => void;
   /** After each finished sequence. */

@@ -4,6 +4,7 @@
  * It ends when the channel to its parent closes, so no orphan stays; SIGINT, SIGTERM and SIGHUP, which a terminal sends
  * to the whole process group, are the parent's to decide about. Started by launcher.ts only.
  */
+import { entryUrl } from "#base/entry.ts";
 import { Engine } from "./engine.ts";
 import { openFakeKernel } from "./fake.ts";
 import type { Kernel } from "./kernel.ts";
@@ -14,9 +15,10 @@ import { PoolingEngine } from "./pooling/engine.ts";
 import { openFakePoolingKernel } from "./pooling/fake.ts";
 import type { PoolingKernel } from "./pooling/kernel.ts";
 import { createBlockHasher } from "./prefix/hash.ts";
+import { NATIVE } from "./spare.ts";
 
-type NativeModule = { openNativeKernel(options: unknown): Kernel };
-type NativePoolingModule = { openNativePoolingKernel(options: unknown): PoolingKernel };
+type NativeModule = { openNativeKernel(options: unknown, onVocabulary?: () => void): Promise<Kernel> };
+type NativePoolingModule = { openNativePoolingKernel(options: unknown, onVocabulary?: () => void): PoolingKernel };
 interface Opened {
   readonly limits: ProcessLimits;
   readonly engine: Engine | PoolingEngine;
@@ -28,26 +30,30 @@ function post(notice: Notice): void {
   process.send?.(notice);
 }
 
+const postTried = (): void => post({ type: "tried" });
+
 /** Loads native code: only when it is wanted. */
 function importNative(name: string): Promise<unknown> {
-  const extension = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  return import(new URL(`./native/${name}.${extension}`, import.meta.url).href);
+  return import(entryUrl(`engine/native/${name}`).href);
 }
 
-async function openKernel(init: KernelInit): Promise<Kernel> {
+async function openKernel(init: KernelInit, onVocabulary?: () => void): Promise<Kernel> {
   if (init.kernel === "fake") return openFakeKernel(init.script);
   if (init.kernel !== "native") throw new Error("the engine runs another kind of model");
-  return ((await importNative("kernel")) as NativeModule).openNativeKernel(init.options);
+  return ((await importNative("kernel")) as NativeModule).openNativeKernel(init.options, onVocabulary);
 }
 
-async function openPoolingKernel(init: KernelInit): Promise<PoolingKernel> {
+async function openPoolingKernel(init: KernelInit, onVocabulary?: () => void): Promise<PoolingKernel> {
   if (init.kernel === "fake-pooling") return openFakePoolingKernel(init.script);
   if (init.kernel !== "native-pooling") throw new Error("the engine runs another kind of model");
-  return ((await importNative("pooling-kernel")) as NativePoolingModule).openNativePoolingKernel(init.options);
+  return ((await importNative("pooling-kernel")) as NativePoolingModule).openNativePoolingKernel(
+    init.options,
+    onVocabulary,
+  );
 }
 
 async function generating({ kernel: init, draft: small, limits }: Init): Promise<Opened> {
-  const kernel = await openKernel(init);
+  const kernel = await openKernel(init, postTried);
   const openDraft = async () => (small === undefined ? undefined : openKernel(small));
   const draft = await openDraft();
   const { algorithm, seed } = limits.prefixCache;
@@ -62,14 +68,15 @@ async function generating({ kernel: init, draft: small, limits }: Init): Promise
       throw error;
     }
   };
-  return { limits: kernel.limits, engine, operator: new Operator({ engine, kernel, init, open: openKernel, adopt }) };
+  const operator = new Operator({ engine, kernel, init, open: (next) => openKernel(next), adopt });
+  return { limits: kernel.limits, engine, operator };
 }
 
 async function pooling({ kernel: init, limits }: Init): Promise<Opened> {
-  const kernel = await openPoolingKernel(init);
+  const kernel = await openPoolingKernel(init, postTried);
   const engine = new PoolingEngine(kernel, limits);
   const adopt = async (next: PoolingKernel): Promise<void> => engine.adopt(next);
-  const operator = new Operator({ engine, kernel, init, open: openPoolingKernel, adopt });
+  const operator = new Operator({ engine, kernel, init, open: (next) => openPoolingKernel(next), adopt });
   return { limits: kernel.limits, engine, operator };
 }
 
@@ -91,6 +98,8 @@ async function start(init: Init): Promise<EngineLoop | undefined> {
 
 function main(): void {
   process.title = "castellan-engine";
+  // What fails here fails again, with its reason, where the kernel is opened.
+  if (process.argv[2] === NATIVE) importNative("kernel").catch(() => {});
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
   process.on("disconnect", () => process.exit(0));
   let loop: Promise<EngineLoop | undefined> | undefined;

@@ -18,6 +18,8 @@ export interface Submission {
   readonly priority: number;
   /** The salt at the root of its cached blocks: two salts never share one. */
   readonly cacheSalt?: string;
+  /** Requests of one group share prefixes where there is no cache. */
+  readonly group?: string;
   /** Whose share of the engine it draws on; requests without one share a share. */
   readonly share?: FairShare;
   /** A loaded adapter; the model itself if absent. */
@@ -53,7 +55,7 @@ export class Requests {
   open(submission: Submission, arrived: number): Sequence[] {
     const { request, prompt, sampling, samples, priority, adapter, cacheSalt = "" } = submission;
     const { key: share, weight } = submission.share ?? NO_SHARE;
-    const shared = samples > 1;
+    const shared = samples > 1 || submission.group !== undefined;
     const sequences: Sequence[] = [];
     for (let sample = 0; sample < samples; sample++) {
       const order = this.#arrivals++;

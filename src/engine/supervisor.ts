@@ -318,6 +318,7 @@ export class Supervisor {
     const { contextLength, log } = this.#options;
     const options = launchOptions(this.#options, kernel, this.#startTimeoutMs);
     const handlers = {
+      onTried: () => this.#options.onTried?.(),
       onStep: (message: StepMessage) => this.#onStep(message),
       onOperated: (message: OperatedMessage) => this.#operations.answer(message),
       onAnswer: (ask: number, error: string | undefined) => this.#adapters.answer(ask, error),

@@ -13,6 +13,11 @@ const PHRASES = {
   431: ["Request Header Fields Too Large", "The request's headers are too many or too large."],
 } as const;
 
+/** Fewer bytes are no request: the shortest has 18. */
+const WORTH_WORDS = 16;
+/** For a client to take an answer that is smaller than any buffer. */
+const FAREWELL_MS = 1000;
+
 export type RawStatus = keyof typeof PHRASES;
 
 function body(status: RawStatus): string {
@@ -22,16 +27,30 @@ function body(status: RawStatus): string {
 
 /** To a socket on which no answer has begun. */
 export function writeRaw(socket: Duplex, status: RawStatus): void {
+  const answer = rawAnswer(status, "bytesRead" in socket ? Number(socket.bytesRead) : 0);
+  if (answer === undefined) {
+    socket.destroy();
+    return;
+  }
+  // Over TLS the end of a write to a client that is gone may never be told.
+  const late = setTimeout(() => socket.destroy(), FAREWELL_MS);
+  socket.once("close", () => clearTimeout(late));
+  socket.end(answer, () => socket.destroy());
+}
+
+/** Wall: T62, who sent next to nothing is told next to nothing. */
+function rawAnswer(status: RawStatus, received: number): string | undefined {
+  const start = `HTTP/1.1 ${status} ${PHRASES[status][0]}\r\nConnection: close\r\n`;
+  if (received === 0) return undefined;
+  if (received < WORTH_WORDS) return `${start}\r\n`;
   const text = body(status);
   const head = [
-    `HTTP/1.1 ${status} ${PHRASES[status][0]}`,
     "Content-Type: application/json",
     `Content-Length: ${Buffer.byteLength(text)}`,
     "X-Content-Type-Options: nosniff",
     "Cache-Control: no-store",
-    "Connection: close",
   ];
-  socket.end(`${head.join("\r\n")}\r\n\r\n${text}`, () => socket.destroy());
+  return `${start}${head.join("\r\n")}\r\n\r\n${text}`;
 }
 
 /** Through Node's response, so that earlier answers on the connection go out first. */

@@ -249,7 +249,7 @@ test("limits of the head: size, count, Host", async (t) => {
   assert.equal(statusOf(await exchange(port, "GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")), 400);
   assert.equal(statusOf(await exchange(port, "GET /health HTTP/1.0\r\n\r\n")), 200);
   assert.deepEqual(services.handled, ["health", "health"]);
-  const answer = await exchange(port, "BROKEN\r\n\r\n");
+  const answer = await exchange(port, "BROKEN REQUEST LINE\r\n\r\n");
   assert.deepEqual(JSON.parse(answer.slice(answer.indexOf("\r\n\r\n"))), {
     error: { message: "The request is not valid HTTP/1.1.", type: "Bad Request", param: null, code: 400 },
   });

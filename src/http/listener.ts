@@ -1,19 +1,26 @@
 /**
- * A door: one HTTP/1.1 server on a TCP address or a Unix socket, strict and bounded, which hands requests on one at
- * a time per connection.
+ * A door: one HTTP/1.1 server on a TCP address or a Unix socket, with TLS or without, strict and bounded, which hands
+ * requests on one at a time per connection.
  *
  * Invariants: Node's parser stays strict; every wait has an end; a second request on a connection starts when the
- * first is answered, so a connection never holds more than one call; the only answers given here are those of
- * `_raw.ts`. Callers: http/server.ts.
+ * first is answered, so a connection never holds more than one call; a connection ends with its age, with its
+ * client's certificate, and when the authority behind that is trusted no more; the only answers given here are those
+ * of `_raw.ts`. Callers: http/server.ts.
  */
-import { lstatSync, rmSync } from "node:fs";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { type AddressInfo, connect, type Socket } from "node:net";
+import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "node:http";
+import type { Server as TlsServer } from "node:https";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { awaitingContinue } from "./_body.ts";
+import { Connections, type Line, type Lines, openLine } from "./_connections.ts";
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
+import { clearStaleSocket, listenPrivately } from "./_unix-socket.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
+import type { TlsSource } from "./tls.ts";
+
+/** Not imported: that reads all that the module exports, and so loads Node's own fetch client with it (20 ms). */
+const { createServer } = process.getBuiltinModule("node:http");
 
 /** `port` 0: any free one. A Unix socket is made with `mode`, which is 0600 unless said. */
 export type Address =
@@ -31,35 +38,42 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-/** What we know of a connection. */
-interface Line {
-  readonly waiting: (readonly [IncomingMessage, ServerResponse])[];
-  current: ServerResponse | undefined;
-}
-
 /** @throws Error the address cannot be had (in use, not ours, no such host); `code` as Node gives it */
 export async function openListener(
   address: Address,
   handle: Handle,
   options: HttpOptions,
   counters: Counters,
+  tls?: TlsSource,
 ): Promise<Listener> {
   if ("path" in address) await clearStaleSocket(address.path);
-  const server = createStrictServer(handle, options, counters);
+  const connections = new Connections(options, counters);
+  const lines: Lines = new Map();
+  const begin = (socket: Socket): void => openLine(lines, socket, options);
+  const strict = serverOptions(options);
+  const { server, stop, first } =
+    tls === undefined
+      ? { server: createServer(strict), stop: () => {}, first: begin }
+      : (await import("./_tls-server.ts")).createTls(tls, strict, options, { lines, connections, begin });
+  limit(server, connections, options, first);
+  serveRequests(server, lines, handle, options);
   await bind(server, address);
   return {
     address: "path" in address ? address : { host: address.host, port: (server.address() as AddressInfo).port },
     closeIdle: () => server.closeIdleConnections(),
     close: () =>
       new Promise((resolve) => {
+        stop();
         server.close(() => resolve());
         server.closeAllConnections();
+        // Those in the middle of a handshake, too.
+        connections.destroyAll();
       }),
   };
 }
 
-function createStrictServer(handle: Handle, options: HttpOptions, counters: Counters): Server {
-  const server = createServer({
+function serverOptions(options: HttpOptions): ServerOptions {
+  return {
     insecureHTTPParser: false,
     maxHeaderSize: options.maxHeaderBytes,
     headersTimeout: options.headersTimeoutMs,
@@ -69,12 +83,30 @@ function createStrictServer(handle: Handle, options: HttpOptions, counters: Coun
     connectionsCheckingInterval: Math.max(100, Math.min(1000, Math.floor(options.headersTimeoutMs / 4))),
     // Checked below, where the answer has our shape.
     requireHostHeader: false,
-  });
+  };
+}
+
+/** Who is over a bound is turned away before Node's own listener makes anything for them. */
+function limit(
+  server: Server | TlsServer,
+  connections: Connections,
+  options: HttpOptions,
+  begin: (socket: Socket) => void,
+): void {
   // Node drops what is above its own limit silently, an Authorization header perhaps; we count and refuse.
   server.maxHeadersCount = 0;
   server.maxRequestsPerSocket = options.maxRequestsPerSocket;
   server.maxConnections = options.maxConnections;
-  const lines = new WeakMap<Duplex, Line>();
+  const accept = server.listeners("connection") as ((socket: Socket) => void)[];
+  server.removeAllListeners("connection");
+  server.on("connection", (socket: Socket) => {
+    if (!connections.admit(socket)) return void socket.destroy();
+    begin(socket);
+    for (const listener of accept) listener.call(server, socket);
+  });
+}
+
+function serveRequests(server: Server | TlsServer, lines: Lines, handle: Handle, options: HttpOptions): void {
   const receive: Handle = (req, res) => enqueue(lines, req, res, handle, options);
   const receiveExpecting: Handle = (req, res) => {
     awaitingContinue.add(req);
@@ -83,28 +115,12 @@ function createStrictServer(handle: Handle, options: HttpOptions, counters: Coun
   server.on("request", receive);
   server.on("checkContinue", receiveExpecting);
   server.on("checkExpectation", receive);
-  server.on("connect", (_req, socket) => writeRaw(socket, 400));
-  server.on("clientError", (error: NodeJS.ErrnoException, socket) => answerBroken(lines, error, socket));
-  server.on("connection", (socket) => track(lines, socket, counters));
-  return server;
-}
-
-function track(lines: WeakMap<Duplex, Line>, socket: Socket, counters: Counters): void {
-  lines.set(socket, { waiting: [], current: undefined });
-  counters.sockets++;
-  socket.on("close", () => {
-    counters.sockets--;
-  });
+  server.on("connect", (_req: IncomingMessage, socket: Duplex) => writeRaw(socket, 400));
+  server.on("clientError", (error: NodeJS.ErrnoException, socket: Duplex) => answerBroken(lines, error, socket));
 }
 
 /** One call at a time: a later request waits until the earlier one's answer is out. */
-function enqueue(
-  lines: WeakMap<Duplex, Line>,
-  req: IncomingMessage,
-  res: ServerResponse,
-  handle: Handle,
-  options: HttpOptions,
-): void {
+function enqueue(lines: Lines, req: IncomingMessage, res: ServerResponse, handle: Handle, options: HttpOptions): void {
   const line = lines.get(req.socket);
   if (line === undefined || line.waiting.length >= options.maxPipelined) {
     req.socket.destroy();
@@ -119,6 +135,13 @@ function startNext(line: Line, handle: Handle, options: HttpOptions): void {
   line.current = next?.[1];
   if (next === undefined) return;
   const [req, res] = next;
+  if (line.retired) {
+    line.waiting.length = 0;
+    req.socket.destroy();
+    return;
+  }
+  // The answer says so and closes, so that a client of good will connects anew.
+  if (performance.now() >= line.agesAt || Date.now() >= line.expiresAt) res.shouldKeepAlive = false;
   res.once("close", () => {
     if (req.socket.destroyed) line.waiting.length = 0;
     startNext(line, handle, options);
@@ -140,14 +163,16 @@ function headProblem(req: IncomingMessage, options: HttpOptions): 400 | 431 | un
   return hosts > 1 || (hosts === 0 && req.httpVersion === "1.1") ? 400 : undefined;
 }
 
-function answerBroken(lines: WeakMap<Duplex, Line>, error: NodeJS.ErrnoException, socket: Duplex): void {
+function answerBroken(lines: Lines, error: NodeJS.ErrnoException, socket: Duplex): void {
   const line = lines.get(socket);
+  // No line: a handshake that failed, which nobody can be told about in HTTP.
+  const speechless = line === undefined || error.code === "ECONNRESET" || error.code?.startsWith("ERR_SSL") === true;
   // An answer that is under way would be corrupted by ours; one that only waits for its body is replaced.
-  if (!socket.writable || error.code === "ECONNRESET" || line?.current?.headersSent === true) socket.destroy();
+  if (speechless || !socket.writable || line.current?.headersSent === true) socket.destroy();
   else writeRaw(socket, rawStatusOf(error.code));
 }
 
-async function bind(server: Server, address: Address): Promise<void> {
+async function bind(server: Server | TlsServer, address: Address): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
     server.once("listening", () => {
@@ -156,38 +181,5 @@ async function bind(server: Server, address: Address): Promise<void> {
     });
     if ("path" in address) listenPrivately(server, address.path, address.mode ?? 0o600);
     else server.listen({ host: address.host, port: address.port });
-  });
-}
-
-/** The socket has its mode from its first moment on: a chmod afterwards would leave a gap. */
-function listenPrivately(server: Server, path: string, mode: number): void {
-  const before = process.umask(0o777 & ~mode);
-  try {
-    server.listen({ path });
-  } finally {
-    process.umask(before);
-  }
-}
-
-/** A socket left over by a dead server is removed; anything else in its place is not ours to remove. */
-async function clearStaleSocket(path: string): Promise<void> {
-  const stats = lstatSync(path, { throwIfNoEntry: false });
-  if (stats === undefined) return;
-  if (!stats.isSocket()) throw new Error(`${path} exists and is not a socket`);
-  if (await answers(path)) throw new Error(`another server listens on ${path}`);
-  rmSync(path, { force: true });
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const probe = connect({ path });
-    probe.once("connect", () => {
-      probe.destroy();
-      resolve(true);
-    });
-    probe.once("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "ECONNREFUSED" || error.code === "ENOENT") resolve(false);
-      else reject(error);
-    });
   });
 }

@@ -32,6 +32,16 @@ export interface HttpOptions {
   readonly maxRequestsPerSocket: number;
   /** Connections of one listener; beyond: dropped at once. */
   readonly maxConnections: number;
+  /** Connections of one address (64 bits of an IPv6 one), loopback aside; 0: no cap. Beyond: dropped at once. */
+  readonly maxConnectionsPerAddress: number;
+  /** CIDR blocks of proxies, which speak for many and have no cap of their own. */
+  readonly proxies: readonly string[];
+  /** Older connections end with their next answer; 0: none does. */
+  readonly maxConnectionAgeMs: number;
+  /** For a TLS handshake. */
+  readonly handshakeTimeoutMs: number;
+  /** TLS handshakes of one listener at once; beyond: the oldest is dropped. */
+  readonly maxHandshakes: number;
 }
 
 export const DEFAULT_HTTP_OPTIONS: HttpOptions = {
@@ -51,4 +61,9 @@ export const DEFAULT_HTTP_OPTIONS: HttpOptions = {
   maxPipelined: 16,
   maxRequestsPerSocket: 0,
   maxConnections: 4096,
+  maxConnectionsPerAddress: 256,
+  proxies: [],
+  maxConnectionAgeMs: 3_600_000,
+  handshakeTimeoutMs: 10_000,
+  maxHandshakes: 512,
 };

@@ -3,8 +3,12 @@
  */
 import type { Socket } from "node:net";
 import { NO_PEER, type Peer } from "#policy/peer.ts";
+import { certificateOf } from "./_certificate.ts";
 
 export function peerOf(socket: Socket | undefined): Peer {
-  const address = socket?.remoteAddress;
+  if (socket === undefined) return NO_PEER;
+  const { remoteAddress: address } = socket;
+  const certificate = certificateOf(socket);
+  if (certificate !== undefined) return { address, certificate };
   return address === undefined ? NO_PEER : { address };
 }

@@ -22,6 +22,7 @@ import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
 import { type ListenerPlane, match, type RouteTable, registerRoutes } from "./registrar.ts";
 import type { AnyRoute } from "./route.ts";
+import type { TlsSource } from "./tls.ts";
 
 export interface HttpSettings<S> {
   readonly routes: readonly AnyRoute<S>[];
@@ -41,7 +42,7 @@ export interface Http {
   /** A request without a socket, for tests. */
   inject(plane: ListenerPlane, request: InjectOptions): Promise<LightMyRequestResponse>;
   /** Opens a door to a plane; any number of them. @throws Error the address cannot be had */
-  listen(plane: ListenerPlane, address: Address): Promise<Address>;
+  listen(plane: ListenerPlane, address: Address, tls?: TlsSource): Promise<Address>;
   /** From now on new calls with a key get `draining`; open routes go on, so that /health can say so. */
   beginDrain(): void;
   /**
@@ -78,9 +79,9 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
   };
   return {
     inject: (plane, request) => planes[plane].inject(request),
-    listen: async (plane, address) => {
+    listen: async (plane, address, tls) => {
       const handle = planes[plane].routing.bind(planes[plane]);
-      const listener = await openListener(address, handle, corridor.options, corridor.counters);
+      const listener = await openListener(address, handle, corridor.options, corridor.counters, tls);
       listeners.push(listener);
       return listener.address;
     },

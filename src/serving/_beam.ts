@@ -5,6 +5,7 @@
  * Invariants: nothing is said before all searches are over, so every failure is a plain error; when one fails or the
  * caller leaves, all are aborted before the generator ends. Called by chat.ts and complete.ts.
  */
+import { randomUUID } from "node:crypto";
 import type { CallEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { PositionLogprobs } from "#core/generate.ts";
@@ -111,11 +112,13 @@ async function search(work: Work, prompt: PromptWork, signal: AbortSignal): Prom
     enders: new Set([...(sampling.ignoreEos ? [] : endOfTurn), ...sampling.stopTokenIds]),
     endOfTurn,
   });
+  // Each step begins with what the one before has computed.
+  const group = randomUUID();
   let first: Step | undefined;
   let last = performance.now();
   for (let active = beams.active; active.length > 0; active = beams.active) {
     const steps = await allOrNone(
-      active.map((beam) => (own: AbortSignal) => step(work, prompt, beam, own)),
+      active.map((beam) => (own: AbortSignal) => step(work, prompt, beam, group, own)),
       signal,
     );
     const now = performance.now();
@@ -142,13 +145,11 @@ function spend({ tally }: Work, promptTokens: number, completionTokens: number):
 }
 
 /** What may follow a beam. The first step, whose beam is empty, also asks about the prompt. */
-async function step(work: Work, prompt: PromptWork, beam: Beam, signal: AbortSignal): Promise<Step> {
+async function step(work: Work, prompt: PromptWork, beam: Beam, group: string, signal: AbortSignal): Promise<Step> {
   const { promptLogprobs } = prompt.sampling;
   const asksPrompt = beam.tokens.length === 0 && promptLogprobs !== undefined;
-  const request = engineRequest(work, Int32Array.from([...prompt.tokens, ...beam.tokens]), {
-    ...stepSampling(work),
-    ...(asksPrompt ? { promptLogprobs } : {}),
-  });
+  const sampling = { ...stepSampling(work), ...(asksPrompt ? { promptLogprobs } : {}) };
+  const request = engineRequest(work, Int32Array.from([...prompt.tokens, ...beam.tokens]), sampling, group);
   let about: Omit<Step, "position"> = { cachedTokens: 0, engine: 0 };
   let position: PositionLogprobs | undefined;
   for await (const event of work.model.backend.generate(request, signal)) {

@@ -128,6 +128,8 @@ test("samples: seeds count up, and a stop string ends one of them only", async (
     backend.requests.map((request) => request.sampling.seed),
     [10, 11],
   );
+  const [one, two] = backend.requests.map(({ group }) => group);
+  assert.ok(one !== undefined && one === two, "they share what is computed for the prompt");
   assert.deepEqual([textOf(events, 0), textOf(events, 1)], ["a!", "abcdef"]);
   assert.deepEqual(events.at(-1), {
     type: "usage",

@@ -85,8 +85,16 @@ export function startEvent(work: Work): CallEvent {
   };
 }
 
-/** What a request to the engine has of the call that it belongs to. */
-export function engineRequest(work: Work, prompt: Int32Array, sampling: SamplingParams): GenerateRequest {
+/**
+ * What a request to the engine has of the call that it belongs to.
+ * @param group of the requests over the same prompt, where there are several
+ */
+export function engineRequest(
+  work: Work,
+  prompt: Int32Array,
+  sampling: SamplingParams,
+  group: string | undefined,
+): GenerateRequest {
   const { callId, priority = 0 } = work.output;
   return {
     id: randomUUID(),
@@ -94,6 +102,7 @@ export function engineRequest(work: Work, prompt: Int32Array, sampling: Sampling
     prompt,
     sampling,
     samples: 1,
+    ...(group === undefined ? {} : { group }),
     priority,
     cacheSalt: work.cacheSalt,
     share: work.share,
@@ -115,11 +124,13 @@ class Run {
   /** Prompts that the engine has worked on. */
   private readonly begun = new Set<number>();
   private readonly arrived = performance.now();
+  private readonly group: string | undefined;
   /** The one that began last. */
   private engine = 0;
 
   constructor(work: Work, signal: AbortSignal) {
     this.work = work;
+    this.group = work.output.n > 1 ? randomUUID() : undefined;
     this.signal = AbortSignal.any([signal, this.stop.signal]);
     this.opened = work.prompts.map(() => Promise.withResolvers<void>());
     this.cached = work.prompts.map(() => 0);
@@ -186,12 +197,13 @@ class Run {
 
   private request(prompt: PromptWork, s: number): GenerateRequest {
     const { promptLogprobs, seed, ...sampling } = prompt.sampling;
-    return engineRequest(this.work, prompt.tokens, {
+    const own = {
       ...sampling,
       ...(seed === undefined ? {} : { seed: seed + s }),
       // The prompt is the same for every sample.
       ...(promptLogprobs === undefined || s > 0 ? {} : { promptLogprobs }),
-    });
+    };
+    return engineRequest(this.work, prompt.tokens, own, this.group);
   }
 
   private *answer(event: GenerationEvent, at: Sample): Generator<RunEvent> {

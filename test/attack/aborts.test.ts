@@ -1,13 +1,14 @@
 /**
- * Ten thousand requests that are cut at a random point leave nothing behind: no call, handler, timer or socket.
+ * Thousands of requests that are cut at a random point leave nothing behind: no call, handler, timer or socket.
  */
 import assert from "node:assert/strict";
 import type { Socket } from "node:net";
 import { test } from "node:test";
 import { events, json } from "#http/reply.ts";
-import { AUTH, closed, dial, message, rig, until } from "#test/http/harness.ts";
+import { AUTH, closed, dial, message, reset, rig, speaksTls, until } from "#test/http/harness.ts";
 
-const REQUESTS = 10_000;
+// Handshakes take most of the time over TLS.
+const REQUESTS = speaksTls() ? 2_000 : 10_000;
 const AT_ONCE = 100;
 
 /** The same sequence in every run: a linear congruential generator (Numerical Recipes). */
@@ -19,7 +20,7 @@ function generator(seed: number): (below: number) => number {
   };
 }
 
-test("10,000 aborted requests leave every counter at zero", { timeout: 120_000 }, async (t) => {
+test(`${REQUESTS} aborted requests leave every counter at zero`, { timeout: 120_000 }, async (t) => {
   let opened = 0;
   let released = 0;
   const { http, port, records, logged } = await rig(t, {
@@ -53,7 +54,7 @@ test("10,000 aborted requests leave every counter at zero", { timeout: 120_000 }
     socket.resume();
     socket.write(bytes.slice(0, cut), () => {
       if (stage === 0) socket.destroy();
-      else if (stage === 1) setImmediate(() => socket.resetAndDestroy());
+      else if (stage === 1) setImmediate(() => reset(socket));
       else if (cut < bytes.length) socket.end();
     });
     if (stage === 2 && cut === bytes.length) socket.once("data", () => socket.destroy());
@@ -68,7 +69,7 @@ test("10,000 aborted requests leave every counter at zero", { timeout: 120_000 }
   assert.deepEqual(http.counters(), zero);
   assert.equal(released, opened);
   assert.ok(
-    opened > 500 && records.length > REQUESTS / 3,
+    opened > REQUESTS / 20 && records.length > REQUESTS / 3,
     `the requests came through (${opened} streams, ${records.length} calls)`,
   );
   assert.deepEqual(

@@ -23,7 +23,7 @@ function forward(kernel: Kernel, slot: number, count: number): void {
 
 async function open(modelPath: string): Promise<string> {
   try {
-    const kernel = openNativeKernel({ ...PLAIN, modelPath });
+    const kernel = await openNativeKernel({ ...PLAIN, modelPath });
     forward(kernel, 0, 70);
     kernel.copy(0, 1, 5);
     forward(kernel, 1, 1);

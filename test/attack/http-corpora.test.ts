@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { parseJson } from "#base/json.ts";
 import { corpus } from "#test/corpora.ts";
-import { AUTH, closed, dial, exchange, message, rig, statusesOf, statusOf } from "#test/http/harness.ts";
+import { AUTH, closed, dial, exchange, message, rig, statusesOf, statusOf, until } from "#test/http/harness.ts";
 
 const AT_ONCE = 64;
 
@@ -54,11 +54,19 @@ test("llhttp's cases: what must be an error reaches no call; nothing is a 5xx", 
   assert.ok(cases.length >= 250);
   let strictErrors = 0;
   // One at a time, so that calls can be counted per case.
-  const { port, records } = await rig(t, { options: { lingerMs: 1, bodyTimeoutMs: 300, headersTimeoutMs: 400 } });
+  const {
+    http: server,
+    port,
+    records,
+  } = await rig(t, {
+    options: { lingerMs: 1, bodyTimeoutMs: 300, headersTimeoutMs: 400 },
+  });
   for (const { file, title, meta, http, log } of cases) {
     const label = `${file}: ${title}`;
     const before = records.length;
     const answer = await feed(port, wire(http));
+    // The client may be gone before the call has settled.
+    await until(() => server.counters().calls === 0, `the end of ${label}`);
     assert.ok(
       statusesOf(answer).every((status) => status < 500),
       `${label}: ${answer}`,

@@ -4,6 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
 import type { TestContext } from "node:test";
+import { connect as connectTls } from "node:tls";
 import { z } from "zod";
 import type { Log } from "#base/log.ts";
 import { Secret } from "#base/secret.ts";
@@ -16,9 +17,12 @@ import type { CallRecord } from "#http/pipeline.ts";
 import { json } from "#http/reply.ts";
 import { type AnyRoute, type Call, defineRoute } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
+import type { TlsMaterial, TlsSource } from "#http/tls.ts";
+import type { Gate } from "#policy/gate.ts";
 import { plainGate } from "#policy/gate.ts";
 import { createIdentify } from "#policy/identify.ts";
 import { KeySet, operatorKey } from "#policy/keys.ts";
+import { authority, type Issued } from "#test/fixtures/certificates.ts";
 
 export const KEY = "test-key";
 export const AUTH = `Authorization: Bearer ${KEY}`;
@@ -179,13 +183,66 @@ export interface RigOptions {
   readonly role?: Parameters<typeof operatorKey>[3];
   /** Another view of the routes, to look inside. */
   readonly routes?: readonly AnyRoute<Services>[];
+  readonly tls?: TlsSource;
+  /** Of what happens outside of any route. */
+  readonly dialect?: Dialect;
+  /** Around who is known by the key. */
+  readonly gate?: (gate: Gate) => Gate;
+}
+
+let everywhere: Promise<TlsSource> | undefined;
+/** Ports behind which TLS is spoken, so that `dial` does. */
+const encrypted = new Set<number>();
+
+/** From now on every rig of this process speaks TLS, and `dial` with it. */
+export function overTls(): void {
+  everywhere = authority().then(async (ca) => tlsSource(await ca.issue()));
+}
+
+export function speaksTls(): boolean {
+  return everywhere !== undefined;
+}
+
+export function materialOf({ cert, key }: Issued, more: Partial<TlsMaterial> = {}): TlsMaterial {
+  return { key: new Secret(key), chain: cert, clientAuthorities: [], revocationLists: [], ...more };
+}
+
+/** Material that a test can change. */
+export function tlsSource(
+  issued: Issued,
+  clients: TlsSource["clients"] = "none",
+  more: Partial<TlsMaterial> = {},
+): TlsSource & { change(material: TlsMaterial): void } {
+  let present = materialOf(issued, more);
+  const followers = new Set<() => void>();
+  return {
+    clients,
+    material: () => present,
+    onChange: (run) => {
+      followers.add(run);
+      return () => followers.delete(run);
+    },
+    change: (material) => {
+      present = material;
+      for (const run of followers) run();
+    },
+  };
 }
 
 /** A server on a free loopback port; closed when the test ends. */
 export async function rig(
   t: TestContext,
-  { options = {}, chat, role = "admin", routes = ROUTES }: RigOptions = {},
+  {
+    options = {},
+    chat,
+    role = "admin",
+    routes = ROUTES,
+    tls,
+    dialect = openai,
+    gate = (inner) => inner,
+  }: RigOptions = {},
 ): Promise<Rig> {
+  const source = tls ?? (await everywhere);
   const pepper = randomBytes(32);
   const identify = createIdentify(
     new KeySet(pepper, [{ ...operatorKey(pepper, new Secret(KEY), 1, role), id: "key_1" }]),
@@ -197,15 +254,16 @@ export async function rig(
   const http = await createHttp({
     routes,
     services,
-    gate: plainGate(identify),
-    dialect: openai,
+    gate: gate(plainGate(identify)),
+    dialect,
     options,
     observer: (record) => void records.push(record),
     log,
   });
   t.after(() => http.close(0));
-  const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
+  const address = await http.listen("public", { host: "127.0.0.1", port: 0 }, source);
   if (!("port" in address)) throw new Error("not a TCP address");
+  if (source !== undefined) encrypted.add(address.port);
   return { http, services, records, logged, port: address.port };
 }
 
@@ -218,10 +276,23 @@ export async function until(condition: () => boolean, what: string, rounds = 200
   throw new Error(`did not come: ${what}`);
 }
 
-export function dial(port: number): Socket {
-  const socket = connect({ host: "127.0.0.1", port });
+const wires = new WeakMap<Socket, Socket>();
+
+/** @param secure whether it speaks TLS; a rig's port is known */
+export function dial(port: number, secure = encrypted.has(port)): Socket {
+  const wire = connect({ host: "127.0.0.1", port });
+  wire.on("error", () => {});
+  if (!secure) return wire;
+  const socket = connectTls({ socket: wire, rejectUnauthorized: false });
   socket.on("error", () => {});
+  wires.set(socket, wire);
   return socket;
+}
+
+/** Ends the connection with a reset instead of a farewell. */
+export function reset(socket: Socket): void {
+  (wires.get(socket) ?? socket).resetAndDestroy();
+  socket.destroy();
 }
 
 /** Until the socket is closed; a reset is one way to it. */

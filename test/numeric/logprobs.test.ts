@@ -59,7 +59,7 @@ function ask(engine: Engine, request: number, prompt: readonly number[], maxToke
 }
 
 for (const { model, digest, cases } of fixtures) {
-  test(`logprobs of the model "${model}" against double precision`, () => {
+  test(`logprobs of the model "${model}" against double precision`, async () => {
     const modelPath = (MODELS[model] ?? assert.fail(model))();
     assert.equal(
       createHash("sha256").update(readFileSync(modelPath)).digest("hex"),
@@ -67,7 +67,7 @@ for (const { model, digest, cases } of fixtures) {
       "run make-fixture.ts again",
     );
     const shape = { contextPerSlot: 256, maxSequences: 2, maxBatchTokens: 128 };
-    const kernel = openNativeKernel({ modelPath, ...shape, threads: 1, gpuLayers: 0 });
+    const kernel = await openNativeKernel({ modelPath, ...shape, threads: 1, gpuLayers: 0 });
     const limits = {
       maxNumSeqs: 2,
       maxNumBatchedTokens: 128,

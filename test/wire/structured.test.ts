@@ -232,6 +232,21 @@ test("what cannot be followed is refused by name, beside a running stream", asyn
   }
 });
 
+test("disable_any_whitespace: JSON in one line", async () => {
+  const structured_outputs = {
+    json: { type: "array", items: { type: "integer" }, minItems: 3 },
+    disable_any_whitespace: true,
+  };
+  for (let seed = 0; seed < 5; seed++) {
+    const answer = await server.fetch("/v1/completions", {
+      method: "POST",
+      body: JSON.stringify({ prompt: "Say", temperature: 2, seed, max_tokens: 30, structured_outputs }),
+    });
+    const { choices } = (await answer.json()) as { choices: { text: string }[] };
+    assert.match(choices[0]?.text ?? "", /^\[[-0-9, ]+\]?$/);
+  }
+});
+
 test("a grammar that shows only while it runs that it is too much fails its call; the engine lives on", async () => {
   const engine = server.descendants();
   for (const pattern of ["(a?){1000}(a?){1000}(a?){1000}", "((0|1|.)*(2|3|.)*){600}", "([acegikmoqsuwy]{1000}){15}b"]) {

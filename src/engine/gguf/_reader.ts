@@ -13,6 +13,8 @@ export class FileReader {
   private readonly fd: number;
   readonly size: number;
   private buffer = Buffer.alloc(0);
+  /** The buffer as text, where that was asked for. */
+  private latin: string | undefined;
   /** File offset of the buffer's first byte. */
   private base = 0;
   private at = 0;
@@ -33,7 +35,7 @@ export class FileReader {
     this.base = this.offset;
     this.at = 0;
     const wanted = Math.min(Math.max(CHUNK, bytes), this.size - this.base);
-    const buffer = Buffer.alloc(wanted);
+    const buffer = Buffer.allocUnsafe(wanted);
     let filled = 0;
     while (filled < wanted) {
       const got = readSync(this.fd, buffer, filled, wanted - filled, this.base + filled);
@@ -41,6 +43,7 @@ export class FileReader {
       filled += got;
     }
     this.buffer = buffer.subarray(0, filled);
+    this.latin = undefined;
     if (filled < bytes) throw new GgufError("truncated", "the file became shorter while it was read");
   }
 
@@ -57,12 +60,17 @@ export class FileReader {
   }
 
   u32(): number {
-    return this.number(4, (b, at) => b.readUInt32LE(at));
+    this.need(4);
+    this.at += 4;
+    return this.buffer.readUInt32LE(this.at - 4);
   }
 
   /** A 64-bit count or length. @throws GgufError malformed beyond 2^53 */
   u64(): number {
-    const value = this.number(8, (b, at) => Number(b.readBigUInt64LE(at)));
+    this.need(8);
+    // In two halves: a header has a length for each token, and big integers are slow.
+    const value = this.buffer.readUInt32LE(this.at) + this.buffer.readUInt32LE(this.at + 4) * 2 ** 32;
+    this.at += 8;
     if (!Number.isSafeInteger(value)) throw new GgufError("malformed", "a count in the header is absurd");
     return value;
   }
@@ -80,7 +88,9 @@ export class FileReader {
     const length = this.length(limit);
     this.need(length);
     this.at += length;
-    return this.buffer.toString("latin1", this.at - length, this.at);
+    // Once for the whole buffer: a call for each of a vocabulary's texts takes longer than all of them.
+    this.latin ??= this.buffer.toString("latin1");
+    return this.latin.slice(this.at - length, this.at);
   }
 
   skipText(limit: number): void {
@@ -102,6 +112,7 @@ export class FileReader {
     else {
       this.base = this.offset + bytes;
       this.buffer = Buffer.alloc(0);
+      this.latin = undefined;
       this.at = 0;
     }
   }

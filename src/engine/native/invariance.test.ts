@@ -33,7 +33,7 @@ interface Setting {
   readonly speculation?: SpeculationOptions;
 }
 
-function engineOf({
+async function engineOf({
   maxSequences,
   maxBatchTokens,
   threads = 1,
@@ -41,11 +41,11 @@ function engineOf({
   modelPath = quantised,
   wrap = (kernel) => kernel,
   speculation,
-}: Setting): Engine {
+}: Setting): Promise<Engine> {
   const contextPerSlot = 768;
   const open = (path: string) =>
     openNativeKernel({ modelPath: path, contextPerSlot, maxSequences, maxBatchTokens, threads, gpuLayers: 0 });
-  const kernel = open(modelPath);
+  const kernel = await open(modelPath);
   const limits = {
     maxNumSeqs: maxSequences,
     maxNumBatchedTokens: maxBatchTokens,
@@ -58,7 +58,7 @@ function engineOf({
     wrap(kernel),
     limits,
     hasher,
-    speculation?.method === "draft_model" ? { draft: open(modelPath) } : {},
+    speculation?.method === "draft_model" ? { draft: await open(modelPath) } : {},
   );
 }
 
@@ -97,9 +97,9 @@ const guessable = ({ request, prompt }: Submission, few: boolean): Submission =>
 const LENGTHS = [1, 2, 63, 64, 65, 100, 127, 128, 130, 200, 255, 256, 257, 320, 400, 513, 600];
 const all = LENGTHS.map((length, number) => submission(number, text(length, number)));
 
-test("alone, in company, in small and large steps: the same tokens and logprobs", () => {
+test("alone, in company, in small and large steps: the same tokens and logprobs", async () => {
   const alone = new Map<number, TokenReport[]>();
-  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  const solo = await engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
   for (const one of all) for (const [request, tokens] of run(solo, [one])) alone.set(request, tokens);
   solo.close();
   for (const [setting, every] of [
@@ -107,19 +107,19 @@ test("alone, in company, in small and large steps: the same tokens and logprobs"
     [{ maxSequences: 20, maxBatchTokens: 2048 }, 3],
     [{ maxSequences: 5, maxBatchTokens: 100 }, 2],
   ] as const) {
-    const engine = engineOf(setting);
+    const engine = await engineOf(setting);
     assert.deepEqual(run(engine, all, every), alone);
     engine.close();
   }
 });
 
-test("with a prefix found in the cache, by copy and in place: the same tokens and logprobs", () => {
+test("with a prefix found in the cache, by copy and in place: the same tokens and logprobs", async () => {
   const shared = text(300, 50);
   const asked = [0, 1, 2, 3, 4].map((n) =>
     submission(100 + n, [...shared.slice(0, 300 - n * 40), ...text(20 + n * 30, n)]),
   );
-  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
-  const warm = engineOf({ maxSequences: 4, maxBatchTokens: 512 });
+  const cold = await engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = await engineOf({ maxSequences: 4, maxBatchTokens: 512 });
   run(warm, [submission(1, shared), submission(2, text(80, 9))]);
   for (const one of [...asked, ...asked.toReversed()]) {
     assert.deepEqual(run(warm, [one]), run(cold, [one]));
@@ -130,10 +130,10 @@ test("with a prefix found in the cache, by copy and in place: the same tokens an
   warm.close();
 });
 
-test("with a prefix found that ends at any token, in the body and in the rest: the same tokens and logprobs", () => {
+test("with a prefix found that ends at any token, in the body and in the rest: the same tokens and logprobs", async () => {
   const source = text(256, 61);
-  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
-  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512 });
+  const cold = await engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = await engineOf({ maxSequences: 2, maxBatchTokens: 512 });
   let found = 0;
   // As long as the source, so that what both compute by itself is shared too; shorter; and longer.
   for (const length of [256, 230, 300]) {
@@ -152,10 +152,10 @@ test("with a prefix found that ends at any token, in the body and in the rest: t
   warm.close();
 });
 
-test("two threads, which share the tiles of a block out: what is left of a body may begin anywhere", () => {
+test("two threads, which share the tiles of a block out: what is left of a body may begin anywhere", async () => {
   const source = text(512, 62);
   const two = { maxSequences: 2, maxBatchTokens: 512, threads: 2 };
-  const [cold, warm] = [engineOf({ ...two, caching: false }), engineOf(two)];
+  const [cold, warm] = [await engineOf({ ...two, caching: false }), await engineOf(two)];
   for (const shared of [131, 222, 317]) {
     const one = submission(8, [...source.slice(0, shared), ...text(450 - shared, shared)], 2);
     run(warm, [submission(1, source, 1)]);
@@ -165,10 +165,10 @@ test("two threads, which share the tiles of a block out: what is left of a body 
   warm.close();
 });
 
-test("with an answer taken over that was computed as this prompt's rest is: the same tokens and logprobs", () => {
+test("with an answer taken over that was computed as this prompt's rest is: the same tokens and logprobs", async () => {
   // 193 to 224 tokens have 192 in blocks: a prompt of 200 and its answer, asked about once more.
-  const cold = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
-  const warm = engineOf({ maxSequences: 2, maxBatchTokens: 512 });
+  const cold = await engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const warm = await engineOf({ maxSequences: 2, maxBatchTokens: 512 });
   const prompt = text(200, 81);
   const answer = (run(warm, [submission(1, prompt, 12)]).get(1) ?? []).map(({ token }) => token);
   const one = submission(2, [...prompt, ...answer, 5, 6, 7]);
@@ -179,10 +179,10 @@ test("with an answer taken over that was computed as this prompt's rest is: the 
   warm.close();
 });
 
-test("eight samples of one prompt: each as if it were asked for alone", () => {
+test("eight samples of one prompt: each as if it were asked for alone", async () => {
   const prompt = text(300, 91);
-  const together = engineOf({ maxSequences: 8, maxBatchTokens: 512 });
-  const alone = engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
+  const together = await engineOf({ maxSequences: 8, maxBatchTokens: 512 });
+  const alone = await engineOf({ maxSequences: 2, maxBatchTokens: 512, caching: false });
   const tokens = run(together, [{ ...submission(40, prompt), samples: 8 }]).get(40) ?? [];
   for (let sample = 0; sample < 8; sample++) {
     const one = submission(40, prompt);
@@ -210,9 +210,9 @@ function fullAt(kernel: Kernel, forwards: readonly number[]): Kernel {
   });
 }
 
-test("preempted in the middle of prompts and of answers: the same tokens and logprobs", () => {
+test("preempted in the middle of prompts and of answers: the same tokens and logprobs", async () => {
   const some = all.filter((_, at) => at % 2 === 0);
-  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  const solo = await engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
   const alone = new Map(some.flatMap((one) => [...run(solo, [one])]));
   solo.close();
   for (const caching of [false, true]) {
@@ -222,21 +222,21 @@ test("preempted in the middle of prompts and of answers: the same tokens and log
         kernel,
         Array.from({ length: 20 }, (_, at) => 2 + at * 3),
       );
-    const engine = engineOf({ maxSequences: 6, maxBatchTokens: 150, caching, wrap });
+    const engine = await engineOf({ maxSequences: 6, maxBatchTokens: 150, caching, wrap });
     assert.deepEqual(run(engine, some, 2), alone);
     assert.ok(engine.gauges.preemptions >= 5, `${engine.gauges.preemptions} were preempted`);
     engine.close();
   }
 });
 
-test("a full batch of 32, sampled at temperature 1 and with cuts: the same tokens and logprobs as alone", () => {
+test("a full batch of 32, sampled at temperature 1 and with cuts: the same tokens and logprobs as alone", async () => {
   const kinds = [{}, { topP: 0.8 }, { topK: 20, minP: 0.02 }, { repetitionPenalty: 1.3, presencePenalty: 0.4 }];
   const batch = Array.from({ length: 32 }, (_, number): Submission => {
     const one = submission(1000 + number, text(1 + ((number * 37) % 140), number), 24);
     return { ...one, sampling: { ...one.sampling, ...kinds[number % kinds.length] } };
   });
-  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
-  const full = engineOf({ maxSequences: 32, maxBatchTokens: 2048 });
+  const solo = await engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  const full = await engineOf({ maxSequences: 32, maxBatchTokens: 2048 });
   const together = run(full, batch);
   for (const one of batch) assert.deepEqual(together.get(one.request), run(solo, [one]).get(one.request));
   assert.equal(full.gauges.steps < 40, true, "they ran together");
@@ -244,12 +244,12 @@ test("a full batch of 32, sampled at temperature 1 and with cuts: the same token
   full.close();
 });
 
-test("with guesses of the text's own and of a draft model: the same tokens and logprobs", () => {
-  const plain = engineOf({ maxSequences: 4, maxBatchTokens: 512, caching: false });
+test("with guesses of the text's own and of a draft model: the same tokens and logprobs", async () => {
+  const plain = await engineOf({ maxSequences: 4, maxBatchTokens: 512, caching: false });
   for (const method of ["ngram", "draft_model"] as const) {
     const asked = all.slice(1).map((one) => guessable(one, method === "ngram"));
     const speculation = { method, tokens: 4, lookupMax: 3, lookupMin: 1 };
-    const engine = engineOf({ maxSequences: 4, maxBatchTokens: 512, speculation });
+    const engine = await engineOf({ maxSequences: 4, maxBatchTokens: 512, speculation });
     assert.deepEqual(run(engine, asked), run(plain, asked));
     const { drafts, acceptedTokens } = engine.gauges;
     // Not all of them, or nothing would have been taken back.
@@ -259,22 +259,23 @@ test("with guesses of the text's own and of a draft model: the same tokens and l
   plain.close();
 });
 
-test("two threads: a long sequence alone and beside another", () => {
+test("two threads: a long sequence alone and beside another", async () => {
   const one = submission(7, text(300, 7), 5);
-  const results = [1, 2].map((count) => {
-    const engine = engineOf({ maxSequences: 3, maxBatchTokens: 512, threads: 2, caching: false });
+  const results: (TokenReport[] | undefined)[] = [];
+  for (const count of [1, 2]) {
+    const engine = await engineOf({ maxSequences: 3, maxBatchTokens: 512, threads: 2, caching: false });
     const got = run(engine, count === 1 ? [one] : [one, submission(8, text(310, 8), 5)]);
     engine.close();
-    return got.get(7);
-  });
+    results.push(got.get(7));
+  }
   assert.deepEqual(results[1], results[0]);
 });
 
-test("weights in half precision: logprobs to a hundredth", () => {
+test("weights in half precision: logprobs to a hundredth", async () => {
   // ggml multiplies halves in tiles whose shape follows the number of rows, so the last bits differ, and more later on.
   const modelPath = halves;
-  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false, modelPath });
-  const full = engineOf({ maxSequences: 20, maxBatchTokens: 2048, modelPath });
+  const solo = await engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false, modelPath });
+  const full = await engineOf({ maxSequences: 20, maxBatchTokens: 2048, modelPath });
   const together = run(full, all, 2);
   for (const one of all) {
     const alone = run(solo, [one]).get(one.request) ?? [];
@@ -290,14 +291,14 @@ test("weights in half precision: logprobs to a hundredth", () => {
   full.close();
 });
 
-test("beside slots that are full to the last cell: what they keep goes, and the numbers stay", () => {
+test("beside slots that are full to the last cell: what they keep goes, and the numbers stay", async () => {
   const full = (request: number): Submission => {
     const asked = submission(request, text(768, request), 1);
     return { ...asked, sampling: { ...asked.sampling, maxTokens: 0 } };
   };
   const one = submission(70, text(300, 7), 8);
-  const solo = engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
-  const crowded = engineOf({ maxSequences: 2, maxBatchTokens: 2048 });
+  const solo = await engineOf({ maxSequences: 2, maxBatchTokens: 2048, caching: false });
+  const crowded = await engineOf({ maxSequences: 2, maxBatchTokens: 2048 });
   run(crowded, [full(60), full(61)]);
   assert.deepEqual(run(crowded, [one]), run(solo, [one]));
   assert.ok(crowded.gauges.generationTokens > 0);

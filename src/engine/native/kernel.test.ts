@@ -20,10 +20,12 @@ const open = (modelPath: string, maxSequences = 32) =>
   openNativeKernel({ modelPath, contextPerSlot: 256, maxSequences, maxBatchTokens: 128, threads: 1, gpuLayers: 0 });
 
 kernelContract("native, Q8_0", { open: () => open(q8) });
-kernelContract("native, F16", { open: () => open(f16) });
+// ggml multiplies halves in tiles whose shape follows the number of rows and the processor: equal with AVX-512, by 0.007
+// apart with AVX2 (docs/divergences.md).
+kernelContract("native, F16", { open: () => open(f16), tolerance: 0.02 });
 
-test("two thousand forwards leave the process no larger than two hundred did", () => {
-  const kernel = open(q8, 4);
+test("two thousand forwards leave the process no larger than two hundred did", async () => {
+  const kernel = await open(q8, 4);
   const forward = (rounds: number): void => {
     for (let i = 0; i < rounds; i++) {
       kernel.forward(
@@ -43,21 +45,21 @@ test("two thousand forwards leave the process no larger than two hundred did", (
   kernel.close();
 });
 
-test("an unknown platform is refused by its name", () => {
+test("an unknown platform is refused by its name", async () => {
   assert.throws(
     () => locateKernels("cpu", "plan9", "x64"),
     (error) => error instanceof PlatformError && /plan9-x64/.test(error.message),
   );
 });
 
-test("a platform without its package says what to install", () => {
+test("a platform without its package says what to install", async () => {
   assert.throws(
     () => locateKernels("cpu", "win32", "arm64"),
     (error) => error instanceof PlatformError && /npm install @node-llama-cpp\/win-arm64@3\.22\.1/.test(error.message),
   );
 });
 
-test("devices without kernels say so, and auto is what is installed", () => {
+test("devices without kernels say so, and auto is what is installed", async () => {
   const refused = (device: Device, platform: string, arch: string, reason: RegExp): void =>
     assert.throws(
       () => locateKernels(device, platform, arch),
@@ -69,8 +71,8 @@ test("devices without kernels say so, and auto is what is installed", () => {
   assert.equal(locateKernels("cpu").device, "cpu");
 });
 
-test("no more rows than were asked for at start: libllama would end the process", () => {
-  const kernel = openNativeKernel({
+test("no more rows than were asked for at start: libllama would end the process", async () => {
+  const kernel = await openNativeKernel({
     modelPath: q8,
     contextPerSlot: 256,
     maxSequences: 4,

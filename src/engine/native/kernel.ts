@@ -46,25 +46,38 @@ const PHYSICAL_BATCH = 512;
 /** Up to so many tokens of context one token alone is computed as it is in company (n_kv is padded to this). */
 const COMPANY_FROM = 256;
 
-/** @throws GgufError | PlatformError | Error with a message for people */
-export function openNativeKernel(options: NativeKernelOptions): Kernel {
+/**
+ * The vocabulary is tried while the context is made.
+ * @param onVocabulary it held @throws GgufError | PlatformError | Error with a message for people
+ */
+export async function openNativeKernel(options: NativeKernelOptions, onVocabulary?: () => void): Promise<Kernel> {
   const model = openModel({ ...options, path: options.modelPath, vocabularyOnly: false });
-  const context = createContext(model, options);
+  const making = createContext(model, options);
+  let endOfTurn: ReadonlySet<number>;
+  try {
+    ({ endOfTurn } = probeVocabulary(model));
+    onVocabulary?.();
+  } catch (error) {
+    const context = await making;
+    if (context !== null) model.library.freeContext(context);
+    model.close();
+    throw error;
+  }
+  const context = await making;
   if (context === null) {
     model.close();
     throw new Error(
       `no memory for ${options.maxSequences} sequences of ${options.contextPerSlot} tokens: lower --max-num-seqs or --max-model-len`,
     );
   }
-  const kernel = new NativeKernel(model, context, options);
-  probeVocabulary(model);
+  const kernel = new NativeKernel(model, context, options, [...endOfTurn]);
   probeForward(kernel);
   return kernel;
 }
 
-function createContext(model: OpenModel, options: NativeKernelOptions): Pointer | null {
+function createContext(model: OpenModel, options: NativeKernelOptions): Promise<Pointer | null> {
   const threads = threadsOf(options);
-  return model.library.createContext(model.handle, {
+  return model.library.createContextBeside(model.handle, {
     ...model.library.contextDefaults(),
     n_ctx: options.contextPerSlot * options.maxSequences,
     n_batch: options.maxBatchTokens,
@@ -117,19 +130,15 @@ class NativeKernel implements Kernel {
   private views: { address: bigint; rows: Float32Array[] } = { address: 0n, rows: [] };
   private open = true;
 
-  constructor(model: OpenModel, context: Pointer, options: NativeKernelOptions) {
+  constructor(model: OpenModel, context: Pointer, options: NativeKernelOptions, endOfTurn: readonly number[]) {
     const { library, vocabulary } = model;
     this.model = model;
     this.context = context;
     this.memory = library.memory(context);
     this.exact = model.onCpu && options.inCompany !== true;
     this.pool = library.attachThreads(context, threadsOf(options));
-    const vocabularySize = library.vocabularySize(vocabulary);
-    const endOfTurn: number[] = [];
-    for (let token = 0; token < vocabularySize; token++)
-      if (library.endsGeneration(vocabulary, token)) endOfTurn.push(token);
     this.limits = {
-      vocabularySize,
+      vocabularySize: library.vocabularySize(vocabulary),
       // llama.cpp rounds the cells of a slot up; more than was asked for is not promised.
       contextPerSlot: Math.min(options.contextPerSlot, library.contextPerSequence(context)),
       maxSequences: Math.min(options.maxSequences, library.maxSequences(context)),

@@ -5,6 +5,7 @@
  * No function here takes a JavaScript callback: compute threads must never enter JavaScript.
  * Used by model.ts, kernel.ts, pooling-kernel.ts, vocabulary.ts; loaded once per process.
  */
+import { promisify } from "node:util";
 import koffi, { type LibraryHandle } from "koffi";
 import { checkLayout, defineStructs } from "./layout.ts";
 import { type Device, type KernelFiles, locateKernels, PlatformError } from "./locate.ts";
@@ -26,6 +27,8 @@ export interface Library {
   loadModel(path: string, params: Struct): Pointer | null;
   freeModel(model: Pointer): void;
   createContext(model: Pointer, params: Struct): Pointer | null;
+  /** The same, on a thread beside this one: most of it is memory that is made zero. */
+  createContextBeside(model: Pointer, params: Struct): Promise<Pointer | null>;
   freeContext(context: Pointer): void;
   contextPerSequence(context: Pointer): number;
   batchSize(context: Pointer): number;
@@ -140,6 +143,7 @@ function loadBackends({ ggml: path, ggmlBase, directory, fallback }: KernelFiles
 
 function bind(llama: LibraryHandle): Omit<Library, "gpus" | "attachThreads"> {
   const f = (declaration: string) => llama.func(declaration) as unknown as (...args: never[]) => never;
+  const createContext = llama.func("void *llama_init_from_model(void *model, llama_context_params params)");
   return {
     maxDevices: f("size_t llama_max_devices()"),
     version: f("const char *llama_version()"),
@@ -147,7 +151,8 @@ function bind(llama: LibraryHandle): Omit<Library, "gpus" | "attachThreads"> {
     contextDefaults: f("llama_context_params llama_context_default_params()"),
     loadModel: f("void *llama_model_load_from_file(const char *path, llama_model_params params)"),
     freeModel: f("void llama_model_free(void *model)"),
-    createContext: f("void *llama_init_from_model(void *model, llama_context_params params)"),
+    createContext,
+    createContextBeside: promisify(createContext.async) as unknown as Library["createContextBeside"],
     freeContext: f("void llama_free(void *context)"),
     contextPerSequence: f("uint32_t llama_n_ctx_seq(void *context)"),
     batchSize: f("uint32_t llama_n_batch(void *context)"),

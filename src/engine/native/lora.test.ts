@@ -44,8 +44,8 @@ function clear(kernel: Kernel): void {
   for (const slot of [0, 1, 2, 3]) kernel.truncate(slot, 0);
 }
 
-test("sequences of several adapters in one batch get what each gets alone", () => {
-  const kernel = open();
+test("sequences of several adapters in one batch get what each gets alone", async () => {
+  const kernel = await open();
   kernel.loadAdapter(1, adapterPath("one", { seed: 11 }));
   kernel.loadAdapter(2, adapterPath("two", { seed: 12, rank: 8 }));
   const tokens = [3, 9, 4];
@@ -74,8 +74,8 @@ test("sequences of several adapters in one batch get what each gets alone", () =
   kernel.close();
 });
 
-test("an adapter is gone once it is unloaded, and its number can be another's", () => {
-  const kernel = open();
+test("an adapter is gone once it is unloaded, and its number can be another's", async () => {
+  const kernel = await open();
   kernel.loadAdapter(1, adapterPath("one", { seed: 11 }));
   const [before] = rowsOf(kernel, [[0, 1, [3, 9]]]);
   kernel.unloadAdapter(1);
@@ -96,8 +96,8 @@ test("an adapter is gone once it is unloaded, and its number can be another's", 
   kernel.close();
 });
 
-test("what is no adapter of this model is refused with its reason, and the kernel goes on", () => {
-  const kernel = open();
+test("what is no adapter of this model is refused with its reason, and the kernel goes on", async () => {
+  const kernel = await open();
   const without = (suffix: string) => (tensors: TensorSpec[]) => tensors.filter(({ name }) => !name.endsWith(suffix));
   const changed = (change: (tensor: TensorSpec) => TensorSpec) => (tensors: TensorSpec[]) =>
     tensors.map((tensor, i) => (i === 0 ? change(tensor) : tensor));

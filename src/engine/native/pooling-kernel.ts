@@ -46,14 +46,15 @@ const GROUP = 256;
 const TYPES: Readonly<Record<PoolingType, number>> = { none: 0, mean: 1, cls: 2, last: 3, rank: 4 };
 const FLASH_ATTENTION_AUTO = -1;
 
-/** @throws GgufError | PlatformError | Error with a message for people */
-export function openNativePoolingKernel(options: NativePoolingOptions): PoolingKernel {
+/** @param onVocabulary it was tried and held @throws GgufError | PlatformError | Error with a message for people */
+export function openNativePoolingKernel(options: NativePoolingOptions, onVocabulary?: () => void): PoolingKernel {
   const header = readGgufHeader(options.modelPath);
   const facts = modelFacts(header);
   judge(options, facts.pooling, facts.trainedContext);
   const model = openModel({ ...options, path: options.modelPath, vocabularyOnly: false });
   try {
     probeVocabulary(model);
+    onVocabulary?.();
     return new NativePoolingKernel(model, options, facts.pooling.causal);
   } catch (error) {
     model.close();

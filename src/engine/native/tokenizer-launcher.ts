@@ -3,6 +3,7 @@
  * a time, a bounded queue. Used by tokenizer.ts.
  */
 import { type ChildProcess, fork } from "node:child_process";
+import { entryUrl } from "#base/entry.ts";
 import { Fault } from "#core/fault.ts";
 
 export type EncodeRequest = { readonly id: number; readonly parts: readonly string[]; readonly parseSpecial: boolean };
@@ -11,10 +12,7 @@ export type EncodeAnswer =
   | { readonly id: number; readonly error: string };
 
 const MAX_WAITING = 64;
-const ENTRY = new URL(
-  import.meta.url.endsWith(".ts") ? "./tokenizer-process.ts" : "./tokenizer-process.js",
-  import.meta.url,
-);
+const ENTRY = entryUrl("engine/native/tokenizer-process");
 
 interface Waiting {
   readonly resolve: (tokens: Int32Array) => void;

@@ -124,6 +124,15 @@ export class PoolingEngine {
   /** There are no prefixes. */
   resetPrefixCache(): void {}
 
+  /** Between two steps. @throws Error naming the invariant that does not hold */
+  checkIntegrity(): void {
+    const waiting = this.#queue.checkIntegrity();
+    if (new Set(waiting).size !== waiting.length) throw new Error("a request waits twice");
+    // What was taken is settled in the same step: who is open waits.
+    if (waiting.length !== this.#open.size || waiting.some((request) => !this.#open.has(request)))
+      throw new Error(`${this.#open.size} requests are open, ${waiting.length} wait`);
+  }
+
   /** Until `adopt` there must be no step. */
   release(): void {
     this.#kernel.close();

@@ -230,7 +230,8 @@ test("libllama in the engine process: hostile ids do no harm, a crowd gets what 
   crowd.forEach((shares, at) => {
     assert.ok(Math.abs(shares.reduce((a, b) => a + b, 0) - 1) < 1e-6);
     shares.forEach((share, label) => {
-      assert.ok(Math.abs(share - (alone[at]?.[label] ?? Number.NaN)) < 1e-4);
+      // Other company rounds otherwise: by 1e-5 where the processor has AVX-512, by 1e-4 where it has AVX2.
+      assert.ok(Math.abs(share - (alone[at]?.[label] ?? Number.NaN)) < 5e-4);
     });
   });
   assert.equal(engine.pid, pid);

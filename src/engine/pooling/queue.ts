@@ -51,6 +51,17 @@ export class PoolQueue {
     if (at >= 0) this.#line.splice(at, 1);
   }
 
+  /** Requests that wait, in their order. @throws Error naming the invariant that does not hold */
+  checkIntegrity(): readonly number[] {
+    this.#line.forEach(({ submission, taken }, at) => {
+      const before = this.#line[at - 1];
+      if (taken >= submission.inputs.length) throw new Error("a request waits with nothing left to take");
+      if (this.#byPriority && before !== undefined && before.submission.priority > submission.priority)
+        throw new Error("the line is not in order of priority");
+    });
+    return this.#line.map(({ submission }) => submission.request);
+  }
+
   /** Sequences that wait. */
   get length(): number {
     return this.#line.reduce((sum, { submission, taken }) => sum + submission.inputs.length - taken, 0);

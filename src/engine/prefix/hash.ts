@@ -8,8 +8,8 @@
  * Called by cache.ts; one hasher an engine.
  */
 import { hash, randomBytes } from "node:crypto";
-import { encode } from "cborg";
-import { createXXHash128, type IHasher } from "hash-wasm";
+import type { encode } from "cborg";
+import type { IHasher } from "hash-wasm";
 
 export type HashAlgorithm = "sha256" | "sha256_cbor" | "xxhash" | "xxhash_cbor";
 
@@ -46,10 +46,11 @@ export interface BlockHasher {
  * that nobody outside can compute a block's name
  */
 export async function createBlockHasher(algorithm: HashAlgorithm, seed?: string): Promise<BlockHasher> {
-  const digest = algorithm.startsWith("sha256") ? sha256 : xxh3(await createXXHash128());
-  const cbor = algorithm.endsWith("_cbor");
-  const root = seed === undefined ? randomBytes(32).toString("hex") : digest(cbor ? encode(seed) : Buffer.from(seed));
-  const bytes = cbor ? cborBytes : plainBytes;
+  // Loaded where they are asked for: the engine's start waits for them.
+  const digest = algorithm.startsWith("sha256") ? sha256 : xxh3(await (await import("hash-wasm")).createXXHash128());
+  const cbor = algorithm.endsWith("_cbor") ? (await import("cborg")).encode : undefined;
+  const root = seed === undefined ? randomBytes(32).toString("hex") : digest(cbor?.(seed) ?? Buffer.from(seed));
+  const bytes = cbor === undefined ? plainBytes : cborBytes(cbor);
   return { root, block: (parent, tokens, extra) => digest(bytes(parent, tokens, extra)) };
 }
 
@@ -62,8 +63,9 @@ function xxh3(hasher: IHasher): (data: Uint8Array) => string {
 }
 
 /** cbor2.dumps((parent, tokens, extra or None), canonical=True) */
-function cborBytes(parent: BlockHash, tokens: Int32Array, extra: readonly string[]): Uint8Array {
-  return encode([Buffer.from(parent, "hex"), Array.from(tokens), extra.length === 0 ? null : extra]);
+function cborBytes(cbor: typeof encode) {
+  return (parent: BlockHash, tokens: Int32Array, extra: readonly string[]): Uint8Array =>
+    cbor([Buffer.from(parent, "hex"), Array.from(tokens), extra.length === 0 ? null : extra]);
 }
 
 /** Parent, count and tokens (little-endian), then each extra key with its length before it: no two inputs look alike. */

@@ -162,6 +162,17 @@ describe("prefix cache", () => {
     }
   });
 
+  it("prefills the prompt of a group's requests once where there is no cache, and shares it with nobody else", () => {
+    const { engine, kernel } = setting({}, { prefixCache: { ...LIMITS.prefixCache, enabled: false } });
+    for (let request = 1; request <= 8; request++) engine.submit(submission(request, text(41), { group: "one" }));
+    drain(engine);
+    assert.equal(kernel.computed, 41 + 7 + 8 * 3);
+    for (const group of ["other", "1", undefined]) {
+      engine.submit(submission(10, text(41), group === undefined ? {} : { group }));
+      assert.equal(cachedOf(drain(engine), 10), 0);
+    }
+  });
+
   it("lets a prompt wait for another that starts alike, and others pass it", () => {
     const { engine, kernel } = setting({ maxBatchTokens: 16 });
     engine.submit(submission(1, text(60)));

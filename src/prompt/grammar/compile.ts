@@ -11,7 +11,7 @@ import { buildGrammar, choice, type Expr, GrammarError, type GrammarSize, litera
 import { callRules, textWithCallRules } from "./calls.ts";
 import type { Ranges } from "./chars.ts";
 import { ebnfRules } from "./ebnf.ts";
-import { SHARED_RULES } from "./json.ts";
+import { COMPACT_SPACE, SHARED_RULES } from "./json.ts";
 import { compileRegex } from "./regex.ts";
 import { schemaRules } from "./schema.ts";
 import { structuralTagRules } from "./structural-tag.ts";
@@ -39,9 +39,9 @@ export function grammarOf(wanted: StructuredOutput, most?: GrammarSize): Grammar
 function rulesOf(wanted: StructuredOutput): Map<string, Expr> {
   switch (wanted.kind) {
     case "json_schema":
-      return schemaRules(wanted.schema);
+      return new Map([...schemaRules(wanted.schema), ...(wanted.compact ? [COMPACT_SPACE] : [])]);
     case "json_object":
-      return new Map([...SHARED_RULES, ["root", rule("json.object")]]);
+      return new Map([...SHARED_RULES, ...(wanted.compact ? [COMPACT_SPACE] : []), ["root", rule("json.object")]]);
     case "regex":
       return new Map([["root", compileRegex(wanted.pattern, { anchored: true, write: plain })]]);
     case "choice":

@@ -84,6 +84,9 @@ export const member = (key: Expr, value: Expr): Expr => sequence(key, literal(":
 export const listed = (one: Expr, min: number, max?: number): Expr =>
   sequence(one, repeat(sequence(SPACE, COMMA, one), Math.max(0, min - 1), max === undefined ? undefined : max - 1));
 
+/** In place of json.space: one space at most. */
+export const COMPACT_SPACE: readonly [string, Expr] = ["json.space", optional(literal(" "))];
+
 export const SHARED_RULES: ReadonlyMap<string, Expr> = new Map<string, Expr>([
   [
     "json.space",

@@ -172,6 +172,8 @@ test("keywords that are not supported are refused by name, not ignored", () => {
     [{ type: "strin" }, /type strin/],
     [{ type: "string", pattern: "(?=a)" }, /look-ahead/],
     [{ type: "string", pattern: "a", minLength: 3 }, /together/],
+    [{ type: "string", format: "uri-template" }, /format uri-template/],
+    [{ format: "regex" }, /format regex/],
     [{ type: "integer", minimum: 5, maximum: 4 }, /no integer/],
     [{ type: "string", minLength: 5, maxLength: 4 }, /less than minLength/],
     [{ enum: [] }, /enum is a list/],
@@ -183,6 +185,18 @@ test("keywords that are not supported are refused by name, not ignored", () => {
       (error) => error instanceof GrammarError && message.test(error.message),
       `${JSON.stringify(schema)}: ${message}`,
     );
+});
+
+test("compact JSON has no line breaks between its parts", () => {
+  const schema = { type: "object", properties: { a: { type: "array", items: { type: "integer" } } } };
+  for (const wanted of [{ kind: "json_schema", schema }, { kind: "json_object" }] as const) {
+    const [usual, compact] = [wanted, { ...wanted, compact: true } as const].map(
+      (one) => compileStructured(one).grammar,
+    );
+    const broken = '{\n  "a": [\n    1\n  ]\n}';
+    assert.ok(accepts(usual as Grammar, broken) && !accepts(compact as Grammar, broken));
+    for (const text of ['{"a":[1]}', '{ "a": [1, 2] }']) assert.ok(accepts(compact as Grammar, text), text);
+  }
 });
 
 test("schemas without measure are refused in time", () => {

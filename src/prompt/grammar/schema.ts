@@ -8,7 +8,7 @@
  */
 import { choice, EMPTY, type Expr, GrammarError, literal, NEVER, optional, repeat, rule, sequence } from "./builder.ts";
 import { pointsOf, without } from "./chars.ts";
-import { FORMATS } from "./formats.ts";
+import { FORMATS, UNSUPPORTED_FORMATS } from "./formats.ts";
 import {
   bracketed,
   COMMA,
@@ -178,7 +178,9 @@ class SchemaCompiler {
 
   private string(schema: Schema): Expr {
     const [min, max] = [limit(schema, "minLength") ?? 0, limit(schema, "maxLength")];
-    const format = FORMATS.get(String(schema["format"]));
+    const named = String(schema["format"]);
+    if (UNSUPPORTED_FORMATS.has(named)) throw new GrammarError(`the format ${named} of a JSON schema is not supported`);
+    const format = FORMATS.get(named);
     const pattern = schema["pattern"];
     if (pattern === undefined && format === undefined) {
       if (min > LONGEST) throw new GrammarError(`minLength goes beyond ${LONGEST}`);

@@ -18,7 +18,7 @@ import {
 import { decodeStructuralTag } from "./_structural-tag.ts";
 
 const KINDS = ["json", "regex", "choice", "grammar", "json_object", "structural_tag"] as const;
-/** Options that ask for less than is done anyway; others would change what comes out. */
+/** disable_any_whitespace is followed, the others ask for less than is done anyway. */
 const OPTIONS = new Set(["disable_fallback", "disable_any_whitespace", "disable_additional_properties"]);
 
 interface Body {
@@ -79,11 +79,15 @@ function decodeParams(value: unknown, caps: RequestCaps): StructuredOutput | und
 function decodeKind(kind: (typeof KINDS)[number], params: JsonObject, caps: RequestCaps): StructuredOutput {
   const field = `structured_outputs.${kind}`;
   const value = params[kind];
+  const compact = params["disable_any_whitespace"] === true ? ({ compact: true } as const) : {};
   switch (kind) {
     case "json":
-      return decodeSchema(typeof value === "string" ? parsed(value, field, caps) : value, field, caps);
+      return {
+        ...decodeSchema(typeof value === "string" ? parsed(value, field, caps) : value, field, caps),
+        ...compact,
+      };
     case "json_object":
-      return { kind: "json_object" };
+      return { kind: "json_object", ...compact };
     case "regex":
       return { kind: "regex", pattern: bounded(value, field, caps) };
     case "grammar":
@@ -101,7 +105,11 @@ function decodeKind(kind: (typeof KINDS)[number], params: JsonObject, caps: Requ
   }
 }
 
-function decodeSchema(schema: unknown, field: string, caps: RequestCaps): StructuredOutput {
+function decodeSchema(
+  schema: unknown,
+  field: string,
+  caps: RequestCaps,
+): Extract<StructuredOutput, { kind: "json_schema" }> {
   if (!isObject(schema) && typeof schema !== "boolean")
     throw invalid(field, `${field} must be a JSON schema, not ${kindOf(schema)}.`);
   requireSize(schema, field, caps.grammarCharacters, caps.grammarDepth);
