@@ -14,6 +14,7 @@ import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { FAULT_KINDS, Fault, type FaultKind } from "#core/fault.ts";
 import type { AnyRoute, ReplyDeclaration } from "#http/route.ts";
 import { registerAuditMetrics } from "#policy/audit/metrics.ts";
+import { registerLimitMetrics } from "#policy/limits/metrics.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
@@ -151,6 +152,7 @@ async function metricsPage(): Promise<string> {
   registerHttpMetrics(registry);
   registerAuditMetrics(registry, undefined);
   registerTlsMetrics(registry, undefined);
+  registerLimitMetrics(registry);
   const metrics = (await registry.getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
   const rows = metrics.map(({ name, type, help }) => [`\`${name}\``, String(type), help]);
   return page(

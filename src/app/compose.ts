@@ -23,6 +23,7 @@ import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import { generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
+import type { Limits } from "./limits.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
@@ -51,6 +52,7 @@ export interface Parts {
   /** Whether calls can be recorded, and its metrics. */
   readonly audit: Pick<Audit, "healthy" | "register">;
   readonly redact: Redact;
+  readonly limits: Pick<Limits, "observe">;
   readonly tls: Tls;
   readonly client: FindClient;
   readonly log: Log;
@@ -69,6 +71,7 @@ export async function compose(parts: Parts): Promise<Server> {
   ];
   const registry = createRegistry();
   registerTlsMetrics(registry, parts.tls);
+  parts.limits.observe(registry);
   const served: ServedModel[] = [];
   const metrics = registerMetrics({
     registry,

@@ -3,7 +3,7 @@
  *
  * Order of start: state, audit log, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
  * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
- * finish within --shutdown-timeout, listeners close, the engine ends, the audit log and the store close. A second signal ends at once.
+ * finish within --shutdown-timeout, listeners close, the engine ends, usage, the audit log and the store close. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
 import { createRedact, type Redact } from "#base/redact.ts";
@@ -24,6 +24,7 @@ import type { Server } from "./compose.ts";
 import { hardenProcess } from "./hardening.ts";
 import type { Keys } from "./keys.ts";
 import { type Launched, launch } from "./launch.ts";
+import type { Limits } from "./limits.ts";
 import { bindWarnings, openListeners } from "./listeners.ts";
 import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
@@ -59,12 +60,12 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const composing = launching.then(() => import("./compose.ts"));
   composing.catch(() => {});
   const policy = await opening;
-  const { keys } = policy;
+  const { keys, limits } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
   const { audit, tokens } = policy;
-  const gate = audit.around(plainGate(identifier(policy, certificates)));
-  const server = await compose({ settings, source, launched, gate, client, tls, audit, redact, log });
+  const gate = audit.around(limits.around(plainGate(identifier(policy, certificates))));
+  const server = await compose({ settings, source, launched, gate, limits, client, tls, audit, redact, log });
   const parts = { server, ...policy };
   const ended = endOnSignals(parts, settings, log);
   const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings, ...(tokens?.warnings ?? [])];
@@ -93,19 +94,21 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended.finally(() => tls.close());
 }
 
-/** The audit log and the store, then the keys, then whose signed tokens are taken. */
+/** The audit log and the store, then the keys and what is counted under them, then whose signed tokens are taken. */
 async function openPolicy(settings: Settings, state: StateDirectory, redact: Redact, log: Log): Promise<Kept> {
   const [{ openAudit }, { openPolicyStore }] = await Promise.all([import("./audit.ts"), import("./store.ts")]);
   const audit = await stated(() => openAudit(settings, state, redact, log));
   const opening = openPolicyStore(settings, state, log);
   opening.catch(() => {});
   const { openKeys } = await import("./keys.ts");
+  const { openLimits } = await import("./limits.ts");
   const store = await opening;
   const keys = await stated(() => openKeys(settings, state, store, log));
+  const limits = await openLimits(settings, store.db, log);
   const { jwtConfig } = settings;
-  if (jwtConfig === undefined) return { audit, store, keys, tokens: undefined };
+  if (jwtConfig === undefined) return { audit, store, keys, limits, tokens: undefined };
   const { callerTokens } = await import("./tokens.ts");
-  return { audit, store, keys, tokens: await callerTokens(jwtConfig, settings.apiKey, log) };
+  return { audit, store, keys, limits, tokens: await callerTokens(jwtConfig, settings.apiKey, log) };
 }
 
 /** The table of client certificates, where clients are asked for them. */
@@ -160,6 +163,7 @@ async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["
 /** What outlives the listeners. */
 interface Kept {
   readonly audit: Audit;
+  readonly limits: Limits;
   readonly keys: Keys;
   readonly store: Store;
   readonly tokens: CallerTokens | undefined;
@@ -195,9 +199,10 @@ function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<num
   });
 }
 
-async function close({ server, audit, keys, store }: Running, graceMs: number, why: string): Promise<void> {
+async function close({ server, audit, limits, keys, store }: Running, graceMs: number, why: string): Promise<void> {
   await server.http.close(graceMs);
   await server.closeModel();
+  await limits.close();
   await audit.stopped({ reason: why });
   await keys.close();
   await store.close();

@@ -49,6 +49,21 @@ export async function runCommand(finish: (code: number) => void): Promise<void> 
 
   addKeysCommands(program, finish);
   auditCommands(program, finish);
+  program
+    .command("usage")
+    .summary("print what was used, by day, key, tenant and model")
+    .option("--by <groups>", "day, key, tenant, model, several with commas", "day")
+    .option("--tenant <name>", "of this tenant only")
+    .option("--key <id>", "of this key only")
+    .option("--model <name>", "of this model only")
+    .option("--from <day>", "first day of UTC, as 2026-11-25; the month's first without it")
+    .option("--to <day>", "last day")
+    .option("--json", "print JSON; cost in micro-dollars")
+    .option("--csv", "print CSV")
+    .option("--state-dir <path>", "the server's state directory, as for serve")
+    .addHelpText("after", "\nWith CASTELLAN_DATABASE_URL set, as for serve, out of that database.")
+    .action(async (options) => finish(await (await import("./usage.ts")).runUsage(options)));
+
   await program.parseAsync();
 }
 

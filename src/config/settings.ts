@@ -20,6 +20,7 @@ import {
   tokens,
   weights,
 } from "./kinds.ts";
+import { LIMIT_SETTINGS } from "./limit-settings.ts";
 import { LORA_SETTINGS } from "./lora-settings.ts";
 import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
 
@@ -89,6 +90,7 @@ export const SETTINGS = {
   ...TLS_SETTINGS,
 
   ...KEY_SETTINGS,
+  ...LIMIT_SETTINGS,
 
   ...AUDIT_SETTINGS,
 

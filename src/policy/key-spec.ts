@@ -4,10 +4,11 @@
  */
 import { z } from "zod";
 import { type JsonValue, parseJson } from "#base/json.ts";
-import { BUDGET_UNITS, type Limits, PERIODS } from "#core/limits.ts";
+import type { Limits } from "#core/limits.ts";
 import { type Reach, ROLES, type Role, SCOPES, type Scope } from "#core/principal.ts";
 import { CAP_ROWS, type CapRow, type RequestCaps } from "#core/request-caps.ts";
 import type { Profile } from "./keys.ts";
+import { LIMITS } from "./limits/limit-words.ts";
 import { networkProblem } from "./networks.ts";
 import { principalOf } from "./roles.ts";
 
@@ -32,27 +33,9 @@ export class KeyError extends Error {
 }
 
 const MOST_ENTRIES = 256;
-const figure = z.int().min(0);
 const texts = z.array(z.string().min(1).max(256)).max(MOST_ENTRIES);
 const network = z.string().refine((text) => networkProblem(text) === undefined, "is no network such as 10.0.0.0/8");
 const time = z.int().min(0).max(8.64e15);
-
-const LIMITS = z.strictObject({
-  requestsPerMinute: figure.optional(),
-  requestsPerDay: figure.optional(),
-  promptTokensPerMinute: figure.optional(),
-  promptTokensPerDay: figure.optional(),
-  completionTokensPerMinute: figure.optional(),
-  completionTokensPerDay: figure.optional(),
-  tokensPerMinute: figure.optional(),
-  tokensPerDay: figure.optional(),
-  concurrentRequests: figure.optional(),
-  queuedSequences: figure.optional(),
-  budgets: z
-    .array(z.strictObject({ period: z.enum(PERIODS), unit: z.enum(BUDGET_UNITS), amount: figure }))
-    .max(16)
-    .optional(),
-});
 
 const REACH = z.strictObject({
   models: texts.optional(),

@@ -54,8 +54,10 @@ class MeteredAdmission implements Admission {
   #model = "";
   /** Models whose request limits have counted this call. */
   readonly #models = new Set<string>();
-  /** Its request is booked, or its reservation will book it. */
-  #counted = false;
+  /** Its request is in the book. */
+  #booked = false;
+  /** A reservation was made: its settlement books the request. */
+  #reserved = false;
   #failed = false;
   #closed = false;
 
@@ -98,8 +100,8 @@ class MeteredAdmission implements Admission {
   }
 
   async record(outcome: Outcome): Promise<void> {
-    if (!this.#counted && this.#admittedAt !== undefined) {
-      this.#counted = true;
+    if (!this.#booked && !this.#reserved && this.#admittedAt !== undefined) {
+      this.#booked = true;
       this.#failed = failed(outcome);
       await this.#post(this.#admittedAt, { requests: 1, errors: this.#failed ? 1 : 0 });
     }
@@ -110,9 +112,8 @@ class MeteredAdmission implements Admission {
     this.#closed = true;
     this.#place?.settle(this.#admittedAt === undefined ? {} : REQUEST);
     if (this.#admittedAt !== undefined) {
-      const requests = this.#counted ? 0 : 1;
+      const requests = this.#booked || this.#reserved ? 0 : 1;
       const errors = !this.#failed && failed(outcome) ? 1 : 0;
-      this.#counted = true;
       // Who waits for it has gone; the book keeps what it cannot write.
       if (requests + errors > 0) this.#post(this.#admittedAt, { requests, errors }).catch(() => {});
     }
@@ -136,14 +137,13 @@ class MeteredAdmission implements Admission {
       leaveQueue();
       throw error;
     }
-    const first = !this.#counted;
-    this.#counted = true;
+    this.#reserved = true;
     this.#models.add(work.model);
     const settle = async (used: Usage): Promise<void> => {
       leaveQueue();
       // The shared counters first: should the process end in between, they have too much and not too little.
       await held.settle({ ...REQUEST, ...this.#amounts(work.model, used) });
-      await Promise.all([inner.settle(used), this.#book(work.model, used, at, first)]);
+      await Promise.all([inner.settle(used), this.#book(work.model, used, at)]);
     };
     let settled: Promise<void> | undefined;
     return {
@@ -175,15 +175,16 @@ class MeteredAdmission implements Admission {
   }
 
   /** The call's request counts on the day on which it was let in, its tokens where they were reserved. */
-  async #book(model: string, used: Usage, at: number, first: boolean): Promise<void> {
+  async #book(model: string, used: Usage, at: number): Promise<void> {
     const { promptTokens, completionTokens, cachedTokens } = used;
     const cost = costOf(this.#books.priceOf(model), used);
-    const tokens = { promptTokens, completionTokens, cachedTokens, cost };
     const admittedAt = this.#admittedAt ?? at;
-    const sameDay = dayOf(admittedAt) === dayOf(at);
+    const first = !this.#booked;
+    this.#booked = true;
+    const here = first && dayOf(admittedAt) === dayOf(at);
     await Promise.all([
-      this.#post(at, { ...tokens, requests: first && sameDay ? 1 : 0 }, model),
-      first && !sameDay ? this.#post(admittedAt, { requests: 1 }, model) : undefined,
+      this.#post(at, { promptTokens, completionTokens, cachedTokens, cost, requests: here ? 1 : 0 }, model),
+      first && !here ? this.#post(admittedAt, { requests: 1 }, model) : undefined,
     ]);
   }
 
