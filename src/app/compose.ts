@@ -27,8 +27,10 @@ import type { Limits } from "./limits.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { version } from "./paths.ts";
+import type { Policy } from "./policy.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
+import { switchedOff } from "./switches.ts";
 import { registerTlsMetrics, type Tls } from "./tls.ts";
 
 export interface Server {
@@ -49,6 +51,7 @@ export interface Parts {
   readonly source: ModelSource;
   readonly launched: Launched;
   readonly gate: Gate;
+  readonly policy: Pick<Policy, "current">;
   /** Whether calls can be recorded, and its metrics. */
   readonly audit: Pick<Audit, "healthy" | "register">;
   readonly redact: Redact;
@@ -174,12 +177,14 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, gate, client, redact, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer({ settings, policy, gate, client, redact, log }: Parts, inner: Inner): Promise<Http> {
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
   let load = (): number => 0;
+  const weightOf = (tenant: string): number =>
+    policy.current().tenants.of(tenant)?.weight ?? settings.tenantWeights.get(tenant) ?? 1;
   const caps = capsOf((_row, name) => settings[capSettingOf(name)]);
   const services: Services = {
     serving: {
@@ -189,7 +194,7 @@ async function createServer({ settings, gate, client, redact, log }: Parts, inne
       makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
       grammars: new GrammarCompiler(),
       observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
-      shareOf: (tenant) => ({ key: tenant, weight: settings.tenantWeights.get(tenant) ?? 1 }),
+      shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
     },
     adapters: await loadAdapters(settings, models, first, inner.engine),
     caps,
@@ -201,9 +206,7 @@ async function createServer({ settings, gate, client, redact, log }: Parts, inne
     accepting: inner.accepting,
   };
   const http = await createHttp({
-    routes: routes.filter(
-      ({ switchedBy }) => switchedBy === undefined || (settings.enableLora && settings[switchedBy]),
-    ),
+    routes: routes.filter((route) => switchedOff(route, settings) === undefined),
     services,
     gate,
     client,

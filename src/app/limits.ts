@@ -14,11 +14,13 @@ import type { Ledger, Spent } from "#policy/limits/ledger.ts";
 import { LIMITS, named, PRICE } from "#policy/limits/limit-words.ts";
 import { MemoryLedger } from "#policy/limits/memory-ledger.ts";
 import { registerLimitMetrics } from "#policy/limits/metrics.ts";
+import type { Price } from "#policy/limits/price.ts";
 import { QueueShares } from "#policy/limits/queue-shares.ts";
 import type { Database } from "#policy/store/store.ts";
 import { createUsageBook } from "#policy/usage/book.ts";
 import { spentIn, usageSink } from "#policy/usage/table.ts";
 import { operatorObject } from "./operator-json.ts";
+import type { Policy } from "./policy.ts";
 import { StartupError } from "./startup-error.ts";
 
 type LimitSettings = Pick<
@@ -44,8 +46,13 @@ export interface Limits {
 }
 
 /** @throws StartupError */
-export async function openLimits(settings: LimitSettings, db: Database, log: Log): Promise<Limits> {
-  const words = readWords(settings);
+export async function openLimits(
+  settings: LimitSettings,
+  policy: Pick<Policy, "current">,
+  db: Database,
+  log: Log,
+): Promise<Limits> {
+  const words = wordsOf(readWords(settings), policy);
   let metrics: ReturnType<typeof registerLimitMetrics> | undefined;
   const onUnavailable = (): void => metrics?.onUnavailable();
   const ledger = await ledgerOf(settings, spentIn(db), onUnavailable, log);
@@ -71,17 +78,36 @@ export async function openLimits(settings: LimitSettings, db: Database, log: Log
   };
 }
 
-function readWords(settings: LimitSettings): Pick<Books, "keyLimits" | "limitsOf" | "priceOf"> {
-  const { keyLimits, tenantLimits, modelLimits, modelPrices } = settings;
-  const limits = {
-    tenant: read("--tenant-limits", tenantLimits, named(LIMITS)) as Readonly<Record<string, Figures>> | undefined,
-    model: read("--model-limits", modelLimits, named(LIMITS)) as Readonly<Record<string, Figures>> | undefined,
-  };
-  const prices = read("--model-prices", modelPrices, named(PRICE));
+/** What the flags say; each only where the policy file says nothing (policy-file.ts). */
+interface Words {
+  readonly keys: Figures | undefined;
+  readonly tenants: Named<Figures> | undefined;
+  readonly models: Named<Figures> | undefined;
+  readonly prices: Named<Price> | undefined;
+}
+
+type Named<T> = Readonly<Record<string, T>>;
+
+function readWords({ keyLimits, tenantLimits, modelLimits, modelPrices }: LimitSettings): Words {
   return {
-    keyLimits: over(read("--key-limits", keyLimits, LIMITS) as Figures | undefined),
-    limitsOf: ({ kind, id }) => pick(limits[kind], id),
-    priceOf: (model) => pick(prices, model) as ReturnType<Books["priceOf"]>,
+    keys: read("--key-limits", keyLimits, LIMITS) as Figures | undefined,
+    tenants: read("--tenant-limits", tenantLimits, named(LIMITS)) as Named<Figures> | undefined,
+    models: read("--model-limits", modelLimits, named(LIMITS)) as Named<Figures> | undefined,
+    prices: read("--model-prices", modelPrices, named(PRICE)) as Named<Price> | undefined,
+  };
+}
+
+/** Asked at every call: the file may have been read anew. */
+function wordsOf(flags: Words, policy: Pick<Policy, "current">): Pick<Books, "keyLimits" | "limitsOf" | "priceOf"> {
+  const join = joiner();
+  const model = (name: string) => pick(policy.current().file.models, name);
+  return {
+    keyLimits: (own) => join(own, (policy.current().file.keys?.limits as Figures | undefined) ?? flags.keys),
+    limitsOf: ({ kind, id }) => {
+      const said = kind === "tenant" ? policy.current().tenants.of(id)?.limits : model(id)?.limits;
+      return (said as Figures | undefined) ?? pick(kind === "tenant" ? flags.tenants : flags.models, id);
+    },
+    priceOf: (name) => (model(name)?.price as Price | undefined) ?? pick(flags.prices, name),
   };
 }
 
@@ -99,10 +125,15 @@ function pick<T>(values: Readonly<Record<string, T>> | undefined, name: string):
 }
 
 /** A key's own limits before those of every key. The same object for the same limits, as rules are found by it. */
-function over(defaults: Figures | undefined): Books["keyLimits"] {
-  if (defaults === undefined) return (own) => own;
-  const known = new WeakMap<Figures, Figures>();
-  return (own) => {
+function joiner(): (own: Figures, defaults: Figures | undefined) => Figures {
+  let known = new WeakMap<Figures, Figures>();
+  let under: Figures | undefined;
+  return (own, defaults) => {
+    if (defaults === undefined) return own;
+    if (defaults !== under) {
+      under = defaults;
+      known = new WeakMap();
+    }
     const joined = known.get(own) ?? { ...defaults, ...own };
     known.set(own, joined);
     return joined;

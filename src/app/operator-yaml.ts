@@ -4,6 +4,7 @@
  * Invariants: a file that others can write is refused, as it says who may do what; aliases are bounded, keys unique.
  * Called by what reads such files.
  */
+import { hash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { type Document, isNode, LineCounter, parseDocument } from "yaml";
 import type { z } from "zod";
@@ -16,8 +17,21 @@ const MAX_ERRORS = 5;
 
 /** @throws StartupError */
 export function operatorYaml<T>(path: string, schema: z.ZodType<T>): T {
+  return operatorYamlFile(path, schema).value;
+}
+
+/** @returns also the SHA-256 of the file's bytes, hex. @throws StartupError */
+export function operatorYamlFile<T>(
+  path: string,
+  schema: z.ZodType<T>,
+): { readonly value: T; readonly sha256: string } {
+  const bytes = bytesOf(path);
+  return { value: conforming(path, bytes.toString("utf8"), schema), sha256: hash("sha256", bytes, "hex") };
+}
+
+function conforming<T>(path: string, text: string, schema: z.ZodType<T>): T {
   const lines = new LineCounter();
-  const document = parseDocument(textOf(path), { lineCounter: lines, uniqueKeys: true, strict: true });
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, strict: true });
   const [fault] = [...document.errors, ...document.warnings];
   if (fault !== undefined) throw new StartupError(`${path}: ${fault.message.split("\n")[0]}`);
   const parsed = schema.safeParse(parsedValue(document, path));
@@ -28,13 +42,13 @@ export function operatorYaml<T>(path: string, schema: z.ZodType<T>): T {
   throw new StartupError([`${path} is not right:`, ...told, ...more].join("\n"));
 }
 
-function textOf(path: string): string {
+function bytesOf(path: string): Buffer {
   try {
     const found = statSync(path);
     if (!found.isFile() || found.size > MAX_BYTES) throw new StartupError(`${path} is no file of at most 1 MiB`);
     if (process.getuid !== undefined && (found.mode & OTHERS_WRITE) !== 0)
       throw new StartupError(`${path} can be written by others: run chmod go-w on it, after a look at what is in it`);
-    return readFileSync(path, "utf8");
+    return readFileSync(path);
   } catch (error) {
     if (error instanceof StartupError) throw error;
     throw new StartupError(`${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? "error"})`);

@@ -11,15 +11,13 @@ import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
-import type { CertificateMap } from "#policy/certificates.ts";
 import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
-import { type Identify, identifyBy } from "#policy/identify.ts";
-import type { PeerCertificate } from "#policy/peer.ts";
 import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Audit } from "./audit.ts";
+import { clientTable, identifier, takenTokens } from "./callers.ts";
 import type { Server } from "./compose.ts";
 import { hardenProcess } from "./hardening.ts";
 import type { Keys } from "./keys.ts";
@@ -28,6 +26,7 @@ import type { Limits } from "./limits.ts";
 import { bindWarnings, openListeners } from "./listeners.ts";
 import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
+import { openPolicy, type Policy, reloadOnHangup } from "./policy.ts";
 import { givenSecrets } from "./secrets.ts";
 import { StartupError } from "./startup-error.ts";
 import { openTls, type Tls } from "./tls.ts";
@@ -47,10 +46,11 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const stateDir = stateDirectory(settings.stateDir, env);
   const state = await stated(() => openStateDirectory(stateDir));
   const tls = await openTls(settings, log);
-  const certificates = await clientTable(settings, log);
+  const rules = await openPolicy(settings);
+  const certificates = await clientTable(settings, rules, log);
   const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
   if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
-  const opening = openPolicy(settings, state, redact, log);
+  const opening = openKept(settings, rules, { state, redact, log });
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
   if (namesHub(resolved.model)) await opening;
@@ -64,13 +64,15 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { source, launched } = await launching;
   const { compose } = await composing;
   const { audit, tokens } = policy;
-  const gate = audit.around(limits.around(plainGate(identifier(policy, certificates))));
-  const server = await compose({ settings, source, launched, gate, limits, client, tls, audit, redact, log });
+  const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
+  const parties = { gate, policy: rules, limits, client, tls, audit };
+  const server = await compose({ settings, source, launched, ...parties, redact, log });
   const parts = { server, ...policy };
   const ended = endOnSignals(parts, settings, log);
   const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings, ...(tokens?.warnings ?? [])];
   const abandoned = (error: unknown) => abandon(parts, error);
-  await audit.started({ model: server.names[0] ?? null }, warnings).catch(abandoned);
+  const facts = { model: server.names[0] ?? null, policy: rules.current().sha256 ?? null };
+  await audit.started(facts, warnings).catch(abandoned);
   const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
   const minted = await keys.ensureOne();
   for (const warning of warnings) log("warn", warning);
@@ -94,35 +96,26 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   return ended.finally(() => tls.close());
 }
 
+interface Ground {
+  readonly state: StateDirectory;
+  readonly redact: Redact;
+  readonly log: Log;
+}
+
 /** The audit log and the store, then the keys and what is counted under them, then whose signed tokens are taken. */
-async function openPolicy(settings: Settings, state: StateDirectory, redact: Redact, log: Log): Promise<Kept> {
+async function openKept(settings: Settings, rules: Policy, { state, redact, log }: Ground): Promise<Kept> {
   const [{ openAudit }, { openPolicyStore }] = await Promise.all([import("./audit.ts"), import("./store.ts")]);
   const audit = await stated(() => openAudit(settings, state, redact, log));
+  rules.recordIn((actor, details) => audit.event("policy.change", actor, undefined, details));
+  reloadOnHangup(rules, log);
   const opening = openPolicyStore(settings, state, log);
   opening.catch(() => {});
   const { openKeys } = await import("./keys.ts");
   const { openLimits } = await import("./limits.ts");
   const store = await opening;
   const keys = await stated(() => openKeys(settings, state, store, log));
-  const limits = await openLimits(settings, store.db, log);
-  const { jwtConfig } = settings;
-  if (jwtConfig === undefined) return { audit, store, keys, limits, tokens: undefined };
-  const { callerTokens } = await import("./tokens.ts");
-  return { audit, store, keys, limits, tokens: await callerTokens(jwtConfig, settings.apiKey, log) };
-}
-
-/** The table of client certificates, where clients are asked for them. */
-async function clientTable(settings: Settings, log: Log): Promise<CertificateMap | undefined> {
-  const { sslCertReqs, opsSslCertReqs = 0 } = settings;
-  if (sslCertReqs === 0 && opsSslCertReqs === 0) return undefined;
-  return (await import("./client-certificates.ts")).clientCertificates(settings, log);
-}
-
-function identifier({ keys, tokens }: Kept, certificates: CertificateMap | undefined): Identify {
-  const provers = { keys: keys.find, ...(tokens && { tokens: tokens.prover }) };
-  if (certificates === undefined) return identifyBy(provers);
-  const find = (certificate: PeerCertificate) => certificates.find(certificate);
-  return certificates.guard(identifyBy({ ...provers, certificates: find }));
+  const limits = await openLimits(settings, rules, store.db, log);
+  return { rules, audit, store, keys, limits, tokens: await takenTokens(settings, rules, log) };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -162,6 +155,7 @@ async function askFirst(server: Server, keys: Keys, address: Address, tls: Tls["
 
 /** What outlives the listeners. */
 interface Kept {
+  readonly rules: Policy;
   readonly audit: Audit;
   readonly limits: Limits;
   readonly keys: Keys;

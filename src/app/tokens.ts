@@ -1,38 +1,70 @@
 /**
- * Signed tokens as callers' credentials, where --jwt-config names a file: its issuers, their keys, and what it loosens.
+ * Signed tokens as callers' credentials: the issuers of --jwt-config or of the policy file, their keys, and what is
+ * loosened there.
  */
 import type { Log } from "#base/log.ts";
-import { looksLikeToken } from "#policy/identify.ts";
-import { TokensSection } from "#policy/tokens/schema.ts";
+import { looksLikeToken, type TokenProver } from "#policy/identify.ts";
+import { type TokensConfig, TokensSection } from "#policy/tokens/schema.ts";
 import { Tokens } from "#policy/tokens/verify.ts";
 import { operatorYaml } from "./operator-yaml.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface CallerTokens {
-  readonly prover: Tokens;
+  readonly prover: TokenProver;
   readonly issuers: number;
   /** Where the file leaves the safe defaults. */
   readonly warnings: readonly string[];
+  /** Has the keys of other issuers fetched. @returns puts them in force. @throws StartupError */
+  prepare(config: TokensConfig): Promise<() => void>;
+}
+
+export interface TokenFile {
+  readonly path: string;
+  readonly config: TokensConfig;
+}
+
+/** @param path of --jwt-config. @throws StartupError */
+export function readTokenFile(path: string): TokenFile {
+  return { path, config: operatorYaml(path, TokensSection) };
 }
 
 /**
- * @param path of --jwt-config
  * @param apiKeys the operator's
  * @throws StartupError
  */
-export async function callerTokens(path: string, apiKeys: readonly string[], log: Log): Promise<CallerTokens> {
+export async function callerTokens(file: TokenFile, apiKeys: readonly string[], log: Log): Promise<CallerTokens> {
   if (apiKeys.some(looksLikeToken))
-    throw new StartupError("an API key looks like a signed token, and with --jwt-config would be read as one");
-  const config = operatorYaml(path, TokensSection);
+    throw new StartupError("an API key looks like a signed token, and where tokens are taken would be read as one");
+  const { path, config } = file;
+  let current = await started(file, log);
+  const warnings = config.issuers.flatMap(({ issuer, keys }) => [
+    ...(keys.privateNetworks ? [`${path}: the keys of ${issuer} may come from a private address`] : []),
+    ...(keys.loopback ? [`${path}: the keys of ${issuer} may come from this machine, without TLS`] : []),
+  ]);
+  return {
+    prover: {
+      get maxLength() {
+        return current.maxLength;
+      },
+      verify: (token) => current.verify(token),
+    },
+    issuers: config.issuers.length,
+    warnings,
+    prepare: async (next) => {
+      const prover = await started({ path, config: next }, log);
+      return () => {
+        current = prover;
+      };
+    },
+  };
+}
+
+async function started({ path, config }: TokenFile, log: Log): Promise<Tokens> {
   const prover = new Tokens(config, { log });
   try {
     await prover.start();
   } catch (error) {
     throw new StartupError(`${path}: ${error instanceof Error ? error.message : error}`);
   }
-  const warnings = config.issuers.flatMap(({ issuer, keys }) => [
-    ...(keys.privateNetworks ? [`${path}: the keys of ${issuer} may come from a private address`] : []),
-    ...(keys.loopback ? [`${path}: the keys of ${issuer} may come from this machine, without TLS`] : []),
-  ]);
-  return { prover, issuers: config.issuers.length, warnings };
+  return prover;
 }

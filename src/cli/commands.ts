@@ -4,6 +4,7 @@
 import { Command } from "commander";
 import { version } from "#app/paths.ts";
 import { addKeysCommands } from "./keys-commands.ts";
+import { addPolicyCommands } from "./policy-commands.ts";
 
 /** @param finish told the exit code of a command that ran */
 export async function runCommand(finish: (code: number) => void): Promise<void> {
@@ -48,6 +49,7 @@ export async function runCommand(finish: (code: number) => void): Promise<void> 
     .action(async (options) => finish(await (await import("./bench.ts")).runBench(options)));
 
   addKeysCommands(program, finish);
+  addPolicyCommands(program, finish);
   auditCommands(program, finish);
   program
     .command("usage")

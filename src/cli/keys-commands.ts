@@ -81,7 +81,7 @@ function addCreate(keys: Command, finish: (code: number) => void): void {
 }
 
 /** Flags of every command. */
-function place(command: Command): Command {
+export function place(command: Command): Command {
   const options: Record<keyof PlaceOptions, readonly [string, string]> = {
     json: ["--json", "print JSON"],
     stateDir: ["--state-dir <path>", "the server's state directory"],

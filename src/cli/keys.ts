@@ -81,7 +81,7 @@ export function createKey(options: CreateOptions): Promise<number> {
 
 export function rotateKey(which: string, options: RotateOptions): Promise<number> {
   return withKeys(options, false, async (keys, record) => {
-    const { id } = await find(keys, which);
+    const { id } = await findKey(keys, which);
     await record("key.rotate", id, { overlap: options.overlap });
     return printNew(await keys.rotate(id, durationOf(options.overlap), actor()), options);
   });
@@ -108,7 +108,7 @@ export function listKeys(options: ListOptions): Promise<number> {
 
 export function showKey(which: string, options: PlaceOptions): Promise<number> {
   return withKeys(options, false, async (keys) => {
-    const record = await find(keys, which);
+    const record = await findKey(keys, which);
     if (options.json) printJson(keyJson(record, Date.now()));
     else process.stdout.write(facts(keyFacts(record, Date.now())));
     return 0;
@@ -117,7 +117,7 @@ export function showKey(which: string, options: PlaceOptions): Promise<number> {
 
 export function changeKey(change: Change, which: string, options: PlaceOptions): Promise<number> {
   return withKeys(options, false, async (keys, record) => {
-    const { id } = await find(keys, which);
+    const { id } = await findKey(keys, which);
     await record(`key.${change}`, id);
     const changed = await keys[change](id);
     if (options.json) printJson(keyJson(changed, Date.now()));
@@ -160,13 +160,14 @@ async function withKeys(
   }
 }
 
-function placeArguments({ stateDir, databaseUrl, pepperFile, config }: PlaceOptions): string[] {
+/** The command line that says it to the settings. */
+export function placeArguments({ stateDir, databaseUrl, pepperFile, config }: PlaceOptions): string[] {
   const given = { "state-dir": stateDir, "database-url": databaseUrl, "pepper-file": pepperFile, config };
   return Object.entries(given).flatMap(([flag, value]) => (value === undefined ? [] : [`--${flag}`, value]));
 }
 
-/** @throws KeyError */
-async function find(keys: KeyStore, which: string): Promise<KeyRecord> {
+/** By id, or by a name that one key alone has. @throws KeyError */
+export async function findKey(keys: KeyStore, which: string): Promise<KeyRecord> {
   if (which.startsWith(KEY_PREFIX))
     throw new KeyError("that is a key itself, which nobody should see; name its id (castellan keys list)");
   const byId = await keys.get(which);

@@ -2,7 +2,7 @@
  * Tables for a terminal: columns as wide as what stands in them, shortened to the screen where there is one.
  *
  * Invariants: what is printed has no control characters, whoever wrote it, so that no name moves the cursor or hides a
- * line (Wall: T44); widths are those that a terminal shows; without a terminal there is no colour and nothing is cut.
+ * line (Wall: T72); widths are those that a terminal shows; without a terminal there is no colour and nothing is cut.
  */
 import stringWidth from "string-width";
 

@@ -16,6 +16,10 @@ export const KEY_SETTINGS = {
     section: KEYS,
     doc: "File with one key a line, readable by its owner alone.",
   }),
+  policy: string(undefined, "path", {
+    section: KEYS,
+    doc: "YAML file of tenants, limits, prices, issuers and certificates, with cases that it has to pass; read anew at SIGHUP; see docs/policy.md.",
+  }),
   jwtConfig: string(undefined, "path", {
     section: KEYS,
     doc: "YAML file of the issuers whose signed tokens (JWT) may call, and what their claims allow; see docs/tokens.md.",

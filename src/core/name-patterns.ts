@@ -2,7 +2,12 @@
  * Names against patterns with `*` (any characters, none too) and `?` (one). Linear in name × pattern, whatever both
  * spell: no regular expression is built from what somebody wrote.
  */
-import type { NamePatterns } from "./principal.ts";
+import type { Named, NamePatterns, Principal } from "./principal.ts";
+
+/** Whether a principal may use what has this name: by its own lists, and by its tenant's. */
+export function mayUse({ reach, within }: Pick<Principal, "reach" | "within">, what: Named, name: string): boolean {
+  return matchesAny(reach[what], name) && matchesAny(within?.[what], name);
+}
 
 /** @param patterns absent: everything matches */
 export function matchesAny(patterns: NamePatterns | undefined, name: string): boolean {

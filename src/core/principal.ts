@@ -48,6 +48,9 @@ export type Role = keyof typeof ROLES;
 /** Names with `*` (any characters) and `?` (one); a name is allowed when one of them matches the whole of it. */
 export type NamePatterns = readonly string[];
 
+/** What principals reach by its name. */
+export type Named = "models" | "adapters" | "tools";
+
 /** What of the server a principal sees. An absent list: all. */
 export interface Reach {
   /** Served names. What is not matched does not exist for this principal. */
@@ -72,6 +75,8 @@ export interface Principal {
   readonly role: Role;
   readonly scopes: ReadonlySet<Scope>;
   readonly reach: Reach;
+  /** What nobody of its tenant sees more of, whatever `reach` says. Absent: the tenant is not narrowed. */
+  readonly within?: Pick<Reach, Named>;
   /** Of this principal alone; those of its tenant and of models come besides. */
   readonly limits: Limits;
   /** Request-parameter limits that differ from the server's. */

@@ -46,14 +46,15 @@ export function looksLikeToken(credential: string): boolean {
 }
 
 export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
-  const longest = SCHEME_LENGTH + Math.max(MAX_KEY_LENGTH, tokens?.maxLength ?? 0);
+  // Asked each time: the operator may change it while the server runs.
+  const longest = (): number => SCHEME_LENGTH + Math.max(MAX_KEY_LENGTH, tokens?.maxLength ?? 0);
   const byCredential = (credential: string): Found => {
     if (tokens !== undefined && looksLikeToken(credential))
       return credential.length > tokens.maxLength ? undefined : tokens.verify(credential);
     return credential.length > MAX_KEY_LENGTH ? undefined : keys(credential);
   };
   return (rawHeaders, dialect, peer) => {
-    const credential = presented(rawHeaders, dialect, longest);
+    const credential = presented(rawHeaders, dialect, longest());
     if (credential === "none" && certificates !== undefined && peer.certificate !== undefined)
       return known(certificates(peer.certificate), peer);
     if (typeof credential === "string") throw unauthenticated(REASONS[credential]);

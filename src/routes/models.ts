@@ -22,10 +22,9 @@ export const models = route({
   audit: "none",
   doc: "List the models that are served.",
   handler: ({ caller, services }) => {
-    const cards = services.serving.models.visibleTo(caller.principal).flatMap(({ model: { backend, lora }, names }) => {
-      const { createdAt, contextLength } = backend.model;
-      const parent = lora === undefined ? {} : { parent: lora.base.names[0] };
-      return names.map((name) => ({ name, createdAt, contextLength, ...parent }));
+    const cards = services.serving.models.visibleTo(caller.principal).flatMap(({ model, names, parent }) => {
+      const { createdAt, contextLength } = model.backend.model;
+      return names.map((name) => ({ name, createdAt, contextLength, ...(parent === undefined ? {} : { parent }) }));
     });
     return json(encodeModels(cards));
   },

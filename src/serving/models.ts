@@ -7,7 +7,7 @@ import type { SamplingInput } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { AdapterReference } from "#core/generate.ts";
 import type { Tokenizer } from "#core/model.ts";
-import { matchesAny } from "#core/name-patterns.ts";
+import { mayUse } from "#core/name-patterns.ts";
 import type { Principal } from "#core/principal.ts";
 import type { ChatTemplate } from "#prompt/template.ts";
 
@@ -29,6 +29,12 @@ export interface ServedModel {
     /** Hold calls of the model's own choice to the tools' names and schemas (--hold-tool-calls). */
     readonly holdCalls: boolean;
   };
+}
+
+export interface VisibleModel {
+  readonly model: ServedModel;
+  readonly names: readonly string[];
+  readonly parent?: string;
 }
 
 export class Models {
@@ -72,11 +78,16 @@ export class Models {
     return model;
   }
 
-  /** The models that a principal may use, and under which names. */
-  visibleTo(principal: Principal): { readonly model: ServedModel; readonly names: readonly string[] }[] {
+  /** The models that a principal may use, and under which names; of an adapter the model it changes, if that one is too. */
+  visibleTo(principal: Principal): readonly VisibleModel[] {
     return this.served
       .map((model) => ({ model, names: model.names.filter((name) => sees(principal, model, name)) }))
-      .filter(({ names }) => names.length > 0);
+      .filter(({ names }) => names.length > 0)
+      .map((visible) => {
+        const base = visible.model.lora?.base;
+        const parent = base?.names.find((name) => sees(principal, base, name));
+        return parent === undefined ? visible : { ...visible, parent };
+      });
   }
 
   get all(): readonly ServedModel[] {
@@ -89,6 +100,6 @@ export class Models {
   }
 }
 
-function sees({ reach }: Principal, model: ServedModel, name: string): boolean {
-  return matchesAny(model.lora === undefined ? reach.models : reach.adapters, name);
+function sees(principal: Principal, model: ServedModel, name: string): boolean {
+  return mayUse(principal, model.lora === undefined ? "models" : "adapters", name);
 }

@@ -3,8 +3,8 @@
  * not used goes back when the work is settled and the call closed.
  *
  * Invariants: a call is held by the limits of its key, its tenant and its model, all or nothing; no limit is passed,
- * as nothing is looked at without being taken (Wall: T50); whatever ends a call, it gives back what it did not use;
- * what a client sees the end of has been booked before (Wall: T51). The server's own calls are not held, and a request
+ * as nothing is looked at without being taken (Wall: T80); whatever ends a call, it gives back what it did not use;
+ * what a client sees the end of has been booked before (Wall: T81). The server's own calls are not held, and a request
  * to the operations listener takes no place: an operator has to get in when everything is used up. app makes the value.
  */
 import type { Usage } from "#core/calls.ts";

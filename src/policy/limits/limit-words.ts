@@ -3,7 +3,7 @@
  * Callers: whoever takes such words from people or reads them back.
  */
 import { z } from "zod";
-import { BUDGET_UNITS, PERIODS } from "#core/limits.ts";
+import { BUDGET_UNITS, type Limits, PERIODS } from "#core/limits.ts";
 
 const MOST_BUDGETS = 16;
 /** Dollars a million tokens: more is a slip of the finger. */
@@ -27,7 +27,7 @@ export const LIMITS = z.strictObject({
     .array(z.strictObject({ period: z.enum(PERIODS), unit: z.enum(BUDGET_UNITS), amount: figure }))
     .max(MOST_BUDGETS)
     .optional(),
-});
+} satisfies Record<keyof Limits, unknown>);
 
 export const PRICE = z
   .strictObject({ prompt: price, completion: price, cached: price.optional() })

@@ -1,6 +1,6 @@
 /**
  * How much of the engine's queue (--max-num-queued-reqs) one tenant may have open: no more than is still free. One
- * tenant alone gets half of it, two get a third each, and somebody who comes finds room (Wall: T52). Of this server alone,
+ * tenant alone gets half of it, two get a third each, and somebody who comes finds room (Wall: T82). Of this server alone,
  * since the queue is. Used inside policy/limits/.
  *
  * The rule is the dynamic threshold of shared buffers (Choudhury, Hahne, 1998): it wants no list of tenants and wastes

@@ -6,8 +6,8 @@
  * Callers: app (reads the file), policy/tokens.
  */
 import { z } from "zod";
-import { BUDGET_UNITS, type Limits, PERIODS } from "#core/limits.ts";
 import { ROLES, type Role, SCOPES } from "#core/principal.ts";
+import { LIMITS } from "#policy/limits/limit-words.ts";
 
 /** The closed list; `none` is not on it. */
 export const ASYMMETRIC = [
@@ -32,7 +32,6 @@ export const TENANT = /^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$/;
 const Text = z.string().min(1).max(256);
 const Texts = z.array(Text).min(1).max(256);
 const Patterns = z.array(Text).max(256);
-const Amount = z.int().min(0);
 const RoleName = z.enum(Object.keys(ROLES) as [Role, ...Role[]]);
 const Tenant = z.string().regex(TENANT, "is 1 to 64 letters, digits, dots, dashes and underscores");
 const seconds = (min: number, max: number) => z.number().min(min).max(max);
@@ -63,23 +62,6 @@ const Condition = z
     error: `has exactly one of ${TESTS.join(", ")}`,
   });
 export type Condition = z.output<typeof Condition>;
-
-const LIMITS = z.strictObject({
-  requestsPerMinute: Amount.optional(),
-  requestsPerDay: Amount.optional(),
-  promptTokensPerMinute: Amount.optional(),
-  promptTokensPerDay: Amount.optional(),
-  completionTokensPerMinute: Amount.optional(),
-  completionTokensPerDay: Amount.optional(),
-  tokensPerMinute: Amount.optional(),
-  tokensPerDay: Amount.optional(),
-  concurrentRequests: Amount.optional(),
-  queuedSequences: Amount.optional(),
-  budgets: z
-    .array(z.strictObject({ period: z.enum(PERIODS), unit: z.enum(BUDGET_UNITS), amount: Amount }))
-    .max(16)
-    .optional(),
-} satisfies Record<keyof Limits, unknown>);
 
 const Rule = z.strictObject({
   /** All have to hold; none: every token of the issuer. */

@@ -9,7 +9,7 @@ export interface ModelCard {
   readonly createdAt: number;
   /** Tokens. */
   readonly contextLength: number;
-  /** Of a LoRA adapter: the first name of the model that it changes. */
+  /** Of a LoRA adapter: a name of the model that it changes, if the caller may know one. */
   readonly parent?: string;
 }
 
