@@ -5,11 +5,10 @@
  * compares each with what a server answers. What only a request can show (its body, limits that are used up, an engine
  * that is away) is no part of it. Callers: the command line, the operations listener, policy/file/cases.ts.
  */
-
 import { Fault } from "#core/fault.ts";
 import { UNMETERED } from "#core/metering.ts";
 import { mayUse } from "#core/name-patterns.ts";
-import type { Named, NamePatterns, Principal, Scope } from "#core/principal.ts";
+import { type Named, type NamePatterns, type Principal, ROLES, type Scope } from "#core/principal.ts";
 import { authorize } from "./authorize.ts";
 import type { TenantRules } from "./file/tenants.ts";
 import { inNetworks } from "./networks.ts";
