@@ -65,7 +65,8 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { compose } = await composing;
   const { audit, tokens } = policy;
   const gate = audit.around(limits.around(plainGate(identifier(policy, certificates))));
-  const server = await compose({ settings, source, launched, gate, limits, client, tls, audit, redact, log });
+  const admin = (await import("./admin.ts")).openAdministration({ settings, ...policy });
+  const server = await compose({ settings, source, launched, gate, limits, admin, client, tls, audit, redact, log });
   const parts = { server, ...policy };
   const ended = endOnSignals(parts, settings, log);
   const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings, ...(tokens?.warnings ?? [])];
