@@ -114,6 +114,7 @@ function operation(route: Route): unknown {
     security: route.access.kind === "key" ? [{ key: [] }] : [],
     ...(route.access.kind === "key" ? { "x-scope": route.access.scope } : {}),
     "x-listener": route.plane,
+    ...(route.query === undefined ? {} : { parameters: parameters(route.query) }),
     ...(route.body === undefined
       ? {}
       : {
@@ -121,6 +122,14 @@ function operation(route: Route): unknown {
         }),
     responses: responses(route.reply),
   };
+}
+
+function parameters(query: z.ZodType): unknown {
+  const { properties = {}, required = [] } = schemaOf(query, "input");
+  return Object.entries(properties).map(([name, schema]) => {
+    const { description, ...rest } = schema as z.core.JSONSchema.BaseSchema;
+    return { name, in: "query", ...(description && { description }), required: required.includes(name), schema: rest };
+  });
 }
 
 function responses(replies: readonly ReplyDeclaration[]): unknown {
@@ -141,7 +150,7 @@ function responses(replies: readonly ReplyDeclaration[]): unknown {
   return byStatus;
 }
 
-function schemaOf(schema: z.ZodType, io: "input" | "output"): unknown {
+function schemaOf(schema: z.ZodType, io: "input" | "output"): z.core.JSONSchema.BaseSchema {
   const { $schema: _, ...rest } = z.toJSONSchema(schema, { io, unrepresentable: "any" });
   return rest;
 }

@@ -15,6 +15,7 @@ import type { Gate } from "#policy/gate.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
+import type { Administration } from "#serving/administration.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
@@ -56,6 +57,7 @@ export interface Parts {
   readonly audit: Pick<Audit, "healthy" | "register">;
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
+  readonly admin: Administration;
   readonly tls: Tls;
   readonly client: FindClient;
   readonly log: Log;
@@ -177,7 +179,8 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer({ settings, policy, gate, client, redact, log }: Parts, inner: Inner): Promise<Http> {
+async function createServer(parts: Parts, inner: Inner): Promise<Http> {
+  const { settings, policy, gate, client, admin, redact, log } = parts;
   const [first, ...rest] = inner.served;
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
@@ -197,6 +200,7 @@ async function createServer({ settings, policy, gate, client, redact, log }: Par
       shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
     },
     adapters: await loadAdapters(settings, models, first, inner.engine),
+    admin,
     caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,

@@ -6,6 +6,7 @@ import type { Log } from "#base/log.ts";
 import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
 import { Fault } from "#core/fault.ts";
+import { OPERATOR_TENANT } from "#core/principal.ts";
 import { ensureFirstKey, importOldKeys } from "#policy/first-key.ts";
 import type { Provers } from "#policy/identify.ts";
 import { KeyFeed } from "#policy/key-feed.ts";
@@ -29,6 +30,10 @@ export interface Keys {
   ensureOne(): Promise<Secret | undefined>;
   /** Keys of the store that are not deleted. */
   stored(): Promise<number>;
+  /** Those of the store. */
+  readonly book: KeyStore;
+  /** Takes over what changed in the store. @throws what the store throws */
+  refresh(): Promise<void>;
   /** A key that lives only until `revoke`, for the server's own first question. */
   temporary(): { readonly key: Secret; readonly revoke: () => void };
   /** Before the store closes. */
@@ -63,6 +68,8 @@ export async function openKeys(settings: KeySettings, state: StateDirectory, sto
       return key;
     },
     stored: () => keyStore.count(),
+    book: keyStore,
+    refresh: () => feed.refresh(),
     temporary: () => temporary(pepper, set),
     close: () => feed.close(),
   };
@@ -88,7 +95,7 @@ function temporary(pepper: Pepper, set: KeySet): ReturnType<Keys["temporary"]> {
   const key = mintKey();
   const id = "key_self";
   const digest = keyDigest(pepper, key.expose());
-  const profile = principalOf({ id, tenant: "default", role: "user", kind: "server" });
+  const profile = principalOf({ id, tenant: OPERATOR_TENANT, role: "user", kind: "server" });
   set.put({ id, digest, profile });
   return { key, revoke: () => set.put({ id, digest, profile, state: "deleted" }) };
 }

@@ -1,51 +1,12 @@
 /**
- * How a key's record is shown: as JSON for programs, as lines for people. Pure; a record holds no secret.
+ * How a key's record is shown to people; for programs wire/admin/keys.ts prints it. Pure; a record holds no secret.
  */
 import type { Limits } from "#core/limits.ts";
 import { ROLES } from "#core/principal.ts";
 import type { KeyRecord } from "#policy/key-store.ts";
+import { statusOf } from "#wire/admin/keys.ts";
 import { budgetText, kebab } from "./key-words.ts";
 import type { Column } from "./table.ts";
-
-/** Names in snake_case, times in ISO 8601; null: not. */
-export function keyJson(record: KeyRecord, now: number): Readonly<Record<string, unknown>> {
-  return {
-    id: record.id,
-    status: statusOf(record, now),
-    tenant: record.tenant,
-    name: record.name,
-    role: record.role,
-    scopes: record.scopes ?? ROLES[record.role],
-    models: record.reach.models ?? null,
-    adapters: record.reach.adapters ?? null,
-    tools: record.reach.tools ?? null,
-    networks: record.reach.networks ?? null,
-    priority: record.reach.priority ?? null,
-    limits: snakeKeys(record.limits),
-    caps: snakeKeys(record.caps),
-    not_before: iso(record.notBefore),
-    expires_at: iso(record.expiresAt),
-    disabled_at: iso(record.disabledAt),
-    deleted_at: iso(record.deletedAt),
-    created_at: iso(record.createdAt),
-    created_by: record.createdBy,
-    last_used_at: iso(record.lastUsedAt),
-    generations: record.secrets.map(({ generation, createdAt, createdBy, endsAt }) => ({
-      generation,
-      created_at: iso(createdAt),
-      created_by: createdBy,
-      ends_at: iso(endsAt),
-    })),
-  };
-}
-
-export function statusOf(record: KeyRecord, now: number): string {
-  if (record.deletedAt !== undefined) return "deleted";
-  if (record.disabledAt !== undefined) return "disabled";
-  if (record.expiresAt !== undefined && record.expiresAt <= now) return "expired";
-  if (record.notBefore !== undefined && record.notBefore > now) return "not yet";
-  return "active";
-}
 
 export function keyColumns(now: number): readonly Column<KeyRecord>[] {
   return [
@@ -103,14 +64,6 @@ function limitFacts({ budgets = [], ...figures }: Limits): (readonly [string, st
     ...Object.entries(figures).map(([name, value]) => [kebab(name).replaceAll("-", " "), String(value)] as const),
     ...budgets.map((budget) => ["budget", budgetText(budget)] as const),
   ];
-}
-
-function snakeKeys(values: object): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [kebab(name).replaceAll("-", "_"), value]));
-}
-
-function iso(time: number | undefined): string | null {
-  return time === undefined ? null : new Date(time).toISOString();
 }
 
 function day(time: number): string {

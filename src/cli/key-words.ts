@@ -3,7 +3,7 @@
  *
  * @throws KeyError of every function: what would have been right
  */
-import { BUDGET_UNITS, type Budget, type BudgetUnit, type Limits, PERIODS, type Period } from "#core/limits.ts";
+import { BUDGET_UNITS, type Budget, type BudgetUnit, PERIODS, type Period } from "#core/limits.ts";
 import { CAP_ROWS, type CapName } from "#core/request-caps.ts";
 import { KeyError } from "#policy/key-spec.ts";
 
@@ -82,20 +82,6 @@ export function capOf(text: string): readonly [CapName, number] {
     throw new KeyError(`the cap ${name} takes a number, not ${quoted(value)}`);
   return [known, figure];
 }
-
-/** Flags of the figures in `Limits`, with what they mean. */
-export const LIMIT_FLAGS: Readonly<Record<Exclude<keyof Limits, "budgets">, string>> = {
-  requestsPerMinute: "requests a minute",
-  requestsPerDay: "requests a day",
-  promptTokensPerMinute: "prompt tokens a minute",
-  promptTokensPerDay: "prompt tokens a day",
-  completionTokensPerMinute: "completion tokens a minute",
-  completionTokensPerDay: "completion tokens a day",
-  tokensPerMinute: "prompt and completion tokens a minute",
-  tokensPerDay: "prompt and completion tokens a day",
-  concurrentRequests: "requests on their way at once",
-  queuedSequences: "sequences open in the engine at once",
-};
 
 export function kebab(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

@@ -2,8 +2,9 @@
  * The words of `castellan keys`: its commands, flags and help. What they do is in keys.ts, which loads when it is needed.
  */
 import { type Command, Option } from "commander";
-import { ROLES } from "#core/principal.ts";
-import { kebab, LIMIT_FLAGS } from "./key-words.ts";
+import { LIMIT_DOCS } from "#core/limits.ts";
+import { OPERATOR_TENANT, ROLES } from "#core/principal.ts";
+import { kebab } from "./key-words.ts";
 import type { PlaceOptions } from "./keys.ts";
 
 const EXAMPLES = `
@@ -61,7 +62,7 @@ export function addKeysCommands(program: Command, finish: (code: number) => void
 
 function addCreate(keys: Command, finish: (code: number) => void): void {
   const create = place(keys.command("create").description("Make a key and print it, once."))
-    .option("--tenant <name>", "whose resources these are", "default")
+    .option("--tenant <name>", "whose resources these are", OPERATOR_TENANT)
     .option("--name <text>", "for people", "")
     .addOption(new Option("--role <role>", "what it may do").choices(Object.keys(ROLES)).default("user"))
     .option("--scopes <list>", "fewer scopes than the role's: inference,models:read", listed)
@@ -72,7 +73,7 @@ function addCreate(keys: Command, finish: (code: number) => void): void {
     .option("--priority <n>", "the most urgent priority a request may ask for; lower is sooner")
     .option("--not-before <time>", "works from then on: a date, or a duration from now")
     .option("--expires <time>", "works until then: 90d, 12h, 2030-01-31, 2030-01-31T12:00Z");
-  for (const [name, doc] of Object.entries(LIMIT_FLAGS)) create.option(`--${kebab(name)} <n>`, doc);
+  for (const [name, doc] of Object.entries(LIMIT_DOCS)) create.option(`--${kebab(name)} <n>`, doc);
   create
     .option("--budget <budget>", "10usd/month, 1000000tokens/day; may be repeated", several)
     .option("--cap <name=n>", "a request's limit that differs from the server's, such as n=2; may be repeated", several)

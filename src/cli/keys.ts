@@ -16,16 +16,17 @@ import { silentLog } from "#base/log.ts";
 import { environment } from "#config/environment.ts";
 import { SettingError } from "#config/kinds.ts";
 import { resolveSettings } from "#config/resolve.ts";
-import type { Limits } from "#core/limits.ts";
-import { ROLES, type Role, type Scope } from "#core/principal.ts";
+import { LIMIT_DOCS, type LimitFigure, type Limits } from "#core/limits.ts";
+import { OPERATOR_TENANT, ROLES, type Role, type Scope } from "#core/principal.ts";
 import { AuditFailure } from "#policy/audit/log.ts";
 import type { EventKind } from "#policy/audit/record.ts";
 import { checkKeySpec, KeyError, type KeySpec } from "#policy/key-spec.ts";
 import type { KeyRecord, KeyStore, NewKey } from "#policy/key-store.ts";
 import { KEY_PREFIX } from "#policy/keys.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
-import { keyColumns, keyFacts, keyJson } from "./key-view.ts";
-import { budgetOf, capOf, durationOf, figureOf, kebab, LIMIT_FLAGS, timeOf } from "./key-words.ts";
+import { encodeKey, encodeNewKey } from "#wire/admin/keys.ts";
+import { keyColumns, keyFacts } from "./key-view.ts";
+import { budgetOf, capOf, durationOf, figureOf, kebab, timeOf } from "./key-words.ts";
 import { FAILURE, fail, USAGE } from "./serve.ts";
 import { facts, screenOf, table } from "./table.ts";
 
@@ -38,7 +39,7 @@ export interface PlaceOptions {
   readonly json?: boolean;
 }
 
-export interface CreateOptions extends PlaceOptions, Partial<Record<keyof typeof LIMIT_FLAGS, string>> {
+export interface CreateOptions extends PlaceOptions, Partial<Record<LimitFigure, string>> {
   readonly tenant: string;
   readonly name: string;
   readonly role: string;
@@ -70,7 +71,7 @@ const DONE: Readonly<Record<Change, string>> = { disable: "is disabled", enable:
 export function createKey(options: CreateOptions): Promise<number> {
   return withKeys(options, true, async (keys, record) => {
     const spec = specOf(options, Date.now());
-    const known = spec.tenant === "default" || (await keys.hasTenant(spec.tenant));
+    const known = spec.tenant === OPERATOR_TENANT || (await keys.hasTenant(spec.tenant));
     const { tenant, name, role, scopes = null } = checkKeySpec(spec);
     await record("key.create", undefined, { tenant, name, role, scopes });
     const made = await keys.create(spec, actor());
@@ -99,7 +100,7 @@ export function listKeys(options: ListOptions): Promise<number> {
       page = await keys.list({ ...filter, after: page.at(-1) as KeyRecord });
     }
     const now = Date.now();
-    if (options.json) printJson(records.map((record) => keyJson(record, now)));
+    if (options.json) printJson(records.map((record) => encodeKey(record, now)));
     else if (records.length === 0) process.stderr.write("There are no keys; castellan keys create makes one.\n");
     else process.stdout.write(table(keyColumns(now), records, screenOf(process.stdout, environment())));
     return 0;
@@ -109,7 +110,7 @@ export function listKeys(options: ListOptions): Promise<number> {
 export function showKey(which: string, options: PlaceOptions): Promise<number> {
   return withKeys(options, false, async (keys) => {
     const record = await findKey(keys, which);
-    if (options.json) printJson(keyJson(record, Date.now()));
+    if (options.json) printJson(encodeKey(record, Date.now()));
     else process.stdout.write(facts(keyFacts(record, Date.now())));
     return 0;
   });
@@ -120,7 +121,7 @@ export function changeKey(change: Change, which: string, options: PlaceOptions):
     const { id } = await findKey(keys, which);
     await record(`key.${change}`, id);
     const changed = await keys[change](id);
-    if (options.json) printJson(keyJson(changed, Date.now()));
+    if (options.json) printJson(encodeKey(changed, Date.now()));
     else process.stdout.write(facts([[changed.id, DONE[change]]]));
     return 0;
   });
@@ -215,7 +216,7 @@ function priorityOf(text: string): number {
 }
 
 function limitsOf(options: CreateOptions): Limits {
-  const figures = (Object.keys(LIMIT_FLAGS) as (keyof typeof LIMIT_FLAGS)[]).flatMap((name) => {
+  const figures = (Object.keys(LIMIT_DOCS) as LimitFigure[]).flatMap((name) => {
     const text = options[name];
     return text === undefined ? [] : [[name, figureOf(text, `--${kebab(name)}`)] as const];
   });
@@ -226,7 +227,7 @@ function limitsOf(options: CreateOptions): Limits {
 function printNew({ record, key }: NewKey, { json }: PlaceOptions): number {
   const now = Date.now();
   if (json) {
-    printJson({ key: key.expose(), ...keyJson(record, now) });
+    printJson(encodeNewKey(key.expose(), record, now));
     return 0;
   }
   process.stderr.write(`${facts(keyFacts(record, now))}\nThe key, shown this once; only a keyed hash of it is kept:\n`);

@@ -35,3 +35,19 @@ export interface Limits {
   readonly queuedSequences?: number;
   readonly budgets?: readonly Budget[];
 }
+
+export type LimitFigure = Exclude<keyof Limits, "budgets">;
+
+/** figure → what it counts, one line for help and docs. The keys are all there are. */
+export const LIMIT_DOCS: Readonly<Record<LimitFigure, string>> = {
+  requestsPerMinute: "requests a minute",
+  requestsPerDay: "requests a day",
+  promptTokensPerMinute: "prompt tokens a minute",
+  promptTokensPerDay: "prompt tokens a day",
+  completionTokensPerMinute: "completion tokens a minute",
+  completionTokensPerDay: "completion tokens a day",
+  tokensPerMinute: "prompt and completion tokens a minute",
+  tokensPerDay: "prompt and completion tokens a day",
+  concurrentRequests: "requests on their way at once",
+  queuedSequences: "sequences open in the engine at once",
+};

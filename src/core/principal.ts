@@ -45,6 +45,9 @@ export const ROLES = {
 
 export type Role = keyof typeof ROLES;
 
+/** The operator's own: whose principals administer every tenant, and whose keys are those for which nobody named one. */
+export const OPERATOR_TENANT = "default";
+
 /** Names with `*` (any characters) and `?` (one); a name is allowed when one of them matches the whole of it. */
 export type NamePatterns = readonly string[];
 

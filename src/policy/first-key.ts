@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { JsonError, parseJson } from "#base/json.ts";
 import type { Secret } from "#base/secret.ts";
+import { OPERATOR_TENANT } from "#core/principal.ts";
 import type { KeySpec } from "./key-spec.ts";
 import type { KeyStore } from "./key-store.ts";
 import { type StateDirectory, StateError } from "./state.ts";
@@ -27,7 +28,14 @@ const OldKeys = z.strictObject({
     .max(10_000),
 });
 
-const user = (name: string): KeySpec => ({ tenant: "default", name, role: "user", reach: {}, limits: {}, caps: {} });
+const user = (name: string): KeySpec => ({
+  tenant: OPERATOR_TENANT,
+  name,
+  role: "user",
+  reach: {},
+  limits: {},
+  caps: {},
+});
 
 /** @returns the key, to be printed now; undefined: the store has had one */
 export async function ensureFirstKey(keys: KeyStore): Promise<Secret | undefined> {

@@ -8,6 +8,7 @@
  * Caller: app/keys.ts.
  */
 import type { Log } from "#base/log.ts";
+import { OPERATOR_TENANT } from "#core/principal.ts";
 import { profileOf, type RightsColumns, readRights } from "./key-spec.ts";
 import type { KeySet, Profile } from "./keys.ts";
 import type { KeySecretTable, KeyTable } from "./store/schema.ts";
@@ -210,4 +211,11 @@ export class KeyFeed {
   }
 }
 
-const NOTHING = profileOf({ tenant: "default", role: "user", scopes: [], reach: { models: [] }, limits: {}, caps: {} });
+const NOTHING = profileOf({
+  tenant: OPERATOR_TENANT,
+  role: "user",
+  scopes: [],
+  reach: { models: [] },
+  limits: {},
+  caps: {},
+});

@@ -12,7 +12,7 @@ import { createHmac, createSecretKey, type KeyObject, randomInt } from "node:cry
 import { crc32 } from "node:zlib";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
-import type { Principal, Role } from "#core/principal.ts";
+import { OPERATOR_TENANT, type Principal, type Role } from "#core/principal.ts";
 import { type KeyState, KeyTable } from "./_key-table.ts";
 import { type PrincipalSpec, principalOf } from "./roles.ts";
 
@@ -118,7 +118,7 @@ export function operatorKey(pepper: Pepper, key: Secret, index: number, role: Ro
   // The same key has the same id at every start, and the id does not help to find the key.
   const id =
     ID_PREFIX + createHmac("sha256", pepper).update("castellan key id\0").update(text).digest("hex").slice(0, 16);
-  return { id, digest: keyDigest(pepper, text), tenant: "default", role };
+  return { id, digest: keyDigest(pepper, text), tenant: OPERATOR_TENANT, role };
 }
 
 /** Principals that are kept made. */

@@ -5,11 +5,13 @@
 import type { RequestCaps } from "#core/request-caps.ts";
 import { defineRoute } from "#http/route.ts";
 import type { Adapters } from "#serving/adapters.ts";
+import type { Administration } from "#serving/administration.ts";
 import type { Serving } from "#serving/context.ts";
 
 export interface Services {
   readonly serving: Serving;
   readonly adapters: Adapters;
+  readonly admin: Administration;
   readonly caps: RequestCaps;
   readonly usage: {
     /** --enable-prompt-tokens-details */

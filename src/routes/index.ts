@@ -3,6 +3,7 @@
  */
 import type { AnyRoute } from "#http/route.ts";
 import type { Services } from "./_services.ts";
+import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { health, ping, pingPost } from "./health.ts";
@@ -27,4 +28,11 @@ export const routes: readonly AnyRoute<Services>[] = [
   metrics,
   loadLora,
   unloadLora,
+  listKeys,
+  showKey,
+  createKey,
+  rotateKey,
+  disableKey,
+  enableKey,
+  deleteKey,
 ];

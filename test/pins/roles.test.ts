@@ -21,6 +21,13 @@ GET  /load                    -sotdax
 GET  /metrics                 -sotdax
 POST /v1/load_lora_adapter    --ot--x
 POST /v1/unload_lora_adapter  --ot--x
+GET  /admin/keys              -----ax
+GET  /admin/keys/show         -----ax
+POST /admin/keys/create       ------x
+POST /admin/keys/rotate       ------x
+POST /admin/keys/disable      ------x
+POST /admin/keys/enable       ------x
+POST /admin/keys/delete       ------x
 `;
 
 const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };

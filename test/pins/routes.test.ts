@@ -20,6 +20,13 @@ const TABLE = [
   "GET /metrics metrics:read both -",
   "POST /v1/load_lora_adapter lora:write ops 65536",
   "POST /v1/unload_lora_adapter lora:write ops 65536",
+  "GET /admin/keys keys:read ops -",
+  "GET /admin/keys/show keys:read ops -",
+  "POST /admin/keys/create keys:write ops 65536",
+  "POST /admin/keys/rotate keys:write ops 65536",
+  "POST /admin/keys/disable keys:write ops 65536",
+  "POST /admin/keys/enable keys:write ops 65536",
+  "POST /admin/keys/delete keys:write ops 65536",
 ];
 
 test("routes × access × plane × bytes of body", () => {

@@ -189,6 +189,20 @@ test("a flood of nobody's calls is counted, not written one by one", async (t) =
   assert.ok(Number(counted[0]?.fields["otherPeers"]) > 0);
 });
 
+test("of the operations listener no content is kept, whatever the operator asked for: new keys stand in it", async (t) => {
+  const it = bench(t);
+  const { open, log } = around(it, { content: (text) => text });
+  const call = open({ plane: "ops", route: "/admin/keys/create" });
+  assert.equal(call.content, undefined, "nobody even looks");
+  await call.record(OK);
+  call.close(OK);
+  await log.close();
+  assert.deepEqual(
+    ofCalls(it).map(({ kind, fields }) => [kind, "content" in fields]),
+    [["call", false]],
+  );
+});
+
 test("content is kept only when asked for, bounded, with secrets taken out", async (t) => {
   const it = bench(t);
   const plain = around(it).open();

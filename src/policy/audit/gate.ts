@@ -20,7 +20,7 @@ import { AuditFailure, type AuditLog } from "./log.ts";
 export interface AuditGateOptions {
   /** When a record cannot be written: the call is refused with 503, or goes on and is counted. */
   readonly onFailure: "refuse" | "allow";
-  /** Present: requests and answers are kept, as far as they are short; the function takes secrets out of them. */
+  /** Present: requests and answers of the public listener are kept, as far as they are short; the function takes secrets out of them. */
   readonly content?: (text: string) => string;
 }
 
@@ -79,7 +79,8 @@ class AuditedCall implements Admission {
     this.#call = call;
     this.#desk = desk;
     this.meter = { reserve: (work) => this.#reserve(work) };
-    const { content } = desk.options;
+    // What is said on the operations listener is about keys, and new ones stand in its answers (Wall: T71).
+    const content = call.plane === "public" ? desk.options.content : undefined;
     this.#content = content === undefined ? undefined : new Content(content);
     if (this.#content !== undefined) {
       const kept = this.#content;

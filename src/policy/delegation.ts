@@ -1,0 +1,108 @@
+/**
+ * Who may look after whose keys, and what of a key lies beyond what a caller may hand out.
+ *
+ * Invariants: a principal of the operator's tenant administers every tenant, any other one its own alone (Wall: T83);
+ * without the scope `admin` nobody makes, wakes, ends or gets the secret of a key that may more than they do, but for
+ * what the role service has (Wall: T84). Pure. Callers: serving/admin-*.ts, before any change.
+ */
+import { matchesAny } from "#core/name-patterns.ts";
+import { OPERATOR_TENANT, type Principal, type Reach, ROLES, type Role, type Scope } from "#core/principal.ts";
+import { CAP_ROWS, type CapName, capsFor, type RequestCaps } from "#core/request-caps.ts";
+import { canonicalAddress, inNetworks } from "./networks.ts";
+
+export function administers({ tenant }: Pick<Principal, "tenant">, of: string): boolean {
+  return tenant === OPERATOR_TENANT || tenant === of;
+}
+
+/**
+ * What of an answer about several tenants a caller sees.
+ * @param wanted the tenant that it asked for
+ * @returns the filter that holds; undefined: there is nothing for it to see
+ */
+export function withinTenants(
+  caller: Pick<Principal, "tenant">,
+  wanted: string | undefined,
+): { readonly tenant?: string } | undefined {
+  if (wanted !== undefined) return administers(caller, wanted) ? { tenant: wanted } : undefined;
+  return caller.tenant === OPERATOR_TENANT ? {} : { tenant: caller.tenant };
+}
+
+/** What a key may. */
+export interface KeyRights {
+  readonly role: Role;
+  /** Absent: the role's. */
+  readonly scopes?: readonly Scope[];
+  readonly reach: Reach;
+  readonly caps: Partial<RequestCaps>;
+}
+
+type Caller = Pick<Principal, "scopes" | "reach" | "caps">;
+
+/**
+ * @param server its caps, where a principal has none of its own
+ * @returns which part of the key lies beyond the caller, as a sentence; undefined: none
+ */
+export function excessOf(caller: Caller, key: KeyRights, server: RequestCaps): string | undefined {
+  if (caller.scopes.has("admin")) return undefined;
+  return (
+    scopeExcess(caller, key) ??
+    priorityExcess(caller, key) ??
+    capExcess(caller, key, server) ??
+    namesExcess("models", caller, key) ??
+    namesExcess("adapters", caller, key) ??
+    namesExcess("tools", caller, key) ??
+    networkExcess(caller, key)
+  );
+}
+
+const SERVICE: ReadonlySet<Scope> = new Set(ROLES.service);
+
+function scopeExcess(caller: Caller, { role, scopes = ROLES[role] }: KeyRights): string | undefined {
+  const beyond = scopes.find((scope) => !caller.scopes.has(scope) && !SERVICE.has(scope));
+  return beyond === undefined ? undefined : `scopes: ${beyond} is not yours to give`;
+}
+
+/** Lower runs first; who says nothing has 0. */
+function priorityExcess(caller: Caller, { reach }: KeyRights): string | undefined {
+  const most = caller.reach.priority ?? 0;
+  return (reach.priority ?? 0) >= most ? undefined : `priority: yours is ${most}, and lower is more urgent`;
+}
+
+function capExcess(caller: Caller, { caps }: KeyRights, server: RequestCaps): string | undefined {
+  const [own, given] = [capsFor(server, caller.caps), capsFor(server, caps)];
+  for (const name of Object.keys(CAP_ROWS) as CapName[]) {
+    const most = Math.min(sizeOf(name, server), sizeOf(name, own));
+    if (sizeOf(name, given) > most) return `caps: ${name} is at most ${most}`;
+  }
+  return undefined;
+}
+
+/** -1 lifts the cap on logprobs. */
+function sizeOf(name: CapName, caps: RequestCaps): number {
+  return name === "logprobs" && caps[name] === -1 ? Infinity : caps[name];
+}
+
+const WILDCARD = /[*?]/;
+
+function namesExcess(part: "models" | "adapters" | "tools", caller: Caller, { reach }: KeyRights): string | undefined {
+  const own = caller.reach[part];
+  if (own === undefined) return undefined;
+  const wanted = reach[part];
+  if (wanted === undefined) return `${part}: you have some only, so the key has to name its own`;
+  const beyond = wanted.find((name) => !own.includes(name) && (WILDCARD.test(name) || !matchesAny(own, name)));
+  return beyond === undefined ? undefined : `${part}: ${quoted(beyond)} is not within yours`;
+}
+
+function networkExcess(caller: Caller, { reach: { networks } }: KeyRights): string | undefined {
+  const own = caller.reach.networks;
+  if (own === undefined) return undefined;
+  if (networks === undefined) return "networks: you have some only, so the key has to name its own";
+  const beyond = networks.find(
+    (network) => !own.includes(network) && (canonicalAddress(network) === undefined || !inNetworks(own, network)),
+  );
+  return beyond === undefined ? undefined : `networks: ${quoted(beyond)} is neither one of yours nor an address in one`;
+}
+
+function quoted(text: string): string {
+  return JSON.stringify(text.slice(0, 100));
+}
