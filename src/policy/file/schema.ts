@@ -37,7 +37,6 @@ const Model = z.strictObject({
   /** US dollars a million tokens. */
   price: PRICE.optional(),
 });
-export type ModelRule = z.output<typeof Model>;
 
 /** Who asks in a case: a key as it could be, a token's claims, a certificate's name, or nobody. */
 const KeyCaller = z.strictObject({
