@@ -3,18 +3,29 @@
  */
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { capsOf } from "#core/request-caps.ts";
+import { auditDirectory } from "#policy/audit/open.ts";
+import { newestRecords } from "#policy/audit/read.ts";
+import { verifyLog } from "#policy/audit/verify.ts";
+import type { Store } from "#policy/store/store.ts";
+import { readUsage } from "#policy/usage/table.ts";
+import { AdminAudit, type AuditReader } from "#serving/admin-audit.ts";
 import { AdminKeys } from "#serving/admin-keys.ts";
+import { AdminUsage } from "#serving/admin-usage.ts";
 import type { Administration } from "#serving/administration.ts";
 import type { Audit } from "./audit.ts";
+import { evidence, filesOf } from "./audit-files.ts";
 import type { Keys } from "./keys.ts";
 
 export interface AdminParts {
   readonly settings: Settings;
+  /** Of the state directory. */
+  readonly statePath: string;
+  readonly store: Store;
   readonly keys: Pick<Keys, "book" | "refresh">;
   readonly audit: Pick<Audit, "event">;
 }
 
-export function openAdministration({ settings, keys, audit }: AdminParts): Administration {
+export function openAdministration({ settings, statePath, store, keys, audit }: AdminParts): Administration {
   return {
     keys: new AdminKeys({
       keys: keys.book,
@@ -22,5 +33,18 @@ export function openAdministration({ settings, keys, audit }: AdminParts): Admin
       record: audit.event,
       caps: capsOf((_row, name) => settings[capSettingOf(name)]),
     }),
+    usage: new AdminUsage({ read: (query) => readUsage(store.db, query) }),
+    audit: new AdminAudit(settings.audit === "off" ? undefined : auditReader(settings, statePath)),
+  };
+}
+
+function auditReader({ auditDir }: Pick<Settings, "auditDir">, statePath: string): AuditReader {
+  const directory = auditDirectory(statePath, auditDir);
+  const files = () => filesOf(directory, statePath);
+  return {
+    newest: async (count, filter, signal) => (await newestRecords(directory, count, filter, signal)).records,
+    // The head is read before the files, so that they hold it.
+    verify: (signal) => verifyLog(directory, { ...evidence(files(), {}), signal }),
+    head: files,
   };
 }

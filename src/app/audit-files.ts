@@ -1,5 +1,5 @@
 /**
- * A log from the outside: where it is, and what is known of it besides, for the commands that read it.
+ * A log from the outside: where it is, and what is known of it besides, for the commands and routes that read it.
  */
 import { readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -33,10 +33,15 @@ export function auditFiles({ directory, stateDir }: AuditFilesOptions, env: Envi
   const log = directory === undefined ? auditDirectory(state, settings.auditDir) : resolve(directory);
   if (statSync(log, { throwIfNoEntry: false })?.isDirectory() !== true)
     throw new StartupError(`there is no audit log in ${log} (name its folder, or --state-dir)`);
+  return filesOf(log, state);
+}
+
+/** @param state the state directory of the server that writes the log */
+export function filesOf(directory: string, state: string): AuditFiles {
   return {
-    directory: log,
+    directory,
     publicKey: optional(join(state, PUBLIC_FILE))?.toString("utf8"),
-    head: parseHead(optional(join(state, headFile(log)))),
+    head: parseHead(optional(join(state, headFile(directory)))),
   };
 }
 

@@ -65,7 +65,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const { compose } = await composing;
   const { audit, tokens } = policy;
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
-  const admin = (await import("./admin.ts")).openAdministration({ settings, ...policy });
+  const admin = (await import("./admin.ts")).openAdministration({ settings, statePath: state.path, ...policy });
   const parties = { gate, policy: rules, limits, admin, client, tls, audit };
   const server = await compose({ settings, source, launched, ...parties, redact, log });
   const parts = { server, ...policy };

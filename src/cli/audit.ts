@@ -9,6 +9,7 @@ import { SettingError } from "#config/kinds.ts";
 import { newestRecords, type RecordFilter, recordsFrom } from "#policy/audit/read.ts";
 import type { StoredRecord } from "#policy/audit/record.ts";
 import { type Verification, verifyLog } from "#policy/audit/verify.ts";
+import { encodeRecord, encodeVerification } from "#wire/admin/audit.ts";
 import { type TableOptions, tableHead, tableLine } from "./audit-table.ts";
 import { createProgress } from "./progress.ts";
 import { FAILURE, fail, USAGE } from "./serve.ts";
@@ -33,7 +34,9 @@ export function runVerify(directory: string | undefined, options: VerifyArgument
     });
     progress.stop();
     print(
-      options.json === true ? stringifyJson({ directory: files.directory, ...found }) : report(files.directory, found),
+      options.json === true
+        ? stringifyJson({ directory: files.directory, ...encodeVerification(found) })
+        : report(files.directory, found),
     );
     return found.findings.length === 0 ? 0 : FAILURE;
   });
@@ -87,7 +90,7 @@ export function runTail(options: TailArguments): Promise<number> {
       colour: process.stdout.isTTY === true && environment()["NO_COLOR"] === undefined,
     };
     const show = (record: StoredRecord): void =>
-      print(options.json === true ? stringifyJson(flat(record)) : tableLine(record, table));
+      print(options.json === true ? stringifyJson(encodeRecord(record)) : tableLine(record, table));
     const { records, end } = await newestRecords(directory, options.lines, filter);
     if (options.json !== true) print(tableHead(table));
     for (const record of records) show(record);
@@ -98,10 +101,6 @@ export function runTail(options: TailArguments): Promise<number> {
     for await (const record of recordsFrom(directory, end, filter, stop.signal)) show(record);
     return 0;
   });
-}
-
-function flat({ fields, ...record }: StoredRecord): object {
-  return { ...record, ...fields };
 }
 
 /** @returns the filter, or what is wrong */

@@ -1,38 +1,11 @@
 /**
- * What `castellan usage` understands, and how it prints: a table for people, CSV for sheets. Pure.
+ * How `castellan usage` prints: a table for people, CSV for sheets. Pure.
  */
 import { dollars } from "#policy/limits/refusal.ts";
-import { USAGE_GROUPS, type UsageGrouping, type UsageQuery, type UsageSum } from "#policy/usage/table.ts";
+import type { UsageQuery, UsageSum } from "#policy/usage/table.ts";
 import { addCounts, NO_COUNTS, type UsageCounts } from "#policy/usage/usage.ts";
-import type { UsageOptions } from "./usage.ts";
 
 export type UsageFormat = "table" | "csv" | "json";
-
-const DAY = /^\d{4}-\d{2}-\d{2}$/;
-
-/** Without `from`: the month of UTC so far. */
-export function usageQuery(options: UsageOptions, now: number): UsageQuery | { readonly problem: string } {
-  const { from = `${new Date(now).toISOString().slice(0, 7)}-01`, to, key, tenant, model } = options;
-  for (const [flag, day] of [["--from", from] as const, ["--to", to] as const])
-    if (day !== undefined && !isDay(day)) return { problem: `${flag} is a day such as 2026-11-25` };
-  if (to !== undefined && to < from) return { problem: "--to comes before --from" };
-  const by = (options.by ?? "day").split(",").map((word) => word.trim());
-  const unknown = by.find((word) => !USAGE_GROUPS.includes(word as UsageGrouping));
-  if (unknown !== undefined) return { problem: `--by takes ${USAGE_GROUPS.join(", ")}, several with commas` };
-  return {
-    by: [...new Set(by)] as UsageGrouping[],
-    from,
-    ...(to === undefined ? {} : { to }),
-    ...(key === undefined ? {} : { key }),
-    ...(tenant === undefined ? {} : { tenant }),
-    ...(model === undefined ? {} : { model }),
-  };
-}
-
-function isDay(text: string): boolean {
-  const time = Date.parse(text);
-  return DAY.test(text) && !Number.isNaN(time) && new Date(time).toISOString().startsWith(text);
-}
 
 export function usageText(sums: readonly UsageSum[], query: UsageQuery, format: "table" | "csv"): string {
   return format === "csv" ? csv(sums, query) : table(sums, query);

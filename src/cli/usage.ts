@@ -10,18 +10,14 @@ import { environment } from "#config/environment.ts";
 import { SettingError } from "#config/kinds.ts";
 import { resolveSettings } from "#config/resolve.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
+import { type UsageWords, usageQuery } from "#policy/usage/query.ts";
 import { readUsage, type UsageQuery } from "#policy/usage/table.ts";
+import { encodeUsage } from "#wire/admin/usage.ts";
 import { FAILURE, fail, USAGE } from "./serve.ts";
-import { type UsageFormat, usageQuery, usageText } from "./usage-text.ts";
+import { type UsageFormat, usageText } from "./usage-text.ts";
 
-export interface UsageOptions {
+export interface UsageOptions extends UsageWords {
   readonly stateDir?: string;
-  readonly key?: string;
-  readonly tenant?: string;
-  readonly model?: string;
-  readonly from?: string;
-  readonly to?: string;
-  readonly by?: string;
   readonly json?: boolean;
   readonly csv?: boolean;
 }
@@ -29,7 +25,7 @@ export interface UsageOptions {
 /** @returns the exit code */
 export async function runUsage(options: UsageOptions): Promise<number> {
   const query = usageQuery(options, Date.now());
-  if ("problem" in query) return fail(query.problem, USAGE);
+  if ("problem" in query) return fail(`--${query.field} ${query.problem}`, USAGE);
   const format: UsageFormat = options.json ? "json" : options.csv ? "csv" : "table";
   try {
     process.stdout.write(await answer(query, format, options.stateDir));
@@ -48,9 +44,7 @@ async function answer(query: UsageQuery, format: UsageFormat, directory: string 
   const store = await openPolicyStore(settings, state, silentLog);
   try {
     const sums = await readUsage(store.db, query);
-    return format === "json"
-      ? `${stringifyJson({ from: query.from, to: query.to, usage: sums })}\n`
-      : usageText(sums, query, format);
+    return format === "json" ? `${stringifyJson(encodeUsage(query, sums))}\n` : usageText(sums, query, format);
   } finally {
     await store.close();
   }

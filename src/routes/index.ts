@@ -3,7 +3,9 @@
  */
 import type { AnyRoute } from "#http/route.ts";
 import type { Services } from "./_services.ts";
+import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
+import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { health, ping, pingPost } from "./health.ts";
@@ -35,4 +37,8 @@ export const routes: readonly AnyRoute<Services>[] = [
   disableKey,
   enableKey,
   deleteKey,
+  usage,
+  auditRecords,
+  verifyAudit,
+  auditHead,
 ];

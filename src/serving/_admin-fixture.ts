@@ -33,6 +33,7 @@ export interface AdminScene {
   readonly book: KeyStore;
   /** The keys in force, as a server has them; nobody refreshes them by time. */
   readonly set: KeySet;
+  refresh(): Promise<void>;
   readonly events: Recorded[];
   /** From now on nothing can be recorded. */
   breakLog(): void;
@@ -65,6 +66,7 @@ export async function adminScene(t: TestContext): Promise<AdminScene> {
     keys,
     book,
     set,
+    refresh: () => feed.refresh(),
     events,
     breakLog: () => {
       broken = true;

@@ -32,7 +32,7 @@ interface Doors {
 
 async function doors(t: TestContext): Promise<Doors> {
   const principals = Object.fromEntries(
-    ROLE_NAMES.map((role) => [role, principalOf({ id: `key_${role}`, tenant: "t", role })]),
+    ROLE_NAMES.map((role) => [role, principalOf({ id: `key_${role}`, tenant: "default", role })]),
   );
   let handled = 0;
   const http = await createHttp({

@@ -28,6 +28,10 @@ POST /admin/keys/rotate       ------x
 POST /admin/keys/disable      ------x
 POST /admin/keys/enable       ------x
 POST /admin/keys/delete       ------x
+GET  /admin/usage             -----ax
+GET  /admin/audit             -----ax
+POST /admin/audit/verify      -----ax
+GET  /admin/audit/head        -----ax
 `;
 
 const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };

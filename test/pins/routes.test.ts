@@ -27,6 +27,10 @@ const TABLE = [
   "POST /admin/keys/disable keys:write ops 65536",
   "POST /admin/keys/enable keys:write ops 65536",
   "POST /admin/keys/delete keys:write ops 65536",
+  "GET /admin/usage keys:read ops -",
+  "GET /admin/audit audit:read ops -",
+  "POST /admin/audit/verify audit:read ops -",
+  "GET /admin/audit/head audit:read ops -",
 ];
 
 test("routes × access × plane × bytes of body", () => {

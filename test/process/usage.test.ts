@@ -128,9 +128,17 @@ test("castellan usage prints what was used, as a table, JSON and CSV", async (t)
   const today = new Date().toISOString().slice(0, 10);
   assert.match(usage("--by", "tenant,model"), /^default +castellan-demo +3 +0 +6 +0 +9 +\$0\.00$/m);
   assert.match(usage("--by", "tenant"), /^default +4 +1 +6/m);
-  const { usage: rows } = JSON.parse(usage("--model", "castellan-demo", "--json"));
+  const { data: rows } = JSON.parse(usage("--model", "castellan-demo", "--json"));
   assert.deepEqual(rows, [
-    { group: { day: today }, requests: 3, errors: 0, promptTokens: 6, cachedTokens: 0, completionTokens: 9, cost: 0 },
+    {
+      day: today,
+      requests: 3,
+      errors: 0,
+      prompt_tokens: 6,
+      cached_tokens: 0,
+      completion_tokens: 9,
+      cost_usd_micros: 0,
+    },
   ]);
   assert.match(usage("--by", "day", "--csv"), new RegExp(`\r\n${today},4,1,6,0,9,0.00\r\n$`));
   assert.throws(() => usage("--by", "week"), /--by takes/);

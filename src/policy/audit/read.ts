@@ -1,7 +1,7 @@
 /**
  * The newest records of a log, and those that come: for people who look at it. Nothing is verified here.
  *
- * Callers: cli, and later the operations listener.
+ * Callers: cli, and app for the operations listener.
  */
 import { setTimeout as wait } from "node:timers/promises";
 import { linesBackward, linesForward } from "./_lines.ts";
@@ -35,8 +35,16 @@ export interface LogPlace {
   readonly offset: number;
 }
 
-/** @param count at most. @throws system errors: the directory cannot be read */
-export async function newestRecords(directory: string, count: number, filter: RecordFilter): Promise<Newest> {
+/**
+ * @param count at most. @param signal ends it
+ * @throws system errors: the directory cannot be read; the signal's reason
+ */
+export async function newestRecords(
+  directory: string,
+  count: number,
+  filter: RecordFilter,
+  signal?: AbortSignal,
+): Promise<Newest> {
   const segments = await snapshot(directory);
   const newest = segments.at(-1);
   const end = { number: newest?.number ?? 1, offset: newest?.size ?? 0 };
@@ -44,6 +52,7 @@ export async function newestRecords(directory: string, count: number, filter: Re
   for (const { path, size } of segments.toReversed()) {
     for await (const bytes of linesBackward(path, size)) {
       if (records.length >= count) break;
+      signal?.throwIfAborted();
       const record = parseRecord(bytes);
       if (record === undefined) continue;
       if (isBefore(record, filter.since)) return { records: records.reverse(), end };

@@ -4,7 +4,7 @@
  * Each line's hash is the next one's `prev`, numbers go up by one, checkpoints are signed over the head before them.
  * What is found is told with its place: the first finding is where it began. Records after the last checkpoint are
  * chained and not signed: whoever can write the file can make that end anew, which only a head kept elsewhere shows.
- * Callers: cli, and later the operations listener.
+ * Callers: cli, and app for the operations listener.
  */
 import type { KeyObject } from "node:crypto";
 import { linesForward } from "./_lines.ts";
@@ -59,6 +59,8 @@ export interface VerifyOptions {
   readonly publicKey?: KeyObject;
   /** Places that the log must hold. */
   readonly heads?: readonly Pick<Head, "hash">[];
+  /** Ends it. */
+  readonly signal?: AbortSignal;
   readonly onProgress?: (file: string, done: number, total: number) => void;
 }
 
@@ -67,7 +69,7 @@ const MOST_NOTES = 100;
 /** Numbers that are kept to tell a moved record from an inserted one. */
 const MOST_MISSING = 100_000;
 
-/** @throws system errors: the directory cannot be read */
+/** @throws system errors: the directory cannot be read; the signal's reason */
 export async function verifyLog(directory: string, options: VerifyOptions = {}): Promise<Verification> {
   const segments = await snapshot(directory);
   const total = segments.reduce((sum, { size }) => sum + size, 0);
@@ -76,6 +78,7 @@ export async function verifyLog(directory: string, options: VerifyOptions = {}):
   for (const segment of segments) {
     check.begin(segment);
     for await (const lines of linesForward(segment.path, 0, segment.size)) {
+      options.signal?.throwIfAborted();
       for (const { bytes, whole } of lines) check.line(bytes, whole);
       const last = lines.at(-1);
       options.onProgress?.(segment.name, done + (last === undefined ? 0 : last.offset + last.bytes.length), total);
