@@ -76,7 +76,8 @@ function faultsPage(): string {
 }
 
 function accessOf(route: Route): string {
-  return route.access.kind === "key" ? `key: \`${route.access.scope}\`` : `open: ${route.access.reason}`;
+  const operator = route.access.kind === "key" && route.access.operator ? ", of the operator's tenant" : "";
+  return route.access.kind === "key" ? `key: \`${route.access.scope}\`${operator}` : `open: ${route.access.reason}`;
 }
 
 function routesPage(): string {

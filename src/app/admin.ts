@@ -8,13 +8,18 @@ import { newestRecords } from "#policy/audit/read.ts";
 import { verifyLog } from "#policy/audit/verify.ts";
 import type { Store } from "#policy/store/store.ts";
 import { readUsage } from "#policy/usage/table.ts";
+import { routes } from "#routes/index.ts";
 import { AdminAudit, type AuditReader } from "#serving/admin-audit.ts";
 import { AdminKeys } from "#serving/admin-keys.ts";
+import { AdminPolicy } from "#serving/admin-policy.ts";
 import { AdminUsage } from "#serving/admin-usage.ts";
 import type { Administration } from "#serving/administration.ts";
 import type { Audit } from "./audit.ts";
 import { evidence, filesOf } from "./audit-files.ts";
+import { callerWords } from "./caller-words.ts";
 import type { Keys } from "./keys.ts";
+import type { Policy } from "./policy.ts";
+import { routeFacts } from "./switches.ts";
 
 export interface AdminParts {
   readonly settings: Settings;
@@ -23,9 +28,10 @@ export interface AdminParts {
   readonly store: Store;
   readonly keys: Pick<Keys, "book" | "refresh">;
   readonly audit: Pick<Audit, "event">;
+  readonly rules: Policy;
 }
 
-export function openAdministration({ settings, statePath, store, keys, audit }: AdminParts): Administration {
+export function openAdministration({ settings, statePath, store, keys, audit, rules }: AdminParts): Administration {
   return {
     keys: new AdminKeys({
       keys: keys.book,
@@ -35,6 +41,13 @@ export function openAdministration({ settings, statePath, store, keys, audit }: 
     }),
     usage: new AdminUsage({ read: (query) => readUsage(store.db, query) }),
     audit: new AdminAudit(settings.audit === "off" ? undefined : auditReader(settings, statePath)),
+    policy: new AdminPolicy({
+      current: rules.current,
+      words: () => callerWords(settings, rules.current().file),
+      reload: rules.reload,
+      keys: keys.book,
+      routes: routeFacts(routes, settings),
+    }),
   };
 }
 

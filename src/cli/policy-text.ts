@@ -12,26 +12,8 @@ export interface Explained {
 }
 
 /** Names in snake_case. */
-export function verdictJson({ method, path, listener, address, model, adapter, tool }: Question, verdict: Verdict) {
-  const { allowed, status, decidedBy, steps } = verdict;
-  return {
-    method,
-    path,
-    listener,
-    from: address ?? null,
-    model: model ?? null,
-    adapter: adapter ?? null,
-    tool: tool ?? null,
-    allowed,
-    status,
-    decided_by: decidedBy,
-    because: because(verdict),
-    steps,
-  };
-}
-
 export function caseJson({ number, name, passed, problem, verdict }: CaseResult) {
-  const { allowed, status, decidedBy } = verdict;
+  const { allowed, status, decidedBy, because } = verdict;
   return {
     number,
     name,
@@ -40,7 +22,7 @@ export function caseJson({ number, name, passed, problem, verdict }: CaseResult)
     allowed,
     status,
     decided_by: decidedBy,
-    because: because(verdict),
+    because,
   };
 }
 
@@ -58,7 +40,7 @@ export function verdictTable(rows: readonly Explained[], screen: Screen): string
     { title: "PATH", of: ({ question }: Explained) => question.path },
     { title: "LISTENER", of: ({ question }: Explained) => question.listener },
     { title: "", of: ({ verdict }: Explained) => (verdict.allowed ? "allowed" : `denied, ${verdict.status}`) },
-    { title: "BECAUSE", of: ({ verdict }: Explained) => because(verdict), flexible: true as const },
+    { title: "BECAUSE", of: ({ verdict }: Explained) => verdict.because, flexible: true as const },
   ];
   return table(columns, rows, screen);
 }
@@ -72,13 +54,9 @@ export function resultText(path: string, results: readonly CaseResult[], screen:
     { title: "TEST", of: ({ name }: CaseResult) => name, flexible: true as const },
     {
       title: "BECAUSE",
-      of: ({ problem, verdict }: CaseResult) => problem ?? because(verdict),
+      of: ({ problem, verdict }: CaseResult) => problem ?? verdict.because,
       flexible: true as const,
     },
   ];
   return `${table(columns, results, screen)}\n${results.length - failed} of ${results.length} tests pass.\n`;
-}
-
-function because({ decidedBy, steps }: Verdict): string {
-  return steps.find(({ rule }) => rule === decidedBy)?.says ?? "";
 }

@@ -3,15 +3,14 @@
  * running server.
  */
 import { existsSync } from "node:fs";
+import { callerWords } from "#app/caller-words.ts";
 import { openKeyStore } from "#app/keys.ts";
-import { operatorYaml } from "#app/operator-yaml.ts";
 import { stateDirectory } from "#app/paths.ts";
 import { openPolicy } from "#app/policy.ts";
 import { testPolicyFile } from "#app/policy-file.ts";
 import { StartupError } from "#app/startup-error.ts";
 import { openPolicyStore } from "#app/store.ts";
 import { routeFacts } from "#app/switches.ts";
-import { readTokenFile } from "#app/tokens.ts";
 import { JsonError, type JsonValue, parseJson, stringifyJson } from "#base/json.ts";
 import { silentLog } from "#base/log.ts";
 import { environment } from "#config/environment.ts";
@@ -19,7 +18,6 @@ import { SettingError } from "#config/kinds.ts";
 import { resolveSettings } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
 import { ROLES, type Role } from "#core/principal.ts";
-import { CertificateRules } from "#policy/certificates.ts";
 import { type Asker, explain, type Listener, type Question, type RouteFacts } from "#policy/explain.ts";
 import { askerOf } from "#policy/file/callers.ts";
 import { listenerOf } from "#policy/file/cases.ts";
@@ -29,8 +27,9 @@ import { KeyError } from "#policy/key-spec.ts";
 import { askerOfKey } from "#policy/key-status.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import { routes } from "#routes/index.ts";
+import { encodeRights, encodeVerdict } from "#wire/admin/policy.ts";
 import { findKey, type PlaceOptions, placeArguments } from "./keys.ts";
-import { caseJson, type Explained, resultText, verdictJson, verdictTable, verdictText } from "./policy-text.ts";
+import { caseJson, type Explained, resultText, verdictTable, verdictText } from "./policy-text.ts";
 import { FAILURE, fail, USAGE } from "./serve.ts";
 import { type Screen, screenOf } from "./table.ts";
 
@@ -75,7 +74,7 @@ export function runPolicyExplain(words: readonly string[], options: ExplainOptio
     if (method === undefined || path === undefined) return printAll(options, asker, facts, tenants);
     const question = { ...questionOf(options, path, facts), method: method.toUpperCase(), path };
     const verdict = explain(question, asker, facts, tenants);
-    if (options.json) printJson(verdictJson(question, verdict));
+    if (options.json) printJson(encodeVerdict({ question, verdict }));
     else process.stdout.write(verdictText(question, verdict));
     return verdict.allowed ? 0 : FAILURE;
   });
@@ -88,7 +87,7 @@ function printAll(options: ExplainOptions, asker: Asker, facts: readonly RouteFa
     const question = { ...questionOf(options, path, facts), method, path };
     return { question, verdict: explain(question, asker, facts, tenants) };
   });
-  if (options.json) printJson(rows.map(({ question, verdict }) => verdictJson(question, verdict)));
+  if (options.json) printJson(encodeRights(rows));
   else process.stdout.write(verdictTable(rows, screen()));
   return 0;
 }
@@ -125,12 +124,7 @@ async function askerFor(options: ExplainOptions, settings: Settings, file: Polic
   const { key, tenant = "default", role = "user", issuer, claims, certificate } = options;
   if (key !== undefined) return keyAsker(key, settings);
   if (options.nobody) return { kind: "nobody" };
-  const { jwtConfig, clientCertificates } = settings;
-  const tokens = file.tokens ?? (jwtConfig === undefined ? undefined : readTokenFile(jwtConfig).config);
-  const certificates =
-    file.certificates ??
-    (clientCertificates === undefined ? undefined : operatorYaml(clientCertificates, CertificateRules));
-  const words = { ...(tokens && { tokens }), ...(certificates && { certificates }) };
+  const words = callerWords(settings, file);
   if (issuer !== undefined) return askerOf({ issuer, claims: claimsOf(claims ?? "{}") }, words);
   if (certificate !== undefined) return askerOf({ certificate }, words);
   return askerOf({ tenant, role: role as Role }, words);

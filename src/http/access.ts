@@ -6,6 +6,8 @@ import type { Grant, Scope } from "#core/principal.ts";
 export interface KeyAccess<S extends Scope> {
   readonly kind: "key";
   readonly scope: S;
+  /** It shows or changes what is every tenant's: for principals of the operator's tenant only. */
+  readonly operator?: true;
 }
 
 /** Answers anybody. The reason is printed in docs/reference/routes.md and frozen by a test. */
@@ -25,6 +27,11 @@ export type CallerOf<A extends Access> = A extends KeyAccess<infer S> ? Grant<S>
 
 export function key<const S extends Scope>(scope: S): KeyAccess<S> {
   return { kind: "key", scope };
+}
+
+/** For principals of the operator's tenant that have the scope. */
+export function operatorKey<const S extends Scope>(scope: S): KeyAccess<S> {
+  return { kind: "key", scope, operator: true };
 }
 
 export function open(reason: string): OpenAccess {

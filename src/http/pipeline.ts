@@ -14,7 +14,7 @@ import type { Log } from "#base/log.ts";
 import type { Dialect, FaultReply } from "#core/dialect.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
-import { authorize } from "#policy/authorize.ts";
+import { authorize, requireOperator } from "#policy/authorize.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Admission, Gate } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
@@ -156,7 +156,9 @@ function callerOf<S>(route: AnyRoute<S>, principal: Principal | undefined, { met
   if (route.access.kind === "open") return { kind: "anonymous" } satisfies Anonymous;
   // No key route comes here without a principal; should one, it has no grant.
   if (principal === undefined) throw new Fault("unauthenticated", "Unauthorized");
-  return authorize(principal, route.access.scope, meter);
+  const grant = authorize(principal, route.access.scope, meter);
+  if (route.access.operator === true) requireOperator(principal);
+  return grant;
 }
 
 /** From here on policy knows of the call, and hears of its end. */

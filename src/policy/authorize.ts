@@ -5,7 +5,18 @@
  */
 import { Fault } from "#core/fault.ts";
 import type { Meter } from "#core/metering.ts";
-import type { Grant, Principal, Scope } from "#core/principal.ts";
+import { type Grant, OPERATOR_TENANT, type Principal, type Scope } from "#core/principal.ts";
+
+/**
+ * For routes about what is every tenant's.
+ * @throws Fault forbidden: the principal is not of the operator's tenant
+ */
+export function requireOperator({ id, tenant }: Pick<Principal, "id" | "tenant">): void {
+  if (tenant === OPERATOR_TENANT) return;
+  throw new Fault("forbidden", "This key may not do that: it concerns every tenant.", {
+    detail: `${id} is of the tenant ${tenant}`,
+  });
+}
 
 /** @throws Fault forbidden: the principal lacks the scope */
 export function authorize<S extends Scope>(principal: Principal, scope: S, meter: Meter): Grant<S> {

@@ -8,8 +8,8 @@
 import { Fault } from "#core/fault.ts";
 import { UNMETERED } from "#core/metering.ts";
 import { mayUse } from "#core/name-patterns.ts";
-import { type Named, type NamePatterns, type Principal, ROLES, type Scope } from "#core/principal.ts";
-import { authorize } from "./authorize.ts";
+import { type Named, type NamePatterns, OPERATOR_TENANT, type Principal, ROLES, type Scope } from "#core/principal.ts";
+import { authorize, requireOperator } from "./authorize.ts";
 import type { TenantRules } from "./file/tenants.ts";
 import { inNetworks } from "./networks.ts";
 
@@ -20,7 +20,9 @@ export interface RouteFacts {
   readonly method: string;
   readonly path: string;
   readonly plane: Listener | "both";
-  readonly access: { readonly kind: "open" } | { readonly kind: "key"; readonly scope: Scope };
+  readonly access:
+    | { readonly kind: "open" }
+    | { readonly kind: "key"; readonly scope: Scope; readonly operator?: true };
   /** The setting that it waits for and that is off. */
   readonly offBy?: string;
 }
@@ -45,7 +47,17 @@ export type Asker =
   | { readonly kind: "refused"; readonly status: 401 | 403; readonly says: string; readonly principal?: Principal }
   | { readonly kind: "known"; readonly principal: Principal; readonly says: string };
 
-export const RULES = ["credential", "networks", "tenant", "route", "scope", "model", "adapter", "tool"] as const;
+export const RULES = [
+  "credential",
+  "networks",
+  "tenant",
+  "route",
+  "scope",
+  "operator",
+  "model",
+  "adapter",
+  "tool",
+] as const;
 export type RuleName = (typeof RULES)[number];
 
 export interface Step {
@@ -61,6 +73,8 @@ export interface Verdict {
   readonly status: 200 | 401 | 403 | 404 | 405;
   /** The rule that decides: the first that does not hold, else the last that was asked. */
   readonly decidedBy: RuleName;
+  /** What that rule says. */
+  readonly because: string;
   /** In the corridor's order, those after the deciding one too. */
   readonly steps: readonly Step[];
 }
@@ -87,6 +101,7 @@ function verdictOf(steps: readonly Judged[]): Verdict {
     allowed: decides.holds,
     status: decides.holds ? 200 : decides.status,
     decidedBy: decides.rule,
+    because: decides.says,
     steps: steps.map(({ rule, holds, says }) => ({ rule, holds, says })),
   };
 }
@@ -170,7 +185,16 @@ function whatSteps(question: Question, { access }: RouteFacts, principal: Princi
     const name = question[rule];
     return name === undefined ? [] : [{ ...nameStep(rule, name, principal), status: 404 }];
   });
-  return [{ ...scopeStep(principal, access.scope), status: 403 }, ...names];
+  const operator = access.operator === true ? [{ ...operatorStep(principal), status: 403 as const }] : [];
+  return [{ ...scopeStep(principal, access.scope), status: 403 }, ...operator, ...names];
+}
+
+function operatorStep(principal: Principal): Step {
+  const holds = passes(() => requireOperator(principal));
+  const says = holds
+    ? "is the operator's"
+    : `is not the operator's (${OPERATOR_TENANT}), and this concerns every tenant`;
+  return { rule: "operator", holds, says: `the tenant ${principal.tenant} ${says}` };
 }
 
 function scopeStep(principal: Principal, scope: Scope): Step {

@@ -1,7 +1,7 @@
 /**
  * GET /admin/audit, /admin/audit/head; POST /admin/audit/verify: on the operations listener.
  */
-import { key } from "#http/access.ts";
+import { key, operatorKey } from "#http/access.ts";
 import { json } from "#http/reply.ts";
 import {
   decodeListRecords,
@@ -17,7 +17,10 @@ import { openai } from "#wire/openai/dialect.ts";
 import { failures } from "./_answers.ts";
 import { MINUTE, route, SECOND } from "./_services.ts";
 
-const reads = { dialect: openai, access: key("audit:read"), plane: "ops", audit: "metadata" } as const;
+const common = { dialect: openai, plane: "ops", audit: "metadata" } as const;
+const reads = { ...common, access: key("audit:read") } as const;
+/** Head and proof are over the records of every tenant. */
+const readsAll = { ...common, access: operatorKey("audit:read") } as const;
 
 export const auditRecords = route({
   ...reads,
@@ -40,7 +43,7 @@ export const auditRecords = route({
 });
 
 export const verifyAudit = route({
-  ...reads,
+  ...readsAll,
   method: "POST",
   path: "/admin/audit/verify",
   limits: { timeoutMs: 10 * MINUTE },
@@ -59,7 +62,7 @@ export const verifyAudit = route({
 });
 
 export const auditHead = route({
-  ...reads,
+  ...readsAll,
   method: "GET",
   path: "/admin/audit/head",
   limits: { timeoutMs: 30 * SECOND },

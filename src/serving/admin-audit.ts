@@ -6,12 +6,13 @@
  * with their call. Made by the app; the routes call it with a grant.
  */
 import { Fault } from "#core/fault.ts";
-import { type Grant, OPERATOR_TENANT, type Principal } from "#core/principal.ts";
+import type { Grant } from "#core/principal.ts";
 import type { Known } from "#policy/audit/heads.ts";
 import type { RecordFilter } from "#policy/audit/read.ts";
 import type { StoredRecord } from "#policy/audit/record.ts";
 import type { SignedHead } from "#policy/audit/signing.ts";
 import type { Verification } from "#policy/audit/verify.ts";
+import { requireOperator } from "#policy/authorize.ts";
 import { withinTenants } from "#policy/delegation.ts";
 import type { ListRecordsCall } from "#wire/admin/audit.ts";
 
@@ -61,7 +62,7 @@ export class AdminAudit {
 
   /** @throws Fault forbidden | not_implemented | overloaded | policy_unavailable */
   async verify({ principal }: Grant<"audit:read">, signal: AbortSignal): Promise<Verification> {
-    ofOperator(principal);
+    requireOperator(principal);
     const log = this.#kept();
     if (this.#verifying > 0) throw busy("The log is being verified already.", 10_000);
     this.#verifying++;
@@ -74,7 +75,7 @@ export class AdminAudit {
 
   /** @throws Fault forbidden | not_implemented */
   head({ principal }: Grant<"audit:read">): AuditHead {
-    ofOperator(principal);
+    requireOperator(principal);
     return this.#kept().head();
   }
 
@@ -83,13 +84,6 @@ export class AdminAudit {
       throw new Fault("not_implemented", "No audit log is kept: the server runs with --audit off.");
     return this.#log;
   }
-}
-
-function ofOperator({ id, tenant }: Principal): void {
-  if (tenant !== OPERATOR_TENANT)
-    throw new Fault("forbidden", "This key may not do that: the log holds the records of every tenant.", {
-      detail: `${id} is of the tenant ${tenant}`,
-    });
 }
 
 function busy(message: string, retryAfterMs: number): Fault {

@@ -27,6 +27,8 @@ const ADDRESS = "127.0.0.1";
 
 const principals: readonly Principal[] = [
   ...(Object.keys(ROLES) as Role[]).map((role) => principalOf({ id: `role-${role}`, tenant: "t", role })),
+  principalOf({ id: "operators-admin", tenant: "default", role: "admin" }),
+  principalOf({ id: "operators-user", tenant: "default", role: "user" }),
   principalOf({ id: "narrowed", tenant: "t", role: "admin", scopes: ["models:read"] }),
   principalOf({ id: "here", tenant: "t", role: "admin", reach: { networks: ["127.0.0.0/8"] } }),
   principalOf({ id: "elsewhere", tenant: "t", role: "admin", reach: { networks: ["10.0.0.0/8"] } }),

@@ -43,6 +43,7 @@ async function door(t: TestContext, { audited = true } = {}): Promise<Door> {
   const it = bench(t);
   const log = it.open();
   const admin = {
+    ...emptyAdministration(),
     keys: new AdminKeys({
       keys: scene.book,
       refresh: scene.refresh,

@@ -32,6 +32,10 @@ GET  /admin/usage             -----ax
 GET  /admin/audit             -----ax
 POST /admin/audit/verify      -----ax
 GET  /admin/audit/head        -----ax
+GET  /admin/policy            -----ax
+POST /admin/policy/reload     ------x
+POST /admin/policy/explain    -----ax
+POST /admin/policy/rights     -----ax
 `;
 
 const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };

@@ -29,13 +29,17 @@ const TABLE = [
   "POST /admin/keys/delete keys:write ops 65536",
   "GET /admin/usage keys:read ops -",
   "GET /admin/audit audit:read ops -",
-  "POST /admin/audit/verify audit:read ops -",
-  "GET /admin/audit/head audit:read ops -",
+  "POST /admin/audit/verify audit:read@operator ops -",
+  "GET /admin/audit/head audit:read@operator ops -",
+  "GET /admin/policy keys:read@operator ops -",
+  "POST /admin/policy/reload admin@operator ops -",
+  "POST /admin/policy/explain keys:read ops 65536",
+  "POST /admin/policy/rights keys:read ops 65536",
 ];
 
 test("routes × access × plane × bytes of body", () => {
   const seen = routes.map(({ method, path, access, plane, limits }) => {
-    return `${method} ${path} ${access.kind === "open" ? "open" : access.scope} ${plane} ${limits.bodyBytes ?? "-"}`;
+    return `${method} ${path} ${access.kind === "open" ? "open" : access.scope}${access.kind === "key" && access.operator ? "@operator" : ""} ${plane} ${limits.bodyBytes ?? "-"}`;
   });
   assert.deepEqual(seen, TABLE);
   assert.ok(routes.every(isRoute));

@@ -70,9 +70,8 @@ function identityProblem({ tenant, role }: PolicyCase, asker: Asker): string | u
   return role === undefined || principal.role === role ? undefined : `the caller's role is ${principal.role}`;
 }
 
-function verdictProblem({ expect }: PolicyCase, { allowed, status, decidedBy, steps }: Verdict): string | undefined {
+function verdictProblem({ expect }: PolicyCase, { allowed, status, because }: Verdict): string | undefined {
   const fits = typeof expect === "number" ? status === expect : allowed === (expect === "allow");
   if (fits) return undefined;
-  const because = steps.find(({ rule }) => rule === decidedBy)?.says ?? "";
   return `${allowed ? "allowed" : `denied with ${status}`}: ${because}`;
 }
