@@ -42,7 +42,7 @@ export const AUDIT_SETTINGS = {
   }),
   auditContent: switched(false, {
     section,
-    doc: "Also keep the first 16,384 characters of each request and each answer.",
+    doc: "Also keep the first 16,384 characters of each request and each answer of the public listener.",
     loosens: "prompts and answers are kept on disk",
   }),
 } as const;

@@ -28,10 +28,12 @@ test("the operator's tenant administers all, any other its own", () => {
   for (const other of ["default", "Acme", "acme ", "", "*"]) assert.ok(!administers({ tenant: "acme" }, other), other);
 });
 
-test("who has the scope admin may hand out anything", () => {
+test("who has the scope admin in the operator's tenant may hand out anything; in another tenant it is held", () => {
   const wide = key({ priority: -100 }, { role: "admin", caps: { n: 16_384, logprobs: -1 } });
   const narrow = { models: ["a"], networks: ["10.0.0.0/8"], priority: 9 };
-  assert.equal(excessOf(manager(narrow, { scopes: ["admin"] }), wide, DEFAULT_CAPS), undefined);
+  const held = manager(narrow, { scopes: ["admin"] });
+  assert.equal(excessOf({ ...held, tenant: "default" }, wide, DEFAULT_CAPS), undefined);
+  assert.match(excessOf(held, wide, DEFAULT_CAPS) ?? "", /^scopes:/);
 });
 
 test("beyond the caller: which part, and not a step earlier", () => {

@@ -2,8 +2,8 @@
  * Who may look after whose keys, and what of a key lies beyond what a caller may hand out.
  *
  * Invariants: a principal of the operator's tenant administers every tenant, any other one its own alone (Wall: T83);
- * without the scope `admin` nobody makes, wakes, ends or gets the secret of a key that may more than they do, but for
- * what the role service has (Wall: T84). Pure. Callers: serving/admin-*.ts, before any change.
+ * but for administrators of the operator's tenant nobody makes, wakes, ends or gets the secret of a key that may more
+ * than they do, but for what the role service has (Wall: T84). Pure. Callers: serving/admin-*.ts, before any change.
  */
 import { matchesAny } from "#core/name-patterns.ts";
 import { OPERATOR_TENANT, type Principal, type Reach, ROLES, type Role, type Scope } from "#core/principal.ts";
@@ -36,14 +36,15 @@ export interface KeyRights {
   readonly caps: Partial<RequestCaps>;
 }
 
-type Caller = Pick<Principal, "scopes" | "reach" | "caps">;
+type Caller = Pick<Principal, "tenant" | "scopes" | "reach" | "caps">;
 
 /**
  * @param server its caps, where a principal has none of its own
  * @returns which part of the key lies beyond the caller, as a sentence; undefined: none
  */
 export function excessOf(caller: Caller, key: KeyRights, server: RequestCaps): string | undefined {
-  if (caller.scopes.has("admin")) return undefined;
+  // An administrator of one tenant is held: operations and caps are the whole server's.
+  if (caller.scopes.has("admin") && caller.tenant === OPERATOR_TENANT) return undefined;
   return (
     scopeExcess(caller, key) ??
     priorityExcess(caller, key) ??

@@ -56,6 +56,12 @@ const MAX_OVERLAP_MS = 366 * 24 * 3_600_000;
 
 type Work = Transaction<Tables>;
 
+interface Wanted {
+  readonly spec: KeySpec;
+  readonly by: string;
+  readonly id: string;
+}
+
 export class KeyStore {
   readonly #store: Store;
   readonly #pepper: Pepper;
@@ -67,11 +73,15 @@ export class KeyStore {
     this.#now = now;
   }
 
-  /** @param by who asked for it, for the record. @throws KeyError */
-  async create(spec: KeySpec, by: string): Promise<NewKey> {
+  /**
+   * @param by who asked for it, for the record
+   * @param id a new one (mintKeyId), where it has to be known before
+   * @throws KeyError
+   */
+  async create(spec: KeySpec, by: string, id = mintKeyId()): Promise<NewKey> {
     const key = mintKey();
     return {
-      record: await this.#change((work, revision) => this.#insert(work, revision, spec, by, this.#digest(key))),
+      record: await this.#change((work, revision) => this.#insert(work, revision, { spec, by, id }, this.#digest(key))),
       key,
     };
   }
@@ -81,7 +91,9 @@ export class KeyStore {
     const key = mintKey();
     const record = await this.#change(async (work, revision) => {
       const other = await work.selectFrom("keys").select("id").limit(1).executeTakeFirst();
-      return other === undefined ? this.#insert(work, revision, spec, by, this.#digest(key)) : undefined;
+      return other === undefined
+        ? this.#insert(work, revision, { spec, by, id: mintKeyId() }, this.#digest(key))
+        : undefined;
     });
     return record === undefined ? undefined : { record, key };
   }
@@ -90,7 +102,7 @@ export class KeyStore {
   async adopt(digest: Uint8Array, spec: KeySpec, by: string): Promise<boolean> {
     try {
       await this.#change((work, revision) =>
-        this.#insert(work, revision, spec, by, Buffer.from(digest).toString("hex")),
+        this.#insert(work, revision, { spec, by, id: mintKeyId() }, Buffer.from(digest).toString("hex")),
       );
       return true;
     } catch (error) {
@@ -212,10 +224,9 @@ export class KeyStore {
     });
   }
 
-  async #insert(work: Work, revision: number, spec: KeySpec, by: string, digest: string): Promise<KeyRecord> {
+  async #insert(work: Work, revision: number, { spec, by, id }: Wanted, digest: string): Promise<KeyRecord> {
     checkKeySpec(spec);
     const now = this.#now();
-    const id = mintKeyId();
     await work
       .insertInto("tenants")
       .values({ name: spec.tenant, limits: "{}", created_at: now, created_by: by })

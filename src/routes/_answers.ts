@@ -27,7 +27,7 @@ const FAILURES: readonly (readonly [status: number, doc: string])[] = [
   [400, "The body or a field is not one that this server takes; `param` names it."],
   [401, "No key, or one that is not known."],
   [403, "The key may not do this."],
-  [404, "No such model."],
+  [404, "No such model, or no such key."],
   [413, "The body is larger than the limit."],
   [429, "The key has used what it may use for now."],
   [500, "A fault of this server."],

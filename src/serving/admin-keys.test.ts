@@ -36,7 +36,7 @@ test("made, in force before the answer, with its maker's name; in the log before
     {
       kind: "key.create",
       actor: { kind: "key", id: "key_of_acme", tenant: "acme" },
-      subject: undefined,
+      subject: record.id,
       details: { tenant: "acme", name: "bot", role: "service", scopes: ["inference"] },
     },
   ]);
@@ -73,7 +73,7 @@ test("rotated, disabled, enabled, deleted: each counts at once", async (t) => {
   assert.deepEqual(
     scene.events.map(({ kind, subject, details }) => [kind, subject === record.id, details]),
     [
-      ["key.create", false, { tenant: "default", name: "bot", role: "user", scopes: null }],
+      ["key.create", true, { tenant: "default", name: "bot", role: "user", scopes: null }],
       ["key.rotate", true, { overlap: "3600s" }],
       ["key.rotate", true, { overlap: "0s" }],
       ["key.disable", true, undefined],

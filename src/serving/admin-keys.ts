@@ -12,6 +12,7 @@ import type { EventKind } from "#policy/audit/record.ts";
 import { administers, excessOf, type KeyRights, withinTenants } from "#policy/delegation.ts";
 import { checkKeySpec, KeyError, type KeySpec } from "#policy/key-spec.ts";
 import type { KeyRecord, KeyStore, NewKey } from "#policy/key-store.ts";
+import { mintKeyId } from "#policy/keys.ts";
 import type { CreateKeyCall, ListKeysCall } from "#wire/admin/keys.ts";
 import { actorOf, type RecordEvent, recorded, refusal, stored } from "./_administration.ts";
 
@@ -77,8 +78,9 @@ export class AdminKeys {
     }
     this.#mayGive(principal, spec);
     const { tenant, name, role, scopes = null } = spec;
-    await this.#record(principal, "key.create", undefined, { tenant, name, role, scopes });
-    const made = await stored(this.#options.keys.create(spec, principal.id));
+    const id = mintKeyId();
+    await this.#record(principal, "key.create", id, { tenant, name, role, scopes });
+    const made = await stored(this.#options.keys.create(spec, principal.id, id));
     await this.#follow();
     return made;
   }

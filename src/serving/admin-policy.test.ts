@@ -97,6 +97,6 @@ test("a reload says why it did not come about", async () => {
     unreadable.explain(operator("keys:read"), chat({ certificate: "spiffe://prod/web" })),
     is("policy_unavailable"),
   );
-  const networks = { tenant: "acme", role: "user", networks: ["nowhere"] } as const;
+  const networks: CallerWords = { tenant: "acme", role: "user", networks: ["nowhere"] };
   await assert.rejects(policy().explain(operator("keys:read"), chat(networks)), is("invalid_request", /nowhere/));
 });

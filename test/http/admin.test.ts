@@ -17,7 +17,7 @@ import { fixture, says } from "#serving/_fixture.ts";
 import { AdminAudit } from "#serving/admin-audit.ts";
 import { AdminKeys } from "#serving/admin-keys.ts";
 import { AdminUsage } from "#serving/admin-usage.ts";
-import { servicesOf } from "#test/fixtures/services.ts";
+import { emptyAdministration, servicesOf } from "#test/fixtures/services.ts";
 import { HeadReply, RecordListReply, VerificationReply } from "#wire/admin/audit.ts";
 import { KeyListReply, KeyReply, NewKeyReply } from "#wire/admin/keys.ts";
 import { UsageReport } from "#wire/admin/usage.ts";
@@ -173,7 +173,7 @@ test("no new key, and nothing of what is said, is in the log, also where content
   const actor = (records.find(({ event }) => event === "key.create") as { actor: { id: string } }).actor;
   assert.deepEqual(actor, { kind: "key", id: actor.id, tenant: "default" });
   assert.deepEqual(story, [
-    ["key.create", actor, null, { tenant: "default", name: "very-own-name", role: "user", scopes: null }],
+    ["key.create", actor, id, { tenant: "default", name: "very-own-name", role: "user", scopes: null }],
     ["/admin/keys/create"],
     ["key.rotate", actor, id, { overlap: "86400s" }],
     ["/admin/keys/rotate"],

@@ -23,6 +23,9 @@ const LOCK_TIMEOUT_MS = 10_000;
 export function postgresDialect(url: Secret, onError: (message: string) => void): Dialect {
   const pool = makePool(poolConfig(url));
   pool.on("error", (error) => onError(reasonOf(error)));
+  // The pool listens to idle connections only: one that breaks in a query would end the process by an unheard event,
+  // besides failing the query.
+  pool.on("connect", (client) => client.on("error", () => {}));
   return new PostgresDialect({ pool });
 }
 

@@ -156,3 +156,23 @@ test("PostgreSQL may go away and come back", { skip: postgresMissing ?? false },
   assert.equal((await store.db.selectFrom("tenants").selectAll().execute()).length, 1);
   assert.ok(broken.length > 0, "the idle connection's end was told");
 });
+
+test("PostgreSQL dies under queries: they fail, and nothing else", { skip: postgresMissing ?? false }, async (t) => {
+  const own = await startPostgres();
+  t.after(() => own.stop());
+  const store = await openStore({ state: scratchState(t), databaseUrl: new Secret(await own.database()) });
+  const running = Array.from({ length: 4 }, () => sql`select pg_sleep(60)`.execute(store.db));
+  const ended = Promise.allSettled(running);
+  await until("the queries run", async () => {
+    const { rows } = await sql<{ n: number }>`
+      select count(*) as n from pg_stat_activity where query like 'select pg_sleep%'`.execute(store.db);
+    return rows[0]?.n === 4;
+  });
+  await own.kill();
+  for (const { status } of await ended) assert.equal(status, "rejected");
+  // An unheard error of a connection would have ended the test's process by now.
+  await own.start();
+  const { rows } = await sql<{ one: number }>`select 1 as one`.execute(store.db);
+  assert.equal(rows[0]?.one, 1);
+  await store.close();
+});
