@@ -164,6 +164,41 @@ tests: [{ name: strangers see models, as: nobody, request: GET /v1/models, expec
   await refused(["--policy", certificates], /need --ssl-cert-reqs/);
 });
 
+test("over the operations listener: what is in force, explained, and read anew with the reason where not", async (t) => {
+  const path = policyFile('version: 1\ntenants: { acme: { models: ["castellan-*"] } }\n');
+  const server = await serverWith(t, path);
+  const ask = async (target: string, body?: unknown): Promise<{ status: number; body: Record<string, unknown> }> => {
+    const answer = await server.fetch(`${server.opsUrl}${target}`, {
+      key: server.adminKey,
+      ...(body === undefined ? {} : { method: "POST", body: body === "" ? null : JSON.stringify(body) }),
+    });
+    return { status: answer.status, body: (await answer.json()) as Record<string, unknown> };
+  };
+  const before = (await ask("/admin/policy")).body;
+  assert.deepEqual(before["tenants"], { acme: { models: ["castellan-*"] } });
+  const question = { as: { tenant: "acme", role: "user" }, method: "post", path: "/v1/completions", model: "other" };
+  const verdict = (await ask("/admin/policy/explain", question)).body;
+  assert.deepEqual([verdict["allowed"], verdict["status"], verdict["decided_by"]], [false, 404, "model"]);
+  const rights = (await ask("/admin/policy/rights", { as: "nobody" })).body["data"] as {
+    path: string;
+    allowed: boolean;
+  }[];
+  const open = rights.filter(({ allowed }) => allowed).map((row) => row.path);
+  assert.deepEqual([...new Set(open)], ["/health", "/ping"]);
+
+  writeFileSync(path, "version: 1\ntenants: { acme: { disabled: true } }\n");
+  const reloaded = await ask("/admin/policy/reload", "");
+  assert.equal(reloaded.status, 200);
+  assert.notEqual(reloaded.body["sha256"], before["sha256"]);
+  assert.equal((await ask("/admin/policy/explain", question)).body["decided_by"], "tenant");
+  writeFileSync(path, "version: 2\n");
+  const refused = await ask("/admin/policy/reload", "");
+  assert.equal(refused.status, 400);
+  assert.match(JSON.stringify(refused.body), /version/);
+  assert.equal((await ask("/admin/policy")).body["sha256"], reloaded.body["sha256"]);
+  assert.match(audited(server), /"policy.change","actor":\{"kind":"key","id":"key_/);
+});
+
 test("castellan policy test and explain", async () => {
   const stateDir = join(folder, `state-${++files}`);
   const key = await castellan("keys", "create", "--name", "laptop", "--tenant", "acme", "--state-dir", stateDir);
