@@ -83,6 +83,7 @@ test("a key over HTTP: made, used, disabled, rotated, listed, counted, recorded,
   const records = (await ask(server, root, `/admin/audit?key=${id}&limit=1000`)).body.data;
   const story = records.map(({ event, route, status }: Record<string, unknown>) => event ?? `${route} ${status}`);
   assert.deepEqual(story, [
+    "key.create",
     "/v1/chat/completions 200",
     "key.disable",
     "key.enable",
