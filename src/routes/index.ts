@@ -11,6 +11,7 @@ import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
+import { countMessageTokens, messages } from "./messages.ts";
 import { models } from "./models.ts";
 import { load, metrics, version } from "./service.ts";
 import { detokenize, tokenize } from "./tokenize.ts";
@@ -20,6 +21,8 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  messages,
+  countMessageTokens,
   models,
   tokenize,
   detokenize,

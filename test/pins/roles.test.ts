@@ -10,6 +10,8 @@ import { routes } from "#routes/index.ts";
 const TABLE = `
 POST /v1/chat/completions     us-td-x
 POST /v1/completions          us-td-x
+POST /v1/messages             us-td-x
+POST /v1/messages/count_tokens us-td-x
 GET  /v1/models               usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x
