@@ -5,7 +5,7 @@ import type { AnyRoute } from "#http/route.ts";
 import type { Services } from "./_services.ts";
 import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
-import { callerRights, explainPolicy, policy, reloadPolicy } from "./admin-policy.ts";
+import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
@@ -49,4 +49,5 @@ export const routes: readonly AnyRoute<Services>[] = [
   reloadPolicy,
   explainPolicy,
   callerRights,
+  testPolicy,
 ];

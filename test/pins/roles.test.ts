@@ -38,6 +38,7 @@ GET  /admin/policy            -----ax
 POST /admin/policy/reload     ------x
 POST /admin/policy/explain    -----ax
 POST /admin/policy/rights     -----ax
+POST /admin/policy/test       -----ax
 `;
 
 const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };

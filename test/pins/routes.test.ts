@@ -37,6 +37,7 @@ const TABLE = [
   "POST /admin/policy/reload admin@operator ops -",
   "POST /admin/policy/explain keys:read ops 65536",
   "POST /admin/policy/rights keys:read ops 65536",
+  "POST /admin/policy/test keys:read@operator ops 2097152",
 ];
 
 test("routes × access × plane × bytes of body", () => {
