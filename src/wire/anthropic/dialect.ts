@@ -47,7 +47,8 @@ function errorBody(failure: Fault, requestId: string): unknown {
   return {
     type: "error",
     error: { type: REPLIES[failure.kind].type, message: faultMessage(named(failure), requestId) },
-    request_id: bound(requestId, PARAM_LENGTH),
+    // Strangers all get the same bytes.
+    ...(failure.kind === "unauthenticated" ? {} : { request_id: bound(requestId, PARAM_LENGTH) }),
   };
 }
 

@@ -61,5 +61,5 @@ export const CountTokensReply = z.strictObject({
 export const MessageErrorReply = z.strictObject({
   type: z.literal("error"),
   error: z.strictObject({ type: z.string(), message: z.string() }),
-  request_id: z.string(),
+  request_id: z.string().optional(),
 });
