@@ -38,8 +38,6 @@ export interface Rendered {
 
 export interface ChatTemplate {
   readonly contentFormat: ContentFormat;
-  /** The template speaks of `<think>` or reasoning: the output is worth splitting. */
-  readonly mentionsThinking: boolean;
   /** @throws Fault invalid_request (refused by the template, over the limits, a reserved name, bad tool arguments) */
   render(input: RenderInput): Rendered;
 }
@@ -54,7 +52,6 @@ export class TemplateSourceError extends Error {}
 export function modelTemplate(source: string | undefined, limits: Partial<TemplateLimits> = {}): ChatTemplate {
   const refuse = (message: string): ChatTemplate => ({
     contentFormat: "string",
-    mentionsThinking: false,
     render: () => {
       throw new Fault("invalid_request", message);
     },
@@ -79,7 +76,6 @@ export function compileTemplate(source: string, overrides: Partial<TemplateLimit
   const splitThink = source.includes("</think>") || source.includes("reasoning");
   return {
     contentFormat,
-    mentionsThinking: source.includes("<think>") || source.includes("</think>"),
     render: (input) => {
       checkFlags(input);
       checkKwargs(input.kwargs);
