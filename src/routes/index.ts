@@ -9,9 +9,11 @@ import { callerRights, explainPolicy, policy, reloadPolicy } from "./admin-polic
 import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
+import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { models } from "./models.ts";
+import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
 import { detokenize, tokenize } from "./tokenize.ts";
 
@@ -20,6 +22,16 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  embeddings,
+  cohereEmbed,
+  pooling,
+  classify,
+  score,
+  scoreV1,
+  rerank,
+  rerankV1,
+  rerankV2,
+  generativeScoring,
   models,
   tokenize,
   detokenize,
