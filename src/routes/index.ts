@@ -5,13 +5,14 @@ import type { AnyRoute } from "#http/route.ts";
 import type { Services } from "./_services.ts";
 import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
-import { callerRights, explainPolicy, policy, reloadPolicy } from "./admin-policy.ts";
+import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
+import { countMessageTokens, messages } from "./messages.ts";
 import { models } from "./models.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
@@ -22,6 +23,8 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  messages,
+  countMessageTokens,
   embeddings,
   cohereEmbed,
   pooling,
@@ -58,4 +61,5 @@ export const routes: readonly AnyRoute<Services>[] = [
   reloadPolicy,
   explainPolicy,
   callerRights,
+  testPolicy,
 ];

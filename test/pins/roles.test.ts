@@ -10,6 +10,8 @@ import { routes } from "#routes/index.ts";
 const TABLE = `
 POST /v1/chat/completions     us-td-x
 POST /v1/completions          us-td-x
+POST /v1/messages             us-td-x
+POST /v1/messages/count_tokens us-td-x
 POST /v1/embeddings           us--d-x
 POST /v2/embed                us--d-x
 POST /pooling                 us--d-x
@@ -46,6 +48,7 @@ GET  /admin/policy            -----ax
 POST /admin/policy/reload     ------x
 POST /admin/policy/explain    -----ax
 POST /admin/policy/rights     -----ax
+POST /admin/policy/test       -----ax
 `;
 
 const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };

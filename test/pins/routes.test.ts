@@ -9,6 +9,8 @@ import { routes } from "#routes/index.ts";
 const TABLE = [
   "POST /v1/chat/completions inference public 8388608",
   "POST /v1/completions inference public 8388608",
+  "POST /v1/messages inference public 8388608",
+  "POST /v1/messages/count_tokens tokenize public 8388608",
   "POST /v1/embeddings embeddings public 8388608",
   "POST /v2/embed embeddings public 8388608",
   "POST /pooling embeddings public 8388608",
@@ -45,6 +47,7 @@ const TABLE = [
   "POST /admin/policy/reload admin@operator ops -",
   "POST /admin/policy/explain keys:read ops 65536",
   "POST /admin/policy/rights keys:read ops 65536",
+  "POST /admin/policy/test keys:read@operator ops 2097152",
 ];
 
 test("routes × access × plane × bytes of body", () => {
