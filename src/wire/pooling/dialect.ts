@@ -11,5 +11,7 @@ export const cohere: Dialect = { name: "cohere", fault, streamFault: openai.stre
 function fault(failure: Fault, requestId: string): FaultReply {
   const { status, body } = openai.fault(failure, requestId);
   const { error } = body as { readonly error: string | { readonly message: string } };
-  return { status, body: { id: requestId, message: typeof error === "string" ? error : error.message, error } };
+  // Strangers get the same bytes each time.
+  if (typeof error === "string") return { status, body: { message: error, error } };
+  return { status, body: { id: requestId, message: error.message, error } };
 }
