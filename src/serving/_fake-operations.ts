@@ -19,8 +19,8 @@ export class FakeOperations implements Operations {
   readonly asked: string[] = [];
   /** Ids of calls that are open. */
   readonly calls = new Set<string>();
-  /** Work of these names waits for the promise, and fails as that does. */
-  readonly waits = new Map<string, Promise<void>>();
+  /** Work of these names waits for the promise, or fails. */
+  readonly waits = new Map<string, Promise<void> | Error>();
   paused = false;
   sleeping: SleepState = "awake";
   engineCount = 1;
@@ -96,7 +96,9 @@ export class FakeOperations implements Operations {
 
   async #do(...words: readonly [string, ...unknown[]]): Promise<void> {
     this.asked.push(words.join(" "));
-    await this.waits.get(words[0]);
+    const wait = this.waits.get(words[0]);
+    if (wait instanceof Error) throw wait;
+    await wait;
   }
 }
 
