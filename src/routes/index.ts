@@ -5,13 +5,14 @@ import type { AnyRoute } from "#http/route.ts";
 import type { Services } from "./_services.ts";
 import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
-import { callerRights, explainPolicy, policy, reloadPolicy } from "./admin-policy.ts";
+import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
+import { countMessageTokens, messages } from "./messages.ts";
 import { models } from "./models.ts";
 import {
   abortRequests,
@@ -36,6 +37,8 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  messages,
+  countMessageTokens,
   models,
   tokenize,
   detokenize,
@@ -86,4 +89,5 @@ export const routes: readonly AnyRoute<Services>[] = [
   reloadPolicy,
   explainPolicy,
   callerRights,
+  testPolicy,
 ];

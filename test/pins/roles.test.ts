@@ -10,6 +10,8 @@ import { routes } from "#routes/index.ts";
 const TABLE = `
 POST /v1/chat/completions     us-td-x
 POST /v1/completions          us-td-x
+POST /v1/messages             us-td-x
+POST /v1/messages/count_tokens us-td-x
 GET  /v1/models               usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x
@@ -60,6 +62,7 @@ GET  /admin/policy            -----ax
 POST /admin/policy/reload     ------x
 POST /admin/policy/explain    -----ax
 POST /admin/policy/rights     -----ax
+POST /admin/policy/test       -----ax
 `;
 
 const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };

@@ -9,6 +9,8 @@ import { routes } from "#routes/index.ts";
 const TABLE = [
   "POST /v1/chat/completions inference public 8388608",
   "POST /v1/completions inference public 8388608",
+  "POST /v1/messages inference public 8388608",
+  "POST /v1/messages/count_tokens tokenize public 8388608",
   "GET /v1/models models:read public -",
   "POST /tokenize tokenize public 8388608",
   "POST /detokenize tokenize public 8388608",
@@ -59,6 +61,7 @@ const TABLE = [
   "POST /admin/policy/reload admin@operator ops -",
   "POST /admin/policy/explain keys:read ops 65536",
   "POST /admin/policy/rights keys:read ops 65536",
+  "POST /admin/policy/test keys:read@operator ops 2097152",
 ];
 
 test("routes × access × plane × bytes of body", () => {
