@@ -12,6 +12,7 @@ import { routes } from "#routes/index.ts";
 import { FakeOperations, type FakeParts, fakeServerOperations } from "#serving/_fake-operations.ts";
 import { fixture, says } from "#serving/_fixture.ts";
 import { gateOf, servicesOf } from "#test/fixtures/services.ts";
+import { until } from "#test/harness.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
 const SHA = "0".repeat(64);
@@ -229,6 +230,7 @@ test("a failure of the engines is told in words and statuses of the contract", a
   const loading = Promise.withResolvers<void>();
   operations.waits.set("reload", loading.promise);
   const update = ask("POST /update_weights", { update_info: { path: "/w/a.gguf", sha256: SHA, mode: "keep" } });
+  await until("the weights are being changed", () => operations.asked.includes("reload /w/a.gguf keep"));
   const second = await ask("POST /sleep");
   assert.equal(second.status, 503);
   assert.match(second.text, /Nothing was done \(sleep\): weights is under way/);
