@@ -5,6 +5,7 @@ import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
+import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import { capsOf } from "#core/request-caps.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
@@ -22,11 +23,12 @@ import { Models, type ServedModel } from "#serving/models.ts";
 import { makeOutput } from "#serving/output.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
-import { generationDefaults, templateKwargs } from "./generation-config.ts";
+import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
+import { openOperations } from "./operations.ts";
 import { parsersFor } from "./parsers.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
@@ -54,8 +56,8 @@ export interface Parts {
   readonly launched: Launched;
   readonly gate: Gate;
   readonly policy: Pick<Policy, "current">;
-  /** Whether calls can be recorded, and its metrics. */
-  readonly audit: Pick<Audit, "healthy" | "register">;
+  /** Whether calls can be recorded, its metrics, and where changes are told. */
+  readonly audit: Pick<Audit, "healthy" | "register" | "event">;
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
@@ -63,9 +65,6 @@ export interface Parts {
   readonly client: FindClient;
   readonly log: Log;
 }
-
-/** Prompt text beyond so many characters a token of the window is refused unread: no real text is that dense. */
-const CHARACTERS_PER_TOKEN = 16;
 
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
@@ -200,9 +199,11 @@ async function createServer(parts: Parts, inner: Inner): Promise<Http> {
     },
     adapters: await loadAdapters(settings, models, first, inner.engine),
     admin,
+    operations: openOperations({ settings, source: parts.source, engine: inner.engine, record: parts.audit.event }),
     caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
+    embedPrefixes: embedPrefixes(settings.embedPrefixes),
     version: version(),
     load: () => load(),
     metrics: inner.print,

@@ -23,6 +23,7 @@ import {
 } from "./kinds.ts";
 import { LIMIT_SETTINGS } from "./limit-settings.ts";
 import { LORA_SETTINGS } from "./lora-settings.ts";
+import { OPERATION_SETTINGS } from "./operation-settings.ts";
 import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
 
 const KIB = 1024;
@@ -101,6 +102,7 @@ export const SETTINGS = {
   ...LIMIT_SETTINGS,
 
   ...AUDIT_SETTINGS,
+  ...OPERATION_SETTINGS,
 
   servedModelName: list("name", {
     section: MODEL,
@@ -142,6 +144,10 @@ export const SETTINGS = {
   defaultChatTemplateKwargs: string(undefined, "json", {
     section: MODEL,
     doc: "JSON object of template variables under every request's chat_template_kwargs.",
+  }),
+  embedPrefixes: string(undefined, "json", {
+    section: MODEL,
+    doc: 'JSON object from Cohere\'s input_type to what stands in front of a text at /v2/embed: {"search_query": "query: ", "search_document": "passage: "}.',
   }),
   overrideGenerationConfig: string(undefined, "json", {
     section: MODEL,

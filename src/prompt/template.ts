@@ -37,6 +37,8 @@ export interface Rendered {
 }
 
 export interface ChatTemplate {
+  /** Absent: there is none that can be used. */
+  readonly source?: string;
   readonly contentFormat: ContentFormat;
   /** @throws Fault invalid_request (refused by the template, over the limits, a reserved name, bad tool arguments) */
   render(input: RenderInput): Rendered;
@@ -75,6 +77,7 @@ export function compileTemplate(source: string, overrides: Partial<TemplateLimit
   const contentFormat = detectContentFormat(program);
   const splitThink = source.includes("</think>") || source.includes("reasoning");
   return {
+    source,
     contentFormat,
     render: (input) => {
       checkFlags(input);

@@ -9,12 +9,30 @@ import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from ".
 import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
+import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
+import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { countMessageTokens, messages } from "./messages.ts";
 import { models } from "./models.ts";
+import {
+  abortRequests,
+  isPaused,
+  isScaling,
+  isSleeping,
+  pause,
+  resetEncoderCache,
+  resetMmCache,
+  resetPrefixCache,
+  resume,
+  scale,
+  sleep,
+  wakeUp,
+} from "./operations.ts";
+import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
-import { detokenize, tokenize } from "./tokenize.ts";
+import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
+import { finishWeights, initWeights, startWeights, updateWeights, worldSize } from "./weights.ts";
 
 export type { Services } from "./_services.ts";
 
@@ -23,9 +41,20 @@ export const routes: readonly AnyRoute<Services>[] = [
   completions,
   messages,
   countMessageTokens,
+  embeddings,
+  cohereEmbed,
+  pooling,
+  classify,
+  score,
+  scoreV1,
+  rerank,
+  rerankV1,
+  rerankV2,
+  generativeScoring,
   models,
   tokenize,
   detokenize,
+  tokenizerInfo,
   health,
   ping,
   pingPost,
@@ -34,6 +63,29 @@ export const routes: readonly AnyRoute<Services>[] = [
   metrics,
   loadLora,
   unloadLora,
+  pause,
+  resume,
+  isPaused,
+  sleep,
+  wakeUp,
+  isSleeping,
+  abortRequests,
+  scale,
+  isScaling,
+  resetPrefixCache,
+  resetMmCache,
+  resetEncoderCache,
+  initWeights,
+  startWeights,
+  updateWeights,
+  finishWeights,
+  worldSize,
+  serverInfo,
+  collectiveRpc,
+  startProfile,
+  stopProfile,
+  faultStatus,
+  faultApply,
   listKeys,
   showKey,
   createKey,

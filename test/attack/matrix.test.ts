@@ -26,7 +26,7 @@ const OPEN: Readonly<Record<ListenerPlane, readonly string[]>> = {
 };
 const PLANES: readonly ListenerPlane[] = ["public", "ops"];
 const ROLE_NAMES = Object.keys(ROLES) as Role[];
-const ELSEWHERE = ["/", "/v1", "/docs", "/openapi.json", "/server_info", "/collective_rpc", "/nowhere", "/.env"];
+const ELSEWHERE = ["/", "/v1", "/docs", "/openapi.json", "/nowhere", "/.env"];
 
 interface Doors {
   readonly port: Readonly<Record<ListenerPlane, number>>;
