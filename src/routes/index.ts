@@ -12,6 +12,7 @@ import { completions } from "./completions.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { models } from "./models.ts";
+import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { load, metrics, version } from "./service.ts";
 import { detokenize, tokenize } from "./tokenize.ts";
 
@@ -20,6 +21,10 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  createResponse,
+  retrieveResponse,
+  cancelResponse,
+  deleteResponse,
   models,
   tokenize,
   detokenize,

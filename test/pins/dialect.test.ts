@@ -16,6 +16,7 @@ const TABLE: readonly (readonly [FaultKind, number, string])[] = [
   ["method_not_allowed", 405, "Method Not Allowed"],
   ["model_not_found", 404, "NotFoundError"],
   ["key_not_found", 404, "NotFoundError"],
+  ["response_not_found", 404, "invalid_request_error"],
   ["request_timeout", 408, "Request Timeout"],
   ["rate_limited", 429, "Too Many Requests"],
   ["overloaded", 503, "Service Unavailable"],

@@ -14,7 +14,7 @@ import { plainGate } from "#policy/gate.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { fixture } from "#serving/_fixture.ts";
-import { emptyAdministration } from "#test/fixtures/services.ts";
+import { emptyAdministration, responsesOver } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
 /** A batch that holds this byte kills the engine. */
@@ -58,6 +58,7 @@ before(async () => {
   const services: Services = {
     serving,
     adapters,
+    responses: responsesOver(serving, undefined),
     admin: emptyAdministration(),
     caps: { ...DEFAULT_CAPS, n: 128 },
     usage: { cachedTokens: false, always: false },
