@@ -18,6 +18,7 @@ import { registerLimitMetrics } from "#policy/limits/metrics.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
+import { anthropic } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
 const root = resolve(import.meta.dirname, "..");
@@ -66,12 +67,13 @@ function faultsPage(): string {
   const rows = (Object.keys(FAULT_KINDS) as FaultKind[]).map((kind) => {
     const reply = openai.fault(new Fault(kind, "…"), "id");
     const type = (reply.body as { error: { type?: string } }).error.type ?? "–";
-    return [`\`${kind}\``, String(reply.status), type, FAULT_KINDS[kind]];
+    const other = (anthropic.fault(new Fault(kind, "…"), "id").body as { error: { type: string } }).error.type;
+    return [`\`${kind}\``, String(reply.status), type, other, FAULT_KINDS[kind]];
   });
   return page(
     "Faults",
-    "Every failure of a call is one of these kinds. `type` is what the OpenAI routes print.",
-    table(["kind", "status", "type", "when"], rows),
+    "Every failure of a call is one of these kinds. `type` is what the OpenAI routes print, then what the Messages routes do.",
+    table(["kind", "status", "type", "of Messages", "when"], rows),
   );
 }
 
@@ -104,7 +106,12 @@ function openapi(): string {
     openapi: "3.1.0",
     info: { title: "Castellan", version: packageJson().version, license: { name: "Apache-2.0" } },
     paths,
-    components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },
+    components: {
+      securitySchemes: {
+        key: { type: "http", scheme: "bearer" },
+        apiKey: { type: "apiKey", in: "header", name: "x-api-key" },
+      },
+    },
   };
   return `${JSON.stringify(document, null, 2)}\n`;
 }
@@ -112,7 +119,8 @@ function openapi(): string {
 function operation(route: Route): unknown {
   return {
     summary: route.doc,
-    security: route.access.kind === "key" ? [{ key: [] }] : [],
+    security:
+      route.access.kind === "open" ? [] : [{ key: [] }, ...(route.dialect === anthropic ? [{ apiKey: [] }] : [])],
     ...(route.access.kind === "key" ? { "x-scope": route.access.scope } : {}),
     "x-listener": route.plane,
     ...parametersOf(route),

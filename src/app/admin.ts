@@ -45,6 +45,7 @@ export function openAdministration({ settings, statePath, store, keys, audit, ru
       current: rules.current,
       words: () => callerWords(settings, rules.current().file),
       reload: rules.reload,
+      test: async (text) => (await import("./policy-file.ts")).testPolicyText(text),
       keys: keys.book,
       routes: routeFacts(routes, settings),
     }),

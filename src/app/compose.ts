@@ -29,6 +29,7 @@ import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
+import { openOperations } from "./operations.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
 import type { Sizing } from "./sizing.ts";
@@ -55,8 +56,8 @@ export interface Parts {
   readonly launched: Launched;
   readonly gate: Gate;
   readonly policy: Pick<Policy, "current">;
-  /** Whether calls can be recorded, and its metrics. */
-  readonly audit: Pick<Audit, "healthy" | "register">;
+  /** Whether calls can be recorded, its metrics, and where changes are told. */
+  readonly audit: Pick<Audit, "healthy" | "register" | "event">;
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
@@ -210,6 +211,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<Http> {
     }),
     adapters: await loadAdapters(settings, models, first, inner.engine),
     admin,
+    operations: openOperations({ settings, source: parts.source, engine: inner.engine, record: parts.audit.event }),
     caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,

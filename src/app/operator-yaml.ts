@@ -29,7 +29,8 @@ export function operatorYamlFile<T>(
   return { value: conforming(path, bytes.toString("utf8"), schema), sha256: hash("sha256", bytes, "hex") };
 }
 
-function conforming<T>(path: string, text: string, schema: z.ZodType<T>): T {
+/** @param name of what it is called in what is said. @throws StartupError */
+export function conforming<T>(path: string, text: string, schema: z.ZodType<T>): T {
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, strict: true });
   const [fault] = [...document.errors, ...document.warnings];

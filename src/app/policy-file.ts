@@ -11,7 +11,7 @@ import type { RouteFacts } from "#policy/explain.ts";
 import { type CaseResult, runCases } from "#policy/file/cases.ts";
 import { PolicyFile } from "#policy/file/schema.ts";
 import { TenantRules } from "#policy/file/tenants.ts";
-import { operatorYamlFile } from "./operator-yaml.ts";
+import { conforming, operatorYamlFile } from "./operator-yaml.ts";
 import type { Policy, PolicyInForce, Prepare, RecordChange } from "./policy.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -72,6 +72,11 @@ async function load(path: string, settings: PolicySettings): Promise<PolicyInFor
 async function casesOf(file: PolicyFile): Promise<readonly CaseResult[]> {
   if ((file.tests ?? []).length === 0) return [];
   return runCases(file, (await import("#routes/index.ts")).routes as readonly RouteFacts[]);
+}
+
+/** The text of a file that is not one yet. @throws StartupError it is not right */
+export async function testPolicyText(text: string): Promise<readonly CaseResult[]> {
+  return casesOf(conforming("policy", text, PolicyFile));
 }
 
 /** For people who write such a file. @throws StartupError it is not one */

@@ -1,16 +1,32 @@
 /**
  * Which routes wait for a setting. Callers: compose.ts, and what explains the policy without a server.
  */
-import { flagOf, type Settings } from "#config/settings.ts";
-import type { AnyRoute } from "#http/route.ts";
+import { flagOf, type SettingName, type Settings } from "#config/settings.ts";
+import type { AnyRoute, RouteSwitch } from "#http/route.ts";
 import type { RouteFacts } from "#policy/explain.ts";
 import type { Services } from "#routes/index.ts";
+
+/** switch → the settings that have to be on, or given, all of them. */
+const SWITCHED_BY: Readonly<Record<RouteSwitch, readonly SettingName[]>> = {
+  allowRuntimeLoraUpdating: ["enableLora", "allowRuntimeLoraUpdating"],
+  serverDevMode: ["serverDevMode"],
+  enableSleepMode: ["enableSleepMode"],
+  enableFaultTolerance: ["enableFaultTolerance"],
+  enableTokenizerInfoEndpoint: ["enableTokenizerInfoEndpoint"],
+  weightRoots: ["weightRoots"],
+  profileDir: ["profileDir"],
+};
 
 /** @returns the settings that would have to be on; undefined: the route exists */
 export function switchedOff({ switchedBy }: AnyRoute<Services>, settings: Settings): string | undefined {
   if (switchedBy === undefined) return undefined;
-  const off = (["enableLora", switchedBy] as const).filter((name) => !settings[name]);
+  const off = SWITCHED_BY[switchedBy].filter((name) => !isOn(settings[name]));
   return off.length === 0 ? undefined : off.map((name) => `--${flagOf(name)}`).join(" and ");
+}
+
+/** A switch is on; a text or a list is given. */
+function isOn(value: Settings[SettingName]): boolean {
+  return Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false;
 }
 
 export function routeFacts(routes: readonly AnyRoute<Services>[], settings: Settings): readonly RouteFacts[] {

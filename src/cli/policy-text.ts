@@ -11,21 +11,6 @@ export interface Explained {
   readonly verdict: Verdict;
 }
 
-/** Names in snake_case. */
-export function caseJson({ number, name, passed, problem, verdict }: CaseResult) {
-  const { allowed, status, decidedBy, because } = verdict;
-  return {
-    number,
-    name,
-    passed,
-    problem: problem ?? null,
-    allowed,
-    status,
-    decided_by: decidedBy,
-    because,
-  };
-}
-
 /** The decision first, then every rule that was asked. */
 export function verdictText({ method, path, listener }: Question, verdict: Verdict): string {
   const head = verdict.allowed ? "Allowed" : `Denied with ${verdict.status}, by the rule ${verdict.decidedBy}`;

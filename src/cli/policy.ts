@@ -27,9 +27,9 @@ import { KeyError } from "#policy/key-spec.ts";
 import { askerOfKey } from "#policy/key-status.ts";
 import { openStateDirectory, StateError } from "#policy/state.ts";
 import { routes } from "#routes/index.ts";
-import { encodeRights, encodeVerdict } from "#wire/admin/policy.ts";
+import { encodeCases, encodeRights, encodeVerdict } from "#wire/admin/policy.ts";
 import { findKey, type PlaceOptions, placeArguments } from "./keys.ts";
-import { caseJson, type Explained, resultText, verdictTable, verdictText } from "./policy-text.ts";
+import { type Explained, resultText, verdictTable, verdictText } from "./policy-text.ts";
 import { FAILURE, fail, USAGE } from "./serve.ts";
 import { type Screen, screenOf } from "./table.ts";
 
@@ -54,7 +54,7 @@ export function runPolicyTest(path: string, { json }: { readonly json?: boolean 
   return answering(async () => {
     const results = await testPolicyFile(path);
     const failed = results.filter(({ passed }) => !passed).length;
-    if (json) printJson({ file: path, failed, tests: results.map(caseJson) });
+    if (json) printJson({ file: path, ...encodeCases(results) });
     else process.stdout.write(resultText(path, results, screen()));
     return failed === 0 ? 0 : FAILURE;
   });

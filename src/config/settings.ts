@@ -22,6 +22,7 @@ import {
 } from "./kinds.ts";
 import { LIMIT_SETTINGS } from "./limit-settings.ts";
 import { LORA_SETTINGS } from "./lora-settings.ts";
+import { OPERATION_SETTINGS } from "./operation-settings.ts";
 import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
 
 const KIB = 1024;
@@ -93,6 +94,7 @@ export const SETTINGS = {
   ...LIMIT_SETTINGS,
 
   ...AUDIT_SETTINGS,
+  ...OPERATION_SETTINGS,
 
   servedModelName: list("name", {
     section: MODEL,

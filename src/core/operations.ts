@@ -49,12 +49,18 @@ export interface Operations {
    * @returns how many requests there were
    */
   abort(ids: readonly string[]): number;
+  /** The same for the calls (GenerateRequest.callId) that are meant. */
+  abortCalls(meant: (callId: string) => boolean): number;
   /**
-   * Sets the number of engines, 1…64. One that goes away takes nothing new and finishes what it has; after
-   * `drainTimeoutMs` what has not begun to answer moves to another, and the rest fails with `engine_failed`.
-   * @throws Fault invalid_request | engine_unavailable (a new engine did not start; the number is what it was)
+   * Sets the number of engines, 1…64. One that goes away takes nothing new and finishes what it has. What is left after
+   * `drainTimeoutMs`: with `stay` nothing goes away, and it goes on where it is; with `end` what has not begun to answer
+   * moves to another engine, and the rest fails with `engine_failed`.
+   * @throws Fault invalid_request | engine_unavailable (a new engine did not start) | request_timeout (with `stay`); the
+   *   number is what it was
    */
-  scale(engines: number, drainTimeoutMs: number): Promise<void>;
+  scale(engines: number, drainTimeoutMs: number, late?: "end" | "stay"): Promise<void>;
+  /** Engines that wait before they are started again start now; those that make no steps are ended first. */
+  restartNow(): void;
   readonly engineCount: number;
   /**
    * Other weights of the same shape and vocabulary take the place of the present ones between two steps. Prefixes are

@@ -24,4 +24,18 @@ describe("Backoff", () => {
     context.mock.timers.tick(30_000);
     assert.deepEqual([starts, backoff.timers], [41, 0]);
   });
+
+  it("starts at once when it is told to, and only what is planned", (context) => {
+    context.mock.timers.enable({ apis: ["setTimeout"] });
+    const backoff = new Backoff(250);
+    let starts = 0;
+    backoff.hurry();
+    assert.equal(starts, 0);
+    backoff.schedule(() => starts++);
+    backoff.hurry();
+    assert.deepEqual([starts, backoff.timers, backoff.remainingMs], [1, 0, 0]);
+    backoff.hurry();
+    context.mock.timers.tick(30_000);
+    assert.equal(starts, 1, "once a plan");
+  });
 });

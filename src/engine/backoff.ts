@@ -12,6 +12,7 @@ export class Backoff {
   #startedAt = performance.now();
   #due = 0;
   #timer: NodeJS.Timeout | undefined;
+  #begin: (() => void) | undefined;
 
   constructor(firstMs: number) {
     this.#firstMs = firstMs;
@@ -30,12 +31,20 @@ export class Backoff {
     const full = Math.min(LONGEST_MS, this.#firstMs * 2 ** Math.min(this.#failures++, 20));
     const delay = full * (0.5 + Math.random() / 2);
     this.#due = performance.now() + delay;
-    this.#timer = setTimeout(() => {
+    this.#begin = () => {
       this.#timer = undefined;
       this.#startedAt = performance.now();
       start();
-    }, delay);
+    };
+    this.#timer = setTimeout(this.#begin, delay);
     this.#timer.unref();
+  }
+
+  /** A start that is planned begins at once. */
+  hurry(): void {
+    if (this.#timer === undefined) return;
+    clearTimeout(this.#timer);
+    this.#begin?.();
   }
 
   /** The engine made a step. */

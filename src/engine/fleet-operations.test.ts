@@ -249,6 +249,37 @@ describe("scale", () => {
     assert.deepEqual(await endings(running), new Set(["engine_failed", "abort"]));
   });
 
+  it("stays as it is after the time to drain when nothing may be lost, and goes down once it can", async () => {
+    const engine = await start(2, { kernel: fakeKernel({ maxSequences: 2 }), maxNumSeqs: 2 });
+    const running = streams(engine, 4);
+    await allRun(running);
+    await assert.rejects(
+      engine.operations.scale(1, 10, "stay"),
+      (error) => error instanceof Fault && error.kind === "request_timeout",
+    );
+    assert.deepEqual([engine.operations.engineCount, running.every(({ ending }) => ending === undefined)], [2, true]);
+    assert.equal(
+      engine.operations.abortCalls((id) => id === "other"),
+      0,
+    );
+    assert.equal(
+      engine.operations.abortCalls((id) => id === "call"),
+      4,
+    );
+    assert.deepEqual(await endings(running), new Set(["abort"]));
+    await engine.operations.scale(1, 60_000, "stay");
+    assert.equal(engine.operations.engineCount, 1);
+  });
+
+  it("an engine that waits before it is started again starts when an operator says so", async () => {
+    const engine = await start(1, { restartAfterMs: 30_000 });
+    process.kill(engine.pid ?? 0, "SIGKILL");
+    await until(() => engine.state() === "restarting", "it is down");
+    engine.operations.restartNow();
+    await until(() => engine.state() === "ready", "it is back");
+    assert.deepEqual(await endings(streams(engine, 1, 4)), new Set(["length"]));
+  });
+
   it("refuses numbers out of range, and is what it was when a new engine does not start", async () => {
     const engine = await start(1, { kernelFor: () => fakeKernel({ refuse: "no memory" }) });
     for (const bad of [0, 65, 1.5])

@@ -97,11 +97,19 @@ export class FleetOperations implements Operations {
     return this.#fleet.abortWhere(({ id, callId }) => named.has(id) || (callId !== undefined && named.has(callId)));
   }
 
+  abortCalls(meant: (callId: string) => boolean): number {
+    return this.#fleet.abortWhere(({ callId }) => callId !== undefined && meant(callId));
+  }
+
+  restartNow(): void {
+    for (const { supervisor } of this.#fleet.replicas) supervisor.restartNow();
+  }
+
   get engineCount(): number {
     return this.#fleet.replicas.filter(({ draining }) => !draining).length;
   }
 
-  async scale(engines: number, drainTimeoutMs: number): Promise<void> {
+  async scale(engines: number, drainTimeoutMs: number, late: "end" | "stay" = "end"): Promise<void> {
     if (!Number.isInteger(engines) || engines < 1 || engines > MAX_REPLICAS)
       throw invalid("new_data_parallel_size", `the number of engines lies between 1 and ${MAX_REPLICAS}`);
     if (!(drainTimeoutMs >= 0)) throw invalid("drain_timeout", "the time to drain is not negative");
@@ -109,7 +117,7 @@ export class FleetOperations implements Operations {
       if (this.#level > 0) throw invalid("new_data_parallel_size", "the engine is asleep: wake it first");
       const missing = engines - this.#fleet.replicas.length;
       if (missing > 0) await this.#grow(engines, missing);
-      else await this.#shrink(engines, drainTimeoutMs);
+      else await this.#shrink(engines, drainTimeoutMs, late);
     });
   }
 
@@ -193,13 +201,18 @@ export class FleetOperations implements Operations {
     }
   }
 
-  async #shrink(engines: number, drainTimeoutMs: number): Promise<void> {
+  async #shrink(engines: number, drainTimeoutMs: number, late: "end" | "stay"): Promise<void> {
     const leaving = this.#fleet.replicas.slice(engines);
     for (const replica of leaving) replica.draining = true;
-    const timeout = Promise.withResolvers<void>();
-    const timer = setTimeout(timeout.resolve, drainTimeoutMs);
-    await Promise.race([Promise.all(leaving.map(({ supervisor }) => supervisor.idle())), timeout.promise]);
+    const timeout = Promise.withResolvers<"late">();
+    const timer = setTimeout(timeout.resolve, drainTimeoutMs, "late");
+    const idle = Promise.all(leaving.map(({ supervisor }) => supervisor.idle()));
+    const outcome = await Promise.race([idle, timeout.promise]);
     clearTimeout(timer);
+    if (outcome === "late" && late === "stay") {
+      for (const replica of leaving) replica.draining = false;
+      throw new Fault("request_timeout", "the engines were not done with their requests in time; their number stays");
+    }
     for (let at = leaving.length; at > 0; at--) await this.#fleet.removeLast();
   }
 

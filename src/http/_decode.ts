@@ -19,14 +19,18 @@ export function decodeBody<T>(schema: ZodType<T>, bytes: Uint8Array): T {
   return conform(schema, readJson(bytes));
 }
 
-/** @throws Fault invalid_request */
-export function decodeQuery<T>(schema: ZodType<T>, url: string): T {
+/**
+ * @param repeats parameters that may stand there several times, and are arrays for the schema
+ * @throws Fault invalid_request
+ */
+export function decodeQuery<T>(schema: ZodType<T>, url: string, repeats: readonly string[] = []): T {
   const at = url.indexOf("?");
-  const values = new Map<string, string>();
+  const values = new Map<string, string | string[]>();
   for (const [name, value] of new URLSearchParams(at < 0 ? "" : url.slice(at + 1))) {
-    if (values.has(name))
-      throw new Fault("invalid_request", "A query parameter stands twice.", { param: clip(name, MAX_PATH) });
-    values.set(name, value);
+    const before = values.get(name);
+    if (repeats.includes(name)) values.set(name, [...(before ?? []), value]);
+    else if (before === undefined) values.set(name, value);
+    else throw new Fault("invalid_request", "A query parameter stands twice.", { param: clip(name, MAX_PATH) });
   }
   // fromEntries defines own properties, so that a parameter named __proto__ is only a name.
   return conform(schema, Object.fromEntries(values));

@@ -141,7 +141,8 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
     exchange.abort(new Fault("request_timeout", "The request took too long.")),
   );
   try {
-    const query = route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "");
+    const query =
+      route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "", route.repeats);
     const body = route.body === undefined ? undefined : await take(step, route, route.body);
     const reply = await handle(corridor, step, route, { caller, body, query, params });
     await writeReply(exchange, reply, (status) => before(step, status));

@@ -14,7 +14,16 @@ export type Method = "GET" | "POST" | "DELETE" | "PUT";
 /** `public`: inference. `ops`: the operations listener only; 404 on the public one. `both`: on each. */
 export type Plane = "public" | "ops" | "both";
 
-export const ROUTE_SWITCHES = ["allowRuntimeLoraUpdating"] as const;
+/** What an operator switches on: app/switches.ts says by which settings. */
+export const ROUTE_SWITCHES = [
+  "allowRuntimeLoraUpdating",
+  "serverDevMode",
+  "enableSleepMode",
+  "enableFaultTolerance",
+  "enableTokenizerInfoEndpoint",
+  "weightRoots",
+  "profileDir",
+] as const;
 export type RouteSwitch = (typeof ROUTE_SWITCHES)[number];
 
 export interface RouteLimits {
@@ -56,12 +65,14 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   readonly dialect: Dialect;
   readonly access: A;
   readonly plane: Plane;
-  /** The setting that has to be on for the route to exist. Absent: it always does. */
+  /** What has to be switched on for the route to exist. Absent: it always does. */
   readonly switchedBy?: RouteSwitch;
   readonly limits: RouteLimits;
   /** Absent: the route takes no body. */
   readonly body?: ZodType<B>;
   readonly query?: ZodType<Q>;
+  /** Parameters of the query that may stand there several times; the schema gets an array of them. */
+  readonly repeats?: readonly string[];
   readonly reply: readonly ReplyDeclaration[];
   /** What the audit log keeps of a call. */
   readonly audit: "none" | "metadata";

@@ -37,6 +37,8 @@ export interface Rendered {
 }
 
 export interface ChatTemplate {
+  /** Absent: there is none that can be used. */
+  readonly source?: string;
   readonly contentFormat: ContentFormat;
   /** The template speaks of `<think>` or reasoning: the output is worth splitting. */
   readonly mentionsThinking: boolean;
@@ -78,6 +80,7 @@ export function compileTemplate(source: string, overrides: Partial<TemplateLimit
   const contentFormat = detectContentFormat(program);
   const splitThink = source.includes("</think>") || source.includes("reasoning");
   return {
+    source,
     contentFormat,
     mentionsThinking: source.includes("<think>") || source.includes("</think>"),
     render: (input) => {

@@ -43,6 +43,14 @@ export const failures: readonly ReplyDeclaration[] = FAILURES.map(([status, doc]
   doc,
 }));
 
+/** Of what an operator asks of the engines. */
+export const late: ReplyDeclaration = {
+  status: 408,
+  contentType: "application/json",
+  schema: ErrorReply,
+  doc: "Not over in time; the message says what holds meanwhile.",
+};
+
 export const unauthenticated: ReplyDeclaration = {
   status: 401,
   contentType: "application/json",

@@ -1,5 +1,6 @@
 /**
- * GET /admin/policy; POST /admin/policy/reload, /admin/policy/explain, /admin/policy/rights: on the operations listener.
+ * GET /admin/policy; POST /admin/policy/reload, /admin/policy/explain, /admin/policy/rights,
+ * /admin/policy/test: on the operations listener.
  */
 import { key, operatorKey } from "#http/access.ts";
 import { json } from "#http/reply.ts";
@@ -7,17 +8,20 @@ import {
   decodeExplain,
   decodeRights,
   ExplainBody,
+  encodeCases,
   encodePolicy,
   encodeRights,
   encodeVerdict,
   PolicyReply,
   RightsBody,
   RightsReply,
+  TestBody,
+  TestReply,
   VerdictReply,
 } from "#wire/admin/policy.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { failures } from "./_answers.ts";
-import { KIB, MINUTE, route, SECOND } from "./_services.ts";
+import { KIB, MIB, MINUTE, route, SECOND } from "./_services.ts";
 
 const common = { dialect: openai, plane: "ops", audit: "metadata" } as const;
 const asks = { ...common, access: key("keys:read"), limits: { bodyBytes: 64 * KIB, timeoutMs: 30 * SECOND } } as const;
@@ -68,6 +72,22 @@ export const explainPolicy = route({
   doc: "Say whether a request would be let in, and by which rule.",
   handler: async ({ caller, body, services }) =>
     json(encodeVerdict(await services.admin.policy.explain(caller, decodeExplain(body)))),
+});
+
+export const testPolicy = route({
+  ...common,
+  method: "POST",
+  path: "/admin/policy/test",
+  access: operatorKey("keys:read"),
+  limits: { bodyBytes: 2 * MIB, timeoutMs: 30 * SECOND },
+  body: TestBody,
+  reply: [
+    { status: 200, contentType: "application/json", schema: TestReply, doc: "What each of its tests came to." },
+    ...failures,
+  ],
+  doc: "Check the text of a policy file and run the tests that it carries; nothing changes.",
+  handler: async ({ caller, body, services }) =>
+    json(encodeCases(await services.admin.policy.test(caller, body.policy))),
 });
 
 export const callerRights = route({

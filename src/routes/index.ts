@@ -5,16 +5,33 @@ import type { AnyRoute } from "#http/route.ts";
 import type { Services } from "./_services.ts";
 import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
-import { callerRights, explainPolicy, policy, reloadPolicy } from "./admin-policy.ts";
+import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
+import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
+import { countMessageTokens, messages } from "./messages.ts";
 import { models } from "./models.ts";
+import {
+  abortRequests,
+  isPaused,
+  isScaling,
+  isSleeping,
+  pause,
+  resetEncoderCache,
+  resetMmCache,
+  resetPrefixCache,
+  resume,
+  scale,
+  sleep,
+  wakeUp,
+} from "./operations.ts";
 import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { load, metrics, version } from "./service.ts";
-import { detokenize, tokenize } from "./tokenize.ts";
+import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
+import { finishWeights, initWeights, startWeights, updateWeights, worldSize } from "./weights.ts";
 
 export type { Services } from "./_services.ts";
 
@@ -25,9 +42,12 @@ export const routes: readonly AnyRoute<Services>[] = [
   retrieveResponse,
   cancelResponse,
   deleteResponse,
+  messages,
+  countMessageTokens,
   models,
   tokenize,
   detokenize,
+  tokenizerInfo,
   health,
   ping,
   pingPost,
@@ -36,6 +56,29 @@ export const routes: readonly AnyRoute<Services>[] = [
   metrics,
   loadLora,
   unloadLora,
+  pause,
+  resume,
+  isPaused,
+  sleep,
+  wakeUp,
+  isSleeping,
+  abortRequests,
+  scale,
+  isScaling,
+  resetPrefixCache,
+  resetMmCache,
+  resetEncoderCache,
+  initWeights,
+  startWeights,
+  updateWeights,
+  finishWeights,
+  worldSize,
+  serverInfo,
+  collectiveRpc,
+  startProfile,
+  stopProfile,
+  faultStatus,
+  faultApply,
   listKeys,
   showKey,
   createKey,
@@ -51,4 +94,5 @@ export const routes: readonly AnyRoute<Services>[] = [
   reloadPolicy,
   explainPolicy,
   callerRights,
+  testPolicy,
 ];

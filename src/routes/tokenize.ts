@@ -1,11 +1,13 @@
 /**
- * POST /tokenize and /detokenize
+ * POST /tokenize and /detokenize; GET /tokenizer_info, only when switched on
  */
 import { capsFor } from "#core/request-caps.ts";
 import { key } from "#http/access.ts";
 import { json } from "#http/reply.ts";
 import { detokenize as detokenizeTokens, tokenize as tokenizeSource } from "#serving/tokenize.ts";
+import { tokenizerFacts } from "#serving/tokenizer-info.ts";
 import { openai } from "#wire/openai/dialect.ts";
+import { encodeTokenizerInfo, TokenizerInfoReply } from "#wire/vllm/server.ts";
 import {
   DetokenizeBody,
   DetokenizeReply,
@@ -54,4 +56,21 @@ export const detokenize = route({
   doc: "Text of token ids.",
   handler: ({ caller, body, services }) =>
     json({ prompt: detokenizeTokens(caller, services.serving, decodeDetokenize(body)) }),
+});
+
+export const tokenizerInfo = route({
+  method: "GET",
+  path: "/tokenizer_info",
+  dialect: openai,
+  access: key("tokenize"),
+  plane: "public",
+  switchedBy: "enableTokenizerInfoEndpoint",
+  limits: { timeoutMs: 30 * SECOND },
+  reply: [
+    { status: 200, contentType: "application/json", schema: TokenizerInfoReply, doc: "The template and the tokens." },
+    ...failures,
+  ],
+  audit: "metadata",
+  doc: "What the model's tokenizer is, and its chat template.",
+  handler: ({ caller, services }) => json(encodeTokenizerInfo(tokenizerFacts(caller, services.serving))),
 });

@@ -28,6 +28,7 @@ function policy(more: Partial<AdminPolicyOptions> = {}): AdminPolicy {
     current: () => NOW,
     words: () => ({ certificates: [{ spiffe: "spiffe://prod/web", tenant: "other", role: "user" }] }),
     reload: async () => NOW,
+    test: async () => [],
     keys: { get: async () => undefined },
     routes: ROUTES,
     ...more,

@@ -13,7 +13,7 @@ import { requireOperator } from "#policy/authorize.ts";
 import { administers } from "#policy/delegation.ts";
 import { type Asker, explain, type Question, type RouteFacts, type Verdict } from "#policy/explain.ts";
 import { askerOf } from "#policy/file/callers.ts";
-import { listenerOf } from "#policy/file/cases.ts";
+import { type CaseResult, listenerOf } from "#policy/file/cases.ts";
 import type { PolicyFile } from "#policy/file/schema.ts";
 import type { TenantRules } from "#policy/file/tenants.ts";
 import { askerOfKey } from "#policy/key-status.ts";
@@ -34,6 +34,8 @@ export interface AdminPolicyOptions {
   readonly words: () => Pick<PolicyFile, "tokens" | "certificates">;
   /** Records the change first. @throws Error the file is not right, with the reason for the operator | AuditFailure */
   readonly reload: (actor: Actor) => Promise<PolicyNow>;
+  /** Runs the cases of a file's text. @throws Error it is not right, with the reason */
+  readonly test: (text: string) => Promise<readonly CaseResult[]>;
   readonly keys: Pick<KeyStore, "get">;
   readonly routes: readonly RouteFacts[];
   readonly now?: () => number;
@@ -70,6 +72,16 @@ export class AdminPolicy {
         retryAfterMs: 1000,
         cause: error,
       });
+    }
+  }
+
+  /** Changes nothing. @throws Fault forbidden | invalid_request: the text is no policy */
+  async test({ principal }: Grant<"keys:read">, text: string): Promise<readonly CaseResult[]> {
+    requireOperator(principal);
+    try {
+      return await this.#options.test(text);
+    } catch (error) {
+      throw invalid("policy", error instanceof Error ? error.message : String(error));
     }
   }
 

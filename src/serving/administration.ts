@@ -6,6 +6,8 @@ import type { AdminKeys } from "./admin-keys.ts";
 import type { AdminPolicy } from "./admin-policy.ts";
 import type { AdminUsage } from "./admin-usage.ts";
 
+export type { RecordEvent } from "./_administration.ts";
+
 export interface Administration {
   readonly keys: AdminKeys;
   readonly usage: AdminUsage;

@@ -4,9 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { ROLES, type Role } from "#core/principal.ts";
+import { OPERATOR_TENANT, ROLES, type Role } from "#core/principal.ts";
 import type { ListenerPlane } from "#http/registrar.ts";
 import { createHttp } from "#http/server.ts";
+import { TenantRules, withinTenants } from "#policy/file/tenants.ts";
+import { plainGate } from "#policy/gate.ts";
+import { createIdentify } from "#policy/identify.ts";
+import { type KeyEntry, KeySet, keyDigest, mintKeyId } from "#policy/keys.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes } from "#routes/index.ts";
 import { fixture, says } from "#serving/_fixture.ts";
@@ -22,7 +26,7 @@ const OPEN: Readonly<Record<ListenerPlane, readonly string[]>> = {
 };
 const PLANES: readonly ListenerPlane[] = ["public", "ops"];
 const ROLE_NAMES = Object.keys(ROLES) as Role[];
-const ELSEWHERE = ["/", "/v1", "/docs", "/openapi.json", "/server_info", "/collective_rpc", "/nowhere", "/.env"];
+const ELSEWHERE = ["/", "/v1", "/docs", "/openapi.json", "/nowhere", "/.env"];
 
 interface Doors {
   readonly port: Readonly<Record<ListenerPlane, number>>;
@@ -64,7 +68,7 @@ test("without a key, and with a wrong one, every method on every path is 401, bu
       for (const method of METHODS) {
         const open = OPEN[plane].includes(`${method} ${path}`);
         for (const headers of [[], [bearer("wrong")], [bearer("")], ["x-api-key: admin"]]) {
-          const status = statusOf(await exchange(port[plane], message(`${method} ${path}`, headers)));
+          const status = statusOf(await exchange(port[plane], message(`${method} ${targetOf(path)}`, headers)));
           assert.equal(status, open ? 200 : 401, `${plane} ${method} ${path} ${headers}`);
         }
       }
@@ -117,6 +121,42 @@ test("a role without the scope gets 403 before its body is looked at; the other 
         // What a query has to say is missing as much as a body is.
         else assert.ok(status === 200 || (status === 400 && (method === "POST" || query !== undefined)), label);
       }
+    }
+  }
+});
+
+test("a key that has ended, was taken away, is not valid yet or comes from elsewhere opens no route; nor does its tenant's end", async (t) => {
+  const pepper = new Uint8Array(32);
+  const set = new KeySet(pepper);
+  const admin = principalOf({ id: "", tenant: OPERATOR_TENANT, role: "admin" });
+  const put = (name: string, more: Partial<KeyEntry> = {}): void =>
+    set.put({ id: mintKeyId(), digest: keyDigest(pepper, name), profile: admin, ...more });
+  put("live");
+  put("expired", { expiresAt: Date.now() - 1 });
+  put("early", { notBefore: Date.now() + 3_600_000 });
+  put("disabled", { state: "disabled" });
+  put("deleted", { state: "deleted" });
+  put("elsewhere", { profile: { ...admin, reach: { networks: ["192.0.2.0/24"] } } });
+  put("gone", { profile: { ...admin, tenant: "gone" } });
+  const rules = new TenantRules({ gone: { disabled: true } });
+  const http = await createHttp({
+    routes,
+    services: servicesOf(fixture({ reply: says("x") })),
+    gate: plainGate(withinTenants(createIdentify(set), () => rules)),
+    dialect: openai,
+  });
+  t.after(() => http.close(0));
+  for (const plane of PLANES) {
+    for (const { method, path, access } of routes) {
+      if (access.kind === "open") continue;
+      const answer = async (key: string) =>
+        http.inject(plane, { method, url: path, headers: { authorization: `Bearer ${key}` } });
+      const nobody = await answer("nobody's");
+      for (const key of ["expired", "early", "disabled", "deleted", "elsewhere", "gone"]) {
+        const { statusCode, body } = await answer(key);
+        assert.deepEqual([statusCode, body], [401, nobody.body], `${plane} ${key} ${method} ${path}`);
+      }
+      assert.notEqual((await answer("live")).statusCode, 401, `${plane} ${method} ${path}`);
     }
   }
 });

@@ -14,9 +14,12 @@ POST /v1/responses            us-td-x
 GET  /v1/responses/{response_id} us--d-x
 POST /v1/responses/{response_id}/cancel us--d-x
 DELETE /v1/responses/{response_id} us--d-x
+POST /v1/messages             us-td-x
+POST /v1/messages/count_tokens us-td-x
 GET  /v1/models               usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x
+GET  /tokenizer_info          us-td-x
 GET  /health                  all
 GET  /ping                    all
 POST /ping                    all
@@ -25,6 +28,29 @@ GET  /load                    -sotdax
 GET  /metrics                 -sotdax
 POST /v1/load_lora_adapter    --ot--x
 POST /v1/unload_lora_adapter  --ot--x
+POST /pause                       --o---x
+POST /resume                      --o---x
+GET  /is_paused                   --o---x
+POST /sleep                       --o---x
+POST /wake_up                     --o---x
+GET  /is_sleeping                 --o---x
+POST /abort_requests              --o---x
+POST /scale_elastic_ep            --o---x
+POST /is_scaling_elastic_ep       --o---x
+POST /reset_prefix_cache          --o---x
+POST /reset_mm_cache              --o---x
+POST /reset_encoder_cache         --o---x
+POST /init_weight_transfer_engine ---t--x
+POST /start_weight_update         ---t--x
+POST /update_weights              ---t--x
+POST /finish_weight_update        ---t--x
+GET  /get_world_size              ---t--x
+GET  /server_info                 --o---x
+POST /collective_rpc              ----d-x
+POST /start_profile               --o-d-x
+POST /stop_profile                --o-d-x
+GET  /fault_tolerance/status      --o---x
+POST /fault_tolerance/apply       --o---x
 GET  /admin/keys              -----ax
 GET  /admin/keys/show         -----ax
 POST /admin/keys/create       ------x
@@ -40,6 +66,7 @@ GET  /admin/policy            -----ax
 POST /admin/policy/reload     ------x
 POST /admin/policy/explain    -----ax
 POST /admin/policy/rights     -----ax
+POST /admin/policy/test       -----ax
 `;
 
 const LETTERS = { user: "u", service: "s", operator: "o", trainer: "t", developer: "d", auditor: "a", admin: "x" };

@@ -186,6 +186,11 @@ test("over the operations listener: what is in force, explained, and read anew w
   const open = rights.filter(({ allowed }) => allowed).map((row) => row.path);
   assert.deepEqual([...new Set(open)], ["/health", "/ping"]);
 
+  const trial = readFileSync(path, "utf8") + "tests: [{ as: nobody, request: GET /v1/models, expect: allow }]";
+  const tested = (await ask("/admin/policy/test", { policy: trial })).body as { failed: number; tests: unknown[] };
+  assert.deepEqual([tested.failed, tested.tests.length], [1, 1]);
+  assert.equal((await ask("/admin/policy/test", { policy: "version: [" })).status, 400);
+
   writeFileSync(path, "version: 1\ntenants: { acme: { disabled: true } }\n");
   const reloaded = await ask("/admin/policy/reload", "");
   assert.equal(reloaded.status, 200);

@@ -13,6 +13,7 @@ import { createHttp, type Http } from "#http/server.ts";
 import { plainGate } from "#policy/gate.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
+import { fakeServerOperations } from "#serving/_fake-operations.ts";
 import { fixture } from "#serving/_fixture.ts";
 import { emptyAdministration, responsesOver } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
@@ -60,6 +61,7 @@ before(async () => {
     adapters,
     responses: responsesOver(serving, undefined),
     admin: emptyAdministration(),
+    operations: fakeServerOperations({ operations: engine.operations, engines: () => engine.engines() }),
     caps: { ...DEFAULT_CAPS, n: 128 },
     usage: { cachedTokens: false, always: false },
     tokensAsIds: false,

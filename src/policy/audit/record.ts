@@ -41,6 +41,7 @@ export const EVENT_KINDS = {
   "key.disable": "a key was disabled",
   "key.enable": "a disabled key was enabled",
   "key.delete": "a key was deleted",
+  "weights.change": "a running model was given other weights",
   "policy.change": "tenants, limits or rules were changed",
 } as const;
 export type EventKind = keyof typeof EVENT_KINDS;

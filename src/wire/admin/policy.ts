@@ -72,6 +72,28 @@ const VerdictReply = z.object({
 });
 
 export { VerdictReply };
+export const TestBody = z.strictObject({
+  policy: z
+    .string()
+    .max(1 << 20)
+    .meta({ description: "The text of a policy file, YAML." }),
+});
+export const TestReply = z.object({
+  failed: count,
+  tests: z.array(
+    z.object({
+      number: count,
+      name: z.string(),
+      passed: z.boolean(),
+      problem: z.string().nullable(),
+      allowed: z.boolean(),
+      status: z.int(),
+      decided_by: z.string(),
+      because: z.string(),
+    }),
+  ),
+});
+
 export const RightsReply = z.object({ object: z.literal("list"), data: z.array(VerdictReply) });
 
 export const PolicyReply = z.object({
@@ -174,5 +196,30 @@ export function encodePolicy({ sha256, file }: PrintedPolicy): z.output<typeof P
     issuers: file.tokens?.issuers.map(({ issuer }) => issuer) ?? [],
     certificates: file.certificates?.length ?? 0,
     tests: file.tests?.length ?? 0,
+  };
+}
+
+/** A case and what came of it. */
+export interface PrintedCase {
+  readonly number: number;
+  readonly name: string;
+  readonly passed: boolean;
+  readonly problem?: string;
+  readonly verdict: PrintedVerdict["verdict"];
+}
+
+export function encodeCases(results: readonly PrintedCase[]): z.output<typeof TestReply> {
+  return {
+    failed: results.filter(({ passed }) => !passed).length,
+    tests: results.map(({ number, name, passed, problem, verdict }) => ({
+      number,
+      name,
+      passed,
+      problem: problem ?? null,
+      allowed: verdict.allowed,
+      status: verdict.status,
+      decided_by: verdict.decidedBy,
+      because: verdict.because,
+    })),
   };
 }

@@ -127,13 +127,13 @@ export function decodeLogprobs(field: string, value: number | null | undefined, 
   return value;
 }
 
-export function decodeStop(value: unknown, caps: RequestCaps): readonly string[] {
+export function decodeStop(value: unknown, caps: RequestCaps, field = "stop"): readonly string[] {
   if (value === undefined || value === null) return [];
-  const list = typeof value === "string" ? [value] : requireList(value, "stop", caps.stopStrings);
+  const list = typeof value === "string" ? [value] : requireList(value, field, caps.stopStrings);
   return list.map((entry, i) => {
-    const param = typeof value === "string" ? "stop" : `stop.${i}`;
+    const param = typeof value === "string" ? field : `${field}.${i}`;
     const text = requireString(entry, param);
-    if (text === "") throw invalid(param, "stop cannot contain an empty string.");
+    if (text === "") throw invalid(param, `${field} cannot contain an empty string.`);
     if (text.length > caps.stopLength) throw invalid(param, `a stop string has at most ${caps.stopLength} characters.`);
     return text;
   });

@@ -7,6 +7,7 @@ import { stringifyJson } from "#base/json.ts";
 import { sseData } from "#base/sse.ts";
 import type { Dialect, FaultReply } from "#core/dialect.ts";
 import type { Fault, FaultKind } from "#core/fault.ts";
+import { bound, faultMessage } from "#wire/_fault-text.ts";
 import { DONE } from "./frames.ts";
 
 /** kind → status and vLLM's `type`: its own class names, or the status' phrase where vLLM has no class. */
@@ -34,7 +35,6 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   internal: { status: 500, type: "InternalServerError" },
 };
 
-const MESSAGE_LENGTH = 1000;
 const PARAM_LENGTH = 200;
 
 export const openai: Dialect = {
@@ -51,18 +51,12 @@ function fault(failure: Fault, requestId: string): FaultReply {
 
 function errorBody(failure: Fault, requestId: string): unknown {
   const { status, type } = REPLIES[failure.kind];
-  const message = failure.kind === "internal" ? `${failure.message} Request id: ${requestId}` : failure.message;
   return {
     error: {
-      message: bound(message, MESSAGE_LENGTH),
+      message: faultMessage(failure, requestId),
       type,
       param: failure.param === undefined ? null : bound(failure.param, PARAM_LENGTH),
       code: status,
     },
   };
-}
-
-function bound(text: string, length: number): string {
-  const kept = text.length <= length ? text : `${text.slice(0, length - 1)}…`;
-  return kept.toWellFormed();
 }
