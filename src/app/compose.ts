@@ -5,6 +5,7 @@ import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
+import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import { capsOf } from "#core/request-caps.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
@@ -24,7 +25,7 @@ import { outputMaker } from "#serving/output.ts";
 import { Responses } from "#serving/responses.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
-import { generationDefaults, templateKwargs } from "./generation-config.ts";
+import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
 import { loadAdapters } from "./lora.ts";
@@ -65,9 +66,6 @@ export interface Parts {
   readonly client: FindClient;
   readonly log: Log;
 }
-
-/** Prompt text beyond so many characters a token of the window is refused unread: no real text is that dense. */
-const CHARACTERS_PER_TOKEN = 16;
 
 /** @throws StartupError | what the parts throw for people to read */
 export async function compose(parts: Parts): Promise<Server> {
@@ -215,6 +213,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<Http> {
     caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
+    embedPrefixes: embedPrefixes(settings.embedPrefixes),
     version: version(),
     load: () => load(),
     metrics: inner.print,

@@ -137,6 +137,10 @@ export const SETTINGS = {
     section: MODEL,
     doc: "JSON object of template variables under every request's chat_template_kwargs.",
   }),
+  embedPrefixes: string(undefined, "json", {
+    section: MODEL,
+    doc: 'JSON object from Cohere\'s input_type to what stands in front of a text at /v2/embed: {"search_query": "query: ", "search_document": "passage: "}.',
+  }),
   overrideGenerationConfig: string(undefined, "json", {
     section: MODEL,
     doc: "JSON object of sampling defaults: temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens.",

@@ -36,7 +36,7 @@ export interface RouteLimits {
 /** What an answer may look like, for OpenAPI and for the tests that replay replies against it. */
 export interface ReplyDeclaration {
   readonly status: number;
-  readonly contentType: "application/json" | "text/event-stream" | "text/plain" | null;
+  readonly contentType: "application/json" | "application/octet-stream" | "text/event-stream" | "text/plain" | null;
   readonly schema?: ZodType;
   readonly doc: string;
 }

@@ -25,6 +25,8 @@ export interface Services {
   };
   /** What `return_tokens_as_token_ids` is when a request says nothing. */
   readonly tokensAsIds: boolean;
+  /** What stands in front of a text, by Cohere's `input_type`. */
+  readonly embedPrefixes: ReadonlyMap<string, string>;
   /** Of this server, e.g. "0.1.0". */
   readonly version: string;
   /** Requests in flight that count as load. */

@@ -63,6 +63,7 @@ const OURS: ReadonlySet<FaultKind> = new Set<FaultKind>([
   "internal",
 ]);
 
-function isOurs(error: unknown): boolean {
+/** Whether the server is to blame. */
+export function isOurs(error: unknown): boolean {
   return !(error instanceof Fault) || OURS.has(error.kind);
 }

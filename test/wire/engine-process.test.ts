@@ -65,6 +65,7 @@ before(async () => {
     caps: { ...DEFAULT_CAPS, n: 128 },
     usage: { cachedTokens: false, always: false },
     tokensAsIds: false,
+    embedPrefixes: new Map(),
     version: "0.0.0-test",
     load: () => 0,
     metrics: async () => "",
