@@ -1,5 +1,5 @@
 /**
- * --override-generation-config and --default-chat-template-kwargs: JSON from the operator, checked like a request's.
+ * --override-generation-config, --default-chat-template-kwargs and --embed-prefixes: JSON from the operator, checked like a request's.
  */
 import { z } from "zod";
 import type { SamplingInput } from "#core/calls.ts";
@@ -39,4 +39,11 @@ export function templateKwargs(text: string | undefined): Readonly<Record<string
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw new StartupError("--default-chat-template-kwargs is a JSON object");
   return value as Record<string, unknown>;
+}
+
+const Prefixes = z.record(z.string().max(64), z.string().max(4096));
+
+/** @throws StartupError */
+export function embedPrefixes(text: string | undefined): ReadonlyMap<string, string> {
+  return new Map(text === undefined ? [] : Object.entries(operatorObject("--embed-prefixes", text, Prefixes)));
 }

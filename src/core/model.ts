@@ -23,6 +23,9 @@ export interface ModelInfo {
   readonly pooling?: PoolingInfo;
 }
 
+/** Text beyond so many characters a token of the window is refused unread, or cut: no real text is that dense. */
+export const CHARACTERS_PER_TOKEN = 16;
+
 /** What can be asked of the model. */
 export function tasksOf(model: Pick<ModelInfo, "pooling">): readonly TaskKind[] {
   return model.pooling?.tasks ?? ["generate"];

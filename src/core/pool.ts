@@ -15,6 +15,8 @@ export type TaskKind = "generate" | PoolTask;
 export interface PoolRequest {
   /** Made by the server, never by the client. */
   readonly id: string;
+  /** The call as its tenant knows it (core/owned.ts); several requests may share it, and may be aborted by it. */
+  readonly callId?: string;
   readonly task: PoolTask;
   /** At least one; each at least one token, at most the context's length, ids in [0, vocabulary). */
   readonly inputs: readonly Int32Array[];

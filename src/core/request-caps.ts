@@ -43,6 +43,25 @@ export const CAP_ROWS = {
     loosens: WORK,
   },
   choices: { fallback: 128, bounds: [1, 65_536], doc: "Prompts times n of one request.", loosens: WORK },
+  poolingInputs: {
+    fallback: 1024,
+    bounds: [1, 16_384],
+    doc: "Inputs, texts, documents or items of one embedding, classification, scoring or reranking request.",
+    variables: ["VLLM_MAX_COMPLETION_PROMPTS"],
+    loosens: WORK,
+  },
+  poolingTokens: {
+    fallback: 262_144,
+    bounds: [1, 1 << 30],
+    doc: "Tokens of all inputs of such a request together; of pairs, each pair's.",
+    loosens: WORK,
+  },
+  poolingNumbers: {
+    fallback: 4_194_304,
+    bounds: [1, 1 << 24],
+    doc: "Numbers in the answer to such a request: vectors times their size.",
+    loosens: "size of an answer",
+  },
   messages: { fallback: 4096, bounds: [1, 1_000_000], doc: "Messages in one chat." },
   contentParts: { fallback: 1000, bounds: [1, 1_000_000], doc: "Content parts of one message." },
   stopStrings: {

@@ -23,7 +23,7 @@ export type Before = (status: number) => Promise<Readonly<Record<string, string>
 /** @throws what `before` or the frames throw, or the reason of the abort */
 export async function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> {
   if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
-  const status = reply.status ?? 200;
+  const status = reply.kind === "bytes" ? 200 : (reply.status ?? 200);
   const own = await exchange.race(before(status));
   switch (reply.kind) {
     case "json":
@@ -35,6 +35,8 @@ export async function writeReply(exchange: Exchange, reply: Reply, before: Befor
       );
     case "text":
       return writeWhole(exchange, status, { ...own, "content-type": reply.contentType }, reply.body);
+    case "bytes":
+      return writeWhole(exchange, status, { ...own, ...reply.headers, "content-type": reply.contentType }, reply.body);
     case "empty":
       return writeWhole(exchange, status, own, "");
   }
@@ -44,9 +46,9 @@ export async function writeWhole(
   exchange: Exchange,
   status: number,
   headers: OutgoingHttpHeaders,
-  text: string,
+  content: string | Uint8Array,
 ): Promise<void> {
-  const body = Buffer.from(text);
+  const body = typeof content === "string" ? Buffer.from(content) : content;
   const length = status === 204 ? {} : { "content-length": body.length };
   exchange.head(status, { "cache-control": "no-store", ...headers, ...length });
   const lingers = await sendsOn(exchange);

@@ -9,6 +9,12 @@ export type Reply =
       readonly headers?: Readonly<Record<string, string>>;
     }
   | { readonly kind: "text"; readonly body: string; readonly contentType: string; readonly status?: number }
+  | {
+      readonly kind: "bytes";
+      readonly body: Uint8Array;
+      readonly contentType: string;
+      readonly headers?: Readonly<Record<string, string>>;
+    }
   | { readonly kind: "empty"; readonly status?: number }
   /**
    * Server-sent events: complete frames (`data: …\n\n`). The pipeline pulls the first frame before it writes the
@@ -22,6 +28,15 @@ export function json(body: unknown, status = 200): Reply {
 
 export function text(body: string, contentType = "text/plain; charset=utf-8"): Reply {
   return { kind: "text", body, contentType };
+}
+
+/** JSON that is text already. */
+export function jsonText(body: string): Reply {
+  return text(body, "application/json");
+}
+
+export function bytes(body: Uint8Array, headers: Readonly<Record<string, string>> = {}): Reply {
+  return { kind: "bytes", body, contentType: "application/octet-stream", headers };
 }
 
 export function empty(status = 200): Reply {

@@ -7,10 +7,12 @@ import { defineRoute } from "#http/route.ts";
 import type { Adapters } from "#serving/adapters.ts";
 import type { Administration } from "#serving/administration.ts";
 import type { Serving } from "#serving/context.ts";
+import type { Responses } from "#serving/responses.ts";
 import type { ServerOperations } from "#serving/server-operations.ts";
 
 export interface Services {
   readonly serving: Serving;
+  readonly responses: Responses;
   readonly adapters: Adapters;
   readonly admin: Administration;
   readonly operations: ServerOperations;
@@ -23,6 +25,8 @@ export interface Services {
   };
   /** What `return_tokens_as_token_ids` is when a request says nothing. */
   readonly tokensAsIds: boolean;
+  /** What stands in front of a text, by Cohere's `input_type`. */
+  readonly embedPrefixes: ReadonlyMap<string, string>;
   /** Of this server, e.g. "0.1.0". */
   readonly version: string;
   /** Requests in flight that count as load. */

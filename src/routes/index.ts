@@ -10,6 +10,7 @@ import { usage } from "./admin-usage.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
+import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { countMessageTokens, messages } from "./messages.ts";
@@ -28,6 +29,8 @@ import {
   sleep,
   wakeUp,
 } from "./operations.ts";
+import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
+import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
 import { finishWeights, initWeights, startWeights, updateWeights, worldSize } from "./weights.ts";
@@ -37,8 +40,22 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  createResponse,
+  retrieveResponse,
+  cancelResponse,
+  deleteResponse,
   messages,
   countMessageTokens,
+  embeddings,
+  cohereEmbed,
+  pooling,
+  classify,
+  score,
+  scoreV1,
+  rerank,
+  rerankV1,
+  rerankV2,
+  generativeScoring,
   models,
   tokenize,
   detokenize,

@@ -70,6 +70,7 @@ function setUp({ script, output, sampling, prompts = ["ab"] }: Setting) {
       firstToken: (seconds) => first.push(seconds),
       interToken: () => {},
       finished: (choice) => finished.push(choice),
+      pooled: () => {},
     },
     meter: UNMETERED,
     tally: { used: NO_USAGE },

@@ -6,7 +6,7 @@ import { invalid } from "#core/fault.ts";
 import type { Constraint } from "#core/grammar.ts";
 import type { StructuredOutput } from "#core/structured.ts";
 import { GrammarError } from "#prompt/grammar/builder.ts";
-import { opensThought, tagTokens } from "./_thinking.ts";
+import { thoughtEnd } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
 
@@ -29,8 +29,8 @@ export async function chatConstraint(
   const asked =
     wanted === undefined ? await outputConstraint(call.output, grammars) : await compiled(wanted, "tools", grammars);
   const constraint = asked ?? (await heldCalls(call, model, grammars));
-  if (constraint === undefined || !opensThought(model, prompt)) return constraint;
-  const after = (await tagTokens(model.tokenizer)).end;
+  const after = constraint === undefined ? undefined : await thoughtEnd(model, prompt);
+  if (constraint === undefined || after === undefined) return constraint;
   // Held calls let text through, thoughts too; they need no border that might be missed.
   return asked === undefined && after.length > 1 ? constraint : { ...constraint, after };
 }

@@ -178,6 +178,13 @@ function servingObserver(metrics: ServingMetrics, name: string): ServingObserver
       metrics.maxTokens.observe(labels, choice.maxTokens);
       if (choice.perToken !== undefined) metrics.perOutputToken.observe(labels, choice.perToken);
     },
+    pooled: (reason, promptTokens, latency) => {
+      const labels = labelsOf(name, 0);
+      metrics.success.inc({ ...labels, finished_reason: reason });
+      metrics.latency.observe(labels, latency);
+      metrics.promptTokens.observe(labels, promptTokens);
+      metrics.prefillTokens.observe(labels, promptTokens);
+    },
   };
 }
 

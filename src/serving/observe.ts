@@ -27,6 +27,8 @@ export interface ServingObserver {
   /** Seconds between two deltas of one choice. */
   interToken(seconds: number, engine: number): void;
   finished(choice: FinishedChoice): void;
+  /** An input whose numbers were computed, or were not. @param latency seconds from the call's arrival */
+  pooled(reason: FinishReason, promptTokens: number, latency: number): void;
 }
 
 export const NO_OBSERVER: ServingObserver = {
@@ -34,4 +36,5 @@ export const NO_OBSERVER: ServingObserver = {
   firstToken: () => {},
   interToken: () => {},
   finished: () => {},
+  pooled: () => {},
 };

@@ -23,8 +23,10 @@ export type Row = Proof & {
 
 const CHAT = "/v1/chat/completions";
 const TEXT = "/v1/completions";
+const MESSAGES = "/v1/messages";
 const user = [{ role: "user", content: "hi" }];
 const chat = (more: object): unknown => ({ messages: user, max_tokens: 1, ...more });
+const message = (more: object): unknown => ({ ...(chat({ model: "castellan-demo" }) as object), ...more });
 const text = (more: object): unknown => ({ prompt: "hi", max_tokens: 1, ...more });
 const row = (ids: string, fault: string, proof: Proof): Row => ({ ids: ids.split(" "), fault, ...proof });
 
@@ -47,6 +49,7 @@ const TRANSFER: Proof = {
       /kv_transfer_params/,
     ],
     [CHAT, chat({ ec_transfer_params: { transfer_id: "x" } }), /ec_transfer_params/],
+    [MESSAGES, message({ kv_transfer_params: { remote_host: "127.0.0.1" } }), /kv_transfer_params/],
   ],
 };
 const UNKNOWN_TOKENS = [2 ** 20, -1, 2 ** 31, 2 ** 40, 1.5];
@@ -94,7 +97,7 @@ const CODE: readonly Row[] = [
     hubTest("a flipped byte in the cache is found and the file downloaded anew"),
   ),
   row("CVE-2025-9141 GHSA-79j6-g2m3-jgfw", "a tool parser evaluates the model's text", {
-    test: ["scripts/layers.test.ts", "no text becomes code"],
+    test: ["src/prompt/tools/python.test.ts", "what is no literal is refused, and nothing is run"],
   }),
   row("CVE-2026-22778 GHSA-4r2x-xpjr-7cvv", "image errors leak an address; overflow in JPEG2000", { later: "media" }),
   row("GHSA-m52c-39rh-f3gp", "overflow in a container format", { later: "media" }),
@@ -132,7 +135,10 @@ const ACCESS: readonly Row[] = [
   }),
   row("CVE-2025-30202 GHSA-9f8f-2vmf-885j", "a socket between processes on all interfaces", NO_SOCKETS),
   row("CVE-2026-54236 GHSA-hgg8-fqqc-vfmw", "errors of one protocol leak addresses", {
-    test: ["src/http/pipeline.test.ts", "a bug is a 500 with the request id and nothing else; the log has the stack"],
+    test: [
+      "test/wire/anthropic-client.test.ts",
+      "nothing of a failure's cause leaves in Anthropic's shape, before or in a stream",
+    ],
   }),
   row("CVE-2026-73555 GHSA-hwrm-c4cx-rf4j", "paths and user names in errors", {
     test: ["test/advisories/requests.test.ts", "no answer tells a path, a user or an address of this machine"],
@@ -250,10 +256,18 @@ const SERVICE: readonly Row[] = [
         }),
         /tools/,
       ],
+      [
+        MESSAGES,
+        message({
+          tools: [{ name: "f", input_schema: { type: "object", properties: { a: { pattern: "(" } } } }],
+          tool_choice: { type: "any" },
+        }),
+        /tools/,
+      ],
     ],
   }),
   row("CVE-2025-48887 GHSA-w6q7-j642-7c25", "a tool parser takes for ever", {
-    test: ["src/prompt/tools/hermes.test.ts", "adversarial output of any length is read to its end"],
+    test: ["src/prompt/tools/families.test.ts", "work grows as the text does, in pieces and at once"],
   }),
   row("GHSA-j828-28rj-hfhp", "regular expressions over names and chats take for ever", {
     test: ["src/core/name-patterns.test.ts", "agrees with the regular expression of the same meaning"],
@@ -281,12 +295,18 @@ const SERVICE: readonly Row[] = [
       [CHAT, chat({ chat_template: "{% for i in range(10**9) %}{% endfor %}" }), /chat_template/],
       [CHAT, chat({ chat_template_kwargs: { chat_template: "x" } }), /chat_template/],
       ["/tokenize", { messages: user, chat_template: "x" }, /chat_template/],
+      [MESSAGES, message({ chat_template_kwargs: { chat_template: "x" } }), /chat_template/],
     ],
   }),
   row("CVE-2025-62426 GHSA-69j4-grxj-j64p", "chat_template_kwargs replaces what the server sets", {
-    requests: ["tokenize", "messages", "tools", "bos_token", "add_generation_prompt"].map(
-      (name) => [CHAT, chat({ chat_template_kwargs: { [name]: true } }), /chat_template_kwargs/] as const,
-    ),
+    requests: ["tokenize", "messages", "tools", "bos_token", "add_generation_prompt"].flatMap((name) => {
+      const more = { chat_template_kwargs: { [name]: true } };
+      return [
+        [CHAT, chat(more), /chat_template_kwargs/] as const,
+        [MESSAGES, message(more), /chat_template_kwargs/] as const,
+        [`${MESSAGES}/count_tokens`, message(more), /chat_template_kwargs/] as const,
+      ];
+    }),
   }),
   row("CVE-2025-46560 GHSA-vc6m-hm49-g9qg", "placeholders are replaced in quadratic time", {
     test: [
@@ -321,6 +341,7 @@ const SERVICE: readonly Row[] = [
       [CHAT, `{"messages":[{"role":"user","content":"hi"}],"temperature":NaN}`, /JSON/i],
       [CHAT, chat({ temperature: -1 }), /temperature/],
       [CHAT, chat({ temperature: "1" }), /temperature/],
+      [MESSAGES, `{"model":"castellan-demo","max_tokens":1,"messages":[],"temperature":1e999}`, /number|JSON/i],
     ],
   }),
   row("CVE-2026-55514 GHSA-33cg-gxv8-3p8g", "prompt_embeds on a model of another position scheme", EMBEDS),

@@ -1,11 +1,11 @@
 /**
  * A completion request → core.
  */
-import type { CompletionCall, Prompt } from "#core/calls.ts";
+import type { CompletionCall } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
-import { requireList, requireTokenIds } from "./_compound.ts";
 import { decodeOutput, decodePrint, type Print } from "./_output.ts";
+import { decodePrompts } from "./_prompts.ts";
 import { refuseUnsupported } from "./_refusals.ts";
 import { decodeLogprobs, decodeN, decodeSampling, dropAbsent } from "./_sampling.ts";
 import type { CompletionBodyValue } from "./completion-schema.ts";
@@ -25,7 +25,8 @@ const DEFAULT_MAX_TOKENS = 16;
 /** @throws Fault invalid_request | not_implemented, naming the field */
 export function decodeCompletion(body: CompletionBodyValue, caps: RequestCaps): DecodedCompletion {
   refuseUnsupported(body);
-  const prompts = decodePrompts(body.prompt, caps);
+  const prompts = decodePrompts(body.prompt, "prompt", caps.completionPrompts);
+  if (body.prompt === "") throw invalid("prompt", "prompt must be provided and non-empty.");
   const n = decodeN(body.n, prompts.length, caps);
   const logprobs = decodeLogprobs("logprobs", body.logprobs, caps);
   const echo = body.echo ?? false;
@@ -48,23 +49,4 @@ function decodeBudget(value: number | null | undefined, echo: boolean): number {
   if (tokens < 0 || (tokens === 0 && !echo))
     throw invalid("max_tokens", `max_tokens must be at least 1, got ${tokens}.`);
   return tokens;
-}
-
-function decodePrompts(value: unknown, caps: RequestCaps): readonly Prompt[] {
-  if (value === undefined || value === null || value === "")
-    throw invalid("prompt", "prompt must be provided and non-empty.");
-  if (typeof value === "string") return [value];
-  const list = requireList(value, "prompt", Number.POSITIVE_INFINITY);
-  const first = list[0];
-  if (first === undefined) throw invalid("prompt", "prompt must be provided and non-empty.");
-  if (typeof first === "number") return [requireTokenIds(list, "prompt", Number.POSITIVE_INFINITY)];
-  requireList(list, "prompt", caps.completionPrompts);
-  return list.map((entry, i) => {
-    if (typeof entry !== typeof first)
-      throw invalid(
-        `prompt.${i}`,
-        "prompt must be a string, a list of strings, a list of token ids or a list of such lists.",
-      );
-    return typeof entry === "string" ? entry : requireTokenIds(entry, `prompt.${i}`, Number.POSITIVE_INFINITY);
-  });
 }

@@ -4,14 +4,11 @@
  */
 import { z } from "zod";
 import { bool, int, shape, sharedFields } from "./_fields.ts";
-
-const IDS = { type: "array", items: { type: "integer", minimum: 0 } };
+import { PROMPTS_DOC } from "./_prompts.ts";
 
 export const CompletionBody = z.object({
   ...sharedFields,
-  prompt: shape({
-    anyOf: [{ type: "string" }, { type: "array", items: { type: "string" } }, IDS, { type: "array", items: IDS }],
-  }),
+  prompt: shape(PROMPTS_DOC),
   prompt_embeds: shape({ description: "Refused with 400." }),
   echo: bool.nullish(),
   logprobs: int.nullish(),
