@@ -140,7 +140,7 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
   admit(corridor, step);
   const place = admission.admit();
   if (place instanceof Promise) await exchange.race(place);
-  const { route } = matched;
+  const { route, params } = matched;
   const endTime = corridor.counters.after(Math.min(route.limits.timeoutMs, corridor.options.maxTimeoutMs), () =>
     exchange.abort(new Fault("request_timeout", "The request took too long.")),
   );
@@ -148,7 +148,7 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
     const query =
       route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "", route.repeats);
     const body = route.body === undefined ? undefined : await take(step, route, route.body);
-    const found = handle(corridor, step, route, { caller, body, query });
+    const found = handle(corridor, step, route, { caller, body, query, params });
     const reply = await ("kind" in found && found.kind === "forward" ? forward(corridor, step, route, found) : found);
     await writeReply(exchange, reply, (status) => before(step, status));
   } finally {
@@ -252,7 +252,7 @@ async function forward<S>(
   if (from.forwardsTo?.includes(to) !== true || to.body === undefined) throw new Error(`${from.path} may not forward`);
   step.target = to.path;
   const caller = callerOf(to, step.principal, openBooks(corridor, step));
-  const reply = handle(corridor, step, to, { caller, body: conform(to.body, body), query: undefined });
+  const reply = handle(corridor, step, to, { caller, body: conform(to.body, body), query: undefined, params: {} });
   if ("kind" in reply && reply.kind === "forward") throw new Error(`${to.path} may not forward`);
   return reply;
 }
@@ -261,7 +261,7 @@ function handle<S>(
   corridor: Corridor<S>,
   { exchange, plane }: Walk<S>,
   route: AnyRoute<S>,
-  given: { caller: Caller; body: unknown; query: unknown },
+  given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
 ): Reply | Forward<S> | Promise<Reply> {
   const { requestId, signal } = exchange;
   const call = { ...given, plane, requestId, signal, services: corridor.services };
