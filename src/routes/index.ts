@@ -7,6 +7,8 @@ import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
 import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
+import { realtime, transcriptions, translations } from "./audio.ts";
+import { chatBatch } from "./chat-batch.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
@@ -40,6 +42,7 @@ export type { Services } from "./_services.ts";
 
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
+  chatBatch,
   completions,
   createResponse,
   retrieveResponse,
@@ -58,6 +61,9 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV2,
   generativeScoring,
   invocations,
+  transcriptions,
+  translations,
+  realtime,
   models,
   tokenize,
   detokenize,

@@ -213,6 +213,7 @@ const SERVICE: readonly Row[] = [
   }),
   row("CVE-2026-73559 GHSA-87x5-vmc3-756j", "lists of prompts without bound", {
     requests: [
+      [`${CHAT}/batch`, chat({ messages: Array.from({ length: 65 }, () => user) }), /messages/],
       [TEXT, text({ prompt: Array.from({ length: 65 }, () => "a") }), /prompt/],
       [TEXT, text({ prompt: Array.from({ length: 64 }, () => "a"), n: 16, temperature: 1 }), /choices|\bn\b/],
     ],
