@@ -13,6 +13,7 @@ import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
+import { generate } from "./generate.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { invocations } from "./invocations.ts";
 import { loadLora, unloadLora } from "./lora.ts";
@@ -60,6 +61,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV1,
   rerankV2,
   generativeScoring,
+  generate,
   invocations,
   transcriptions,
   translations,

@@ -92,7 +92,6 @@ const WAITING: Readonly<Record<string, string>> = {
   "POST /v1/messages/render": "comes with the routes of tokens",
   "POST /v1/chat/completions/derender": "comes with the routes of tokens",
   "POST /v1/completions/derender": "comes with the routes of tokens",
-  "POST /inference/v1/generate": "comes with the routes of tokens",
   "GET /openapi.json": "comes when the document is made by the server",
   "POST /cohere/v2/chat": "off in vLLM unless a variable switches it on; the same models answer the other chat routes",
   "POST /adapters": "belongs to a package of SageMaker's containers, not to vLLM; /v1/load_lora_adapter does the same",

@@ -27,6 +27,7 @@ POST /rerank                  us--d-x
 POST /v1/rerank               us--d-x
 POST /v2/rerank               us--d-x
 POST /generative_scoring      us--d-x
+POST /inference/v1/generate   us-td-x
 POST /invocations             us-td-x
 POST /v1/audio/transcriptions us--d-x
 POST /v1/audio/translations   us--d-x

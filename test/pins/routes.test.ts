@@ -26,6 +26,7 @@ const TABLE = [
   "POST /v1/rerank embeddings public 8388608",
   "POST /v2/rerank embeddings public 8388608",
   "POST /generative_scoring embeddings public 8388608",
+  "POST /inference/v1/generate inference public 8388608",
   "POST /invocations inference public 8388608",
   "POST /v1/audio/transcriptions audio public 8388608",
   "POST /v1/audio/translations audio public 8388608",
