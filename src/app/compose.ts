@@ -17,10 +17,12 @@ import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
 import type { Administration } from "#serving/administration.ts";
+import type { Serving } from "#serving/context.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
-import { outputMaker } from "#serving/output.ts";
+import { makeOutput } from "#serving/output.ts";
+import { Responses } from "#serving/responses.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
@@ -29,6 +31,7 @@ import type { Limits } from "./limits.ts";
 import { loadAdapters } from "./lora.ts";
 import { chatTemplateText, type ModelSource } from "./model-source.ts";
 import { openOperations } from "./operations.ts";
+import { parsersFor } from "./parsers.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
 import type { Sizing } from "./sizing.ts";
@@ -95,8 +98,9 @@ export async function compose(parts: Parts): Promise<Server> {
   parts.audit.register(registry);
   launched.observe(metrics.engineObserver(names[0]));
   const { tokenizer, engine } = await openModel(parts);
-  const template = modelTemplate(chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate);
-  served.push(servedModel(settings, names, engine, tokenizer, template));
+  const template = chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate;
+  const parsers = parsersFor(settings, template ?? "");
+  served.push(servedModel(settings, names, engine, tokenizer, modelTemplate(template), parsers));
   let accepting = true;
   const http = await createServer(parts, {
     engine,
@@ -153,6 +157,7 @@ function servedModel(
   engine: EngineHandle,
   tokenizer: OwnedTokenizer,
   template: ChatTemplate,
+  parsers: ServedModel["parsers"],
 ): ServedModel {
   const kwargs = templateKwargs(settings.defaultChatTemplateKwargs);
   return {
@@ -161,11 +166,7 @@ function servedModel(
     tokenizer,
     template: { ...template, render: (input) => template.render({ ...input, kwargs: { ...kwargs, ...input.kwargs } }) },
     defaults: generationDefaults(settings.overrideGenerationConfig),
-    parsers: {
-      reasoning: settings.reasoningParser === "auto" ? template.mentionsThinking : settings.reasoningParser !== "none",
-      tools: settings.enableAutoToolChoice && settings.toolCallParser !== "none",
-      holdCalls: settings.holdToolCalls,
-    },
+    parsers,
   };
 }
 
@@ -188,16 +189,23 @@ async function createServer(parts: Parts, inner: Inner): Promise<Http> {
   const weightOf = (tenant: string): number =>
     policy.current().tenants.of(tenant)?.weight ?? settings.tenantWeights.get(tenant) ?? 1;
   const caps = capsOf((_row, name) => settings[capSettingOf(name)]);
+  const serving: Serving = {
+    models,
+    caps,
+    priorities: settings.schedulingPolicy === "priority",
+    makeOutput,
+    grammars: new GrammarCompiler(),
+    observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
+    shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
+  };
   const services: Services = {
-    serving: {
-      models,
-      caps,
-      priorities: settings.schedulingPolicy === "priority",
-      makeOutput: outputMaker(settings.reasoningParser === "deepseek_r1" ? "deepseek_r1" : "qwen3"),
-      grammars: new GrammarCompiler(),
-      observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
-      shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
-    },
+    serving,
+    responses: new Responses({
+      serving,
+      store: undefined,
+      background: { most: 64, mostOfTenant: 8, timeoutMs: 3_600_000 },
+      log,
+    }),
     adapters: await loadAdapters(settings, models, first, inner.engine),
     admin,
     operations: openOperations({ settings, source: parts.source, engine: inner.engine, record: parts.audit.event }),

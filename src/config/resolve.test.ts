@@ -79,6 +79,8 @@ test("what is wrong is refused by its name, with the nearest known one", () => {
   refused(["--port"], /--port takes a value/);
   refused(["--no-port"], /--port is not a switch/);
   refused(["--log-level", "loud"], /is one of debug, info/);
+  refused(["--tool-call-parser", "loud"], /--tool-call-parser is one of auto, hermes, llama3_json, .*gpt_oss, none/);
+  refused(["--reasoning-parser", "loud"], /--reasoning-parser is one of auto, deepseek_r1, .*openai, gpt_oss, none/);
   refused(["-p", "1"], /two dashes/);
   refused(["a", "b"], /one model is served at a time/);
   refused(["--trust-remote-code"], /vLLM flag.*no code from a model is ever run/);

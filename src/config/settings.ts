@@ -4,6 +4,7 @@
  * Defaults are the safe values. A row that may loosen a wall says which in `loosens`. Names are camelCase here,
  * kebab-case as flags, CASTELLAN_UPPER_CASE as variables. Where vLLM has the same thing the name is vLLM's.
  */
+import { REASONING_ALIASES, REASONING_FAMILIES, TOOL_ALIASES, TOOL_FAMILIES } from "#core/parser-families.ts";
 import { CAP_ROWS, type CapName, type CapRow } from "#core/request-caps.ts";
 import { AUDIT_SETTINGS } from "./audit-settings.ts";
 import { KEY_SETTINGS } from "./key-settings.ts";
@@ -35,6 +36,13 @@ const ENGINE = "Engine";
 const LIMITS = "Limits of a request";
 const API = "API behaviour";
 const LIFE = "Lifecycle and logs";
+
+const TOOL_PARSERS = ["auto", ...TOOL_FAMILIES, ...namesOf(TOOL_ALIASES), "none"] as const;
+const REASONING_PARSERS = ["auto", ...REASONING_FAMILIES, ...namesOf(REASONING_ALIASES), "none"] as const;
+
+function namesOf<A extends object>(aliases: A): readonly (keyof A)[] {
+  return Object.keys(aliases) as (keyof A)[];
+}
 
 type CapSettings = { readonly [N in CapName as `max${Capitalize<N>}`]: Setting<number> };
 
@@ -145,18 +153,18 @@ export const SETTINGS = {
     section: MODEL,
     doc: "JSON object of sampling defaults: temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens.",
   }),
-  toolCallParser: choice("hermes", ["hermes", "none"], {
+  toolCallParser: choice("hermes", TOOL_PARSERS, {
     section: MODEL,
-    doc: "How tool calls are read out of the model's text.",
+    doc: "How tool calls are read out of the model's text (docs/tools.md); auto looks at the chat template.",
   }),
   holdToolCalls: switched(true, {
     section: MODEL,
     doc: "Hold the tool calls that the model chooses to the names and schemas of the request's tools.",
   }),
   enableAutoToolChoice: switched(true, { section: MODEL, doc: "Let the model choose tools (tool_choice auto)." }),
-  reasoningParser: choice("auto", ["auto", "deepseek_r1", "qwen3", "none"], {
+  reasoningParser: choice("auto", REASONING_PARSERS, {
     section: MODEL,
-    doc: "How reasoning is split from the answer; auto looks at the chat template.",
+    doc: "How reasoning is split from the answer (docs/tools.md); auto looks at the chat template.",
   }),
 
   runner: choice("auto", ["auto", "generate", "pooling"], {

@@ -136,7 +136,7 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
   admit(corridor, step);
   const place = admission.admit();
   if (place instanceof Promise) await exchange.race(place);
-  const { route } = matched;
+  const { route, params } = matched;
   const endTime = corridor.counters.after(Math.min(route.limits.timeoutMs, corridor.options.maxTimeoutMs), () =>
     exchange.abort(new Fault("request_timeout", "The request took too long.")),
   );
@@ -144,7 +144,7 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
     const query =
       route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "", route.repeats);
     const body = route.body === undefined ? undefined : await take(step, route, route.body);
-    const reply = await handle(corridor, step, route, { caller, body, query });
+    const reply = await handle(corridor, step, route, { caller, body, query, params });
     await writeReply(exchange, reply, (status) => before(step, status));
   } finally {
     endTime();
@@ -232,7 +232,7 @@ async function handle<S>(
   corridor: Corridor<S>,
   { exchange }: Walk<S>,
   route: AnyRoute<S>,
-  given: { caller: Caller; body: unknown; query: unknown },
+  given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
 ): Promise<Reply> {
   const { requestId, signal } = exchange;
   const call = { ...given, requestId, signal, services: corridor.services };

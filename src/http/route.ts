@@ -41,11 +41,16 @@ export interface ReplyDeclaration {
   readonly doc: string;
 }
 
+/** `{name}` of a declared path; never: it has none. */
+type ParamName<P extends string> = P extends `${string}{${infer N}}${string}` ? N : never;
+
 /** What a handler gets. */
-export interface Call<S, A extends Access, B, Q> {
+export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`> {
   readonly caller: CallerOf<A>;
   readonly body: B;
   readonly query: Q;
+  /** The segment that stands for the `{name}` of the path: 1 to 128 letters, digits, `_` and `-`, as they came. */
+  readonly params: Readonly<Record<ParamName<P>, string>>;
   /** Made by the server, or the client's X-Request-Id for tracing; never keys shared state. */
   readonly requestId: string;
   /** Aborted when the client goes away, the time is over or the server ends. */
@@ -53,9 +58,10 @@ export interface Call<S, A extends Access, B, Q> {
   readonly services: S;
 }
 
-export interface RouteSpec<S, A extends Access, B, Q> {
+export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `/${string}`> {
   readonly method: Method;
-  readonly path: `/${string}`;
+  /** Literal, but for one segment that may be `{name}` (registrar.ts). */
+  readonly path: P;
   readonly dialect: Dialect;
   readonly access: A;
   readonly plane: Plane;
@@ -71,7 +77,7 @@ export interface RouteSpec<S, A extends Access, B, Q> {
   /** What the audit log keeps of a call. */
   readonly audit: "none" | "metadata";
   readonly doc: string;
-  readonly handler: (call: Call<S, A, B, Q>) => Promise<Reply> | Reply;
+  readonly handler: (call: Call<S, A, B, Q, P>) => Promise<Reply> | Reply;
 }
 
 const made = new WeakSet<object>();
@@ -84,7 +90,9 @@ export type AnyRoute<S> = RouteSpec<S, Access, unknown, unknown>;
  * `const route = defineRoute<Services>(); export const health = route({ … });`
  */
 export function defineRoute<S>() {
-  return <A extends Access, B = undefined, Q = undefined>(spec: RouteSpec<S, A, B, Q>): AnyRoute<S> => {
+  return <const P extends `/${string}`, A extends Access, B = undefined, Q = undefined>(
+    spec: RouteSpec<S, A, B, Q, P>,
+  ): AnyRoute<S> => {
     const value = Object.freeze({ ...spec }) as unknown as AnyRoute<S>;
     made.add(value);
     return value;

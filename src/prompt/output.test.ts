@@ -4,8 +4,9 @@ import fc from "fast-check";
 import type { PositionLogprobs } from "#core/generate.ts";
 import { fakeTokenizer } from "./_fake-tokenizer.ts";
 import { type ChoiceEvent, Output, type OutputOptions } from "./output.ts";
-import { REASONING_PARSERS } from "./reasoning.ts";
+import { REASONING_FORMS } from "./reasoning.ts";
 import { hermesParser } from "./tools/hermes.ts";
+import { openaiParser } from "./tools/openai.ts";
 
 const tokenizer = fakeTokenizer({ specials: ["<|im_end|>", "!<think>"], eos: "<|im_end|>" });
 const EOS = 256;
@@ -13,7 +14,7 @@ const EOS = 256;
 const output = (options: Partial<OutputOptions> = {}): Output =>
   new Output({
     choice: 0, tokenizer, stop: [], includeStopString: false, skipSpecialTokens: true, minTokens: 0, stopTokenIds: [],
-    logprobs: false, tokenIds: false, reasoning: undefined, tools: undefined, ...options,
+    logprobs: false, tokenIds: false, marks: [], reasoning: undefined, tools: undefined, ...options,
   }); // biome-ignore format: one glance
 
 const bytes = (text: string): number[] => [...Buffer.from(text)];
@@ -93,8 +94,38 @@ test("every token's id and logprob leaves exactly once, in order, also when its 
   assert.equal(textOf(events), "azé");
 });
 
+test("a mark that is a control token is shown to the parsers, and no other control token is", () => {
+  const marked = fakeTokenizer({ specials: ["<|im_end|>", "<tool_call>", "<|other|>", "<think>"], eos: "<|im_end|>" });
+  const choice = output({
+    tokenizer: marked, marks: ["<tool_call>", "<think>", "</think>"], tools: hermesParser(),
+    reasoning: REASONING_FORMS.qwen3.make({ prompt: "", readsCalls: false }),
+  }); // biome-ignore format: one glance
+  const call = bytes('{"name": "f", "arguments": {"a": "<tool_call>"}}');
+  const tokens = [259, ...bytes("hm</think>"), 258, ...bytes("So."), 257, ...call, 258];
+  const events = [...tokens.flatMap((token) => choice.push([token], undefined)), ...choice.end("stop", EOS)];
+  assert.deepEqual([textOf(events, "reasoning"), textOf(events)], ["hm", "So."]);
+  const parts = events.filter((event) => event.type === "tool-call");
+  assert.equal(parts.map((part) => part.arguments).join(""), '{"a": "<tool_call>"}');
+  const plain = output({ tokenizer: marked });
+  assert.equal(textOf([...plain.push([257, ...bytes("x")], undefined), ...plain.end("stop", EOS)]), "x");
+});
+
+test("a token that ends the turn may be a mark, and its text is the parser's", () => {
+  const harmony = fakeTokenizer({ specials: ["<|call|>", "<|message|>", "<|channel|>"], eos: "<|call|>" });
+  const marks = ["<|call|>", "<|message|>", "<|channel|>"];
+  const choice = output({ tokenizer: harmony, marks, tools: openaiParser(), includeStopString: true });
+  const tokens = [258, ...bytes("commentary to=functions.f"), 257, ...bytes('{"a": 1}'), 256];
+  const events = [...choice.push(tokens, undefined), ...choice.end("stop", 256)];
+  const calls = events.filter((event) => event.type === "tool-call");
+  assert.deepEqual([calls[0]?.name, calls.map((part) => part.arguments).join("")], ["f", '{"a": 1}']);
+  assert.equal(textOf(events), "");
+});
+
 test("thought, answer and calls are told apart in one stream", () => {
-  const choice = output({ reasoning: REASONING_PARSERS.qwen3(""), tools: hermesParser() });
+  const choice = output({
+    reasoning: REASONING_FORMS.qwen3.make({ prompt: "", readsCalls: true }),
+    tools: hermesParser(),
+  });
   const answer = '<think>hm</think>\n\nSo.<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>';
   const events = [...bytes(answer).flatMap((byte) => choice.push([byte], undefined)), ...choice.end("stop", EOS)];
   assert.equal(textOf(events, "reasoning"), "hm");

@@ -9,7 +9,7 @@ import type { FinishReason, PositionLogprobs, TokenLogprob } from "#core/generat
 import type { Tokenizer } from "#core/model.ts";
 import type { ReasoningParser } from "./reasoning.ts";
 import { StopStrings } from "./stop.ts";
-import type { ToolParser, ToolPart } from "./tools/hermes.ts";
+import type { ToolParser, ToolPart } from "./tools/parser.ts";
 
 /** What vLLM gives as stop_reason beside the finish reason `repetition`. */
 const REPEATED = "repetition_detected";
@@ -29,6 +29,8 @@ export interface OutputOptions {
   /** Deltas carry logprobs, token ids. */
   readonly logprobs: boolean;
   readonly tokenIds: boolean;
+  /** Control tokens that are shown whatever skipSpecialTokens says: the parsers look out for them. */
+  readonly marks: readonly string[];
   readonly reasoning: ReasoningParser | undefined;
   readonly tools: ToolParser | undefined;
 }
@@ -38,6 +40,7 @@ export class Output {
   private readonly decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   private readonly stops: StopStrings;
   private readonly stopTokens: ReadonlySet<number>;
+  private readonly markTokens: ReadonlySet<number>;
   /** A token that may end the sequence: its text is not shown until it is known that it did not. */
   private suspended: number | undefined;
   private pendingIds: number[] = [];
@@ -50,6 +53,7 @@ export class Output {
     this.options = options;
     this.stops = new StopStrings(options.stop, options.includeStopString);
     this.stopTokens = new Set([...options.tokenizer.endOfTurn, ...options.stopTokenIds]);
+    this.markTokens = tokensOf(options.tokenizer, options.marks);
   }
 
   get ended(): boolean {
@@ -94,7 +98,8 @@ export class Output {
   }
 
   private decode(token: number): string {
-    return this.decoder.decode(this.options.tokenizer.piece(token, !this.options.skipSpecialTokens), { stream: true });
+    const shown = !this.options.skipSpecialTokens || this.markTokens.has(token);
+    return this.decoder.decode(this.options.tokenizer.piece(token, shown), { stream: true });
   }
 
   /** @returns the stop string that this text completed */
@@ -188,6 +193,11 @@ export class Output {
     this.pendingIds = [];
     this.pendingLogprobs = [];
   }
+}
+
+function tokensOf({ specials }: Tokenizer, marks: readonly string[]): ReadonlySet<number> {
+  if (marks.length === 0) return new Set();
+  return new Set(specials.filter(({ text, control }) => control && marks.includes(text)).map(({ id }) => id));
 }
 
 const pieceDecoder = new TextDecoder("utf-8", { ignoreBOM: true });

@@ -1,9 +1,13 @@
 /**
- * Splits `<think>…</think>` from the answer, streaming. One file a family; these cover the models that think in tags.
+ * Splits reasoning from the answer, streaming: which family does it how.
  *
- * Invariants: nothing is held back but what may be (the beginning of) a tag or the line breaks beside one; the
- * concatenation of both parts is the text without its tags and the line breaks that touch them.
+ * Invariants, of every family: the split does not depend on where the text was cut; no text makes a parser throw; each
+ * character is looked at a bounded number of times.
  */
+import type { ReasoningFamily } from "#core/parser-families.ts";
+import { HarmonyThought } from "./_harmony-thought.ts";
+import { ThinkParser, type ThoughtMarks } from "./_think.ts";
+import { HARMONY_MARKS } from "./harmony.ts";
 
 export interface Split {
   readonly reasoning: string;
@@ -18,99 +22,72 @@ export interface ReasoningParser {
   readonly thinking: boolean;
 }
 
-const OPEN = "<think>";
-const CLOSE = "</think>";
-/** What opens and closes a thought. */
-export const THINK_TAGS = { open: OPEN, close: CLOSE } as const;
-
-/** How the parser begins: `prompt` as the text before the answer, which may have opened the tag. */
-export const REASONING_PARSERS = {
-  /** A model that thinks always: the opening tag may be missing. */
-  deepseek_r1: (_prompt: string): ReasoningParser => new ThinkParser("reasoning"),
-  /** Thinks if the prompt opened the tag or the answer begins with it. */
-  qwen3: (prompt: string): ReasoningParser => new ThinkParser(prompt.trimEnd().endsWith(OPEN) ? "reasoning" : "start"),
-} as const;
-
-export type ReasoningFamily = keyof typeof REASONING_PARSERS;
-
-type Phase = "start" | "reasoning" | "content";
-
-class ThinkParser implements ReasoningParser {
-  private phase: Phase;
-  private held = "";
-  /** Line breaks right behind a tag are not text. */
-  private skipBreaks: boolean;
-
-  constructor(phase: Phase) {
-    this.phase = phase;
-    this.skipBreaks = phase === "reasoning";
-  }
-
-  get thinking(): boolean {
-    return this.phase === "reasoning";
-  }
-
-  push(text: string): Split {
-    this.held += text;
-    let [reasoning, content] = ["", ""];
-    if (this.phase === "start" && !this.decide()) return { reasoning, content };
-    if (this.phase === "reasoning") reasoning = this.think();
-    if (this.phase === "content") {
-      content = this.afterBreaks(this.held);
-      this.held = "";
-    }
-    return { reasoning, content };
-  }
-
-  /** Does the answer begin with the tag? @returns false while it cannot be told */
-  private decide(): boolean {
-    const body = this.held.trimStart();
-    if (body.startsWith(OPEN)) {
-      this.held = body.slice(OPEN.length);
-      this.enter("reasoning");
-    } else if (!OPEN.startsWith(body)) this.phase = "content";
-    return this.phase !== "start";
-  }
-
-  private enter(phase: Phase): void {
-    this.phase = phase;
-    this.skipBreaks = true;
-  }
-
-  private think(): string {
-    const at = this.held.indexOf(CLOSE);
-    if (at >= 0) {
-      const text = this.afterBreaks(this.held.slice(0, at)).trimEnd();
-      this.held = this.held.slice(at + CLOSE.length);
-      this.enter("content");
-      return text;
-    }
-    const keep = partialTag(this.held);
-    const text = this.held.slice(0, this.held.length - keep);
-    this.held = this.held.slice(this.held.length - keep);
-    return this.afterBreaks(text);
-  }
-
-  private afterBreaks(text: string): string {
-    if (!this.skipBreaks) return text;
-    const trimmed = text.replace(/^[\r\n]+/, "");
-    if (trimmed !== "") this.skipBreaks = false;
-    return trimmed;
-  }
-
-  end(): Split {
-    const rest = this.held;
-    this.held = "";
-    return this.phase === "reasoning"
-      ? { reasoning: this.afterBreaks(rest).trimEnd(), content: "" }
-      : { reasoning: "", content: this.afterBreaks(rest) };
-  }
+export interface ThoughtContext {
+  /** The text before the answer, which may have opened the thought. */
+  readonly prompt: string;
+  /** Whether calls are read out of the content: what marks them has to go on. */
+  readonly readsCalls: boolean;
 }
 
-/** Length of the end of `text` that may be white space before a closing tag, or the beginning of one. */
-function partialTag(text: string): number {
-  let tag = Math.min(text.length, CLOSE.length - 1);
-  while (tag > 0 && !CLOSE.startsWith(text.slice(text.length - tag))) tag--;
-  const body = text.slice(0, text.length - tag);
-  return tag + (body.length - body.trimEnd().length);
+export interface ReasoningForm {
+  /** Literals that are shown to the parser even where they are control tokens, which a request drops. */
+  readonly marks: readonly string[];
+  /** What opens and closes a thought, where both are one literal. */
+  readonly tags: { readonly open: string; readonly close: string } | undefined;
+  /** Strings of which a chat template has one if its model thinks so. */
+  readonly signs: readonly string[];
+  readonly make: (context: ThoughtContext) => ReasoningParser;
+}
+
+const THINK = { open: "<think>", close: "</think>" } as const;
+const MISTRAL = { open: "[THINK]", close: "[/THINK]" } as const;
+
+/** Thinks if the prompt opened the tag or the answer begins with it. */
+function tagged(tags: { readonly open: string; readonly close: string }): ReasoningForm {
+  const marks: ThoughtMarks = { opens: [tags.open], closes: [tags.close] };
+  return {
+    marks: [tags.open, tags.close],
+    tags,
+    signs: [tags.open, tags.close],
+    make: ({ prompt }) =>
+      new ThinkParser(marks, prompt.trimEnd().endsWith(tags.open) ? "reasoning" : "start", "content"),
+  };
+}
+
+/** Quantized models say it shorter. */
+const GRANITE: ThoughtMarks = {
+  opens: ["Here is my thought process:", "Here's my thought process:"],
+  closes: ["Here is my response:", "Here's my response:"],
+};
+
+export const REASONING_FORMS: Readonly<Record<ReasoningFamily, ReasoningForm>> = {
+  /** A model that thinks always: the opening tag may be missing. */
+  deepseek_r1: {
+    ...tagged(THINK),
+    signs: [],
+    make: () => new ThinkParser({ opens: [THINK.open], closes: [THINK.close] }, "start", "reasoning"),
+  },
+  qwen3: tagged(THINK),
+  glm45: tagged(THINK),
+  mistral: tagged(MISTRAL),
+  granite: {
+    marks: [],
+    tags: undefined,
+    signs: ["Here is my thought process"],
+    make: () => new ThinkParser(GRANITE, "start", "content"),
+  },
+  openai_gptoss: {
+    marks: HARMONY_MARKS,
+    tags: undefined,
+    signs: ["<|channel|>"],
+    make: ({ readsCalls }) => new HarmonyThought(readsCalls),
+  },
+};
+
+/** Looked for in this order: a family's template may speak of another one's tags, too. */
+const BY_SIGN: readonly ReasoningFamily[] = ["openai_gptoss", "mistral", "qwen3", "granite"];
+
+/** How the model of a chat template thinks; undefined: the template says nothing of it. */
+export function reasoningFamilyIn(template: string): ReasoningFamily | undefined {
+  return BY_SIGN.find((family) => REASONING_FORMS[family].signs.some((sign) => template.includes(sign)));
 }

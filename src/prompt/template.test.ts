@@ -105,7 +105,6 @@ test("reasoning goes to templates under both names, and is taken out of the clie
   const template = compileTemplate(
     "{% for m in messages %}{% if m.reasoning_content %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content }}{% endfor %}",
   );
-  assert.equal(template.mentionsThinking, true);
   assert.equal(template.render(input([{ ...assistant("b"), reasoning: "a" }])).text, "<think>a</think>b");
   assert.equal(template.render(input([assistant("<think>\na\n</think>\n\nb")])).text, "<think>a</think>b");
   assert.equal(template.render(input([assistant("a</think>b")])).text, "<think>a</think>b");

@@ -40,8 +40,6 @@ export interface ChatTemplate {
   /** Absent: there is none that can be used. */
   readonly source?: string;
   readonly contentFormat: ContentFormat;
-  /** The template speaks of `<think>` or reasoning: the output is worth splitting. */
-  readonly mentionsThinking: boolean;
   /** @throws Fault invalid_request (refused by the template, over the limits, a reserved name, bad tool arguments) */
   render(input: RenderInput): Rendered;
 }
@@ -56,7 +54,6 @@ export class TemplateSourceError extends Error {}
 export function modelTemplate(source: string | undefined, limits: Partial<TemplateLimits> = {}): ChatTemplate {
   const refuse = (message: string): ChatTemplate => ({
     contentFormat: "string",
-    mentionsThinking: false,
     render: () => {
       throw new Fault("invalid_request", message);
     },
@@ -82,7 +79,6 @@ export function compileTemplate(source: string, overrides: Partial<TemplateLimit
   return {
     source,
     contentFormat,
-    mentionsThinking: source.includes("<think>") || source.includes("</think>"),
     render: (input) => {
       checkFlags(input);
       checkKwargs(input.kwargs);

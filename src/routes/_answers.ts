@@ -19,7 +19,7 @@ export function identify(
   return {
     id: `${prefix}-${base}`,
     created: Math.floor(Date.now() / 1000),
-    usage: { ...usage, reasoningTokens: served.parsers.reasoning },
+    usage: { ...usage, reasoningTokens: served.parsers.reasoning !== undefined },
   };
 }
 

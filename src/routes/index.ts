@@ -29,6 +29,7 @@ import {
   sleep,
   wakeUp,
 } from "./operations.ts";
+import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
@@ -39,6 +40,10 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  createResponse,
+  retrieveResponse,
+  cancelResponse,
+  deleteResponse,
   messages,
   countMessageTokens,
   embeddings,

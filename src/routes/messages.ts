@@ -40,7 +40,7 @@ export const messages = route({
   doc: "Create a message (Anthropic's Messages API).",
   handler: async ({ caller, body, requestId, signal, services }) => {
     const { parsers } = services.serving.models.resolve(body.model, caller.principal);
-    const call = decodeMessages(body, capsFor(services.caps, caller.principal.caps), parsers.reasoning);
+    const call = decodeMessages(body, capsFor(services.caps, caller.principal.caps), parsers.reasoning !== undefined);
     const identity = {
       id: `msg_${requestId}`,
       cachedTokens: services.usage.cachedTokens,

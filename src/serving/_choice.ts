@@ -5,6 +5,8 @@ import type { ChatCall, CompletionCall } from "#core/calls.ts";
 import type { ToolDefinition } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
 import type { Tokenizer } from "#core/model.ts";
+import type { ReasoningFamily, ToolFamily } from "#core/parser-families.ts";
+import { callFamily } from "./_call-form.ts";
 import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
 import { atIntervals } from "./_interval.ts";
 import type { ServedModel } from "./models.ts";
@@ -22,17 +24,17 @@ export interface OutputSpec {
   readonly stopTokenIds: readonly number[];
   readonly logprobs: boolean;
   readonly tokenIds: boolean;
-  /** Split `<think>` off; `prompt` is the text before the answer, which may have opened it. */
-  readonly reasoning: { readonly prompt: string } | undefined;
-  /** Read tool calls. */
-  readonly tools: readonly ToolDefinition[] | undefined;
+  /** Split reasoning off; `prompt` is the text before the answer, which may have opened it. */
+  readonly reasoning: { readonly family: ReasoningFamily; readonly prompt: string } | undefined;
+  /** Read tool calls, in this family's form. */
+  readonly tools: { readonly family: ToolFamily; readonly definitions: readonly ToolDefinition[] } | undefined;
 }
 
 export type MakeOutput = (spec: OutputSpec) => ChoiceOutput;
 
 /** @throws Fault invalid_request: tools for a model whose calls nobody would read */
 export function requireToolParser(model: ServedModel, call: ChatCall): void {
-  if (call.toolChoice !== "auto" || model.parsers.tools) return;
+  if (call.toolChoice !== "auto" || model.parsers.tools !== undefined) return;
   throw invalid(
     "tool_choice",
     '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
@@ -48,12 +50,13 @@ export function chatOutput(
 ): ChoiceOutput {
   const { reasoning } = model.parsers;
   // What reasoning hides, its tokens would show (vLLM: hide_stream_metadata).
-  const hidden = reasoning && !call.includeReasoning;
+  const hidden = reasoning !== undefined && !call.includeReasoning;
+  const family = callFamily(model, call);
   const inner = make({
     ...commonSpec(model, call, choice),
     ...(hidden ? { logprobs: false, tokenIds: false } : {}),
-    reasoning: reasoning ? { prompt } : undefined,
-    tools: call.toolChoice === "none" ? undefined : call.tools,
+    reasoning: reasoning === undefined ? undefined : { family: reasoning, prompt },
+    tools: family === undefined ? undefined : { family, definitions: call.tools },
   });
   const visible = {
     reasoning: call.includeReasoning,

@@ -17,7 +17,7 @@ import { type AdapterLoader, Adapters } from "./adapters.ts";
 import type { Serving } from "./context.ts";
 import { Models, type ServedModel } from "./models.ts";
 import { NO_OBSERVER } from "./observe.ts";
-import { outputMaker } from "./output.ts";
+import { makeOutput } from "./output.ts";
 
 /** ids: bytes, then <s>, <|im_start|>, <|im_end|>. */
 export const IM_END = 258;
@@ -55,14 +55,14 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     tokenizer,
     template: modelTemplate(CHATML),
     defaults: {},
-    parsers: { reasoning: true, tools: true, holdCalls: false },
+    parsers: { reasoning: "qwen3", tools: "hermes", holdCalls: false },
     ...changes,
   };
   const serving: Serving = {
     models: new Models([model]),
     caps: DEFAULT_CAPS,
     priorities: false,
-    makeOutput: outputMaker("qwen3"),
+    makeOutput,
     observerOf: () => NO_OBSERVER,
     grammars: new GrammarCompiler(),
     shareOf: (tenant) => ({ key: tenant, weight: 1 }),

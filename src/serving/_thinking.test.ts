@@ -16,7 +16,7 @@ function budget(prompt: readonly number[], tokens: number, served = model(), tex
 }
 
 test("without a budget there is no limit, whatever the model", async () => {
-  const silent = model({ parsers: { reasoning: false, tools: true, holdCalls: false } });
+  const silent = model({ parsers: { reasoning: undefined, tools: "hermes", holdCalls: false } });
   assert.equal(await thinkingBudget({}, silent, Int32Array.of(1)), undefined);
   await assert.rejects(budget([1], 3, silent), (error) => {
     assert.ok(error instanceof Fault);

@@ -6,8 +6,13 @@ import type { SamplingInput } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
 import type { Tokenizer } from "#core/model.ts";
 import type { ThinkingBudget } from "#core/sampling.ts";
-import { THINK_TAGS } from "#prompt/reasoning.ts";
+import { REASONING_FORMS } from "#prompt/reasoning.ts";
 import type { ServedModel } from "./models.ts";
+
+interface Tags {
+  readonly open: string;
+  readonly close: string;
+}
 
 export interface TagTokens {
   readonly start: readonly number[];
@@ -16,16 +21,29 @@ export interface TagTokens {
 
 /** Whether the prompt ends with an opened thought. */
 export function opensThought(model: ServedModel, prompt: string): boolean {
-  return model.parsers.reasoning && prompt.trimEnd().endsWith(THINK_TAGS.open);
+  const open = thoughtTags(model)?.open;
+  return open !== undefined && prompt.trimEnd().endsWith(open);
+}
+
+/** What opens and closes a thought of the model, where both are one literal. */
+function thoughtTags({ parsers }: ServedModel): Tags | undefined {
+  return parsers.reasoning === undefined ? undefined : REASONING_FORMS[parsers.reasoning].tags;
 }
 
 /** Tags are one token each where the vocabulary has them, and text elsewhere. */
-export async function tagTokens(tokenizer: Tokenizer): Promise<TagTokens> {
+async function encodeTags(tokenizer: Tokenizer, tags: Tags): Promise<TagTokens> {
   const encode = async (tag: string): Promise<readonly number[]> => {
     const special = tokenizer.specials.find(({ text }) => text === tag);
     return special === undefined ? [...(await tokenizer.encodeText(tag))] : [special.id];
   };
-  return { start: await encode(THINK_TAGS.open), end: await encode(THINK_TAGS.close) };
+  return { start: await encode(tags.open), end: await encode(tags.close) };
+}
+
+/** What closes a thought that the prompt has opened; undefined: it has opened none. */
+export async function thoughtEnd(model: ServedModel, prompt: string): Promise<readonly number[] | undefined> {
+  const tags = thoughtTags(model);
+  if (tags === undefined || !opensThought(model, prompt)) return undefined;
+  return (await encodeTags(model.tokenizer, tags)).end;
 }
 
 /**
@@ -42,10 +60,11 @@ export async function thinkingBudget(
 ): Promise<ThinkingBudget | undefined> {
   if (budget === undefined) return undefined;
   const field = "thinking_token_budget";
-  if (!model.parsers.reasoning)
-    throw invalid(field, `${field} is set but the model's reasoning is not marked (--reasoning-parser).`);
-  const { start, end } = await tagTokens(model.tokenizer);
-  const marked = model.tokenizer.specials.some((special) => special.text === THINK_TAGS.open);
+  const tags = thoughtTags(model);
+  if (tags === undefined)
+    throw invalid(field, `${field} is set but the model's reasoning is not marked by tags (--reasoning-parser).`);
+  const { start, end } = await encodeTags(model.tokenizer, tags);
+  const marked = model.tokenizer.specials.some((special) => special.text === tags.open);
   const opened = lastEnd(prompt, start);
   // Of a tag that is plain text nobody knows who wrote it: in a chat it may be the user.
   if ((marked || text === undefined) && opened > lastEnd(prompt, end))

@@ -101,7 +101,9 @@ test("reasoning is split off, counted, and can be left out with all that would s
   const hidden = await run(fixture({ reply }), { include_reasoning: false, logprobs: true, return_token_ids: true });
   assert.deepEqual([summary(hidden).reasoning, summary(hidden).text], ["", "yes"]);
   assert.ok(!hidden.some((event) => "logprobs" in event || "tokenIds" in event));
-  const plain = await run(fixture({ reply }, { parsers: { reasoning: false, tools: false, holdCalls: false } }));
+  const plain = await run(
+    fixture({ reply }, { parsers: { reasoning: undefined, tools: undefined, holdCalls: false } }),
+  );
   assert.equal(summary(plain).text, "<think>hm</think>yes");
 });
 
@@ -136,7 +138,10 @@ test("tool calls are parsed when tools are there and the choice is auto", async 
 });
 
 test("without a parser, tools with auto are refused: the answer would come unparsed", async () => {
-  const setting = fixture({ reply: says("x") }, { parsers: { reasoning: false, tools: false, holdCalls: false } });
+  const setting = fixture(
+    { reply: says("x") },
+    { parsers: { reasoning: undefined, tools: undefined, holdCalls: false } },
+  );
   await refuses(run(setting, { tools }), "tool_choice");
   assert.equal(setting.backend.requests.length, 0);
 });

@@ -8,6 +8,7 @@ import { Fault } from "#core/fault.ts";
 import type { AdapterReference } from "#core/generate.ts";
 import type { Tokenizer } from "#core/model.ts";
 import { mayUse } from "#core/name-patterns.ts";
+import type { ReasoningFamily, ToolFamily } from "#core/parser-families.ts";
 import type { Principal } from "#core/principal.ts";
 import type { ChatTemplate } from "#prompt/template.ts";
 
@@ -22,10 +23,10 @@ export interface ServedModel {
   /** What stands where a request says nothing: the model's generation config and the operator's override of it. */
   readonly defaults: SamplingInput;
   readonly parsers: {
-    /** Split `<think>` from the answer (--reasoning-parser). */
-    readonly reasoning: boolean;
-    /** Read tool calls out of the answer (--enable-auto-tool-choice, --tool-call-parser hermes). */
-    readonly tools: boolean;
+    /** How reasoning is split from the answer (--reasoning-parser); undefined: it is not. */
+    readonly reasoning: ReasoningFamily | undefined;
+    /** How tool calls are read out of the answer (--enable-auto-tool-choice, --tool-call-parser); undefined: they are not. */
+    readonly tools: ToolFamily | undefined;
     /** Hold calls of the model's own choice to the tools' names and schemas (--hold-tool-calls). */
     readonly holdCalls: boolean;
   };

@@ -2,16 +2,18 @@
  * Makes a choice's output pipeline of the prompt area from what a request asks for.
  */
 import { Output } from "#prompt/output.ts";
-import { REASONING_PARSERS, type ReasoningFamily } from "#prompt/reasoning.ts";
-import { hermesParser } from "#prompt/tools/hermes.ts";
+import { REASONING_FORMS } from "#prompt/reasoning.ts";
+import { TOOL_FORMS } from "#prompt/tools/families.ts";
 import type { MakeOutput } from "./_choice.ts";
 
-/** @param family how the served model marks its reasoning */
-export function outputMaker(family: ReasoningFamily): MakeOutput {
-  return (spec) =>
-    new Output({
-      ...spec,
-      reasoning: spec.reasoning === undefined ? undefined : REASONING_PARSERS[family](spec.reasoning.prompt),
-      tools: spec.tools === undefined || spec.tools.length === 0 ? undefined : hermesParser(),
-    });
-}
+export const makeOutput: MakeOutput = ({ reasoning, tools, ...spec }) => {
+  const thinks = reasoning === undefined ? undefined : REASONING_FORMS[reasoning.family];
+  const calls = tools === undefined ? undefined : TOOL_FORMS[tools.family];
+  const readsCalls = tools?.family === "openai";
+  return new Output({
+    ...spec,
+    marks: [...(thinks?.marks ?? []), ...(calls?.marks ?? [])],
+    reasoning: reasoning === undefined ? undefined : thinks?.make({ prompt: reasoning.prompt, readsCalls }),
+    tools: calls?.make(tools?.definitions ?? []),
+  });
+};

@@ -97,7 +97,7 @@ const CODE: readonly Row[] = [
     hubTest("a flipped byte in the cache is found and the file downloaded anew"),
   ),
   row("CVE-2025-9141 GHSA-79j6-g2m3-jgfw", "a tool parser evaluates the model's text", {
-    test: ["scripts/layers.test.ts", "no text becomes code"],
+    test: ["src/prompt/tools/python.test.ts", "what is no literal is refused, and nothing is run"],
   }),
   row("CVE-2026-22778 GHSA-4r2x-xpjr-7cvv", "image errors leak an address; overflow in JPEG2000", { later: "media" }),
   row("GHSA-m52c-39rh-f3gp", "overflow in a container format", { later: "media" }),
@@ -267,7 +267,7 @@ const SERVICE: readonly Row[] = [
     ],
   }),
   row("CVE-2025-48887 GHSA-w6q7-j642-7c25", "a tool parser takes for ever", {
-    test: ["src/prompt/tools/hermes.test.ts", "adversarial output of any length is read to its end"],
+    test: ["src/prompt/tools/families.test.ts", "work grows as the text does, in pieces and at once"],
   }),
   row("GHSA-j828-28rj-hfhp", "regular expressions over names and chats take for ever", {
     test: ["src/core/name-patterns.test.ts", "agrees with the regular expression of the same meaning"],

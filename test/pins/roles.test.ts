@@ -10,6 +10,10 @@ import { routes } from "#routes/index.ts";
 const TABLE = `
 POST /v1/chat/completions     us-td-x
 POST /v1/completions          us-td-x
+POST /v1/responses            us-td-x
+GET  /v1/responses/{response_id} us--d-x
+POST /v1/responses/{response_id}/cancel us--d-x
+DELETE /v1/responses/{response_id} us--d-x
 POST /v1/messages             us-td-x
 POST /v1/messages/count_tokens us-td-x
 POST /v1/embeddings           us--d-x

@@ -272,7 +272,7 @@ test("thinking is taken where the model has none: there is nothing to bound", as
       assert.partialDeepStrictEqual(message.content, [{ type: "text", text: "short" }]);
       assert.equal(setting.backend.requests[0]?.sampling.thinking, undefined);
     },
-    { parsers: { reasoning: false, tools: true, holdCalls: false } },
+    { parsers: { reasoning: undefined, tools: "hermes", holdCalls: false } },
   );
 });
 

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { hermesParser, type ToolPart } from "./hermes.ts";
+import { hermesParser } from "./hermes.ts";
+import type { ToolPart } from "./parser.ts";
 
 interface Outcome {
   readonly content: string;

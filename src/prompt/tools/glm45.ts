@@ -1,0 +1,30 @@
+/**
+ * GLM-4.5's calls and later ones': `<tool_call>NAME`, `<arg_key>KEY</arg_key>` `<arg_value>VALUE</arg_value>` for each
+ * argument, `</tool_call>`. Values that the function's schema does not call strings are JSON.
+ */
+import type { ToolDefinition } from "#core/chat.ts";
+import { MarkedCalls } from "./_calls.ts";
+import { TaggedCallReader, type TaggedForm } from "./_tagged-call.ts";
+import type { ToolParser } from "./parser.ts";
+
+const OPEN = "<tool_call>";
+const CLOSE = "</tool_call>";
+
+export const GLM45_MARKS = [OPEN, CLOSE, "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"] as const;
+
+const FORM: TaggedForm = {
+  nameEnd: "\n",
+  keyOpen: "<arg_key>",
+  keyClose: "</arg_key>",
+  valueOpen: "<arg_value>",
+  valueClose: "</arg_value>",
+  impliedEnds: [],
+  close: CLOSE,
+  impliedCloses: [OPEN],
+  trimBreaks: false,
+  values: "loose",
+};
+
+export function glm45Parser(tools: readonly ToolDefinition[]): ToolParser {
+  return new MarkedCalls({ open: OPEN }, (index) => new TaggedCallReader(index, FORM, tools));
+}

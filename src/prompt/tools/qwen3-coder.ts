@@ -1,0 +1,32 @@
+/**
+ * Qwen3-Coder's calls: `<function=NAME>`, `<parameter=KEY>` VALUE `</parameter>` for each argument, `</function>`, all in
+ * `<tool_call>` tags or not. Values are text, and become what the function's schema says.
+ */
+import { randomUUID } from "node:crypto";
+import type { ToolDefinition } from "#core/chat.ts";
+import { MarkedCalls } from "./_calls.ts";
+import { TaggedCallReader, type TaggedForm } from "./_tagged-call.ts";
+import type { ToolParser } from "./parser.ts";
+
+const SECTION = "<tool_call>";
+const OPEN = "<function=";
+
+export const QWEN3_CODER_MARKS = [SECTION, "</tool_call>"] as const;
+
+const FORM: TaggedForm = {
+  nameEnd: ">",
+  keyOpen: "<parameter=",
+  keyClose: ">",
+  valueOpen: "",
+  valueClose: "</parameter>",
+  impliedEnds: ["\n<parameter=", "\n</function>"],
+  close: "</function>",
+  impliedCloses: ["</tool_call>", SECTION, OPEN],
+  trimBreaks: true,
+  values: "typed",
+  makeId: () => `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`,
+};
+
+export function qwen3CoderParser(tools: readonly ToolDefinition[]): ToolParser {
+  return new MarkedCalls({ open: OPEN, section: SECTION }, (index) => new TaggedCallReader(index, FORM, tools));
+}
