@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Fault } from "#core/fault.ts";
 import type { LabelCall } from "#core/pool-calls.ts";
 import { fixture, grant } from "./_fixture.ts";
-import { poolFixture } from "./_pool-fixture.ts";
+import { poolFixture } from "./_fixture-pooling.ts";
 import { scoreLabels } from "./generative-scoring.ts";
 
 const CALL: LabelCall = {

@@ -7,7 +7,7 @@ import type { PoolCall, PoolSource, Truncation } from "#core/pool-calls.ts";
 import { DEFAULT_CAPS, type RequestCaps } from "#core/request-caps.ts";
 import { authorize } from "#policy/authorize.ts";
 import { principalOf } from "#policy/roles.ts";
-import { AFTER, BEFORE, type PoolScript, poolFixture } from "./_pool-fixture.ts";
+import { AFTER, BEFORE, type PoolScript, poolFixture } from "./_fixture-pooling.ts";
 import { pool } from "./pool.ts";
 
 function book() {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Fault } from "#core/fault.ts";
 import type { ScoreCall } from "#core/pool-calls.ts";
 import { grant } from "./_fixture.ts";
-import { AFTER, BEFORE, BETWEEN, type PoolScript, poolFixture } from "./_pool-fixture.ts";
+import { AFTER, BEFORE, BETWEEN, type PoolScript, poolFixture } from "./_fixture-pooling.ts";
 import { score } from "./score.ts";
 
 function run(script: PoolScript, call: Partial<ScoreCall>) {

@@ -8,7 +8,7 @@ import { createHttp, type Http } from "#http/server.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes } from "#routes/index.ts";
 import { fixture } from "#serving/_fixture.ts";
-import { poolFixture } from "#serving/_pool-fixture.ts";
+import { poolFixture } from "#serving/_fixture-pooling.ts";
 import { pathsOf, put, STRANGE } from "#test/attack/places.ts";
 import { gateOf, servicesOf } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
