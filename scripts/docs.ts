@@ -123,7 +123,7 @@ function operation(route: Route): unknown {
       route.access.kind === "open" ? [] : [{ key: [] }, ...(route.dialect === anthropic ? [{ apiKey: [] }] : [])],
     ...(route.access.kind === "key" ? { "x-scope": route.access.scope } : {}),
     "x-listener": route.plane,
-    ...(route.query === undefined ? {} : { parameters: parameters(route.query) }),
+    ...parametersOf(route),
     ...(route.body === undefined
       ? {}
       : {
@@ -133,7 +133,18 @@ function operation(route: Route): unknown {
   };
 }
 
-function parameters(query: z.ZodType): unknown {
+function parametersOf({ path, query }: Route): object {
+  const inPath = [...path.matchAll(/\{(.*?)\}/g)].map(([, name]) => ({
+    name,
+    in: "path",
+    required: true,
+    schema: { type: "string", pattern: "^[A-Za-z0-9_-]{1,128}$" },
+  }));
+  const all = [...inPath, ...(query === undefined ? [] : parameters(query))];
+  return all.length === 0 ? {} : { parameters: all };
+}
+
+function parameters(query: z.ZodType): readonly object[] {
   const { properties = {}, required = [] } = schemaOf(query, "input");
   return Object.entries(properties).map(([name, schema]) => {
     const { description, ...rest } = schema as z.core.JSONSchema.BaseSchema;

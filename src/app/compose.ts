@@ -17,10 +17,12 @@ import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
 import type { Administration } from "#serving/administration.ts";
+import type { Serving } from "#serving/context.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
 import { makeOutput } from "#serving/output.ts";
+import { Responses } from "#serving/responses.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
@@ -187,16 +189,23 @@ async function createServer(parts: Parts, inner: Inner): Promise<Http> {
   const weightOf = (tenant: string): number =>
     policy.current().tenants.of(tenant)?.weight ?? settings.tenantWeights.get(tenant) ?? 1;
   const caps = capsOf((_row, name) => settings[capSettingOf(name)]);
+  const serving: Serving = {
+    models,
+    caps,
+    priorities: settings.schedulingPolicy === "priority",
+    makeOutput,
+    grammars: new GrammarCompiler(),
+    observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
+    shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
+  };
   const services: Services = {
-    serving: {
-      models,
-      caps,
-      priorities: settings.schedulingPolicy === "priority",
-      makeOutput,
-      grammars: new GrammarCompiler(),
-      observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
-      shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
-    },
+    serving,
+    responses: new Responses({
+      serving,
+      store: undefined,
+      background: { most: 64, mostOfTenant: 8, timeoutMs: 3_600_000 },
+      log,
+    }),
     adapters: await loadAdapters(settings, models, first, inner.engine),
     admin,
     operations: openOperations({ settings, source: parts.source, engine: inner.engine, record: parts.audit.event }),

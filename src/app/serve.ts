@@ -40,6 +40,49 @@ export interface ServeOutput extends SourceEvents {
 /** @returns the exit code, once the server has ended. @throws StartupError */
 export async function serve(resolved: Resolved, env: Environment, output: ServeOutput): Promise<number> {
   const { settings } = resolved;
+  const ready = await startServer(resolved, env, output);
+  const { parts, tls, source, log } = ready;
+  const { server, keys } = parts;
+  const ended = endOnSignals(parts, settings, log);
+  const warnings = [...ready.warnings, ...bindWarnings(settings, tls)];
+  const abandoned = (error: unknown) => abandon(parts, error);
+  await recordStart(ready, warnings).catch(abandoned);
+  const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
+  const minted = await keys.ensureOne();
+  for (const warning of warnings) log("warn", warning);
+  output.print(
+    announce({
+      version: version(),
+      model: server.names[0] ?? "",
+      origin: source.origin,
+      ...server.sizing,
+      engines: settings.dataParallelSize,
+      publicAddress,
+      opsAddress,
+      tls,
+      keys: { minted, given: keys.given, stored: await keys.stored() },
+      issuers: parts.tokens?.issuers ?? 0,
+      stateDir: ready.stateDir,
+      warnings,
+    }),
+  );
+  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
+  return ended.finally(() => tls.close());
+}
+
+/** A server that could answer and listens nowhere. */
+export interface ReadyServer {
+  readonly parts: Running;
+  readonly source: ModelSource;
+  readonly tls: Tls;
+  readonly log: Log;
+  readonly stateDir: string;
+  readonly warnings: readonly string[];
+}
+
+/** @throws StartupError */
+export async function startServer(resolved: Resolved, env: Environment, output: ServeOutput): Promise<ReadyServer> {
+  const { settings } = resolved;
   hardenProcess(resolved);
   const redact = createRedact(givenSecrets(settings));
   const log = createLog(settings.logLevel, redact);
@@ -60,7 +103,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const composing = launching.then(() => import("./compose.ts"));
   composing.catch(() => {});
   const policy = await opening;
-  const { keys, limits } = policy;
+  const { limits } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
   const { audit, tokens } = policy;
@@ -68,33 +111,14 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const admin = (await import("./admin.ts")).openAdministration({ settings, statePath: state.path, ...policy });
   const parties = { gate, policy: rules, limits, admin, client, tls, audit };
   const server = await compose({ settings, source, launched, ...parties, redact, log });
-  const parts = { server, ...policy };
-  const ended = endOnSignals(parts, settings, log);
-  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings, ...(tokens?.warnings ?? [])];
-  const abandoned = (error: unknown) => abandon(parts, error);
-  const facts = { model: server.names[0] ?? null, policy: rules.current().sha256 ?? null };
-  await audit.started(facts, warnings).catch(abandoned);
-  const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
-  const minted = await keys.ensureOne();
-  for (const warning of warnings) log("warn", warning);
-  output.print(
-    announce({
-      version: version(),
-      model: server.names[0] ?? "",
-      origin: source.origin,
-      ...server.sizing,
-      engines: settings.dataParallelSize,
-      publicAddress,
-      opsAddress,
-      tls,
-      keys: { minted, given: keys.given, stored: await keys.stored() },
-      issuers: tokens?.issuers ?? 0,
-      stateDir,
-      warnings,
-    }),
-  );
-  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
-  return ended.finally(() => tls.close());
+  const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
+  return { parts: { server, ...policy }, source, tls, log, stateDir, warnings };
+}
+
+/** @throws StartupError it cannot be recorded */
+export async function recordStart({ parts }: ReadyServer, warnings: readonly string[]): Promise<void> {
+  const { server, rules, audit } = parts;
+  await audit.started({ model: server.names[0] ?? null, policy: rules.current().sha256 ?? null }, warnings);
 }
 
 interface Ground {
@@ -164,7 +188,7 @@ interface Kept {
   readonly tokens: CallerTokens | undefined;
 }
 
-type Running = Kept & { readonly server: Server };
+export type Running = Kept & { readonly server: Server };
 
 /** A start that cannot go on. */
 async function abandon(parts: Running, error: unknown): Promise<never> {
@@ -194,7 +218,11 @@ function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<num
   });
 }
 
-async function close({ server, audit, limits, keys, store }: Running, graceMs: number, why: string): Promise<void> {
+export async function close(
+  { server, audit, limits, keys, store }: Running,
+  graceMs: number,
+  why: string,
+): Promise<void> {
   await server.http.close(graceMs);
   await server.closeModel();
   await limits.close();

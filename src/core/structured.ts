@@ -20,11 +20,29 @@ export type StructuredOutput =
   /** Calls of these functions and nothing else: one, or as many as the model likes. */
   | {
       readonly kind: "tool_calls";
-      readonly tools: readonly { readonly name: string; readonly parameters: unknown }[];
+      readonly tools: readonly CallableTool[];
       readonly many: boolean;
+      readonly form: CallForm;
     }
   /** Any text, but what begins like a call is a call of one of these functions. */
-  | {
-      readonly kind: "text_with_calls";
-      readonly tools: readonly { readonly name: string; readonly parameters: unknown }[];
-    };
+  | { readonly kind: "text_with_calls"; readonly tools: readonly CallableTool[]; readonly form: CallForm };
+
+export interface CallableTool {
+  readonly name: string;
+  readonly parameters: unknown;
+}
+
+/** How calls are written: `begin (mark head NAME middle ARGUMENTS close) joint (…) … end`, arguments as JSON. */
+export interface CallForm {
+  readonly begin: string;
+  /** What tells a call from text; "" where nothing does. */
+  readonly mark: string;
+  readonly head: string;
+  readonly name: "json" | "plain";
+  /** A number stands behind the name. */
+  readonly numbered?: true;
+  readonly middle: string;
+  readonly close: string;
+  readonly joint: string;
+  readonly end: string;
+}

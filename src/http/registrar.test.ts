@@ -45,9 +45,25 @@ test("boot refuses declarations that say too little", () => {
     [{ limits: { timeoutMs: Number.NaN } }, /time limit/],
     [{ body: z.object({}) }, /bodyBytes/],
     [{ limits: { timeoutMs: 1, bodyBytes: 5 } }, /body schema/],
-    ...["/", "/v1/", "//x", "/v1/:id", "/v1/*", "/v1/a b", "/v1/%41", "/../x", "/v1?x", "v1"].map(
-      (path): [Record<string, unknown>, RegExp] => [{ path }, /not literal/],
-    ),
+    ...[
+      "/",
+      "/v1/",
+      "//x",
+      "/v1/:id",
+      "/v1/*",
+      "/v1/a b",
+      "/v1/%41",
+      "/../x",
+      "/v1?x",
+      "v1",
+      "/{id}",
+      "/v1/{}",
+      "/v1/{Id}",
+      "/v1/{id}x",
+      "/v1/x{id}",
+      "/v1/{id}/{other}",
+      "/v1/{id}/",
+    ].map((path): [Record<string, unknown>, RegExp] => [{ path }, /not literal/]),
   ];
   for (const [change, says] of cases) assert.throws(() => checkRoutes([made(change)]), says, JSON.stringify(change));
   assert.throws(() => checkRoutes([made({}), made({ plane: "ops" })]), /GET \/v1\/x is declared twice/);
@@ -61,7 +77,7 @@ test("the router takes a plane's routes, and none that comes another way", async
     [made({}), made({ path: "/both", plane: "both" }), made({ path: "/ops", plane: "ops" })],
     "public",
   );
-  assert.deepEqual([...table.keys()], ["/v1/x", "/both"]);
+  assert.deepEqual([...table.paths.keys()], ["/v1/x", "/both"]);
   assert.throws(() => app.get("/backdoor", () => "x"), /GET \/backdoor did not come from defineRoute/);
   assert.throws(
     () => app.get("/backdoor", { config: { castellan: { ...declared } } as never }, () => "x"),
@@ -79,6 +95,62 @@ test("the router's finding counts only where the target is the path, byte for by
   for (const target of ["/v1/%78", "//v1/x", "http://h/v1/x", "/v1/X", "/v1/x/", "/v1/x#", ""])
     assert.equal(match(table, config, target).kind, "unknown", target);
   const other = match(table, undefined, "/v1/x");
+  assert.ok(other.kind === "other-method" && other.allow === "GET");
+  await app.close();
+});
+
+test("a path may have one segment that is a parameter, and no target is of two paths", () => {
+  checkRoutes([made({ path: "/v1/{id}" }), made({ path: "/v1/{id}", method: "DELETE" }), made({ path: "/v1/{id}/x" })]);
+  const meeting: [string, string][] = [
+    ["/v1/{id}", "/v1/x"],
+    ["/v1/{id}", "/v1/{other}"],
+    ["/v1/{id}/stop", "/v1/x/stop"],
+    ["/v1/{id}/stop", "/v1/x/{other}"],
+  ];
+  for (const [path, other] of meeting)
+    assert.throws(() => checkRoutes([made({ path }), made({ path: other, method: "PUT" })]), /meet$/, path);
+  // A dot cannot stand in a parameter.
+  checkRoutes([made({ path: "/v1/{id}" }), made({ path: "/v1/x.json" })]);
+});
+
+test("a parameter is one segment of letters, digits, _ and -, as bytes", async () => {
+  const app = fastify({ routerOptions: { maxParamLength: 128 } });
+  const one = made({ path: "/v1/things/{id}" });
+  const stop = made({ path: "/v1/things/{id}/stop", method: "POST" });
+  const table = registerRoutes(app, [one, stop], "public");
+  const at = (target: string) => match(table, { castellan: one }, target);
+  for (const id of ["a", "resp_0-Z", "stop", "a".repeat(128)]) {
+    const matched = at(`/v1/things/${id}?stream=true`);
+    assert.ok(matched.kind === "route", id);
+    assert.deepEqual(matched.params, { id });
+  }
+  const strange = [
+    "",
+    "a.b",
+    ".",
+    "..",
+    "a%2fb",
+    "%61",
+    "a/b",
+    "a/",
+    "/a",
+    "a;b",
+    "a b",
+    "a+b",
+    "a~",
+    "ä",
+    "a\0",
+    "a\n",
+  ];
+  for (const id of [...strange, "{id}", ":id", "*", "a".repeat(129)])
+    assert.equal(at(`/v1/things/${id}`).kind, "unknown", id);
+  const stopped = match(table, { castellan: stop }, "/v1/things/a/stop");
+  assert.ok(stopped.kind === "route" && stopped.params["id"] === "a");
+  for (const target of ["/v1/things//stop", "/v1/things/stop/", "/v1/things/a/b/stop", "/v1/things/a/Stop"])
+    assert.equal(match(table, { castellan: stop }, target).kind, "unknown", target);
+  // The router's finding is not believed where the bytes say another path.
+  assert.equal(match(table, { castellan: one }, "/v1/things/a/stop").kind, "other-method");
+  const other = match(table, undefined, "/v1/things/a");
   assert.ok(other.kind === "other-method" && other.allow === "GET");
   await app.close();
 });

@@ -1,24 +1,58 @@
 /**
  * The one way for a route into the server. At boot it refuses what `defineRoute` did not make, what is declared
- * twice and what does not say who may call it (Wall: T03).
+ * twice, what does not say who may call it (Wall: T03) and what would let others answer under weaker terms than they
+ * have (Wall: T90).
  */
 import type { FastifyInstance } from "fastify";
 import type { Dialect } from "#core/dialect.ts";
 import { SCOPES } from "#core/principal.ts";
-import { type AnyRoute, isRoute } from "./route.ts";
+import { type AnyRoute, isRoute, type ListenerPlane } from "./route.ts";
 
-/** What a listener serves: its own plane, and the routes declared for both. */
-export type ListenerPlane = "public" | "ops";
-
-/** A request's place among the routes. Paths are compared as bytes: no decoding, no case folding, no dot segments. */
+/**
+ * A request's place among the routes. Paths are compared as bytes: no decoding, no case folding, no dot segments. A
+ * declared `{name}` stands for one segment of a strict alphabet, in which nothing could be encoded.
+ */
 export type Matched<S> =
-  | { readonly kind: "route"; readonly route: AnyRoute<S> }
+  | { readonly kind: "route"; readonly route: AnyRoute<S>; readonly params: PathParams }
   | { readonly kind: "other-method"; readonly allow: string; readonly dialect: Dialect }
   | { readonly kind: "unknown" };
 
-export type RouteTable<S> = ReadonlyMap<string, readonly AnyRoute<S>[]>;
+export interface RouteTable<S> {
+  /** By declared path. */
+  readonly paths: ReadonlyMap<string, readonly AnyRoute<S>[]>;
+  readonly shapes: readonly PathShape[];
+}
+
+type PathParams = Readonly<Record<string, string>>;
 
 const PATH = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$/;
+/** At most one segment is a parameter, and never the first. */
+const PARAMETER = /^((?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+\/)\{([a-z][a-z0-9_]*)\}((?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)$/;
+/** Wall: T05. No dot, no percent sign, no semicolon: nothing that a reader of paths could take for something else. */
+const SEGMENT = /^[A-Za-z0-9_-]{1,128}$/;
+export const SEGMENT_LENGTH = 128;
+
+/** A declared path with a parameter, taken apart. */
+interface PathShape {
+  readonly declared: string;
+  readonly before: string;
+  readonly name: string;
+  readonly after: string;
+}
+
+function shapeOf(declared: string): PathShape | undefined {
+  const [, before, name, after] = PARAMETER.exec(declared) ?? [];
+  return before === undefined || name === undefined || after === undefined
+    ? undefined
+    : { declared, before, name, after };
+}
+
+/** @returns the parameter, where the path is of this shape */
+function fit({ before, name, after }: PathShape, path: string): PathParams | undefined {
+  if (!path.startsWith(before) || !path.endsWith(after)) return undefined;
+  const segment = path.slice(before.length, Math.max(before.length, path.length - after.length));
+  return SEGMENT.test(segment) ? { [name]: segment } : undefined;
+}
 
 /** @throws Error the declaration is not one that a server may run with */
 export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
@@ -31,10 +65,30 @@ export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
     if (problem !== undefined) throw new Error(`route ${name} ${problem}`);
     seen.add(name);
   }
+  requireDisjoint([...new Set(routes.map(({ path }) => path))]);
 }
 
-function routeProblem<S>({ path, access, plane, limits, body }: AnyRoute<S>): string | undefined {
-  if (!PATH.test(path)) return "has a path that is not literal";
+/** @throws Error a target would be of two declared paths */
+function requireDisjoint(paths: readonly string[]): void {
+  for (const path of paths.filter((one) => PARAMETER.test(one))) {
+    const other = paths.find((one) => one !== path && meet(path.split("/"), one.split("/")));
+    if (other !== undefined) throw new Error(`the paths ${path} and ${other} meet`);
+  }
+}
+
+function meet(a: readonly string[], b: readonly string[]): boolean {
+  const isParameter = (segment: string | undefined): boolean => segment?.startsWith("{") ?? false;
+  const takes = (one: string | undefined, two: string): boolean =>
+    isParameter(one) && (isParameter(two) || SEGMENT.test(two));
+  return (
+    a.length === b.length &&
+    b.every((segment, i) => segment === a[i] || takes(a[i], segment) || takes(segment, a[i] ?? ""))
+  );
+}
+
+function routeProblem<S>(route: AnyRoute<S>): string | undefined {
+  const { path, access, plane, limits, body } = route;
+  if (!PATH.test(path) && !PARAMETER.test(path)) return "has a path that is not literal";
   if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open")
     return "does not say who may call it";
   if (access.kind === "open" && access.reason.trim() === "") return "is open and gives no reason";
@@ -42,7 +96,26 @@ function routeProblem<S>({ path, access, plane, limits, body }: AnyRoute<S>): st
   if (!(limits.timeoutMs > 0)) return "has no time limit";
   if ((body !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
     return "needs both a body schema and limits.bodyBytes, or neither";
-  return undefined;
+  const weaker = route.forwardsTo?.find((target) => !asStrict(route, target));
+  return weaker === undefined ? undefined : `forwards to ${weaker.path}, whose terms are not its own`;
+}
+
+/** Whether what holds before the body is read is no less than what the target wants. */
+function asStrict<S>(route: AnyRoute<S>, target: AnyRoute<S>): boolean {
+  return (
+    isRoute(target) &&
+    PATH.test(target.path) &&
+    target.forwardsTo === undefined &&
+    target.access.kind === "key" &&
+    route.access.kind === "key" &&
+    (["method", "dialect", "plane", "switchedBy", "audit", "bodyType"] as const).every(
+      (term) => route[term] === target[term],
+    ) &&
+    route.query === undefined &&
+    target.query === undefined &&
+    (route.limits.bodyBytes ?? 0) <= (target.limits.bodyBytes ?? 0) &&
+    route.limits.timeoutMs <= target.limits.timeoutMs
+  );
 }
 
 /** Puts the plane's routes into the router, which takes no others from then on. */
@@ -56,14 +129,15 @@ export function registerRoutes<S>(
     const route = routeOf(config);
     if (route === undefined) throw new Error(`${String(method)} ${url} did not come from defineRoute()`);
   });
-  const table = new Map<string, AnyRoute<S>[]>();
+  const paths = new Map<string, AnyRoute<S>[]>();
   for (const route of routes) {
     if (route.plane !== plane && route.plane !== "both") continue;
-    table.set(route.path, [...(table.get(route.path) ?? []), route]);
+    paths.set(route.path, [...(paths.get(route.path) ?? []), route]);
+    const url = route.path.replace(/\{(.*)\}/, ":$1");
     // The corridor takes the request over in a hook that runs first; the router's handler is never reached.
-    app.route({ method: route.method, url: route.path, config: { castellan: route }, handler: unreachable });
+    app.route({ method: route.method, url, config: { castellan: route }, handler: unreachable });
   }
-  return table;
+  return { paths, shapes: [...paths.keys()].map(shapeOf).filter((shape) => shape !== undefined) };
 }
 
 function unreachable(): never {
@@ -83,10 +157,25 @@ function routeOf(config: unknown): AnyRoute<unknown> | undefined {
 export function match<S>(table: RouteTable<S>, config: unknown, target: string): Matched<S> {
   const end = target.indexOf("?");
   const path = end < 0 ? target : target.slice(0, end);
+  const { declared, params } = placeOf(table, path);
   const route = routeOf(config) as AnyRoute<S> | undefined;
-  if (route !== undefined && route.path === path) return { kind: "route", route };
-  const others = table.get(path);
+  if (route !== undefined && route.path === declared) return { kind: "route", route, params };
+  const others = table.paths.get(declared);
   const first = others?.[0];
   if (others === undefined || first === undefined) return { kind: "unknown" };
   return { kind: "other-method", allow: others.map((other) => other.method).join(", "), dialect: first.dialect };
+}
+
+const NO_PARAMS: PathParams = {};
+
+/** The declared path that a path is of; the path itself where there is none with a parameter. */
+function placeOf<S>({ paths, shapes }: RouteTable<S>, path: string): { declared: string; params: PathParams } {
+  // What stands in a target is no declaration, however it is spelled.
+  if (path.includes("{")) return { declared: "", params: NO_PARAMS };
+  if (paths.has(path)) return { declared: path, params: NO_PARAMS };
+  for (const shape of shapes) {
+    const params = fit(shape, path);
+    if (params !== undefined) return { declared: shape.declared, params };
+  }
+  return { declared: path, params: NO_PARAMS };
 }

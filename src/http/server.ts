@@ -20,8 +20,8 @@ import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
-import { type ListenerPlane, match, type RouteTable, registerRoutes } from "./registrar.ts";
-import type { AnyRoute } from "./route.ts";
+import { match, type RouteTable, registerRoutes, SEGMENT_LENGTH } from "./registrar.ts";
+import type { AnyRoute, ListenerPlane } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
 
 export interface HttpSettings<S> {
@@ -124,7 +124,7 @@ async function createPlane<S>(
   routes: readonly AnyRoute<S>[],
   plane: ListenerPlane,
 ): Promise<FastifyInstance> {
-  let table: RouteTable<S> = new Map();
+  let table: RouteTable<S> = { paths: new Map(), shapes: [] };
   const enter = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.hijack();
     const { raw } = request;
@@ -143,6 +143,7 @@ async function createPlane<S>(
       caseSensitive: true,
       ignoreTrailingSlash: false,
       ignoreDuplicateSlashes: false,
+      maxParamLength: SEGMENT_LENGTH,
       // decodeQuery does it, with its own checks.
       querystringParser: () => ({}),
     },

@@ -1,7 +1,8 @@
 /**
  * From who calls to what they may: the one place in the program that makes a Grant.
  *
- * Pure. Callers: the pipeline, once a call, with the scope that the route declares.
+ * Pure. Callers: the pipeline, once a call, with the scope that the route declares; serving, where a field asks for what
+ * another scope opens.
  */
 import { Fault } from "#core/fault.ts";
 import type { Meter } from "#core/metering.ts";

@@ -7,10 +7,12 @@ import { defineRoute } from "#http/route.ts";
 import type { Adapters } from "#serving/adapters.ts";
 import type { Administration } from "#serving/administration.ts";
 import type { Serving } from "#serving/context.ts";
+import type { Responses } from "#serving/responses.ts";
 import type { ServerOperations } from "#serving/server-operations.ts";
 
 export interface Services {
   readonly serving: Serving;
+  readonly responses: Responses;
   readonly adapters: Adapters;
   readonly admin: Administration;
   readonly operations: ServerOperations;

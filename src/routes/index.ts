@@ -12,6 +12,7 @@ import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { health, ping, pingPost } from "./health.ts";
+import { invocations } from "./invocations.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { countMessageTokens, messages } from "./messages.ts";
 import { models } from "./models.ts";
@@ -29,6 +30,7 @@ import {
   sleep,
   wakeUp,
 } from "./operations.ts";
+import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
@@ -39,6 +41,10 @@ export type { Services } from "./_services.ts";
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
   completions,
+  createResponse,
+  retrieveResponse,
+  cancelResponse,
+  deleteResponse,
   messages,
   countMessageTokens,
   embeddings,
@@ -51,6 +57,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV1,
   rerankV2,
   generativeScoring,
+  invocations,
   models,
   tokenize,
   detokenize,

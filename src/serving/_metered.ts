@@ -3,18 +3,32 @@
  *
  * Invariants: whatever ends the stream, the reservation is settled once; the last event comes when the booking is
  * safe, so that what a client has seen the end of has been counted. What a fault of the server cut short costs
- * nothing; what a client cut short costs what was done. Called by chat.ts and complete.ts.
+ * nothing; what a client cut short costs what was done. Called by chat.ts, complete.ts and responses.ts.
  */
 import type { CallEvent } from "#core/calls.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";
-import { NO_USAGE } from "#core/metering.ts";
+import { NO_USAGE, type Reservation } from "#core/metering.ts";
 import { beamSearch } from "./_beam.ts";
 import { generate, type Work } from "./_generate.ts";
 
 /** @throws Fault rate_limited, and as Backend.generate does */
-export async function* answer(work: Omit<Work, "tally">, signal: AbortSignal): AsyncGenerator<CallEvent> {
+export async function* answer(work: PreparedWork, signal: AbortSignal): AsyncGenerator<CallEvent> {
+  yield* await reserved(work, signal);
+}
+
+/**
+ * For work that is promised before it begins: what is refused is refused now. Who calls draws on the stream, whatever
+ * happens: its reservation is settled by that alone.
+ * @throws Fault rate_limited
+ */
+export async function reserved(work: PreparedWork, signal: AbortSignal): Promise<AsyncGenerator<CallEvent>> {
+  return run(work, await work.meter.reserve(estimate(work)), signal);
+}
+
+export type PreparedWork = Omit<Work, "tally">;
+
+async function* run(work: PreparedWork, reservation: Reservation, signal: AbortSignal): AsyncGenerator<CallEvent> {
   const tally = { used: NO_USAGE };
-  const reservation = await work.meter.reserve(estimate(work));
   let lost = false;
   try {
     const source = work.output.beam === undefined ? generate : beamSearch;
@@ -30,7 +44,7 @@ export async function* answer(work: Omit<Work, "tally">, signal: AbortSignal): A
   }
 }
 
-function estimate({ model, prompts, output: { n } }: Omit<Work, "tally">) {
+function estimate({ model, prompts, output: { n } }: PreparedWork) {
   const sum = (of: (prompt: Work["prompts"][number]) => number): number =>
     prompts.reduce((total, prompt) => total + of(prompt), 0);
   return {

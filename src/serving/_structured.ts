@@ -6,15 +6,13 @@ import { invalid } from "#core/fault.ts";
 import type { Constraint } from "#core/grammar.ts";
 import type { StructuredOutput } from "#core/structured.ts";
 import { GrammarError } from "#prompt/grammar/builder.ts";
+import { forcedForm, heldForm } from "./_call-form.ts";
 import { thoughtEnd } from "./_thinking.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
 
 /** Compiles within the caller's time. @throws GrammarError | Fault */
 export type Grammars = { readonly compile: (wanted: StructuredOutput) => Promise<Constraint> };
-
-const OPEN = "<tool_call>";
-const CLOSE = "</tool_call>";
 
 /** @param prompt the prompt's text: where it has opened a thought, the grammar begins behind it @throws Fault */
 export async function chatConstraint(
@@ -23,7 +21,7 @@ export async function chatConstraint(
   prompt: string,
   grammars: Grammars,
 ): Promise<Constraint | undefined> {
-  const wanted = forced(call);
+  const wanted = forced(call, model);
   if (wanted !== undefined && call.output.structured !== undefined)
     throw invalid("tool_choice", "a forced tool_choice cannot be combined with a format of the output.");
   const asked =
@@ -40,29 +38,30 @@ export async function outputConstraint(output: OutputOptions, grammars: Grammars
   return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs", grammars);
 }
 
-function forced({ toolChoice, tools, parallelToolCalls }: ChatCall): StructuredOutput | undefined {
+function forced(call: ChatCall, model: ServedModel): StructuredOutput | undefined {
+  const { toolChoice, tools, parallelToolCalls } = call;
   if (toolChoice === "none" || toolChoice === "auto") return undefined;
   const all = tools.map(({ name, parameters }) => ({ name, parameters }));
-  if (toolChoice === "required") return { kind: "tool_calls", tools: all, many: parallelToolCalls };
-  return { kind: "tool_calls", tools: all.filter(({ name }) => name === toolChoice.name), many: false };
+  const form = forcedForm(model, call);
+  if (toolChoice === "required") return { kind: "tool_calls", tools: all, many: parallelToolCalls, form };
+  return { kind: "tool_calls", tools: all.filter(({ name }) => name === toolChoice.name), many: false, form };
 }
 
 /**
  * Calls of the model's own choice are held to the tools. Nobody was promised that: where a schema cannot be followed, or
- * the model marks calls by a control token, or beams are searched, they are as the model writes them.
+ * the model's form cannot be held, or nothing in it tells a call from text, or beams are searched, they are as the model
+ * writes them.
  */
-async function heldCalls(
-  { toolChoice, tools, output }: ChatCall,
-  model: ServedModel,
-  grammars: Grammars,
-): Promise<Constraint | undefined> {
+async function heldCalls(call: ChatCall, model: ServedModel, grammars: Grammars): Promise<Constraint | undefined> {
+  const { toolChoice, tools, output } = call;
   if (toolChoice !== "auto" || !model.parsers.holdCalls || output.beam !== undefined) return undefined;
-  if (model.tokenizer.specials.some(({ text, control }) => control && (text === OPEN || text === CLOSE)))
-    return undefined;
+  const form = heldForm(model, call);
+  if (form === undefined || form.mark === "") return undefined;
   try {
     return await grammars.compile({
       kind: "text_with_calls",
       tools: tools.map(({ name, parameters }) => ({ name, parameters })),
+      form,
     });
   } catch (error) {
     if (error instanceof GrammarError) return undefined;

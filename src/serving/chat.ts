@@ -7,7 +7,7 @@ import { capsFor } from "#core/request-caps.ts";
 import { encodeChat } from "#prompt/encode.ts";
 import { printPosition } from "#prompt/output.ts";
 import { chatOutput, requireToolParser } from "./_choice.ts";
-import { answer } from "./_metered.ts";
+import { answer, type PreparedWork } from "./_metered.ts";
 import { priorityOf } from "./_priority.ts";
 import { cacheSalt, owned, planPrompt } from "./_prompt.ts";
 import { resolveSampling } from "./_sampling.ts";
@@ -22,6 +22,11 @@ export async function* chat(
   call: ChatCall,
   signal: AbortSignal,
 ): AsyncGenerator<CallEvent> {
+  yield* answer(await prepareChat(grant, serving, call), signal);
+}
+
+/** Everything up to the engine. @throws Fault as decode does, model_not_found */
+export async function prepareChat(grant: Grant<"inference">, serving: Serving, call: ChatCall): Promise<PreparedWork> {
   const model = serving.models.resolve(call.model, grant.principal);
   const { output, sampling: input } = call;
   requireToolParser(model, call);
@@ -46,18 +51,15 @@ export async function* chat(
     ...(thinking === undefined ? {} : { thinking }),
   };
   const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, sampling);
-  yield* answer(
-    {
-      model,
-      prompts: [prompt],
-      output: { ...owned(grant.principal, output), priority },
-      makeOutput: (choice) => chatOutput(serving.makeOutput, model, call, choice, text),
-      printPosition: (position) => printPosition(model.tokenizer, position),
-      observer: serving.observerOf(model),
-      meter: grant.meter,
-      cacheSalt: cacheSalt(grant.principal, output),
-      share: serving.shareOf(grant.principal.tenant),
-    },
-    signal,
-  );
+  return {
+    model,
+    prompts: [prompt],
+    output: { ...owned(grant.principal, output), priority },
+    makeOutput: (choice) => chatOutput(serving.makeOutput, model, call, choice, text),
+    printPosition: (position) => printPosition(model.tokenizer, position),
+    observer: serving.observerOf(model),
+    meter: grant.meter,
+    cacheSalt: cacheSalt(grant.principal, output),
+    share: serving.shareOf(grant.principal.tenant),
+  };
 }

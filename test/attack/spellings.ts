@@ -16,6 +16,46 @@ export const METHODS = [
   "M-SEARCH",
 ];
 
+/** A target of a declared path: its parameter, if it has one, is an id that nothing has. */
+export function targetOf(path: string): string {
+  return path.replace(/\{.*\}/, "id_1");
+}
+
+/** What is no parameter of a path, in its place. */
+export function strangeSegments(path: string): string[] {
+  const segments = [
+    "",
+    ".",
+    "..",
+    "%2e",
+    "%2e%2e",
+    "..%2f",
+    "id%5f1",
+    "%69d_1",
+    "id_1%00",
+    "id_1%0a",
+    "id_1;x",
+    "id_1.json",
+  ];
+  const more = [
+    "id_1,x",
+    "id_1/",
+    "/id_1",
+    "id_1/x",
+    "id 1",
+    "id+1",
+    "id~1",
+    "id:1",
+    "{response_id}",
+    ":id",
+    "*",
+    "id_1#x",
+    "id\\1",
+  ];
+  const long = "a".repeat(129);
+  return [...segments, ...more, long].map((segment) => path.replace(/\{.*\}/, segment));
+}
+
 /** Other ways to write a path, some of which other servers take for the same. */
 export function spellings(path: string): string[] {
   const [, first = "", ...rest] = path.split("/");

@@ -37,6 +37,7 @@ const STATUS: Record<FaultKind, number> = {
   route_not_found: 404,
   method_not_allowed: 405,
   model_not_found: 404,
+  response_not_found: 404,
   key_not_found: 404,
   request_timeout: 408,
   rate_limited: 429,

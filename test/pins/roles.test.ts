@@ -10,6 +10,10 @@ import { routes } from "#routes/index.ts";
 const TABLE = `
 POST /v1/chat/completions     us-td-x
 POST /v1/completions          us-td-x
+POST /v1/responses            us-td-x
+GET  /v1/responses/{response_id} us--d-x
+POST /v1/responses/{response_id}/cancel us--d-x
+DELETE /v1/responses/{response_id} us--d-x
 POST /v1/messages             us-td-x
 POST /v1/messages/count_tokens us-td-x
 POST /v1/embeddings           us--d-x
@@ -22,6 +26,7 @@ POST /rerank                  us--d-x
 POST /v1/rerank               us--d-x
 POST /v2/rerank               us--d-x
 POST /generative_scoring      us--d-x
+POST /invocations             us-td-x
 GET  /v1/models               usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x

@@ -9,6 +9,10 @@ import { routes } from "#routes/index.ts";
 const TABLE = [
   "POST /v1/chat/completions inference public 8388608",
   "POST /v1/completions inference public 8388608",
+  "POST /v1/responses inference public 8388608",
+  "GET /v1/responses/{response_id} responses public -",
+  "POST /v1/responses/{response_id}/cancel responses public -",
+  "DELETE /v1/responses/{response_id} responses public -",
   "POST /v1/messages inference public 8388608",
   "POST /v1/messages/count_tokens tokenize public 8388608",
   "POST /v1/embeddings embeddings public 8388608",
@@ -21,6 +25,7 @@ const TABLE = [
   "POST /v1/rerank embeddings public 8388608",
   "POST /v2/rerank embeddings public 8388608",
   "POST /generative_scoring embeddings public 8388608",
+  "POST /invocations inference public 8388608",
   "GET /v1/models models:read public -",
   "POST /tokenize tokenize public 8388608",
   "POST /detokenize tokenize public 8388608",

@@ -15,7 +15,7 @@ import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { fakeServerOperations } from "#serving/_fake-operations.ts";
 import { fixture } from "#serving/_fixture.ts";
-import { emptyAdministration } from "#test/fixtures/services.ts";
+import { emptyAdministration, responsesOver } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
 /** A batch that holds this byte kills the engine. */
@@ -59,6 +59,7 @@ before(async () => {
   const services: Services = {
     serving,
     adapters,
+    responses: responsesOver(serving, undefined),
     admin: emptyAdministration(),
     operations: fakeServerOperations({ operations: engine.operations, engines: () => engine.engines() }),
     caps: { ...DEFAULT_CAPS, n: 128 },

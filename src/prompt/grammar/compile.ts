@@ -51,9 +51,9 @@ function rulesOf(wanted: StructuredOutput): Map<string, Expr> {
     case "structural_tag":
       return structuralTagRules(wanted.format);
     case "tool_calls":
-      return callRules(wanted.tools, wanted.many);
+      return callRules(wanted.tools, wanted.many, wanted.form);
     case "text_with_calls":
-      return textWithCallRules(wanted.tools);
+      return textWithCallRules(wanted.tools, wanted.form);
   }
 }
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it, test } from "node:test";
 import fc from "fast-check";
 import type { StructuredOutput } from "#core/structured.ts";
+import { HERMES_CALLS } from "#prompt/tools/hermes.ts";
 import { accepts, randomOf, sample } from "../../../test/fixtures/grammar-walk.ts";
 import { buildGrammar, type Expr, GrammarError, literal, repeat, rule, sequence, utf8Ranges } from "./builder.ts";
 import { compileStructured } from "./compile.ts";
@@ -184,7 +185,7 @@ test("text with calls: any text, and what begins like a call is one", () => {
   const tools = [
     { name: "add", parameters: { type: "object", properties: { a: { type: "integer" } }, required: ["a"] } },
   ];
-  const grammar = grammarOf({ kind: "text_with_calls", tools });
+  const grammar = grammarOf({ kind: "text_with_calls", tools, form: HERMES_CALLS });
   const call = '<tool_call>\n{"name": "add", "arguments": {"a": 7}}\n</tool_call>';
   for (const text of [
     "",
@@ -216,8 +217,8 @@ test("tool calls: names of the tools with their arguments, one or many", () => {
     { name: "add", parameters: { type: "object", properties: { a: { type: "integer" } }, required: ["a"] } },
     { name: "now", parameters: undefined },
   ];
-  const one = grammarOf({ kind: "tool_calls", tools, many: false });
-  const many = grammarOf({ kind: "tool_calls", tools, many: true });
+  const one = grammarOf({ kind: "tool_calls", tools, many: false, form: HERMES_CALLS });
+  const many = grammarOf({ kind: "tool_calls", tools, many: true, form: HERMES_CALLS });
   const call = '<tool_call>\n{"name": "add", "arguments": {"a":7}}\n</tool_call>';
   const other = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>';
   for (const grammar of [one, many]) assert.ok(accepts(grammar, call) && accepts(grammar, other));

@@ -1,5 +1,5 @@
 /**
- * Python literals as JSON, read by hand: no text is ever evaluated.
+ * Python literals as JSON, read by hand: no text is ever evaluated (Wall: T88).
  *
  * Strings (also raw, triple-quoted and adjacent ones), numbers, True, False, None, lists, tuples, dicts with constant keys.
  * Everything else is refused: names, calls, operators, f-strings, bytes, sets. JSON's own true, false and null are taken,

@@ -2,6 +2,7 @@
  * DeepSeek's calls. V3 and R1: `function`, a separator, the name and a line break, and the arguments in a fence of JSON;
  * V3.1: the name, a separator and the arguments. Each call has marks around it, and so has the run of them.
  */
+import type { CallForm } from "#core/structured.ts";
 import { MarkedCalls } from "./_calls.ts";
 import { type Head, HeadedCallReader, nameOf } from "./_headed-call.ts";
 import type { ToolParser } from "./parser.ts";
@@ -14,6 +15,18 @@ const CLOSE = "<｜tool▁call▁end｜>";
 const SEPARATOR = "<｜tool▁sep｜>";
 
 export const DEEPSEEK_MARKS = [SECTION, SECTION_END, OPEN, CLOSE, SEPARATOR] as const;
+
+const CALLS = { begin: SECTION, mark: OPEN, name: "plain", end: SECTION_END } as const;
+
+export const DEEPSEEK_V3_CALLS: CallForm = {
+  ...CALLS,
+  head: `function${SEPARATOR}`,
+  middle: "\n```json\n",
+  close: `\n\`\`\`${CLOSE}`,
+  joint: "\n",
+};
+
+export const DEEPSEEK_V31_CALLS: CallForm = { ...CALLS, head: "", middle: SEPARATOR, close: CLOSE, joint: "" };
 
 export function deepseekV3Parser(): ToolParser {
   return parser(headV3);

@@ -3,13 +3,20 @@
  */
 import type { ToolDefinition } from "#core/chat.ts";
 import type { ToolFamily } from "#core/parser-families.ts";
+import type { CallForm } from "#core/structured.ts";
 import { HARMONY_MARKS } from "#prompt/harmony.ts";
-import { DEEPSEEK_MARKS, deepseekV3Parser, deepseekV31Parser } from "./deepseek.ts";
+import {
+  DEEPSEEK_MARKS,
+  DEEPSEEK_V3_CALLS,
+  DEEPSEEK_V31_CALLS,
+  deepseekV3Parser,
+  deepseekV31Parser,
+} from "./deepseek.ts";
 import { GLM45_MARKS, glm45Parser } from "./glm45.ts";
-import { GRANITE_MARKS, graniteParser } from "./granite.ts";
-import { HERMES_MARKS, hermesParser } from "./hermes.ts";
-import { KIMI_MARKS, kimiParser } from "./kimi.ts";
-import { LLAMA3_MARKS, llama3Parser } from "./llama3.ts";
+import { GRANITE_CALLS, GRANITE_MARKS, graniteParser } from "./granite.ts";
+import { HERMES_CALLS, HERMES_MARKS, hermesParser } from "./hermes.ts";
+import { KIMI_CALLS, KIMI_MARKS, kimiParser } from "./kimi.ts";
+import { LLAMA3_CALLS, LLAMA3_MARKS, llama3Parser } from "./llama3.ts";
 import { MISTRAL_MARKS, mistralParser } from "./mistral.ts";
 import { openaiParser } from "./openai.ts";
 import type { ToolParser } from "./parser.ts";
@@ -21,20 +28,27 @@ export interface ToolForm {
   readonly marks: readonly string[];
   /** Strings of which a chat template has one if its model writes calls so; none: nothing tells. */
   readonly signs: readonly string[];
+  /** In which calls can be held; absent: they cannot. */
+  readonly calls?: CallForm;
   readonly make: (tools: readonly ToolDefinition[]) => ToolParser;
 }
 
 export const TOOL_FORMS: Readonly<Record<ToolFamily, ToolForm>> = {
-  hermes: { marks: HERMES_MARKS, signs: ["<tool_call>"], make: hermesParser },
-  llama3_json: { marks: LLAMA3_MARKS, signs: ["<|python_tag|>", '"parameters": dictionary'], make: llama3Parser },
+  hermes: { marks: HERMES_MARKS, signs: ["<tool_call>"], calls: HERMES_CALLS, make: hermesParser },
+  llama3_json: {
+    marks: LLAMA3_MARKS,
+    signs: ["<|python_tag|>", '"parameters": dictionary'],
+    calls: LLAMA3_CALLS,
+    make: llama3Parser,
+  },
   llama4_pythonic: { marks: LLAMA4_MARKS, signs: ["<|python_start|>"], make: llama4PythonicParser },
   pythonic: { marks: [], signs: [], make: pythonicParser },
   mistral: { marks: MISTRAL_MARKS, signs: ["[TOOL_CALLS]"], make: mistralParser },
   qwen3_coder: { marks: QWEN3_CODER_MARKS, signs: ["<function="], make: qwen3CoderParser },
-  deepseek_v3: { marks: DEEPSEEK_MARKS, signs: ["<｜tool▁sep｜>"], make: deepseekV3Parser },
-  deepseek_v31: { marks: DEEPSEEK_MARKS, signs: [], make: deepseekV31Parser },
-  granite: { marks: GRANITE_MARKS, signs: ["<|tool_call|>"], make: graniteParser },
-  kimi_k2: { marks: KIMI_MARKS, signs: ["<|tool_calls_section_begin|>"], make: kimiParser },
+  deepseek_v3: { marks: DEEPSEEK_MARKS, signs: ["<｜tool▁sep｜>"], calls: DEEPSEEK_V3_CALLS, make: deepseekV3Parser },
+  deepseek_v31: { marks: DEEPSEEK_MARKS, signs: [], calls: DEEPSEEK_V31_CALLS, make: deepseekV31Parser },
+  granite: { marks: GRANITE_MARKS, signs: ["<|tool_call|>"], calls: GRANITE_CALLS, make: graniteParser },
+  kimi_k2: { marks: KIMI_MARKS, signs: ["<|tool_calls_section_begin|>"], calls: KIMI_CALLS, make: kimiParser },
   glm45: { marks: GLM45_MARKS, signs: ["<arg_key>"], make: glm45Parser },
   openai: { marks: HARMONY_MARKS, signs: ["<|channel|>"], make: openaiParser },
 };

@@ -2,6 +2,7 @@
  * Kimi K2's calls: `<|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>{…}<|tool_call_end|>` in a section
  * of marks. What stands before the arguments is the call's id, which the model wants back as it was.
  */
+import type { CallForm } from "#core/structured.ts";
 import { MarkedCalls } from "./_calls.ts";
 import { type Head, HeadedCallReader, nameOf } from "./_headed-call.ts";
 import type { ToolParser } from "./parser.ts";
@@ -13,6 +14,18 @@ const CLOSE = "<|tool_call_end|>";
 const ARGUMENTS = "<|tool_call_argument_begin|>";
 
 export const KIMI_MARKS = [SECTION, SECTION_END, OPEN, CLOSE, ARGUMENTS] as const;
+
+export const KIMI_CALLS: CallForm = {
+  begin: SECTION,
+  mark: OPEN,
+  head: "functions.",
+  name: "plain",
+  numbered: true,
+  middle: ARGUMENTS,
+  close: CLOSE,
+  joint: "",
+  end: SECTION_END,
+};
 
 export function kimiParser(): ToolParser {
   const form = { parse: headOf, close: CLOSE, opens: [OPEN, SECTION, SECTION_END] };

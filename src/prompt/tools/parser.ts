@@ -1,7 +1,7 @@
 /**
  * What every reader of tool calls is: text in, in pieces of any size, and parts of content and calls out.
  *
- * Invariants, of every family: the parts do not depend on where the text was cut; no text makes a parser throw; each
+ * Invariants (Wall: T88), of every family: the parts do not depend on where the text was cut; no text makes a parser throw; each
  * character is looked at a bounded number of times; what turns out not to be a call before its name and arguments have
  * begun is content as it was written. Text after the first call is dropped.
  */

@@ -28,7 +28,10 @@ function chatEntry(entry: PrintedLogprob, asIds: boolean) {
 
 export type ChatLogprobs = { readonly content: readonly unknown[] };
 
-export function chatLogprobs(positions: readonly PrintedPosition[], print: Print): ChatLogprobs {
+export function chatLogprobs(
+  positions: readonly PrintedPosition[],
+  print: Pick<Print, "tokensAsIds" | "logprobs">,
+): ChatLogprobs {
   const asIds = print.tokensAsIds;
   return {
     content: positions.map((position) => {

@@ -21,6 +21,7 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   route_not_found: { status: 404, type: "Not Found" },
   method_not_allowed: { status: 405, type: "Method Not Allowed" },
   model_not_found: { status: 404, type: "NotFoundError" },
+  response_not_found: { status: 404, type: "invalid_request_error" },
   key_not_found: { status: 404, type: "NotFoundError" },
   request_timeout: { status: 408, type: "Request Timeout" },
   rate_limited: { status: 429, type: "Too Many Requests" },

@@ -1,0 +1,375 @@
+/**
+ * The official openai client against the responses routes, over a real socket and a scripted model.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import OpenAI, { APIError, BadRequestError, InternalServerError, NotFoundError, PermissionDeniedError } from "openai";
+import type { Principal } from "#core/principal.ts";
+import { createHttp, type Http } from "#http/server.ts";
+import { principalOf } from "#policy/roles.ts";
+import { routes, type Services } from "#routes/index.ts";
+import { type Fixture, fixture, says } from "#serving/_fixture.ts";
+import type { Script } from "#serving/_scripted-backend.ts";
+import { MemoryResponses } from "#test/fixtures/responses.ts";
+import { gateOf, servicesOf } from "#test/fixtures/services.ts";
+import { openai } from "#wire/openai/dialect.ts";
+import { ResponseReply } from "#wire/responses/replies.ts";
+
+interface Server {
+  readonly http: Http;
+  readonly url: string;
+  readonly setting: Fixture;
+  readonly store: MemoryResponses;
+  readonly client: OpenAI;
+  as(name: string): OpenAI;
+}
+
+const PRINCIPALS: Readonly<Record<string, Principal>> = {
+  one: principalOf({ id: "k1", tenant: "a", role: "user" }),
+  two: principalOf({ id: "k2", tenant: "a", role: "user" }),
+  other: principalOf({ id: "k3", tenant: "b", role: "user" }),
+  trainer: principalOf({ id: "k4", tenant: "a", role: "trainer" }),
+};
+
+/** Serves for one test. @param keeps whether the server stores responses */
+async function withServer(script: Script, use: (server: Server) => Promise<void>, keeps = true): Promise<void> {
+  const setting = fixture(script);
+  const store = new MemoryResponses();
+  const services = servicesOf(setting, keeps ? store : null);
+  const http = await createHttp<Services>({ routes, services, dialect: openai, gate: gateOf(PRINCIPALS) });
+  const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
+  assert.ok("port" in address);
+  const url = `http://127.0.0.1:${address.port}`;
+  const as = (apiKey: string): OpenAI => new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
+  try {
+    await use({ http, url, setting, store, client: as("one"), as });
+  } finally {
+    await http.close(0);
+    await services.responses.close(0);
+  }
+  assert.equal(setting.backend.open, 0, "a sequence was left behind");
+}
+
+const input = "hi";
+const ENDLESS: Script = { reply: says("again "), endless: true, endOfTurn: -1, model: { contextLength: 1 << 20 } };
+const tools: OpenAI.Responses.FunctionTool[] = [
+  {
+    type: "function",
+    name: "weather",
+    parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
+    strict: true,
+  },
+];
+const CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>';
+
+/** What the model was last shown. */
+function prompt({ setting }: Server): string {
+  return Buffer.from([...(setting.backend.requests.at(-1)?.prompt ?? [])].filter((token) => token < 256)).toString();
+}
+
+async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 2000; i++) {
+    if (await holds()) return;
+    await new Promise((done) => setTimeout(done, 5));
+  }
+  assert.fail("it did not come to be");
+}
+
+test("a whole answer, as its schema says", async () => {
+  await withServer({ reply: says("<think>hm</think>Grüße 😀") }, async ({ client }) => {
+    const answer = await client.responses.create({ model: "demo", input, metadata: { a: "b" }, user: "u" });
+    ResponseReply.parse(answer);
+    assert.equal(answer.output_text, "Grüße 😀");
+    assert.deepEqual([answer.status, answer.error, answer.metadata], ["completed", null, { a: "b" }]);
+    const [thought, message] = answer.output;
+    assert.ok(thought?.type === "reasoning" && thought.content?.[0]?.text === "hm");
+    assert.ok(message?.type === "message" && message.status === "completed");
+    assert.ok((answer.usage?.output_tokens_details.reasoning_tokens ?? 0) > 0);
+    assert.equal((answer.usage?.input_tokens ?? 0) + (answer.usage?.output_tokens ?? 0), answer.usage?.total_tokens);
+  });
+});
+
+test("a stream: the client's own accumulator takes every event and ends with the same response", async () => {
+  await withServer({ reply: says("<think>hm</think>Grüße 😀") }, async ({ client }) => {
+    const types: string[] = [];
+    const runner = client.responses.stream({ model: "demo", input });
+    runner.on("event", (event) => void types.push(event.type));
+    const final = await runner.finalResponse();
+    assert.equal(final.output_text, "Grüße 😀");
+    assert.deepEqual(
+      [types[0], types[1], types.at(-1)],
+      ["response.created", "response.in_progress", "response.completed"],
+    );
+    const stream = await client.responses.create({ model: "demo", input, stream: true });
+    let sequence = 0;
+    let text = "";
+    for await (const event of stream) {
+      assert.equal(event.sequence_number, sequence++);
+      if (event.type === "response.output_text.delta") text += event.delta;
+    }
+    assert.equal(text, "Grüße 😀");
+  });
+});
+
+test("function tools: a call, its output, an answer, with and without the store", async () => {
+  await withServer({ reply: says(CALL) }, async (server) => {
+    const { client } = server;
+    const first = await client.responses.create({ model: "demo", input, tools });
+    const [call] = first.output;
+    assert.ok(call?.type === "function_call");
+    assert.deepEqual([call.name, JSON.parse(call.arguments)], ["weather", { city: "Köln" }]);
+    const output = { type: "function_call_output" as const, call_id: call.call_id, output: "RAINSTORM" };
+    await client.responses.create({ model: "demo", input: [output], tools, previous_response_id: first.id });
+    assert.match(prompt(server), /RAINSTORM/);
+    await client.responses.create({
+      model: "demo",
+      input: [{ role: "user", content: input }, call, { ...output, output: "SUNSHINE" }],
+      tools,
+      store: false,
+    });
+    assert.match(prompt(server), /SUNSHINE/);
+    const runner = client.responses.stream({ model: "demo", input, tools, tool_choice: "required" });
+    const [streamed] = (await runner.finalResponse()).output;
+    assert.ok(streamed?.type === "function_call" && streamed.name === "weather");
+  });
+});
+
+test("structured text and logprobs", async () => {
+  await withServer({ reply: says('{"a":1}') }, async ({ client, setting }) => {
+    const answer = await client.responses.parse({
+      model: "demo",
+      input,
+      include: ["message.output_text.logprobs"],
+      top_logprobs: 2,
+      text: {
+        format: {
+          type: "json_schema",
+          name: "s",
+          schema: { type: "object", properties: { a: { type: "integer" } } },
+          strict: true,
+        },
+      },
+    });
+    assert.deepEqual(answer.output_parsed, { a: 1 });
+    assert.ok(setting.backend.requests.at(-1)?.sampling.constraint !== undefined);
+    const [message] = answer.output;
+    assert.ok(message?.type === "message" && message.content[0]?.type === "output_text");
+    assert.equal(message.content[0].logprobs?.[0]?.top_logprobs.length, 2);
+  });
+});
+
+test("the budget cuts off: incomplete", async () => {
+  await withServer({ reply: says("a long answer") }, async ({ client }) => {
+    const answer = await client.responses.create({ model: "demo", input, max_output_tokens: 4 });
+    assert.deepEqual([answer.status, answer.incomplete_details], ["incomplete", { reason: "max_output_tokens" }]);
+    assert.equal(answer.output_text, "a lo");
+  });
+});
+
+test("a failure: its status before the first event, an event after it", async () => {
+  await withServer({ reply: says("a long answer"), failAfter: 4 }, async ({ client, store }) => {
+    await assert.rejects(client.responses.create({ model: "demo", input }), InternalServerError);
+    const stream = await client.responses.create({ model: "demo", input, stream: true });
+    const types: string[] = [];
+    for await (const event of stream) {
+      types.push(event.type);
+      if (event.type === "response.failed") assert.equal(event.response.error?.code, "server_error");
+    }
+    assert.equal(types.at(-1), "response.failed");
+    assert.equal(store.rows.size, 0);
+    await assert.rejects(
+      client.responses.create({ model: "demo", input: "x".repeat(3000), stream: true }),
+      (error) => error instanceof BadRequestError && error.param === "input",
+    );
+    await assert.rejects(
+      client.responses.create({ model: "demo", input, max_output_tokens: 100_000 }),
+      (error) => error instanceof BadRequestError && error.param === "max_output_tokens",
+    );
+  });
+});
+
+test("a stored response: read, continued and deleted by its tenant; it does not exist for another", async () => {
+  await withServer({ reply: says("Blue.") }, async (server) => {
+    const { client, as } = server;
+    const first = await client.responses.create({ model: "demo", input: "My colour?", instructions: "SHORT" });
+    assert.match(prompt(server), /SHORT/);
+    assert.equal((await as("two").responses.retrieve(first.id)).output_text, "Blue.");
+    const second = await as("two").responses.create({ model: "demo", input: "Again?", previous_response_id: first.id });
+    assert.match(prompt(server), /My colour\?.*Blue\..*Again\?/s);
+    assert.doesNotMatch(prompt(server), /SHORT/);
+    assert.equal(second.previous_response_id, first.id);
+    const stranger = as("other").responses;
+    const missing = (error: unknown): boolean => {
+      assert.ok(error instanceof NotFoundError);
+      const { message, type } = error.error as { message: string; type: string };
+      return message.endsWith("not found.") && type === "invalid_request_error";
+    };
+    await assert.rejects(stranger.retrieve(first.id), missing);
+    await assert.rejects(stranger.retrieve(first.id, { stream: true }), missing);
+    await assert.rejects(stranger.cancel(first.id), missing);
+    await assert.rejects(stranger.delete(first.id), missing);
+    await assert.rejects(stranger.create({ model: "demo", input, previous_response_id: first.id }), missing);
+    await assert.rejects(client.responses.cancel(first.id), BadRequestError);
+    await assert.rejects(client.responses.retrieve(first.id, { stream: true }), BadRequestError);
+    await client.responses.delete(first.id);
+    await assert.rejects(client.responses.retrieve(first.id), missing);
+    await assert.rejects(client.responses.delete(first.id), missing);
+  });
+});
+
+test("store: false keeps nothing; a server without a store says so", async () => {
+  await withServer({ reply: says("x") }, async ({ client, store }) => {
+    const answer = await client.responses.create({ model: "demo", input, store: false });
+    assert.equal((answer as { store?: boolean }).store, false);
+    assert.equal(store.rows.size, 0);
+    await assert.rejects(client.responses.retrieve(answer.id), NotFoundError);
+    await assert.rejects(
+      client.responses.create({ model: "demo", input, store: false, background: true }),
+      (error) => error instanceof BadRequestError && error.param === "background",
+    );
+  });
+  await withServer(
+    { reply: says("x") },
+    async ({ client }) => {
+      const answer = await client.responses.create({ model: "demo", input, store: true });
+      assert.equal((answer as { store?: boolean }).store, false);
+      await assert.rejects(client.responses.retrieve(answer.id), NotFoundError);
+      await assert.rejects(client.responses.create({ model: "demo", input, background: true }), BadRequestError);
+    },
+    false,
+  );
+});
+
+test("without the scope nothing is stored, and asking for it is 403", async () => {
+  await withServer({ reply: says("x") }, async ({ as, store }) => {
+    const { responses } = as("trainer");
+    assert.equal((await responses.create({ model: "demo", input })).output_text, "x");
+    assert.equal(store.rows.size, 0);
+    for (const more of [{ store: true }, { background: true }, { previous_response_id: "resp_1" }])
+      await assert.rejects(responses.create({ model: "demo", input, ...more }), PermissionDeniedError);
+    await assert.rejects(responses.retrieve("resp_1"), PermissionDeniedError);
+  });
+});
+
+test("background: polled until it is there, then streamed again from anywhere", async () => {
+  await withServer({ reply: says("<think>hm</think>Later.") }, async ({ client }) => {
+    const begun = await client.responses.create({ model: "demo", input, background: true });
+    assert.deepEqual([begun.status, begun.output], ["queued", []]);
+    await until(async () => (await client.responses.retrieve(begun.id)).status === "completed");
+    assert.equal((await client.responses.retrieve(begun.id)).output_text, "Later.");
+    const all: { sequence_number: number; type: string }[] = [];
+    for await (const event of await client.responses.retrieve(begun.id, { stream: true })) all.push(event);
+    assert.deepEqual([all[0]?.type, all.at(-1)?.type], ["response.created", "response.completed"]);
+    const rest: unknown[] = [];
+    for await (const event of await client.responses.retrieve(begun.id, { stream: true, starting_after: 3 }))
+      rest.push(event);
+    assert.deepEqual(rest, all.slice(4));
+    assert.equal((await client.responses.stream({ response_id: begun.id }).finalResponse()).output_text, "Later.");
+  });
+});
+
+test("background: its stream is left and taken up again, and is the same", async () => {
+  await withServer({ reply: says("a rather long answer to follow") }, async ({ client }) => {
+    const stream = await client.responses.create({ model: "demo", input, background: true, stream: true });
+    const seen: unknown[] = [];
+    let id = "";
+    for await (const event of stream) {
+      seen.push(event);
+      if (event.type === "response.created") id = event.response.id;
+      if (event.sequence_number === 5) break;
+    }
+    for await (const event of await client.responses.retrieve(id, { stream: true, starting_after: 5 }))
+      seen.push(event);
+    const all: unknown[] = [];
+    for await (const event of await client.responses.retrieve(id, { stream: true })) all.push(event);
+    assert.deepEqual(seen, all);
+  });
+});
+
+test("background: cancelled, its sequence ends and it stays cancelled", async () => {
+  await withServer(ENDLESS, async ({ client, setting, store }) => {
+    const { id } = await client.responses.create({ model: "demo", input, background: true });
+    await until(async () => (await client.responses.retrieve(id)).status === "in_progress");
+    const followed: string[] = [];
+    const following = (async () => {
+      for await (const event of await client.responses.retrieve(id, { stream: true })) followed.push(event.type);
+    })();
+    assert.equal((await client.responses.cancel(id)).status, "cancelled");
+    await until(() => setting.backend.open === 0);
+    await following;
+    assert.equal(followed.at(-1), "response.incomplete");
+    await until(() => store.rows.get(id)?.working === false);
+    assert.equal((await client.responses.retrieve(id)).status, "cancelled");
+    await assert.rejects(client.responses.cancel(id), BadRequestError);
+    await assert.rejects(
+      client.responses.create({ model: "demo", input, previous_response_id: id }),
+      (error) => error instanceof BadRequestError && error.param === "previous_response_id",
+    );
+  });
+});
+
+test("background: what other servers end, and what is deleted, ends here", async () => {
+  await withServer(ENDLESS, async ({ client, setting, store }) => {
+    const ended = await client.responses.create({ model: "demo", input, background: true });
+    const deleted = await client.responses.create({ model: "demo", input, background: true });
+    await until(() => setting.backend.open === 2);
+    store.endElsewhere(ended.id, { code: "server_error", message: "gone" });
+    await client.responses.delete(deleted.id);
+    await until(() => setting.backend.open === 0);
+    assert.deepEqual((await client.responses.retrieve(ended.id)).error, { code: "server_error", message: "gone" });
+    await assert.rejects(client.responses.retrieve(deleted.id), NotFoundError);
+  });
+});
+
+test("background runs are limited by tenant and in all, and refused before they are promised", async () => {
+  await withServer(ENDLESS, async ({ client, as, store }) => {
+    const begin = (from: OpenAI) => from.responses.create({ model: "demo", input, background: true });
+    await begin(client);
+    await begin(client);
+    await assert.rejects(begin(client), (error) => error instanceof APIError && error.status === 429);
+    await begin(as("other"));
+    assert.equal(store.rows.size, 3);
+    await assert.rejects(
+      as("other").responses.create({ model: "demo", input: "x".repeat(1 << 22), background: true }),
+      BadRequestError,
+    );
+    assert.equal(store.rows.size, 3);
+  });
+});
+
+test("a background response fails with a reason: by the engine, and by the server's end", async () => {
+  await withServer({ reply: says("a long answer"), failAfter: 4 }, async ({ client }) => {
+    const { id } = await client.responses.create({ model: "demo", input, background: true });
+    await until(async () => (await client.responses.retrieve(id)).status === "failed");
+    const failed = await client.responses.retrieve(id);
+    assert.deepEqual(failed.error, { code: "server_error", message: "The engine died." });
+    assert.equal(failed.output_text, "a lo");
+  });
+  let kept: MemoryResponses | undefined;
+  await withServer(ENDLESS, async ({ client, store }) => {
+    kept = store;
+    await client.responses.create({ model: "demo", input, background: true });
+  });
+  const [row] = kept?.rows.values() ?? [];
+  assert.deepEqual(
+    [row?.kept.status, row?.kept.body["error"]],
+    ["failed", { code: "server_error", message: "The server was shut down." }],
+  );
+});
+
+test("queries: starting_after goes with stream, and both are what they say", async () => {
+  await withServer({ reply: says("x") }, async ({ client, url }) => {
+    const { id } = await client.responses.create({ model: "demo", input });
+    for (const query of [
+      "starting_after=1",
+      "stream=1",
+      "stream=true&starting_after=-1",
+      "stream=true&stream=true",
+      "stream=true&starting_after=1e3",
+    ]) {
+      const reply = await fetch(`${url}/v1/responses/${id}?${query}`, { headers: { authorization: "Bearer one" } });
+      assert.equal(reply.status, 400, query);
+      await reply.arrayBuffer();
+    }
+  });
+});
