@@ -3,6 +3,7 @@
  */
 import { availableParallelism, totalmem } from "node:os";
 import { resolve } from "node:path";
+import type { Setting } from "#config/kinds.ts";
 import { type SettingName, type Settings, settingRows } from "#config/settings.ts";
 import { Fault } from "#core/fault.ts";
 import type { EngineHandle } from "#engine/options.ts";
@@ -29,7 +30,8 @@ export interface OperationParts {
 
 export function openOperations({ settings, source, engine, record }: OperationParts): ServerOperations {
   const { operations } = engine;
-  const engines = () => engine.engines();
+  // One that was taken away has totals and is none.
+  const engines = () => engine.engines().filter(({ state }) => state !== "stopped");
   const line = new OperationLine();
   return {
     engine: new EngineOperations({ operations, engines, line }),
@@ -78,19 +80,19 @@ function refused(message: string, path: string): Fault {
 }
 
 /**
- * Numbers, switches and closed choices as they are; of a text or a list only whether it was given, since it may be a
- * secret, a path or somebody's name.
+ * Numbers, switches, closed choices and what is the default as they are; of any other text or list only whether it was
+ * given, since it may be a secret, a path or somebody's name (Wall: T92).
  */
-function toldSettings(settings: Settings): Told {
-  return Object.fromEntries(
-    settingRows().map(([name, row]) => [name, told(settings[name], row.secret === true, row.placeholder ?? "")]),
-  );
+export function toldSettings(settings: Settings): Told {
+  return Object.fromEntries(settingRows().map(([name, row]) => [name, told(settings[name], row)]));
 }
 
-function told(value: Settings[SettingName], secret: boolean, placeholder: string): Told[string] {
+function told(value: Settings[SettingName], row: Setting<unknown>): Told[string] {
+  const { secret = false, placeholder = "", fallback } = row;
   if (value === undefined) return null;
   if (!secret && (typeof value === "number" || typeof value === "boolean")) return value;
-  if (!secret && typeof value === "string" && placeholder.split("|").includes(value)) return value;
+  if (!secret && typeof value === "string" && (value === fallback || placeholder.split("|").includes(value)))
+    return value;
   const items = Array.isArray(value) ? value.length : value instanceof Map ? value.size : undefined;
   if (items !== undefined) return items === 0 ? null : `(${items} given)`;
   return "(given)";

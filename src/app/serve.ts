@@ -3,7 +3,7 @@
  *
  * Order of start: state, audit log, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
  * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
- * finish within --shutdown-timeout, listeners close, the engine ends, usage, the audit log and the store close. A second signal ends at once.
+ * and background responses finish within --shutdown-timeout, listeners close, the engine ends, usage, the audit log and the store close. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
 import { createRedact, type Redact } from "#base/redact.ts";
@@ -13,6 +13,7 @@ import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
 import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
+import type { DatabaseResponses } from "#policy/responses/store.ts";
 import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
@@ -40,6 +41,49 @@ export interface ServeOutput extends SourceEvents {
 /** @returns the exit code, once the server has ended. @throws StartupError */
 export async function serve(resolved: Resolved, env: Environment, output: ServeOutput): Promise<number> {
   const { settings } = resolved;
+  const ready = await startServer(resolved, env, output);
+  const { parts, tls, source, log } = ready;
+  const { server, keys } = parts;
+  const ended = endOnSignals(parts, settings, log);
+  const warnings = [...ready.warnings, ...bindWarnings(settings, tls)];
+  const abandoned = (error: unknown) => abandon(parts, error);
+  await recordStart(ready, warnings).catch(abandoned);
+  const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
+  const minted = await keys.ensureOne();
+  for (const warning of warnings) log("warn", warning);
+  output.print(
+    announce({
+      version: version(),
+      model: server.names[0] ?? "",
+      origin: source.origin,
+      ...server.sizing,
+      engines: settings.dataParallelSize,
+      publicAddress,
+      opsAddress,
+      tls,
+      keys: { minted, given: keys.given, stored: await keys.stored() },
+      issuers: parts.tokens?.issuers ?? 0,
+      stateDir: ready.stateDir,
+      warnings,
+    }),
+  );
+  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
+  return ended.finally(() => tls.close());
+}
+
+/** A server that could answer and listens nowhere. */
+export interface ReadyServer {
+  readonly parts: Running;
+  readonly source: ModelSource;
+  readonly tls: Tls;
+  readonly log: Log;
+  readonly stateDir: string;
+  readonly warnings: readonly string[];
+}
+
+/** @throws StartupError */
+export async function startServer(resolved: Resolved, env: Environment, output: ServeOutput): Promise<ReadyServer> {
+  const { settings } = resolved;
   hardenProcess(resolved);
   const redact = createRedact(givenSecrets(settings));
   const log = createLog(settings.logLevel, redact);
@@ -60,41 +104,23 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   const composing = launching.then(() => import("./compose.ts"));
   composing.catch(() => {});
   const policy = await opening;
-  const { keys, limits } = policy;
+  const { limits } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
   const { audit, tokens } = policy;
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
   const admin = (await import("./admin.ts")).openAdministration({ settings, statePath: state.path, ...policy });
-  const parties = { gate, policy: rules, limits, admin, client, tls, audit };
+  const { responses } = policy;
+  const parties = { gate, policy: rules, limits, admin, responses, client, tls, audit };
   const server = await compose({ settings, source, launched, ...parties, redact, log });
-  const parts = { server, ...policy };
-  const ended = endOnSignals(parts, settings, log);
-  const warnings = [...resolved.warnings, ...bindWarnings(settings, tls), ...tls.warnings, ...(tokens?.warnings ?? [])];
-  const abandoned = (error: unknown) => abandon(parts, error);
-  const facts = { model: server.names[0] ?? null, policy: rules.current().sha256 ?? null };
-  await audit.started(facts, warnings).catch(abandoned);
-  const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
-  const minted = await keys.ensureOne();
-  for (const warning of warnings) log("warn", warning);
-  output.print(
-    announce({
-      version: version(),
-      model: server.names[0] ?? "",
-      origin: source.origin,
-      ...server.sizing,
-      engines: settings.dataParallelSize,
-      publicAddress,
-      opsAddress,
-      tls,
-      keys: { minted, given: keys.given, stored: await keys.stored() },
-      issuers: tokens?.issuers ?? 0,
-      stateDir,
-      warnings,
-    }),
-  );
-  if (settings.firstAnswer && server.generates) output.print(await askFirst(server, keys, publicAddress, tls.public));
-  return ended.finally(() => tls.close());
+  const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
+  return { parts: { server, ...policy }, source, tls, log, stateDir, warnings };
+}
+
+/** @throws StartupError it cannot be recorded */
+export async function recordStart({ parts }: ReadyServer, warnings: readonly string[]): Promise<void> {
+  const { server, rules, audit } = parts;
+  await audit.started({ model: server.names[0] ?? null, policy: rules.current().sha256 ?? null }, warnings);
 }
 
 interface Ground {
@@ -116,7 +142,10 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log 
   const store = await opening;
   const keys = await stated(() => openKeys(settings, state, store, log));
   const limits = await openLimits(settings, rules, store.db, log);
-  return { rules, audit, store, keys, limits, tokens: await takenTokens(settings, rules, log) };
+  const responses = settings.responsesStore
+    ? await (await import("./responses.ts")).openResponses(settings, store, log)
+    : undefined;
+  return { rules, audit, store, keys, limits, responses, tokens: await takenTokens(settings, rules, log) };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -161,10 +190,11 @@ interface Kept {
   readonly limits: Limits;
   readonly keys: Keys;
   readonly store: Store;
+  readonly responses: DatabaseResponses | undefined;
   readonly tokens: CallerTokens | undefined;
 }
 
-type Running = Kept & { readonly server: Server };
+export type Running = Kept & { readonly server: Server };
 
 /** A start that cannot go on. */
 async function abandon(parts: Running, error: unknown): Promise<never> {
@@ -194,9 +224,11 @@ function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<num
   });
 }
 
-async function close({ server, audit, limits, keys, store }: Running, graceMs: number, why: string): Promise<void> {
-  await server.http.close(graceMs);
+export async function close(parts: Running, graceMs: number, why: string): Promise<void> {
+  const { server, audit, limits, keys, responses, store } = parts;
+  await Promise.all([server.http.close(graceMs), server.endBackground(graceMs)]);
   await server.closeModel();
+  await responses?.close();
   await limits.close();
   await audit.stopped({ reason: why });
   await keys.close();

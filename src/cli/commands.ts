@@ -14,14 +14,7 @@ export async function runCommand(finish: (code: number) => void): Promise<void> 
     .showSuggestionAfterError(true)
     .showHelpAfterError("(castellan --help lists the commands)");
 
-  program
-    .command("serve")
-    .summary("serve a model (castellan serve --help lists every flag)")
-    .argument("[model]", "a GGUF file, or hf:org/repo[:file or quantisation]; the demo model without one")
-    .helpOption(false)
-    .allowUnknownOption()
-    .allowExcessArguments()
-    .action(async () => finish(await (await import("./serve.ts")).runServe(process.argv.slice(3))));
+  serverCommands(program, finish);
 
   withConnection(program.command("chat"))
     .summary("chat with a running server in the terminal")
@@ -67,6 +60,27 @@ export async function runCommand(finish: (code: number) => void): Promise<void> 
     .action(async (options) => finish(await (await import("./usage.ts")).runUsage(options)));
 
   await program.parseAsync();
+}
+
+/** Their flags are the settings table's, and read by it. */
+function serverCommands(program: Command, finish: (code: number) => void): void {
+  program
+    .command("serve")
+    .summary("serve a model (castellan serve --help lists every flag)")
+    .argument("[model]", "a GGUF file, or hf:org/repo[:file or quantisation]; the demo model without one")
+    .helpOption(false)
+    .allowUnknownOption()
+    .allowExcessArguments()
+    .action(async () => finish(await (await import("./serve.ts")).runServe(process.argv.slice(3))));
+
+  program
+    .command("run-batch")
+    .summary("answer the requests of a JSONL file, without a server (castellan run-batch --help lists every flag)")
+    .argument("[model]", "as for serve")
+    .helpOption(false)
+    .allowUnknownOption()
+    .allowExcessArguments()
+    .action(async () => finish(await (await import("./run-batch.ts")).runBatchCommand(process.argv.slice(3))));
 }
 
 function auditCommands(program: Command, finish: (code: number) => void): void {

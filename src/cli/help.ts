@@ -1,5 +1,5 @@
 /**
- * `serve --help`, out of the settings table.
+ * `serve --help`, out of the settings table; and the table's part for other commands that take its flags.
  */
 import type { Setting } from "#config/kinds.ts";
 import { flagOf, settingRows } from "#config/settings.ts";
@@ -17,7 +17,14 @@ export function serveHelp(): string {
     "",
     "A flag --some-name may be given as --some_name, as the variable CASTELLAN_SOME_NAME, or as the key some-name",
     "in a YAML file (--config file.yaml); the flag wins over the variable, the variable over the file.",
+    ...settingsHelp(),
   ];
+  return `${lines.join("\n")}\n`;
+}
+
+/** Every flag of the table, by section. */
+export function settingsHelp(): readonly string[] {
+  const lines: string[] = [];
   let section = "";
   for (const [name, row] of settingRows()) {
     if (row.section !== section) {
@@ -26,7 +33,7 @@ export function serveHelp(): string {
     }
     lines.push(...rowLines(name, row));
   }
-  return `${lines.join("\n")}\n`;
+  return lines;
 }
 
 function rowLines(name: string, row: Setting<unknown>): string[] {

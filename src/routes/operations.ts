@@ -2,7 +2,7 @@
  * POST /pause, /resume, /sleep, /wake_up, /abort_requests, /scale_elastic_ep, /is_scaling_elastic_ep, /reset_prefix_cache,
  * /reset_mm_cache, /reset_encoder_cache; GET /is_paused, /is_sleeping: on the operations listener.
  *
- * All but /abort_requests concern every tenant, so they are for principals of the operator's tenant.
+ * All but /abort_requests concern every tenant, so they are for principals of the operator's tenant. Wall: T93.
  */
 import { key, operatorKey } from "#http/access.ts";
 import { empty, json } from "#http/reply.ts";

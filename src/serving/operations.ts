@@ -104,7 +104,7 @@ export class EngineOperations {
     return operations.abortCalls((callId) => named.has(all ? callId.slice(callId.indexOf("\0") + 1) : callId));
   }
 
-  /** Of a closed list, by name. @throws Fault invalid_request | overloaded | request_timeout */
+  /** Of a closed list, by name (Wall: T94). @throws Fault invalid_request | overloaded | request_timeout */
   async rpc(_grant: Grant<"dev">, method: string, seconds: number | undefined): Promise<readonly unknown[]> {
     const known = RPC_METHODS.find((name) => name === method);
     if (known === undefined)

@@ -1,7 +1,7 @@
 /**
- * How the server is configured, for operators, without what is secret or tells where things lie (Wall: T92).
+ * How the server is configured, for operators, without what is secret or tells where things lie.
  *
- * The app chooses what is told; here it is joined with what the engines do now.
+ * The app chooses what is told (app/operations.ts); here it is joined with what the engines do now.
  */
 import type { EngineStatus } from "#core/backend.ts";
 import type { Operations, SleepState } from "#core/operations.ts";
