@@ -26,6 +26,7 @@ POST /rerank                  us--d-x
 POST /v1/rerank               us--d-x
 POST /v2/rerank               us--d-x
 POST /generative_scoring      us--d-x
+POST /invocations             us-td-x
 GET  /v1/models               usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x
