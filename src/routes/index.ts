@@ -33,6 +33,7 @@ import {
   sleep,
   wakeUp,
 } from "./operations.ts";
+import { chatRender, completionRender, messagesRender } from "./render.ts";
 import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
@@ -61,6 +62,9 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV1,
   rerankV2,
   generativeScoring,
+  chatRender,
+  completionRender,
+  messagesRender,
   generate,
   invocations,
   transcriptions,

@@ -39,7 +39,9 @@ export async function* complete(
     badWordTokens,
   });
   const encoded = await Promise.all(
-    call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? field : `${field}.${p}`, model, call)),
+    call.prompts.map((prompt, p) =>
+      encodeOne(prompt, call.prompts.length === 1 ? field : `${field}.${p}`, model, call),
+    ),
   );
   const constraint = await outputConstraint(output, grammarsFor(serving, grammarSeconds));
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
@@ -66,7 +68,13 @@ export async function* complete(
   );
 }
 
-async function encode(prompt: Prompt, field: string, model: ServedModel, call: CompletionCall): Promise<PromptInput> {
+/** @throws Fault invalid_request */
+export async function encodeOne(
+  prompt: Prompt,
+  field: string,
+  model: ServedModel,
+  call: CompletionCall,
+): Promise<PromptInput> {
   if (typeof prompt !== "string") {
     const tokens = promptFromIds(prompt, field, model);
     return { tokens, field, ...(call.echo ? { text: detokenizeAll(model.tokenizer, prompt) } : {}) };
