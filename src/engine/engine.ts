@@ -216,6 +216,11 @@ export class Engine {
     }
   }
 
+  /** What went to disk is there: for tests. */
+  async spilled(): Promise<void> {
+    await this.#spill?.settled();
+  }
+
   close(): void {
     this.#speculation?.close();
     this.#spill?.close();
