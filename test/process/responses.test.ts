@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { test } from "node:test";
 import OpenAI, { NotFoundError } from "openai";
+import { postgresMissing, startPostgres } from "../fixtures/postgres.ts";
 import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
 
 const STORE = ["--responses-store"];
@@ -121,6 +122,37 @@ test("an orderly end lets a background response finish, or says that it did not"
   } finally {
     await killed(second ?? first);
     rmSync(first.stateDir, { recursive: true, force: true });
+  }
+});
+
+test("two servers over one database: read, cancelled and continued through the other", {
+  skip: postgresMissing ?? false,
+}, async () => {
+  const postgres = await startPostgres();
+  const servers: TestServer[] = [];
+  try {
+    const args = [...STORE, "--database-url", await postgres.database()];
+    servers.push(await startServer({ args }));
+    // Keys are told by one pepper, which stands in the state directory.
+    servers.push(await startServer({ args, stateDir: servers[0]?.stateDir ?? "" }));
+    const [one, two] = servers.map((server) => clientOf(server));
+    assert.ok(one !== undefined && two !== undefined);
+    const kept = await one.responses.create(short);
+    assert.equal((await two.responses.retrieve(kept.id)).output_text, kept.output_text);
+    await two.responses.create({ ...short, previous_response_id: kept.id });
+    const endless = await one.responses.create({ ...ENDLESS, background: true });
+    assert.equal((await two.responses.cancel(endless.id)).status, "cancelled");
+    const events: string[] = [];
+    for await (const event of await one.responses.retrieve(endless.id, { stream: true })) events.push(event.type);
+    assert.equal(events.at(-1), "response.incomplete");
+    const begun = await one.responses.create({ ...short, background: true });
+    let text = "";
+    for await (const event of await two.responses.retrieve(begun.id, { stream: true }))
+      if (event.type === "response.output_text.delta") text += event.delta;
+    assert.equal(text, kept.output_text);
+  } finally {
+    for (const server of servers) await server.stop();
+    await postgres.stop();
   }
 });
 
