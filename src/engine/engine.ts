@@ -217,10 +217,7 @@ export class Engine {
   }
 
   /** What went to disk is there: for tests. */
-  async spilled(): Promise<void> {
-    await this.#spill?.settled();
-  }
-
+  spilled = (): Promise<void> | undefined => this.#spill?.settled();
   close(): void {
     this.#speculation?.close();
     this.#spill?.close();
