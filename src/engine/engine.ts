@@ -216,8 +216,7 @@ export class Engine {
     }
   }
 
-  /** What went to disk is there: for tests. */
-  spilled = (): Promise<void> | undefined => this.#spill?.settled();
+  spilled = (): Promise<void> | undefined => this.#spill?.settled(); // what went to disk is there; for tests
   close(): void {
     this.#speculation?.close();
     this.#spill?.close();
