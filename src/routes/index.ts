@@ -7,10 +7,13 @@ import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
 import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
+import { realtime, transcriptions, translations } from "./audio.ts";
+import { chatBatch } from "./chat-batch.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
+import { generate } from "./generate.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { invocations } from "./invocations.ts";
 import { loadLora, unloadLora } from "./lora.ts";
@@ -40,6 +43,7 @@ export type { Services } from "./_services.ts";
 
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
+  chatBatch,
   completions,
   createResponse,
   retrieveResponse,
@@ -57,7 +61,11 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV1,
   rerankV2,
   generativeScoring,
+  generate,
   invocations,
+  transcriptions,
+  translations,
+  realtime,
   models,
   tokenize,
   detokenize,

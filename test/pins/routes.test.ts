@@ -8,6 +8,7 @@ import { routes } from "#routes/index.ts";
 
 const TABLE = [
   "POST /v1/chat/completions inference public 8388608",
+  "POST /v1/chat/completions/batch inference public 8388608",
   "POST /v1/completions inference public 8388608",
   "POST /v1/responses inference public 8388608",
   "GET /v1/responses/{response_id} responses public -",
@@ -25,7 +26,11 @@ const TABLE = [
   "POST /v1/rerank embeddings public 8388608",
   "POST /v2/rerank embeddings public 8388608",
   "POST /generative_scoring embeddings public 8388608",
+  "POST /inference/v1/generate inference public 8388608",
   "POST /invocations inference public 8388608",
+  "POST /v1/audio/transcriptions audio public 8388608",
+  "POST /v1/audio/translations audio public 8388608",
+  "GET /v1/realtime audio public -",
   "GET /v1/models models:read public -",
   "POST /tokenize tokenize public 8388608",
   "POST /detokenize tokenize public 8388608",
