@@ -6,11 +6,13 @@
  * value.
  */
 import { randomUUID } from "node:crypto";
+import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
-import type { ChatCall, SamplingInput } from "#core/calls.ts";
+import type { CallEvent, ChatCall, SamplingInput } from "#core/calls.ts";
 import type { ChatMessage } from "#core/chat.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { Grant } from "#core/principal.ts";
+import { capsFor, type RequestCaps } from "#core/request-caps.ts";
 import type {
   EndedResponse,
   KeptResponse,
@@ -149,6 +151,7 @@ export class Responses {
     const model = serving.models.resolve(call.chat.model, grant.principal);
     const earlier = call.previousId === undefined ? [] : await this.#earlier(grant, call.previousId);
     const conversation = [...earlier, ...call.chat.messages];
+    if (earlier.length > 0) requireSize(conversation, capsFor(serving.caps, grant.principal.caps));
     const id = `resp_${randomUUID().replaceAll("-", "")}`;
     const created = Math.floor(Date.now() / 1000);
     const instructions: ChatMessage[] =
@@ -214,9 +217,10 @@ export class Responses {
     const controller = new AbortController();
     try {
       const work = await prepareChat(grant, this.#options.serving, turn.chat);
-      await store.begin(tenant, ended(turn));
-      const events = await reserved(work, controller.signal).catch(async (error) => {
-        await store.remove(tenant, id);
+      // Before the store makes room for it: what has no right to run costs nobody what was stored.
+      const events = await reserved(work, controller.signal);
+      await store.begin(tenant, ended(turn)).catch(async (error) => {
+        await unwanted(events, controller);
         throw error;
       });
       const job: Job = { tenant, id, writer, finish: () => store.finish(tenant, ended(turn)) };
@@ -263,6 +267,24 @@ function ended({ id, writer, conversation }: Turn): EndedResponse {
     messages: whole ? [...conversation, ...writer.answer()] : [],
     ...(log.length === 0 ? {} : { log }),
   };
+}
+
+/** Draws to its end what shall not be done: only that gives its reservation back. */
+async function unwanted(events: AsyncIterable<CallEvent>, controller: AbortController): Promise<void> {
+  controller.abort();
+  try {
+    for await (const _ of events);
+  } catch {
+    // It was cancelled.
+  }
+}
+
+/** Wall: T50. What earlier turns add is held to what one request may bring. @throws Fault invalid_request */
+function requireSize(conversation: readonly ChatMessage[], { messages, bodyBytes }: RequestCaps): void {
+  const long = (most: string) =>
+    invalid("previous_response_id", `The turns of the conversation have more than ${most} together.`);
+  if (conversation.length > messages) throw long(`${messages} messages`);
+  if (Buffer.byteLength(stringifyJson(conversation)) > bodyBytes) throw long(`${bodyBytes} bytes`);
 }
 
 function notFound(id: string, param = "response_id"): Fault {

@@ -33,6 +33,7 @@ const PRINCIPALS: Readonly<Record<string, Principal>> = {
   two: principalOf({ id: "k2", tenant: "a", role: "user" }),
   other: principalOf({ id: "k3", tenant: "b", role: "user" }),
   trainer: principalOf({ id: "k4", tenant: "a", role: "trainer" }),
+  capped: principalOf({ id: "k5", tenant: "c", role: "user", caps: { messages: 4, bodyBytes: 4096 } }),
 };
 
 /** Serves for one test. @param keeps whether the server stores responses */
@@ -417,6 +418,62 @@ test("a background response is reserved before it is promised, and settled when 
     true,
     meter,
   );
+});
+
+test("background: what is refused has touched no store, and what cannot be stored is given back", async () => {
+  const settled: Usage[] = [];
+  let room = false;
+  const meter: Meter = {
+    reserve: () => {
+      if (!room) throw new Fault("rate_limited", "No tokens are left.");
+      return { settle: async (used) => void settled.push(used) };
+    },
+  };
+  await withServer(
+    ENDLESS,
+    async ({ client, store, setting }) => {
+      const begin = () => client.responses.create({ model: "demo", input, background: true });
+      let begun = 0;
+      store.begin = async () => {
+        begun++;
+        throw new Fault("policy_unavailable", "The database is away.");
+      };
+      await assert.rejects(begin(), (error) => error instanceof APIError && error.status === 429);
+      assert.equal(begun, 0, "it made room in the store that it had no right to");
+      room = true;
+      await assert.rejects(begin(), (error) => error instanceof APIError && error.status === 503);
+      await until(() => settled.length > 0);
+      assert.deepEqual(
+        settled.map(({ completionTokens }) => completionTokens),
+        settled.map(() => 0),
+      );
+      assert.equal(setting.backend.open, 0);
+    },
+    true,
+    meter,
+  );
+});
+
+test("a conversation that goes on is held to the caps of one request", async () => {
+  const setting: Script = { reply: says("x"), model: { contextLength: 1 << 16 } };
+  await withServer(setting, async ({ as, store }) => {
+    const client = as("capped");
+    const go = (text: string, previous_response_id?: string) =>
+      client.responses.create({
+        model: "demo",
+        input: text,
+        truncation: "auto",
+        ...(previous_response_id === undefined ? {} : { previous_response_id }),
+      });
+    const first = await go("a");
+    const second = await go("b", first.id);
+    const isLong = (error: unknown) =>
+      error instanceof BadRequestError && error.param === "previous_response_id" && /together/.test(error.message);
+    await assert.rejects(go("c", second.id), isLong);
+    const large = await go("y".repeat(3000));
+    await assert.rejects(go("z".repeat(3000), large.id), isLong);
+    assert.equal(store.rows.size, 3);
+  });
 });
 
 test("a continued turn has its request's salt, under its tenant's", async () => {
