@@ -43,6 +43,8 @@ export class Background {
   readonly #places = new Map<string, number>();
   #taken = 0;
   #closing = false;
+  /** Set: the time for what runs is over, and for what had a place and begins only now. */
+  #over: Fault | undefined;
   #idle: (() => void) | undefined;
 
   constructor(options: BackgroundOptions) {
@@ -80,6 +82,7 @@ export class Background {
     this.#runs.set(key, run);
     this.#byId.set(job.id, run);
     run.publish(job.writer.begin());
+    if (this.#over !== undefined) run.abort(this.#over);
     this.#work(run, job, events).finally(() => {
       this.#runs.delete(key);
       this.#byId.delete(job.id);
@@ -97,7 +100,8 @@ export class Background {
   async close(graceMs: number): Promise<void> {
     this.#closing = true;
     await this.#whenIdle(graceMs);
-    for (const run of this.#runs.values()) run.abort(new Fault("draining", "The server was shut down."));
+    this.#over = new Fault("draining", "The server was shut down.");
+    for (const run of this.#runs.values()) run.abort(this.#over);
     await this.#whenIdle(undefined);
   }
 

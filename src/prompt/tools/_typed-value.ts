@@ -73,5 +73,5 @@ function wholeToJson(text: string): string | undefined {
 }
 
 function numberToJson(text: string): string | undefined {
-  return /^\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*$/.test(text) ? pythonToJson(text) : undefined;
+  return /^\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*$/.test(text) ? pythonToJson(text) : undefined;
 }

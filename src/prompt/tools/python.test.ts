@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { keywordsToJson, pythonToJson } from "./_python.ts";
+import { typedToJson } from "./_typed-value.ts";
 
 const value = (text: string): unknown => JSON.parse(pythonToJson(text) ?? '"refused"');
 
@@ -82,4 +83,11 @@ test("any text is JSON or refused, and JSON is what it was", () => {
       assert.deepEqual(value(JSON.stringify(json)), JSON.parse(JSON.stringify(json)));
     }),
   );
+});
+
+test("a long row of digits that is no number is looked at once", () => {
+  // With two ways to read each digit this would take minutes.
+  const text = `${"1".repeat(300_000)}x`;
+  assert.equal(typedToJson(text, { name: "number", nullable: false }), JSON.stringify(text));
+  assert.equal(pythonToJson(text), undefined);
 });
