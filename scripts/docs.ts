@@ -89,7 +89,7 @@ function routesPage(): string {
   const rows = routes.map((route) => [
     `\`${route.method} ${route.path}\``,
     accessOf(route),
-    route.plane,
+    route.publicBy === undefined ? route.plane : `${route.plane}; both with \`--${flagOf(route.publicBy)}\``,
     route.limits.bodyBytes === undefined ? "no body" : `${route.limits.bodyBytes / 1024} KiB`,
     `${route.limits.timeoutMs / 1000} s`,
     route.audit,

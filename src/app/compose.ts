@@ -38,7 +38,7 @@ import type { Policy } from "./policy.ts";
 import { backgroundOf } from "./responses.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
-import { switchedOff } from "./switches.ts";
+import { placed, switchedOff } from "./switches.ts";
 import { registerTlsMetrics, type Tls } from "./tls.ts";
 
 export interface Server {
@@ -225,7 +225,9 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     accepting: inner.accepting,
   };
   const http = await createHttp({
-    routes: routes.filter((route) => switchedOff(route, settings) === undefined),
+    routes: routes
+      .filter((route) => switchedOff(route, settings) === undefined)
+      .map((route) => placed(route, settings)),
     services,
     gate,
     client,

@@ -239,7 +239,7 @@ async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, sch
 }
 
 /**
- * Wall: T90, what another route answers is authorized by that route's own declaration, and held against its schema,
+ * Wall: T95, what another route answers is authorized by that route's own declaration, and held against its schema,
  * before it hears of the call.
  */
 async function forward<S>(

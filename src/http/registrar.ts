@@ -1,7 +1,7 @@
 /**
  * The one way for a route into the server. At boot it refuses what `defineRoute` did not make, what is declared
  * twice, what does not say who may call it (Wall: T03) and what would let others answer under weaker terms than they
- * have (Wall: T90).
+ * have (Wall: T95).
  */
 import type { FastifyInstance } from "fastify";
 import type { Dialect } from "#core/dialect.ts";

@@ -29,6 +29,10 @@ export const ROUTE_SWITCHES = [
 ] as const;
 export type RouteSwitch = (typeof ROUTE_SWITCHES)[number];
 
+/** What an operator may open to the public listener. */
+export const PUBLIC_SWITCHES = ["publicLoraRoutes"] as const;
+export type PublicSwitch = (typeof PUBLIC_SWITCHES)[number];
+
 export interface RouteLimits {
   /** Bytes of the body at most; the server's setting may lower it. Absent: the route reads no body. */
   readonly bodyBytes?: number;
@@ -83,6 +87,8 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   readonly plane: Plane;
   /** What has to be switched on for the route to exist. Absent: it always does. */
   readonly switchedBy?: RouteSwitch;
+  /** What has to be switched on for a route of the operations listener to be on the public one, too. Absent: it never is. */
+  readonly publicBy?: PublicSwitch;
   readonly limits: RouteLimits;
   /** Absent: the route takes no body. */
   readonly body?: ZodType<B>;
@@ -117,6 +123,14 @@ export function defineRoute<S>() {
     made.add(value);
     return value;
   };
+}
+
+/** The same route on both listeners. @throws Error its declaration does not allow for that */
+export function onBothListeners<S>(route: AnyRoute<S>): AnyRoute<S> {
+  if (route.publicBy === undefined || !isRoute(route)) throw new Error(`${route.path} is for its own listener only`);
+  const value = Object.freeze({ ...route, plane: "both" as const });
+  made.add(value);
+  return value;
 }
 
 /** Whether the value came from `defineRoute`: the registrar's check. */

@@ -3,7 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isRoute } from "#http/route.ts";
+import { isRoute, onBothListeners } from "#http/route.ts";
 import { routes } from "#routes/index.ts";
 
 const TABLE = [
@@ -93,6 +93,16 @@ test("routes × access × plane × bytes of body", () => {
   });
   assert.deepEqual(seen, TABLE);
   assert.ok(routes.every(isRoute));
+});
+
+test("routes of the operations listener that a setting opens to the public one", () => {
+  const opened = routes.filter(({ publicBy }) => publicBy !== undefined);
+  assert.deepEqual(
+    opened.map(({ path, publicBy }) => `${path} ${publicBy}`),
+    ["/v1/load_lora_adapter publicLoraRoutes", "/v1/unload_lora_adapter publicLoraRoutes"],
+  );
+  for (const route of routes.filter(({ publicBy }) => publicBy === undefined))
+    assert.throws(() => onBothListeners(route), /own listener only/);
 });
 
 test("routes that a setting switches on", () => {
