@@ -124,6 +124,7 @@ function operation(route: Route): unknown {
     ...(route.access.kind === "key" ? { "x-scope": route.access.scope } : {}),
     "x-listener": route.plane,
     ...parametersOf(route),
+    ...(route.form === undefined ? {} : { requestBody: { required: true, content: { "multipart/form-data": {} } } }),
     ...(route.body === undefined
       ? {}
       : {

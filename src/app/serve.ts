@@ -17,6 +17,7 @@ import { openStateDirectory, type StateDirectory, StateError } from "#policy/sta
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Audit } from "./audit.ts";
+import type { BatchWork } from "./batches.ts";
 import { clientTable, identifier, takenTokens } from "./callers.ts";
 import type { Server } from "./compose.ts";
 import { hardenProcess } from "./hardening.ts";
@@ -49,6 +50,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   await recordStart(ready, warnings).catch(abandoned);
   const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
   const minted = await keys.ensureOne();
+  parts.batchWork.start(server.http, { keys: keys.book, isGiven: keys.isGiven });
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -106,10 +108,10 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const { limits } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
-  const { audit, tokens } = policy;
+  const { audit, tokens, batchWork } = policy;
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
   const admin = (await import("./admin.ts")).openAdministration({ settings, statePath: state.path, ...policy });
-  const parties = { gate, policy: rules, limits, admin, client, tls, audit };
+  const parties = { gate, policy: rules, limits, admin, batchWork, client, tls, audit };
   const server = await compose({ settings, source, launched, ...parties, redact, log });
   const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
   return { parts: { server, ...policy }, source, tls, log, stateDir, warnings };
@@ -140,7 +142,10 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log 
   const store = await opening;
   const keys = await stated(() => openKeys(settings, state, store, log));
   const limits = await openLimits(settings, rules, store.db, log);
-  return { rules, audit, store, keys, limits, tokens: await takenTokens(settings, rules, log) };
+  const tokens = await takenTokens(settings, rules, log);
+  const { openBatches } = await import("./batches.ts");
+  const batchWork = await stated(() => openBatches(settings, state, store, log));
+  return { rules, audit, store, keys, limits, tokens, batchWork };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -186,6 +191,7 @@ interface Kept {
   readonly keys: Keys;
   readonly store: Store;
   readonly tokens: CallerTokens | undefined;
+  readonly batchWork: BatchWork;
 }
 
 export type Running = Kept & { readonly server: Server };

@@ -21,6 +21,7 @@ import type { Peer } from "#policy/peer.ts";
 import { checkMediaType, readBody } from "./_body.ts";
 import { conform, decodeBody, decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
+import { readForm } from "./_form.ts";
 import { writeReply, writeWhole } from "./_write.ts";
 import type { Anonymous } from "./access.ts";
 import type { Counters } from "./counters.ts";
@@ -28,7 +29,7 @@ import type { HttpOptions } from "./options.ts";
 import { peerOf } from "./peer.ts";
 import type { ListenerPlane, Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute } from "./route.ts";
+import type { AnyRoute, Fields, TakeFile } from "./route.ts";
 
 /** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
 export interface CallRecord {
@@ -211,14 +212,30 @@ function admit<S>(corridor: Corridor<S>, step: Walk<S>): void {
   corridor.admitted++;
 }
 
+function takeForm<S>(
+  exchange: Exchange,
+  principal: Principal | undefined,
+  { form, limits }: AnyRoute<S>,
+  file: TakeFile,
+): Promise<Fields> {
+  if (form === undefined) throw new Error("the route declares no form");
+  if (!exchange.hasBody) throw new Fault("invalid_request", "The request has no body.");
+  requireKnownExpectation(exchange);
+  const own = principal?.caps.uploadBytes ?? exchange.options.maxUploadBytes;
+  return readForm(exchange, form, Math.min(limits.bodyBytes ?? 0, own), file);
+}
+
+function requireKnownExpectation({ req }: Exchange): void {
+  const expectation = req.headers.expect;
+  if (expectation !== undefined && expectation.toLowerCase() !== "100-continue")
+    throw new Fault("invalid_request", "The only expectation that is met is 100-continue.", { param: "Expect" });
+}
+
 type BodySchema<S> = NonNullable<AnyRoute<S>["body"]>;
 
 async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, schema: BodySchema<S>): Promise<unknown> {
   const { req, options } = exchange;
-  const expectation = req.headers.expect;
-  if (expectation !== undefined && expectation.toLowerCase() !== "100-continue") {
-    throw new Fault("invalid_request", "The only expectation that is met is 100-continue.", { param: "Expect" });
-  }
+  requireKnownExpectation(exchange);
   if (!exchange.hasBody && schema.safeParse(undefined).success) return conform(schema, undefined);
   checkMediaType(req.rawHeaders);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
@@ -230,12 +247,13 @@ async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, sch
 
 async function handle<S>(
   corridor: Corridor<S>,
-  { exchange }: Walk<S>,
+  { exchange, principal }: Walk<S>,
   route: AnyRoute<S>,
   given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
 ): Promise<Reply> {
   const { requestId, signal } = exchange;
-  const call = { ...given, requestId, signal, services: corridor.services };
+  const form = (file: TakeFile) => takeForm(exchange, principal, route, file);
+  const call = { ...given, form, requestId, signal, services: corridor.services };
   if (exchange.aborted !== undefined) throw exchange.aborted;
   const reply = route.handler(call as Parameters<typeof route.handler>[0]);
   if (!(reply instanceof Promise)) return reply;
@@ -248,12 +266,12 @@ async function handle<S>(
   }
 }
 
-/** An answer that came after its call was over: nobody will read its frames. */
+/** An answer that came after its call was over: nobody will read what it streams. */
 function discard(reply: Reply): void {
-  if (reply.kind === "events")
-    reply.frames[Symbol.asyncIterator]()
-      .return?.()
-      .catch(() => {});
+  const source = reply.kind === "events" ? reply.frames : reply.kind === "stream" ? reply.pieces : undefined;
+  source?.[Symbol.asyncIterator]()
+    .return?.()
+    .catch(() => {});
 }
 
 /** The one catch: prints the failure in the dialect, as far as the client can still be told. */

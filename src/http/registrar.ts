@@ -88,15 +88,16 @@ function meet(a: readonly string[], b: readonly string[]): boolean {
   );
 }
 
-function routeProblem<S>({ path, access, plane, limits, body }: AnyRoute<S>): string | undefined {
+function routeProblem<S>({ path, access, plane, limits, body, form }: AnyRoute<S>): string | undefined {
   if (!PATH.test(path) && !PARAMETER.test(path)) return "has a path that is not literal";
   if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open")
     return "does not say who may call it";
   if (access.kind === "open" && access.reason.trim() === "") return "is open and gives no reason";
   if (!["public", "ops", "both"].includes(plane)) return "names no plane";
   if (!(limits.timeoutMs > 0)) return "has no time limit";
-  if ((body !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
-    return "needs both a body schema and limits.bodyBytes, or neither";
+  if (body !== undefined && form !== undefined) return "takes a body or a form, not both";
+  if ((body !== undefined || form !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
+    return "needs both a body schema (or a form) and limits.bodyBytes, or neither";
   return undefined;
 }
 

@@ -7,10 +7,12 @@ import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
 import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
+import { cancelBatch, createBatch, listBatches, showBatch } from "./batches.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
+import { deleteFile, fileContent, listFiles, showFile, uploadFile } from "./files.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { countMessageTokens, messages } from "./messages.ts";
@@ -56,6 +58,15 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV1,
   rerankV2,
   generativeScoring,
+  uploadFile,
+  listFiles,
+  showFile,
+  fileContent,
+  deleteFile,
+  createBatch,
+  listBatches,
+  showBatch,
+  cancelBatch,
   models,
   tokenize,
   detokenize,

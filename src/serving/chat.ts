@@ -60,6 +60,6 @@ export async function prepareChat(grant: Grant<"inference">, serving: Serving, c
     observer: serving.observerOf(model),
     meter: grant.meter,
     cacheSalt: cacheSalt(grant.principal, output),
-    share: serving.shareOf(grant.principal.tenant),
+    share: serving.shareOf(grant.principal),
   };
 }
