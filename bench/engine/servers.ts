@@ -41,9 +41,19 @@ export async function startCastellan(shape: ServerShape, flags: readonly string[
   const main = resolve(import.meta.dirname, "../../dist/cli/main.js");
   const child = spawn(
     process.execPath,
-    [main, ...args, ...sized, "--served-model-name", "m", "--log-level", "warn", "--disable-access-log", ...flags].map(
-      String,
-    ),
+    // As bin/castellan starts it.
+    [
+      "--max-semi-space-size=4",
+      main,
+      ...args,
+      ...sized,
+      "--served-model-name",
+      "m",
+      "--log-level",
+      "warn",
+      "--disable-access-log",
+      ...flags,
+    ].map(String),
     { stdio: ["ignore", "ignore", "inherit"] },
   );
   return ready("castellan", child, port, { authorization: `Bearer ${KEY}` });

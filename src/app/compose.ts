@@ -8,6 +8,7 @@ import { capSettingOf, type Settings } from "#config/settings.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import { ownedKey } from "#core/owned.ts";
 import { capsOf } from "#core/request-caps.ts";
+import type { ResponseStore } from "#core/responses.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
@@ -36,6 +37,7 @@ import { openOperations } from "./operations.ts";
 import { parsersFor } from "./parsers.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
+import { backgroundOf } from "./responses.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
 import { switchedOff } from "./switches.ts";
@@ -50,6 +52,8 @@ export interface Server {
   readonly generates: boolean;
   /** /health says 503 from now on. */
   stopAccepting(): void;
+  /** Responses in the background may go on for so long; then they fail. */
+  endBackground(graceMs: number): Promise<void>;
   /** Engine and tokenizer; after http is closed. */
   closeModel(): Promise<void>;
 }
@@ -66,6 +70,8 @@ export interface Parts {
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
   readonly batchWork: Pick<BatchWork, "files" | "batches">;
+  /** Undefined: none are kept. */
+  readonly responses: ResponseStore | undefined;
   readonly tls: Tls;
   readonly client: FindClient;
   readonly log: Log;
@@ -105,7 +111,7 @@ export async function compose(parts: Parts): Promise<Server> {
   const parsers = parsersFor(settings, template ?? "");
   served.push(servedModel(settings, names, engine, tokenizer, modelTemplate(template), parsers));
   let accepting = true;
-  const http = await createServer(parts, {
+  const { http, responses } = await createServer(parts, {
     engine,
     served,
     metrics,
@@ -126,6 +132,7 @@ export async function compose(parts: Parts): Promise<Server> {
     stopAccepting: () => {
       accepting = false;
     },
+    endBackground: (graceMs) => responses.close(graceMs),
     closeModel: async () => {
       await engine.close();
       tokenizer.close();
@@ -192,39 +199,38 @@ interface Inner {
   readonly observe: ReturnType<typeof registerHttpMetrics>;
 }
 
-async function createServer(parts: Parts, inner: Inner): Promise<Http> {
-  const { settings, policy, gate, client, admin, redact, log } = parts;
-  const [first, ...rest] = inner.served;
-  if (first === undefined) throw new StartupError("no model is served");
-  const models = new Models([first, ...rest]);
+function openServing({ settings, policy }: Parts, inner: Inner, models: Models): Serving {
   const observers = new Map(inner.served.map((model) => [model, inner.metrics.observerOf(model)]));
-  let load = (): number => 0;
   const weightOf = (tenant: string): number =>
     policy.current().tenants.of(tenant)?.weight ?? settings.tenantWeights.get(tenant) ?? 1;
-  const caps = capsOf((_row, name) => settings[capSettingOf(name)]);
-  const serving: Serving = {
+  return {
     models,
-    caps,
+    caps: capsOf((_row, name) => settings[capSettingOf(name)]),
     priorities: settings.schedulingPolicy === "priority",
     makeOutput,
     grammars: new GrammarCompiler(),
     observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
     shareOf: sharesOf(weightOf),
   };
+}
+
+async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; responses: Responses }> {
+  const { settings, gate, client, admin, redact, log } = parts;
+  const [first, ...rest] = inner.served;
+  if (first === undefined) throw new StartupError("no model is served");
+  const models = new Models([first, ...rest]);
+  const serving = openServing(parts, inner, models);
+  const responses = new Responses({ serving, store: parts.responses, background: backgroundOf(settings), log });
+  let load = (): number => 0;
   const services: Services = {
     serving,
-    responses: new Responses({
-      serving,
-      store: undefined,
-      background: { most: 64, mostOfTenant: 8, timeoutMs: 3_600_000 },
-      log,
-    }),
+    responses,
     adapters: await loadAdapters(settings, models, first, inner.engine),
     admin,
     files: parts.batchWork.files,
     batches: parts.batchWork.batches,
     operations: openOperations({ settings, source: parts.source, engine: inner.engine, record: parts.audit.event }),
-    caps,
+    caps: serving.caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
     embedPrefixes: embedPrefixes(settings.embedPrefixes),
@@ -258,5 +264,5 @@ async function createServer(parts: Parts, inner: Inner): Promise<Http> {
   });
   // The call that asks for the load is one of the calls, and no load.
   if (settings.enableServerLoadTracking) load = () => Math.max(0, http.counters().calls - 1);
-  return http;
+  return { http, responses };
 }

@@ -3,7 +3,7 @@
  *
  * Order of start: state, audit log, store and keys, model, engine, listeners; the engine starts while the rest of the server is loaded,
  * and what is wrong is told in that order all the same. Order of the end: /health turns 503, no new work, running answers
- * finish within --shutdown-timeout, listeners close, the engine ends, usage, the audit log and the store close. A second signal ends at once.
+ * and background responses finish within --shutdown-timeout, listeners close, the engine ends, usage, the audit log and the store close. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
 import { createRedact, type Redact } from "#base/redact.ts";
@@ -13,6 +13,7 @@ import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
 import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
+import type { DatabaseResponses } from "#policy/responses/store.ts";
 import { openStateDirectory, type StateDirectory, StateError } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
@@ -111,7 +112,8 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const { audit, tokens, batchWork } = policy;
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
   const admin = (await import("./admin.ts")).openAdministration({ settings, statePath: state.path, ...policy });
-  const parties = { gate, policy: rules, limits, admin, batchWork, client, tls, audit };
+  const { responses } = policy;
+  const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit };
   const server = await compose({ settings, source, launched, ...parties, redact, log });
   const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
   return { parts: { server, ...policy }, source, tls, log, stateDir, warnings };
@@ -142,10 +144,13 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log 
   const store = await opening;
   const keys = await stated(() => openKeys(settings, state, store, log));
   const limits = await openLimits(settings, rules, store.db, log);
+  const responses = settings.responsesStore
+    ? await (await import("./responses.ts")).openResponses(settings, store, log)
+    : undefined;
   const tokens = await takenTokens(settings, rules, log);
   const { openBatches } = await import("./batches.ts");
   const batchWork = await stated(() => openBatches(settings, state, store, log));
-  return { rules, audit, store, keys, limits, tokens, batchWork };
+  return { rules, audit, store, keys, limits, responses, tokens, batchWork };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -190,6 +195,7 @@ interface Kept {
   readonly limits: Limits;
   readonly keys: Keys;
   readonly store: Store;
+  readonly responses: DatabaseResponses | undefined;
   readonly tokens: CallerTokens | undefined;
   readonly batchWork: BatchWork;
 }
@@ -224,13 +230,13 @@ function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<num
   });
 }
 
-export async function close(
-  { server, audit, limits, keys, store }: Running,
-  graceMs: number,
-  why: string,
-): Promise<void> {
-  await server.http.close(graceMs);
+export async function close(parts: Running, graceMs: number, why: string): Promise<void> {
+  const { server, audit, limits, keys, responses, store, batchWork } = parts;
+  // Lines that are on their way are done again at the next start.
+  await batchWork.close();
+  await Promise.all([server.http.close(graceMs), server.endBackground(graceMs)]);
   await server.closeModel();
+  await responses?.close();
   await limits.close();
   await audit.stopped({ reason: why });
   await keys.close();

@@ -25,6 +25,7 @@ import {
 import { LIMIT_SETTINGS } from "./limit-settings.ts";
 import { LORA_SETTINGS } from "./lora-settings.ts";
 import { OPERATION_SETTINGS } from "./operation-settings.ts";
+import { RESPONSE_SETTINGS } from "./response-settings.ts";
 import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
 
 const KIB = 1024;
@@ -103,6 +104,8 @@ export const SETTINGS = {
   ...LIMIT_SETTINGS,
 
   ...AUDIT_SETTINGS,
+
+  ...RESPONSE_SETTINGS,
   ...OPERATION_SETTINGS,
   ...BATCH_SETTINGS,
 

@@ -24,6 +24,7 @@ export interface Operations {
   /**
    * Resolves when the mode has been carried out: nothing runs, or, for `wait`, when resume() came first.
    * @param clearCache forget all prefixes too; what `keep` froze is computed again at resume
+   * @throws Fault invalid_request for `wait` while asleep: nothing can finish
    */
   pause(mode: PauseMode, clearCache: boolean): Promise<void>;
   /** @throws Fault invalid_request while asleep */

@@ -4,6 +4,8 @@
  * One PoolRequest has one or more sequences; each gives one PoolOutput, in the same order.
  */
 
+import type { FairShare } from "./generate.ts";
+
 /** How a sequence's token vectors become one: `rank` is the model's own classifier head, `none` keeps them all. */
 export type PoolingType = "mean" | "cls" | "last" | "rank" | "none";
 
@@ -22,6 +24,8 @@ export interface PoolRequest {
   readonly inputs: readonly Int32Array[];
   /** Lower runs first under priority scheduling. */
   readonly priority: number;
+  /** Whose share of the engine it draws on; requests without one share a share. */
+  readonly share?: FairShare;
   /**
    * L2 normalisation of embeddings, softmax or sigmoid of classes; false gives what the model gave. Absent: as the
    * operator configured it, else true.

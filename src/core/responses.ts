@@ -85,7 +85,7 @@ export interface ResponseStore {
   /** The engine has begun. */
   started(id: string): Promise<void>;
   /** @returns false: it had been ended by others (cancelled, deleted, given up for dead) and stays as it is */
-  finish(tenant: string, response: EndedResponse, error?: ResponseError): Promise<boolean>;
+  finish(tenant: string, response: EndedResponse): Promise<boolean>;
   /** @returns false: it had ended */
   cancel(tenant: string, id: string): Promise<boolean>;
   /** @returns false: there was none */

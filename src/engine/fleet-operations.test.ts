@@ -166,6 +166,23 @@ describe("sleep and wake", () => {
     await until(() => isIdle(engine), "nothing is left open");
   });
 
+  it("asleep, what is frozen cannot be waited for; it can be ended, and the engine sleeps on", async () => {
+    const engine = await start(1);
+    const running = streams(engine, 2);
+    await allRun(running);
+    await engine.operations.sleep(1, "keep");
+    await assert.rejects(engine.operations.pause("wait", true), invalidAt("mode"));
+    await assert.rejects(engine.operations.sleep(2, "wait"), invalidAt("mode"));
+    await engine.operations.pause("keep", true);
+    await engine.operations.sleep(2, "keep");
+    assert.equal(engine.operations.sleepState(), "discard_all");
+    await engine.operations.pause("abort", true);
+    assert.deepEqual(await endings(running), new Set(["abort"]));
+    assert.equal(engine.operations.sleepState(), "discard_all");
+    await engine.operations.wake();
+    assert.deepEqual(await endings(streams(engine, 2, 5)), new Set(["length"]));
+  });
+
   it("level 2 ends what runs; an engine that dies asleep sleeps on; level 0 only pauses", async () => {
     const engine = await start(2);
     const running = streams(engine, 4);
@@ -291,6 +308,16 @@ describe("scale", () => {
     );
     assert.equal(engine.operations.engineCount, 1);
     assert.deepEqual(await endings(streams(engine, 2, 4)), new Set(["length"]));
+    const moved = await start(1, {
+      kernelFor: ({ replicas }) => {
+        if (replicas > 1) throw new Error("the file is gone");
+        return fakeKernel();
+      },
+    });
+    await assert.rejects(
+      moved.operations.scale(2, 0),
+      (error) => error instanceof Fault && error.kind === "engine_unavailable" && !error.message.includes("file"),
+    );
   });
 });
 

@@ -34,6 +34,12 @@ export class FleetOperations implements Operations {
 
   async pause(mode: PauseMode, clearCache: boolean): Promise<void> {
     const { gate } = this.#fleet;
+    // Asleep it is paused already, and stays still: nothing can go on to its end.
+    if (this.#level > 0) {
+      if (mode === "wait") throw invalid("mode", "the engine is asleep: nothing can finish before it is woken");
+      if (mode === "abort") this.#fleet.abortWhere(() => true);
+      return;
+    }
     this.#pause ??= Promise.withResolvers();
     const pause = this.#pause;
     gate.close();
@@ -192,10 +198,12 @@ export class FleetOperations implements Operations {
   async #grow(engines: number, missing: number): Promise<void> {
     const fleet = this.#fleet;
     const path = this.#path === undefined ? {} : { path: this.#path };
-    fleet.kernel = fleet.options.kernelFor?.({ replicas: engines, ...path }) ?? fleet.kernel;
+    const before = fleet.kernel;
     try {
+      fleet.kernel = fleet.options.kernelFor?.({ replicas: engines, ...path }) ?? fleet.kernel;
       await fleet.add(missing);
     } catch (error) {
+      fleet.kernel = before;
       if (error instanceof Fault) throw error;
       throw new Fault("engine_unavailable", "a new engine did not start", { detail: String(error) });
     }

@@ -116,8 +116,12 @@ export class Supervisor {
     this.#watchdog.setBusy(this.#runnable);
     const tokens = request.inputs.reduce((sum, input) => sum + input.length, 0);
     this.#work.addPrompt(number, tokens);
-    const { task, inputs, priority, useActivation, dimensions } = request;
-    const options = { ...(useActivation === undefined ? {} : { useActivation }), ...(dimensions && { dimensions }) };
+    const { task, inputs, priority, share, useActivation, dimensions } = request;
+    const options = {
+      ...(share && { share }),
+      ...(useActivation === undefined ? {} : { useActivation }),
+      ...(dimensions && { dimensions }),
+    };
     child.send({ type: "pool", request: number, task, inputs, priority, info, ...options });
     return result.finally(() => this.#work.promptDone(number));
   }

@@ -7,16 +7,19 @@ import { Fault } from "#core/fault.ts";
 import type { Exchange } from "./_exchange.ts";
 
 // The media type alone, or with parameters behind a semicolon. RFC 8259 defines none; they are not looked at.
-const JSON_TYPE = /^application\/json[ \t]*(?:;|$)/i;
+const TYPES = {
+  "application/json": /^application\/json[ \t]*(?:;|$)/i,
+  "multipart/form-data": /^multipart\/form-data[ \t]*(?:;|$)/i,
+} as const;
 
 /** Requests that wait for "100 Continue"; the listener adds them, `readBody` answers when it wants the body. */
 export const awaitingContinue = new WeakSet<IncomingMessage>();
 
-/** @throws Fault unsupported_media_type: the body is not JSON, or is encoded */
-export function checkMediaType(rawHeaders: readonly string[]): void {
+/** @throws Fault unsupported_media_type: the body is of another type, or is encoded */
+export function checkMediaType(rawHeaders: readonly string[], wanted: keyof typeof TYPES = "application/json"): void {
   const [type = "", ...more] = headerValues(rawHeaders, "content-type");
-  if (more.length > 0 || !JSON_TYPE.test(type)) {
-    throw new Fault("unsupported_media_type", "Unsupported Media Type: Only 'application/json' is allowed", {
+  if (more.length > 0 || !TYPES[wanted].test(type)) {
+    throw new Fault("unsupported_media_type", `Unsupported Media Type: Only '${wanted}' is allowed`, {
       param: "Content-Type",
     });
   }

@@ -6,7 +6,8 @@
  * Invariants: who calls is settled before a byte of the body is read (Wall: T01); unknown paths and wrong methods
  * ask for a key like everything else, so that the route list is no secret and no oracle; a failure is printed by the
  * route's dialect, in one place; what is not a Fault is a bug, and the client learns its request id only; the call's
- * record is written before the first byte of any answer; `settle` runs once on every path.
+ * record is written before the first byte of any answer; `settle` runs once on every path. A handler may name another
+ * route that answers (once): the walk goes back to authorize, by that route's declaration.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { stringifyJson } from "#base/json.ts";
@@ -16,7 +17,7 @@ import { Fault, type FaultKind } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { authorize, requireOperator } from "#policy/authorize.ts";
 import type { FindClient } from "#policy/client-address.ts";
-import type { Admission, Gate } from "#policy/gate.ts";
+import type { Admission, Gate, Outcome } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
 import { checkMediaType, readBody } from "./_body.ts";
 import { conform, decodeBody, decodeQuery } from "./_decode.ts";
@@ -27,9 +28,9 @@ import type { Anonymous } from "./access.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 import { peerOf } from "./peer.ts";
-import type { ListenerPlane, Matched } from "./registrar.ts";
+import type { Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute, Fields, TakeFile } from "./route.ts";
+import type { AnyRoute, Fields, Forward, ListenerPlane, TakeFile } from "./route.ts";
 
 /** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
 export interface CallRecord {
@@ -84,6 +85,8 @@ interface Walk<S> {
   record: Promise<void> | undefined;
   fault: Fault | undefined;
   admitted: boolean;
+  /** The declared route that answers in place of the one that was asked. */
+  target: string | undefined;
 }
 
 /** Handles one request to its end. Never throws. */
@@ -106,6 +109,7 @@ export async function walk<S>(
     record: undefined,
     fault: undefined,
     admitted: false,
+    target: undefined,
   };
   corridor.counters.calls++;
   corridor.open.add(exchange);
@@ -145,7 +149,8 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
     const query =
       route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "", route.repeats);
     const body = route.body === undefined ? undefined : await take(step, route, route.body);
-    const reply = await handle(corridor, step, route, { caller, body, query, params });
+    const found = handle(corridor, step, route, { caller, body, query, params });
+    const reply = await ("kind" in found && found.kind === "forward" ? forward(corridor, step, route, found) : found);
     await writeReply(exchange, reply, (status) => before(step, status));
   } finally {
     endTime();
@@ -194,9 +199,13 @@ function openBooks<S>({ gate }: Corridor<S>, step: Walk<S>): Admission {
 async function before<S>(step: Walk<S>, status: number): Promise<Readonly<Record<string, string>>> {
   const { admission, fault } = step;
   if (admission === undefined) return {};
-  step.record ??= Promise.resolve(admission.record({ status, fault: fault?.kind }));
+  step.record ??= Promise.resolve(admission.record(outcome(step, status, fault)));
   await step.record;
   return admission.headers();
+}
+
+function outcome<S>({ target }: Walk<S>, status: number, fault: Fault | undefined): Outcome {
+  return { status, fault: fault?.kind, ...(target === undefined ? {} : { target }) };
 }
 
 /** Open routes say how the server is, so they pass when it is full or ending. */
@@ -237,26 +246,49 @@ async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, sch
   const { req, options } = exchange;
   requireKnownExpectation(exchange);
   if (!exchange.hasBody && schema.safeParse(undefined).success) return conform(schema, undefined);
-  checkMediaType(req.rawHeaders);
+  checkMediaType(req.rawHeaders, route.bodyType);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
   const limit = Math.min(route.limits.bodyBytes ?? 0, principal?.caps.bodyBytes ?? options.maxBodyBytes);
   const bytes = await readBody(exchange, limit);
+  if (route.bodyType !== undefined) return conform(schema, bytes);
   exchange.tap?.("request", bytes);
   return decodeBody(schema, bytes);
 }
 
-async function handle<S>(
+/**
+ * Wall: T90, what another route answers is authorized by that route's own declaration, and held against its schema,
+ * before it hears of the call.
+ */
+async function forward<S>(
   corridor: Corridor<S>,
-  { exchange, principal }: Walk<S>,
+  step: Walk<S>,
+  from: AnyRoute<S>,
+  { to, body }: Forward<S>,
+): Promise<Reply> {
+  // Only what the registrar has compared.
+  if (from.forwardsTo?.includes(to) !== true || to.body === undefined) throw new Error(`${from.path} may not forward`);
+  step.target = to.path;
+  const caller = callerOf(to, step.principal, openBooks(corridor, step));
+  const reply = handle(corridor, step, to, { caller, body: conform(to.body, body), query: undefined, params: {} });
+  if ("kind" in reply && reply.kind === "forward") throw new Error(`${to.path} may not forward`);
+  return reply;
+}
+
+function handle<S>(
+  corridor: Corridor<S>,
+  { exchange, plane, principal }: Walk<S>,
   route: AnyRoute<S>,
   given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
-): Promise<Reply> {
+): Reply | Forward<S> | Promise<Reply> {
   const { requestId, signal } = exchange;
   const form = (file: TakeFile) => takeForm(exchange, principal, route, file);
-  const call = { ...given, form, requestId, signal, services: corridor.services };
+  const call = { ...given, form, plane, requestId, signal, services: corridor.services };
   if (exchange.aborted !== undefined) throw exchange.aborted;
   const reply = route.handler(call as Parameters<typeof route.handler>[0]);
-  if (!(reply instanceof Promise)) return reply;
+  return reply instanceof Promise ? later(corridor, exchange, reply) : reply;
+}
+
+async function later<S>(corridor: Corridor<S>, exchange: Exchange, reply: Promise<Reply>): Promise<Reply> {
   corridor.counters.track(reply);
   try {
     return await exchange.race(reply);
@@ -360,7 +392,7 @@ function settle<S>(corridor: Corridor<S>, step: Walk<S>): void {
     const level = record.principal === undefined && record.status === 200 ? "debug" : "info";
     corridor.log(level, "call", { ...record, ...(cause?.detail === undefined ? {} : { detail: cause.detail }) });
   }
-  openBooks(corridor, step).close({ status: record.status, fault: record.fault });
+  openBooks(corridor, step).close(outcome(step, record.status, cause));
   try {
     corridor.observer(record);
   } catch (error) {

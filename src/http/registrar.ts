@@ -1,14 +1,12 @@
 /**
  * The one way for a route into the server. At boot it refuses what `defineRoute` did not make, what is declared
- * twice and what does not say who may call it (Wall: T03).
+ * twice, what does not say who may call it (Wall: T03) and what would let others answer under weaker terms than they
+ * have (Wall: T90).
  */
 import type { FastifyInstance } from "fastify";
 import type { Dialect } from "#core/dialect.ts";
 import { SCOPES } from "#core/principal.ts";
-import { type AnyRoute, isRoute } from "./route.ts";
-
-/** What a listener serves: its own plane, and the routes declared for both. */
-export type ListenerPlane = "public" | "ops";
+import { type AnyRoute, isRoute, type ListenerPlane } from "./route.ts";
 
 /**
  * A request's place among the routes. Paths are compared as bytes: no decoding, no case folding, no dot segments. A
@@ -88,7 +86,8 @@ function meet(a: readonly string[], b: readonly string[]): boolean {
   );
 }
 
-function routeProblem<S>({ path, access, plane, limits, body, form }: AnyRoute<S>): string | undefined {
+function routeProblem<S>(route: AnyRoute<S>): string | undefined {
+  const { path, access, plane, limits, body, form } = route;
   if (!PATH.test(path) && !PARAMETER.test(path)) return "has a path that is not literal";
   if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open")
     return "does not say who may call it";
@@ -98,7 +97,26 @@ function routeProblem<S>({ path, access, plane, limits, body, form }: AnyRoute<S
   if (body !== undefined && form !== undefined) return "takes a body or a form, not both";
   if ((body !== undefined || form !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
     return "needs both a body schema (or a form) and limits.bodyBytes, or neither";
-  return undefined;
+  const weaker = route.forwardsTo?.find((target) => !asStrict(route, target));
+  return weaker === undefined ? undefined : `forwards to ${weaker.path}, whose terms are not its own`;
+}
+
+/** Whether what holds before the body is read is no less than what the target wants. */
+function asStrict<S>(route: AnyRoute<S>, target: AnyRoute<S>): boolean {
+  return (
+    isRoute(target) &&
+    PATH.test(target.path) &&
+    target.forwardsTo === undefined &&
+    target.access.kind === "key" &&
+    route.access.kind === "key" &&
+    (["method", "dialect", "plane", "switchedBy", "audit", "bodyType"] as const).every(
+      (term) => route[term] === target[term],
+    ) &&
+    route.query === undefined &&
+    target.query === undefined &&
+    (route.limits.bodyBytes ?? 0) <= (target.limits.bodyBytes ?? 0) &&
+    route.limits.timeoutMs <= target.limits.timeoutMs
+  );
 }
 
 /** Puts the plane's routes into the router, which takes no others from then on. */

@@ -14,6 +14,9 @@ export type Method = "GET" | "POST" | "DELETE" | "PUT";
 /** `public`: inference. `ops`: the operations listener only; 404 on the public one. `both`: on each. */
 export type Plane = "public" | "ops" | "both";
 
+/** What a listener serves: its own plane, and the routes declared for both. */
+export type ListenerPlane = "public" | "ops";
+
 /** What an operator switches on: app/switches.ts says by which settings. */
 export const ROUTE_SWITCHES = [
   "allowRuntimeLoraUpdating",
@@ -73,11 +76,24 @@ export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`
   readonly form: (take: TakeFile) => Promise<Fields>;
   /** The segment that stands for the `{name}` of the path: 1 to 128 letters, digits, `_` and `-`, as they came. */
   readonly params: Readonly<Record<ParamName<P>, string>>;
+  /** The listener that it came in by. */
+  readonly plane: ListenerPlane;
   /** Made by the server, or the client's X-Request-Id for tracing; never keys shared state. */
   readonly requestId: string;
   /** Aborted when the client goes away, the time is over or the server ends. */
   readonly signal: AbortSignal;
   readonly services: S;
+}
+
+/**
+ * Another route answers, under its own declaration: the corridor authorizes by it, holds the body against its schema,
+ * and only then calls its handler.
+ */
+export interface Forward<S> {
+  readonly kind: "forward";
+  readonly to: AnyRoute<S>;
+  /** As it came, but for its schema: JSON. */
+  readonly body: unknown;
 }
 
 export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `/${string}`> {
@@ -94,6 +110,8 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   readonly body?: ZodType<B>;
   /** The body is a form; `limits.bodyBytes` bounds its file. Instead of `body`. */
   readonly form?: FormLimits;
+  /** Absent: JSON. Of any other type the schema gets the bytes. */
+  readonly bodyType?: "multipart/form-data";
   readonly query?: ZodType<Q>;
   /** Parameters of the query that may stand there several times; the schema gets an array of them. */
   readonly repeats?: readonly string[];
@@ -101,7 +119,9 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   /** What the audit log keeps of a call. */
   readonly audit: "none" | "metadata";
   readonly doc: string;
-  readonly handler: (call: Call<S, A, B, Q, P>) => Promise<Reply> | Reply;
+  /** The routes that may answer in its place; none of them lies behind a wall that this one has not. */
+  readonly forwardsTo?: readonly AnyRoute<S>[];
+  readonly handler: (call: Call<S, A, B, Q, P>) => Promise<Reply> | Reply | Forward<S>;
 }
 
 const made = new WeakSet<object>();

@@ -20,8 +20,8 @@ import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
-import { type ListenerPlane, match, type RouteTable, registerRoutes, SEGMENT_LENGTH } from "./registrar.ts";
-import type { AnyRoute } from "./route.ts";
+import { match, type RouteTable, registerRoutes, SEGMENT_LENGTH } from "./registrar.ts";
+import type { AnyRoute, ListenerPlane } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
 
 export interface HttpSettings<S> {

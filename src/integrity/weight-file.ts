@@ -33,7 +33,19 @@ export async function weightFile(
   sha256: string,
   signal: AbortSignal,
 ): Promise<WeightFile> {
-  const { path, root } = rootedFile(asked, roots, "weights");
+  try {
+    return await judged(rootedFile(asked, roots, "weights"), sha256, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
+    throw new RootedFileError(`the file cannot be read (${(error as NodeJS.ErrnoException).code})`);
+  }
+}
+
+async function judged(
+  { path, root }: { readonly path: string; readonly root: string },
+  sha256: string,
+  signal: AbortSignal,
+): Promise<WeightFile> {
   for (let folder = dirname(path); ; folder = dirname(folder)) {
     checkOwn(folder, "folder");
     if (folder === root) break;

@@ -36,6 +36,8 @@ export interface Outcome {
   /** As it is about to be sent; 499: nothing can be sent. */
   readonly status: number;
   readonly fault: FaultKind | undefined;
+  /** The declared path of the route that answered in place of the one that was asked; absent: none did. */
+  readonly target?: string;
 }
 
 export interface Admission {

@@ -3,9 +3,10 @@
  *
  * `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>
  * {…}<|call|>`. The first header begins in the prompt. Text that has no header, which a grammar may force, is of the final
- * channel. Each character is looked at once. Called by the parsers of reasoning and of tool calls.
+ * channel. A mark inside a string of a call's arguments is part of the string. Each character is looked at once. Called by the parsers of reasoning and of tool calls.
  */
 import { Marks } from "./marks.ts";
+import { ObjectEnd } from "./object-end.ts";
 
 const START = "<|start|>";
 const CHANNEL = "<|channel|>";
@@ -40,6 +41,9 @@ export class HarmonyReader {
   private phase: Phase = "start";
   private held = "";
   private header = "";
+  /** Of a call whose arguments are an object. */
+  private body: ObjectEnd | undefined;
+  private begun = false;
 
   push(text: string): HarmonyPart[] {
     this.held += text;
@@ -50,17 +54,29 @@ export class HarmonyReader {
       this.read(this.held.slice(0, upTo), parts);
       this.held = this.held.slice(upTo + (found?.mark.length ?? 0));
       if (found === undefined) return parts;
-      this.atMark(found.mark, parts);
+      if (this.body?.inString) this.read(found.mark, parts);
+      else this.atMark(found.mark, parts);
     }
   }
 
   private read(text: string, parts: HarmonyPart[]): void {
     if (text === "") return;
-    if (this.phase === "body") parts.push({ type: "body", text });
-    else {
+    if (this.phase === "body") {
+      this.follow(text);
+      parts.push({ type: "body", text });
+    } else {
       this.header += text;
       if (this.phase === "start" ? !mayBegin(this.header) : this.header.length > LONGEST_HEADER) this.plain(parts);
     }
+  }
+
+  /** In arguments: whether they are an object, and where its strings are. */
+  private follow(text: string): void {
+    const rest = this.begun ? text : text.trimStart();
+    if (rest === "") return;
+    if (!this.begun && !rest.startsWith("{")) this.body = undefined;
+    this.begun = true;
+    this.body?.feed(rest);
   }
 
   /** It was no header. */
@@ -72,6 +88,7 @@ export class HarmonyReader {
 
   private open(message: Message, parts: HarmonyPart[]): void {
     [this.phase, this.header] = ["body", ""];
+    [this.begun, this.body] = [false, calledBy(message) === undefined ? undefined : new ObjectEnd()];
     parts.push({ type: "open", message });
   }
 
@@ -91,6 +108,7 @@ export class HarmonyReader {
   /** What was there is over, whether it said so or not. */
   private next(phase: "start" | "header", mark: string, parts: HarmonyPart[]): void {
     if (this.phase === "body") parts.push({ type: "close" });
+    this.body = undefined;
     this.phase = phase;
     this.header = mark === CHANNEL ? mark : "";
   }
@@ -104,7 +122,7 @@ export class HarmonyReader {
       this.plain(parts);
     }
     if (this.phase === "body") parts.push({ type: "close" });
-    [this.phase, this.held, this.header] = ["start", "", ""];
+    [this.phase, this.held, this.header, this.body] = ["start", "", "", undefined];
     return parts;
   }
 }

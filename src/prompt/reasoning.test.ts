@@ -53,19 +53,19 @@ test("Mistral's and Granite's marks are theirs", () => {
 
 const HARMONY =
   "<|channel|>analysis<|message|>They ask.\nSo.<|end|><|start|>assistant<|channel|>commentary<|message|>Let me look.<|end|>" +
-  '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": "<|x|>"}<|call|>' +
+  '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": "<|end|>"}<|call|>' +
   "<|start|>assistant<|channel|>final<|message|>Done.";
 
 test("gpt-oss thinks in the analysis channel, and calls go on as they were where they are read", () => {
   assert.deepEqual(run(parser("openai_gptoss"), [HARMONY]), {
     reasoning: "They ask.\nSo.",
-    content: 'Let me look.{"a": "<|x|>"}Done.',
+    content: 'Let me look.{"a": "<|end|>"}Done.',
   });
   assert.deepEqual(run(parser("openai_gptoss", "", true), [HARMONY]), {
     reasoning: "They ask.\nSo.",
     content:
       "Let me look.<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>" +
-      '{"a": "<|x|>"}<|call|>Done.',
+      '{"a": "<|end|>"}<|call|>Done.',
   });
   const toPython = "<|channel|>commentary to=python code<|message|>1+1<|end|>";
   assert.deepEqual(run(parser("openai_gptoss", "", true), [toPython]), { reasoning: "1+1", content: "" });

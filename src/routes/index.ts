@@ -14,6 +14,7 @@ import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopP
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { deleteFile, fileContent, listFiles, showFile, uploadFile } from "./files.ts";
 import { health, ping, pingPost } from "./health.ts";
+import { invocations } from "./invocations.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { countMessageTokens, messages } from "./messages.ts";
 import { models } from "./models.ts";
@@ -67,6 +68,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   listBatches,
   showBatch,
   cancelBatch,
+  invocations,
   models,
   tokenize,
   detokenize,

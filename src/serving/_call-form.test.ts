@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TOOL_FAMILIES, type ToolFamily } from "#core/parser-families.ts";
+import { type ReasoningFamily, TOOL_FAMILIES, type ToolFamily } from "#core/parser-families.ts";
 import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
 import { TOOL_FORMS } from "#prompt/tools/families.ts";
@@ -38,9 +38,10 @@ interface Setting {
   readonly reply: string;
   readonly specials?: readonly string[];
   readonly body?: object;
+  readonly reasoning?: ReasoningFamily;
 }
 
-async function ask({ family, reply, specials = [], body = {} }: Setting) {
+async function ask({ family, reply, specials = [], body = {}, reasoning }: Setting) {
   const tokenizer = fakeTokenizer({
     specials: ["<s>", "<|im_start|>", "<|im_end|>", ...specials],
     bos: "<s>",
@@ -48,7 +49,7 @@ async function ask({ family, reply, specials = [], body = {} }: Setting) {
   });
   const setting = fixture(
     { reply: says(reply), model: { contextLength: 4096, vocabularySize: tokenizer.vocabularySize } },
-    { tokenizer, parsers: { reasoning: undefined, tools: family, holdCalls: true } },
+    { tokenizer, parsers: { reasoning, tools: family, holdCalls: true } },
   );
   const request = ChatBody.parse({ messages: [{ role: "user", content: "hi" }], tools, ...body });
   const { call } = decodeChat(request, DEFAULT_CAPS);
@@ -107,6 +108,26 @@ test("calls that a control token marks are not held, and forced ones are in Herm
   const forced = await ask({ family: "kimi_k2", reply: HERMES, specials: marks, body: { tool_choice: "required" } });
   assert.ok(forced.lets(HERMES));
   assert.equal(forced.calls.length, 1);
+});
+
+test("gpt-oss thinks, speaks and calls in one answer, and its thoughts stay apart whatever is asked of its calls", async () => {
+  const said =
+    `<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>Look. <|end|>` +
+    `<|start|>assistant${CALL.openai}`;
+  const setting: Setting = { family: "openai", reasoning: "openai_gptoss", reply: said };
+  const auto = await ask(setting);
+  assert.deepEqual([auto.reasoning, auto.text, auto.finish], ["Hm.", "Look. ", "tool_calls"]);
+  assert.deepEqual([auto.calls[0]?.name, auto.calls[0]?.arguments], ["f", '{"a": 1}']);
+  const none = await ask({ ...setting, body: { tool_choice: "none" } });
+  assert.deepEqual([none.reasoning, none.text, none.calls], ["Hm.", 'Look. {"a": 1}', []]);
+  const required = await ask({ ...setting, reply: HERMES, body: { tool_choice: "required" } });
+  assert.deepEqual([required.calls.length, required.text, required.reasoning], [1, "", ""]);
+});
+
+test("a thought that speaks of a call makes none", async () => {
+  const reply = `<think>I could write ${HERMES}</think>\n\nNo.`;
+  const answer = await ask({ family: "hermes", reasoning: "qwen3", reply });
+  assert.deepEqual([answer.calls, answer.text, answer.finish], [[], "No.", "stop"]);
 });
 
 test("names that a form cannot write are held in Hermes' form", async () => {

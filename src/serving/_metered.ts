@@ -3,7 +3,8 @@
  *
  * Invariants: whatever ends the stream, the reservation is settled once; the last event comes when the booking is
  * safe, so that what a client has seen the end of has been counted. What a fault of the server cut short costs
- * nothing; what a client cut short costs what was done. Called by chat.ts, complete.ts and responses.ts.
+ * nothing; what a client cut short costs what was done. Called by chat.ts, complete.ts, responses.ts and
+ * generative-scoring.ts.
  */
 import type { CallEvent } from "#core/calls.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";

@@ -2,12 +2,14 @@
  * Inputs → numbers, within what the caller may use: reserved before any of it is done, settled when it is over.
  *
  * A request goes to the engine in pieces, a few at a time, so that one with a thousand inputs stands beside others in
- * the queue and not before them. Invariants: whatever ends the call, the reservation is settled once, before the answer
+ * the queue and not before them (Wall: T82); where the queue has no room for a piece, smaller ones are tried. Invariants: whatever ends the call, the reservation is settled once, before the answer
  * is given; what a fault of the server cut short costs nothing; who hangs up pays for the pieces that had been handed
  * over. Called by pool.ts and score.ts.
  */
 import { randomUUID } from "node:crypto";
 import type { Usage } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
+import type { FinishReason } from "#core/generate.ts";
 import type { Meter } from "#core/metering.ts";
 import { NO_USAGE } from "#core/metering.ts";
 import type { PoolOutput, PoolRequest } from "#core/pool.ts";
@@ -67,12 +69,13 @@ interface Piece {
 class Run {
   readonly outputs: PoolOutput[] = [];
   readonly #work: PoolWork;
-  readonly #pieces: readonly Piece[];
+  readonly #pieces: Piece[];
   readonly #stop = new AbortController();
   readonly #client: AbortSignal;
   readonly #signal: AbortSignal;
   readonly #arrived = performance.now();
-  #next = 0;
+  /** Pieces in the engine. */
+  #open = 0;
   /** Tokens of the pieces that were handed over, and of those that came back. */
   #begun = 0;
   #done = 0;
@@ -97,15 +100,28 @@ class Run {
 
   async #follow(): Promise<void> {
     while (this.#failure === undefined) {
-      const piece = this.#pieces[this.#next++];
+      const piece = this.#pieces.shift();
       if (piece === undefined) return;
+      this.#open++;
       try {
         await this.#compute(piece);
       } catch (error) {
-        this.#failure ??= { error };
-        this.#stop.abort();
+        if (isFull(error) && this.#open > 1) {
+          // The other one goes on with it when its own has come back.
+          this.#pieces.unshift(piece);
+          return;
+        }
+        if (isFull(error) && piece.inputs.length > 1) this.#pieces.unshift(...halves(piece));
+        else this.#fail(error);
+      } finally {
+        this.#open--;
       }
     }
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#stop.abort();
   }
 
   async #compute({ from, inputs }: Piece): Promise<void> {
@@ -121,11 +137,27 @@ class Run {
       this.#done += tokens;
       for (const input of inputs) observer.pooled("stop", input.length, latency());
     } catch (error) {
-      const reason = this.#signal.aborted ? "abort" : "error";
-      for (const input of inputs) observer.pooled(reason, input.length, latency());
+      if (isFull(error)) this.#begun -= tokens;
+      else for (const input of inputs) observer.pooled(this.#reason(), input.length, latency());
       throw error;
     }
   }
+
+  #reason(): FinishReason {
+    return this.#signal.aborted ? "abort" : "error";
+  }
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof Fault && error.kind === "overloaded";
+}
+
+function halves({ from, inputs }: Piece): Piece[] {
+  const middle = Math.ceil(inputs.length / 2);
+  return [
+    { from, inputs: inputs.slice(0, middle) },
+    { from: from + middle, inputs: inputs.slice(middle) },
+  ];
 }
 
 function cut(inputs: readonly Int32Array[]): Piece[] {

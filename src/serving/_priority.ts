@@ -1,5 +1,5 @@
 /**
- * How urgent a request may say it is. Called by chat.ts and complete.ts.
+ * How urgent a request may say it is. Called by chat.ts, complete.ts, pool.ts and generative-scoring.ts.
  */
 import { invalid } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";

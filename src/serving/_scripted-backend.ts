@@ -5,6 +5,7 @@ import type { Backend, BackendState } from "#core/backend.ts";
 import { Fault } from "#core/fault.ts";
 import type { FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs, TokenLogprob } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
+import type { PoolRequest, PoolResult } from "#core/pool.ts";
 
 export interface Script {
   /** Token ids that a request draws, cut at its budget. A byte-level tokenizer's ids are bytes. */
@@ -100,7 +101,7 @@ export class ScriptedBackend implements Backend {
     for (let at = 0; at < tokens.length; at += size) yield tokens.slice(at, at + size);
   }
 
-  async pool(): Promise<never> {
+  async pool(_request: PoolRequest, _signal: AbortSignal): Promise<PoolResult> {
     throw new Fault("invalid_request", "The script generates.");
   }
 

@@ -19,7 +19,7 @@ export interface EngineOperationsOptions {
 }
 
 /** Beyond the time to drain: engines that start load the model. */
-const SCALE_MS = 280_000;
+const SCALE_MS = 260_000;
 
 const RPC = {
   check_health: async (_operations, engines) => engines.map(({ engine, state }) => ({ engine, state })),

@@ -170,10 +170,7 @@ const TENANTS: readonly Row[] = [
     ],
   }),
   row("CVE-2026-105752 GHSA-935w-9g4m-p28p", "a continued turn drops the salt", {
-    test: [
-      "src/serving/reach.test.ts",
-      "what names a request or a prefix is the tenant's own, whatever the client writes",
-    ],
+    test: ["test/wire/responses-client.test.ts", "a continued turn has its request's salt, under its tenant's"],
   }),
   row("CVE-2026-105754 GHSA-ph72-cqr5-qpp7", "forged media features", { later: "media" }),
   row("CVE-2026-105753 GHSA-ph3r-5jfg-f84f", "the media cache gets out of step", { later: "media" }),

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { OPERATOR_TENANT, ROLES, type Role } from "#core/principal.ts";
-import type { ListenerPlane } from "#http/registrar.ts";
+import type { ListenerPlane } from "#http/route.ts";
 import { createHttp } from "#http/server.ts";
 import { TenantRules, withinTenants } from "#policy/file/tenants.ts";
 import { plainGate } from "#policy/gate.ts";

@@ -8,6 +8,7 @@ import { createHttp, type Http } from "#http/server.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes } from "#routes/index.ts";
 import { fixture, says } from "#serving/_fixture.ts";
+import { pathsOf, put, STRANGE } from "#test/attack/places.ts";
 import { gateOf, servicesOf } from "#test/fixtures/services.ts";
 import { anthropic } from "#wire/anthropic/dialect.ts";
 import { MessageErrorReply } from "#wire/anthropic/replies.ts";
@@ -53,21 +54,6 @@ const WHOLE = {
   container: null,
 };
 
-type Path = readonly (string | number)[];
-
-function pathsOf(value: unknown, at: Path = []): Path[] {
-  if (typeof value !== "object" || value === null) return [at];
-  return [at, ...Object.entries(value).flatMap(([key, inner]) => pathsOf(inner, [...at, key]))];
-}
-
-/** The body with another value in one place; without the place where the value is undefined. */
-function put(value: unknown, [key, ...rest]: Path, other: unknown): unknown {
-  if (key === undefined) return other;
-  if (Array.isArray(value)) return value.map((entry, i) => (i === Number(key) ? put(entry, rest, other) : entry));
-  const inner = value as Readonly<Record<string, unknown>>;
-  return { ...inner, [key]: put(inner[key], rest, other) };
-}
-
 async function server(t: TestContext): Promise<Http> {
   const http = await createHttp({
     routes,
@@ -95,7 +81,6 @@ async function check(http: Http, path: string, body: unknown): Promise<number> {
 }
 
 const ROUTES = ["/v1/messages", "/v1/messages/count_tokens"];
-const STRANGE = [undefined, null, true, 0, -1, 1.5, 2 ** 53, "", "x", "x".repeat(2000), [], [null], {}, { type: "x" }];
 
 test("a strange value in each place", async (t) => {
   const http = await server(t);

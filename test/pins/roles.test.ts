@@ -35,6 +35,7 @@ POST /v1/batches              us--d-x
 GET  /v1/batches              us--d-x
 GET  /v1/batches/{batch_id}   us--d-x
 POST /v1/batches/{batch_id}/cancel us--d-x
+POST /invocations             us-td-x
 GET  /v1/models               usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x

@@ -34,6 +34,7 @@ const TABLE = [
   "GET /v1/batches batch public -",
   "GET /v1/batches/{batch_id} batch public -",
   "POST /v1/batches/{batch_id}/cancel batch public -",
+  "POST /invocations inference public 8388608",
   "GET /v1/models models:read public -",
   "POST /tokenize tokenize public 8388608",
   "POST /detokenize tokenize public 8388608",

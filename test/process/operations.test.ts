@@ -11,6 +11,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   statSync,
   writeFileSync,
 } from "node:fs";
@@ -19,6 +20,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { writeModel } from "../fixtures/gguf.ts";
 import { exchanged, putTogether, takeApart } from "../fixtures/gguf-edit.ts";
+import { randomOf } from "../fixtures/grammar-walk.ts";
 import { DEMO_MODEL, makeKey, startServer, type TestServer, until } from "../harness.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "castellan-operations-"));
@@ -260,6 +262,65 @@ test("an engine that died under a pause is back at once at a retry, and the work
   assert.notEqual(await waiting, "");
 });
 
+test("operators at random, all at once, under load: every stream ends, and it serves as before", async () => {
+  const before = await answer([5, 6, 7]);
+  const random = randomOf(7);
+  const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
+  const update = (file: object): readonly [string, object] => [
+    "POST /update_weights",
+    { update_info: { ...file, mode: pick(["keep", "abort", "wait"]) } },
+  ];
+  const calls = (): readonly (readonly [string, object?])[] => [
+    [`POST /pause?mode=${pick(["abort", "wait", "keep"])}&clear_cache=${pick([true, false])}`],
+    ["POST /resume"],
+    [`POST /sleep?level=${pick([0, 1, 2])}&mode=${pick(["abort", "wait", "keep"])}`],
+    ["POST /wake_up"],
+    ["POST /scale_elastic_ep", { new_data_parallel_size: pick([1, 2]), drain_timeout: 1 }],
+    ["POST /reset_prefix_cache?reset_running_requests=true"],
+    update(pick([first, second])),
+    ["POST /abort_requests", { request_ids: ["cmpl-3", "cmpl-7"] }],
+  ];
+  const streams: Promise<string>[] = [];
+  const statuses = new Set<number>();
+  // A pause or a sleep that nobody calls off holds all others: somebody does, again and again.
+  let over = false;
+  const waking = async (): Promise<void> => {
+    while (!over) for (const target of ["POST /wake_up", "POST /resume"]) await (await ops(target)).text();
+  };
+  const round = async (own: number): Promise<void> => {
+    const sent = Array.from({ length: 4 }, (_, at) =>
+      post({ prompt: [own, at, 9], max_tokens: 150, stream: true, request_id: String(own * 4 + at) }),
+    );
+    streams.push(...sent.map(async (response) => (await response).text()));
+    const asked = Array.from({ length: 5 }, () => pick(calls()));
+    for (const response of await Promise.all(asked.map(([target, body]) => ops(target, body)))) {
+      statuses.add(response.status);
+      await response.text();
+    }
+  };
+  const rounds = async (): Promise<void> => {
+    for (let own = 0; own < 8; own++) await round(own);
+  };
+  await Promise.all([
+    rounds().finally(() => {
+      over = true;
+    }),
+    waking(),
+  ]);
+  await done("POST /wake_up");
+  await done("POST /resume");
+  for (const text of await Promise.all(streams))
+    assert.match(text, /"finish_reason":"(?:length|abort)".*\n\ndata: \[DONE\]\n\n$|"error":\{.*"code":503/s);
+  assert.ok(
+    [...statuses].every((status) => [200, 400, 408, 503].includes(status)),
+    [...statuses].join(),
+  );
+  await done("POST /scale_elastic_ep", { new_data_parallel_size: 1 });
+  await done("POST /update_weights", { update_info: first });
+  assert.deepEqual([await answer([5, 6, 7]), await health()], [before, 200]);
+  await until("nothing is left", async () => (await gauge("vllm:num_requests_(?:running|waiting)")) === 0);
+});
+
 test("every call is in the audit log, and none is on the public listener or open to a user", async () => {
   const log = await (await ops("GET /admin/audit?limit=1000")).text();
   for (const path of ["/pause", "/resume", "/scale_elastic_ep", "/update_weights", "/start_profile", "/abort_requests"])
@@ -303,6 +364,15 @@ test("asleep, the weights are out of memory, calls wait, and waking brings both 
       await done("POST /wake_up?tags=kv_cache", undefined, large);
       assert.deepEqual([await waiting, engines(large)], [before, [pid]], "the same process, the same answer");
     }
+    await done("POST /sleep", undefined, large);
+    renameSync(model, `${model}.away`);
+    const woken = await ops("POST /wake_up", undefined, large);
+    assert.equal(woken.status, 503);
+    assert.match(await woken.text(), /no engine could be woken/);
+    await until("/health says so", async () => (await health(large)) === 503);
+    renameSync(`${model}.away`, model);
+    await until("it is back by itself", async () => (await health(large)) === 200);
+    assert.equal(await answer([5, 6, 7], large), before);
   } finally {
     await large.stop();
   }

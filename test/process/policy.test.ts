@@ -186,7 +186,7 @@ test("over the operations listener: what is in force, explained, and read anew w
   const open = rights.filter(({ allowed }) => allowed).map((row) => row.path);
   assert.deepEqual([...new Set(open)], ["/health", "/ping"]);
 
-  const trial = readFileSync(path, "utf8") + "tests: [{ as: nobody, request: GET /v1/models, expect: allow }]";
+  const trial = `${readFileSync(path, "utf8")}tests: [{ as: nobody, request: GET /v1/models, expect: allow }]`;
   const tested = (await ask("/admin/policy/test", { policy: trial })).body as { failed: number; tests: unknown[] };
   assert.deepEqual([tested.failed, tested.tests.length], [1, 1]);
   assert.equal((await ask("/admin/policy/test", { policy: "version: [" })).status, 400);

@@ -137,7 +137,17 @@ test("secrets from variables and files", async () => {
   await server.stop();
 });
 
-test("a key and a token as flags: blanked in the list of processes, also in that of the launcher", async () => {
+/** As users start it, and as a Node that cannot become another program does. */
+const LAUNCHERS = [
+  { how: "becomes the server", flags: [], processes: 2 },
+  { how: "stays beside it", flags: ["--import", "data:text/javascript,delete process.execve"], processes: 3 },
+] as const;
+
+for (const { how, flags, processes } of LAUNCHERS)
+  test(`a key and a token as flags: blanked in the list of processes; the launcher ${how}`, () =>
+    hidden(flags, processes));
+
+async function hidden(flags: readonly string[], processes: number): Promise<void> {
   const [key, token] = ["flag", "token"].map(secret) as [string, string];
   const [port, opsPort, stateDir] = [await freePort(), await freePort(), join(folder(), "state")];
   const args = [
@@ -154,8 +164,8 @@ test("a key and a token as flags: blanked in the list of processes, also in that
     key,
   ];
   const launcher = spawn(
-    join(ROOT, "bin/castellan"),
-    [...args.map(String), `--hf-token=${token}`, "--log-level", "debug"],
+    process.execPath,
+    [...flags, join(ROOT, "bin/castellan"), ...args.map(String), `--hf-token=${token}`, "--log-level", "debug"],
     {
       env: { PATH: process.env["PATH"], HOME: process.env["HOME"], NO_COLOR: "1" },
       stdio: ["ignore", "pipe", "pipe"],
@@ -181,7 +191,7 @@ test("a key and a token as flags: blanked in the list of processes, also in that
     const group = readdirSync("/proc").filter(
       (name) => /^\d+$/.test(name) && descends(Number(name), launcher.pid ?? -1),
     );
-    assert.ok(group.length >= 3, "launcher, server and engine");
+    assert.equal(group.length, processes, "the server and its engine, and the launcher if it stays");
     for (const pid of group) output.set(`command line of ${pid}`, readFileSync(`/proc/${pid}/cmdline`, "latin1"));
     launcher.kill("SIGTERM");
     await gone;
@@ -192,7 +202,7 @@ test("a key and a token as flags: blanked in the list of processes, also in that
   } finally {
     launcher.kill("SIGTERM");
   }
-});
+}
 
 function descends(pid: number, from: number): boolean {
   for (let at = pid; at > 1; ) {

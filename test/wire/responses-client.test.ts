@@ -4,8 +4,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import OpenAI, { APIError, BadRequestError, InternalServerError, NotFoundError, PermissionDeniedError } from "openai";
+import type { Usage } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
+import { type Meter, UNMETERED, type Work } from "#core/metering.ts";
 import type { Principal } from "#core/principal.ts";
 import { createHttp, type Http } from "#http/server.ts";
+import type { Gate } from "#policy/gate.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { type Fixture, fixture, says } from "#serving/_fixture.ts";
@@ -32,11 +36,16 @@ const PRINCIPALS: Readonly<Record<string, Principal>> = {
 };
 
 /** Serves for one test. @param keeps whether the server stores responses */
-async function withServer(script: Script, use: (server: Server) => Promise<void>, keeps = true): Promise<void> {
+async function withServer(
+  script: Script,
+  use: (server: Server) => Promise<void>,
+  keeps = true,
+  meter: Meter = UNMETERED,
+): Promise<void> {
   const setting = fixture(script);
   const store = new MemoryResponses();
   const services = servicesOf(setting, keeps ? store : null);
-  const http = await createHttp<Services>({ routes, services, dialect: openai, gate: gateOf(PRINCIPALS) });
+  const http = await createHttp<Services>({ routes, services, dialect: openai, gate: metered(meter) });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
   assert.ok("port" in address);
   const url = `http://127.0.0.1:${address.port}`;
@@ -48,6 +57,12 @@ async function withServer(script: Script, use: (server: Server) => Promise<void>
     await services.responses.close(0);
   }
   assert.equal(setting.backend.open, 0, "a sequence was left behind");
+}
+
+/** What a call reserves goes to this meter. */
+function metered(meter: Meter): Gate {
+  const gate = gateOf(PRINCIPALS);
+  return { identify: gate.identify, open: (call) => ({ ...gate.open(call), meter }) };
 }
 
 const input = "hi";
@@ -371,5 +386,65 @@ test("queries: starting_after goes with stream, and both are what they say", asy
       assert.equal(reply.status, 400, query);
       await reply.arrayBuffer();
     }
+  });
+});
+
+test("a background response is reserved before it is promised, and settled when it has ended", async () => {
+  const works: Work[] = [];
+  const settled: Usage[] = [];
+  let room = true;
+  const meter: Meter = {
+    reserve: (work) => {
+      if (!room) throw new Fault("rate_limited", "No tokens are left.");
+      works.push(work);
+      return { settle: async (used) => void settled.push(used) };
+    },
+  };
+  await withServer(
+    { reply: says("x") },
+    async ({ client, store }) => {
+      const { id } = await client.responses.create({ model: "demo", input, background: true });
+      assert.equal(works.length, 1);
+      await until(async () => (await client.responses.retrieve(id)).status === "completed");
+      assert.ok((settled[0]?.completionTokens ?? 0) > 0);
+      room = false;
+      await assert.rejects(
+        client.responses.create({ model: "demo", input, background: true }),
+        (error) => error instanceof APIError && error.status === 429,
+      );
+      assert.equal(store.rows.size, 1);
+    },
+    true,
+    meter,
+  );
+});
+
+test("a continued turn has its request's salt, under its tenant's", async () => {
+  await withServer({ reply: says("x") }, async ({ client, as, setting }) => {
+    const salted = (more: object) =>
+      ({ model: "demo", input, cache_salt: "s", ...more }) as OpenAI.Responses.ResponseCreateParamsNonStreaming;
+    const first = await client.responses.create(salted({}));
+    await client.responses.create(salted({ previous_response_id: first.id }));
+    await client.responses.create(salted({ previous_response_id: first.id, background: true }));
+    await until(() => setting.backend.requests.length === 3);
+    await as("other").responses.create(salted({}));
+    assert.deepEqual(
+      setting.backend.requests.map(({ cacheSalt }) => cacheSalt),
+      ["a\0s", "a\0s", "a\0s", "b\0s"],
+    );
+  });
+});
+
+test("an id that the client chose names nothing", async () => {
+  await withServer({ reply: says("x") }, async ({ client, as, store }) => {
+    const named = {
+      model: "demo",
+      input,
+      request_id: "resp_mine",
+    } as OpenAI.Responses.ResponseCreateParamsNonStreaming;
+    const [one, other] = [await client.responses.create(named), await as("other").responses.create(named)];
+    assert.notEqual(one.id, other.id);
+    assert.deepEqual([...store.rows.keys()], [one.id, other.id]);
+    for (const id of [one.id, other.id]) assert.match(id, /^resp_[0-9a-f]{32}$/);
   });
 });

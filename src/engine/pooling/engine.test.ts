@@ -52,6 +52,44 @@ test("sequences of several requests share a batch; a long request takes several"
   assert.equal(engine.step(), undefined);
 });
 
+const share = (key: string, weight = 1): Partial<PoolSubmission> => ({ share: { key, weight } });
+/** How many of a batch's sequences belong to which request. */
+const parts = (report: StepReport | undefined): Record<number, number> => {
+  const count: Record<number, number> = {};
+  for (const { request } of report?.pooled ?? []) count[request] = (count[request] ?? 0) + 1;
+  return count;
+};
+
+test("a share that comes later is served beside one that has much to do, by weight", () => {
+  const { engine } = setUp();
+  engine.pool(submission(1, new Array(40).fill([1]), share("a")));
+  engine.pool(submission(2, new Array(40).fill([1]), share("a")));
+  assert.deepEqual(parts(engine.step()), { 1: 8 });
+  engine.pool(submission(3, new Array(40).fill([1]), share("b")));
+  assert.deepEqual(parts(engine.step()), { 1: 4, 3: 4 });
+  engine.pool(submission(4, new Array(40).fill([1]), share("c", 2)));
+  assert.deepEqual(parts(engine.step()), { 1: 2, 3: 2, 4: 4 });
+  engine.checkIntegrity();
+});
+
+test("a share that ran ahead keeps its debt", () => {
+  const { engine } = setUp();
+  engine.pool(submission(1, [new Array(60).fill(1)], share("b")));
+  engine.pool(submission(2, new Array(40).fill([1]), share("a")));
+  assert.deepEqual(parts(engine.step()), { 1: 1, 2: 4 });
+  engine.pool(submission(3, new Array(12).fill([1]), share("b")));
+  assert.deepEqual(parts(engine.step()), { 2: 8 });
+  engine.checkIntegrity();
+});
+
+test("longer inputs cost a share more", () => {
+  const { engine } = setUp({}, { maxNumBatchedTokens: 64 });
+  engine.pool(submission(1, new Array(40).fill([1, 1, 1, 1]), share("a")));
+  engine.pool(submission(2, new Array(40).fill([1]), share("b")));
+  const { 1: long = 0, 2: short = 0 } = parts(engine.step());
+  assert.ok(short >= 3 * long, `${short} short ones beside ${long} long ones`);
+});
+
 test("a batch keeps to its tokens, and a sequence of full length always fits one", () => {
   const { engine, kernel } = setUp({}, { maxNumBatchedTokens: 10 });
   engine.pool(submission(1, [new Array(64).fill(1), [2], [3]]));

@@ -1,6 +1,7 @@
 /**
  * What crosses the process border for pooling: a request on its way in, a finished sequence on its way out.
  */
+import type { FairShare } from "#core/generate.ts";
 import type { PoolingInfo, PoolOutput } from "#core/pool.ts";
 import type { FinishReport } from "#engine/report.ts";
 import type { Finishing } from "./finish.ts";
@@ -10,6 +11,7 @@ export interface PoolSubmission extends Finishing {
   readonly request: number;
   readonly inputs: readonly Int32Array[];
   readonly priority: number;
+  readonly share?: FairShare;
   /** The model's; the engine process knows none of its own. */
   readonly info: PoolingInfo;
 }

@@ -137,7 +137,7 @@ class AuditedCall implements Admission {
     return seq;
   }
 
-  #fields({ status, fault }: Outcome): object {
+  #fields({ status, fault, target }: Outcome): object {
     const { requestId, principal, scope, plane, method, route, peer } = this.#call;
     return {
       request: requestId,
@@ -146,6 +146,7 @@ class AuditedCall implements Admission {
       plane,
       method,
       route: route ?? null,
+      ...(target === undefined ? {} : { target }),
       peer: peer.address ?? "unix",
       ...(peer.certificate === undefined ? {} : { certificate: peer.certificate.fingerprint }),
       status,

@@ -98,7 +98,7 @@ export function matches(record: StoredRecord, filter: RecordFilter): boolean {
   const { tenant, principal, route, status, since } = filter;
   if (tenant !== undefined && who["tenant"] !== tenant) return false;
   if (principal !== undefined && who["id"] !== principal && record.fields["subject"] !== principal) return false;
-  if (route !== undefined && record.fields["route"] !== route) return false;
+  if (route !== undefined && record.fields["route"] !== route && record.fields["target"] !== route) return false;
   return statusMatches(record.fields["status"], status) && !isBefore(record, since);
 }
 

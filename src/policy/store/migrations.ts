@@ -84,6 +84,28 @@ export const MIGRATIONS: readonly Migration[] = [
     ],
   },
   {
+    name: "responses",
+    statements: ({ integer, table }) => [
+      `create table responses (
+        id text not null primary key,
+        tenant text not null,
+        server text,
+        status text not null,
+        error text,
+        body text not null,
+        messages text not null,
+        log text,
+        bytes ${integer} not null,
+        created_at ${integer} not null
+      )${table}`,
+      "create index responses_tenant on responses (tenant, created_at, id)",
+      "create index responses_age on responses (created_at)",
+      "create index responses_server on responses (server)",
+      `create table response_totals (tenant text not null primary key, responses ${integer} not null, bytes ${integer} not null)${table}`,
+      `create table response_servers (id text not null primary key, beat ${integer} not null)${table}`,
+    ],
+  },
+  {
     name: "files and batches",
     statements: ({ integer, table }) => [
       "insert into revisions (name, value) values ('files', 0)",

@@ -13,6 +13,9 @@ export interface Tables {
   key_secrets: KeySecretTable;
   usage: UsageTable;
   usage_writers: UsageWriterTable;
+  responses: ResponseTable;
+  response_totals: ResponseTotalTable;
+  response_servers: ResponseServerTable;
   files: FileTable;
   batches: BatchTable;
 }
@@ -103,6 +106,39 @@ interface UsageWriterTable {
   id: string;
   number: number;
   at: number;
+}
+
+/** Stored responses: what their tenants said and were answered, as it is. */
+export interface ResponseTable {
+  id: string;
+  tenant: string;
+  /** That works on it; null: it has ended. */
+  server: string | null;
+  /** `ResponseStatus` of core/responses.ts. */
+  status: string;
+  /** `ResponseError`; null: what the body says. */
+  error: string | null;
+  body: string;
+  /** The conversation with the answer: `ChatMessage`s. */
+  messages: string;
+  /** `CallEvent`s of a background response that has ended. */
+  log: string | null;
+  /** Of body, messages and log. */
+  bytes: number;
+  created_at: number;
+}
+
+/** Sums of what a tenant has in `responses`. Its row is locked first by whoever adds or takes away. */
+interface ResponseTotalTable {
+  tenant: string;
+  responses: number;
+  bytes: number;
+}
+
+/** Servers that work on responses. Who sees a beat stand still for long takes the server for dead. */
+interface ResponseServerTable {
+  id: string;
+  beat: number;
 }
 
 /** Files of batches. Their contents are in the state directory of the server that has them, `node`. */

@@ -6,6 +6,7 @@
  * at once.
  */
 import { Marks } from "#prompt/marks.ts";
+import { ObjectEnd } from "#prompt/object-end.ts";
 import { type CallReader, callId, type ToolPart } from "./parser.ts";
 
 export interface Head {
@@ -19,9 +20,14 @@ export interface HeadForm {
   readonly parse: (head: string) => Head | undefined;
   /** What ends a call that has no arguments. */
   readonly close: string;
-  /** Other marks that cannot stand in a head: what begins a call anew. */
-  readonly opens: readonly string[];
+  /** What ends a head: a brace, `close`, and what begins a call anew. */
+  readonly marks: Marks;
   readonly makeId?: () => string;
+}
+
+/** @param opens marks that cannot stand in a head */
+export function headMarks(close: string, opens: readonly string[]): Marks {
+  return new Marks(["{", close, ...opens]);
 }
 
 /** A head is a name and a few marks. */
@@ -32,7 +38,6 @@ export class HeadedCallReader implements CallReader {
   source = "";
   private readonly index: number;
   private readonly form: HeadForm;
-  private readonly marks: Marks;
   private head: Head | undefined;
   private announced = false;
   private waiting = "";
@@ -41,7 +46,6 @@ export class HeadedCallReader implements CallReader {
   constructor(index: number, form: HeadForm) {
     this.index = index;
     this.form = form;
-    this.marks = new Marks(["{", form.close, ...form.opens]);
   }
 
   get committed(): boolean {
@@ -54,8 +58,8 @@ export class HeadedCallReader implements CallReader {
   }
 
   private feedHead(text: string): number {
-    const found = this.marks.find(text);
-    const used = found?.at ?? text.length - this.marks.partial(text);
+    const found = this.form.marks.find(text);
+    const used = found?.at ?? text.length - this.form.marks.partial(text);
     this.source += text.slice(0, used);
     if (this.source.length > LONGEST_HEAD) this.state = "broken";
     else if (found !== undefined) this.endHead(found.mark);
@@ -88,31 +92,6 @@ export class HeadedCallReader implements CallReader {
     this.announced = true;
     this.waiting = "";
     return [fragment];
-  }
-}
-
-/** Finds the end of the object that a text begins with. */
-export class ObjectEnd {
-  closed = false;
-  private depth = 0;
-  private inString = false;
-  private escaped = false;
-
-  /** @returns characters that belong to it */
-  feed(text: string): number {
-    let i = 0;
-    while (i < text.length && !this.closed) this.character(text[i++] as string);
-    return i;
-  }
-
-  private character(c: string): void {
-    if (this.inString) {
-      if (this.escaped) this.escaped = false;
-      else if (c === "\\") this.escaped = true;
-      else if (c === '"') this.inString = false;
-    } else if (c === '"') this.inString = true;
-    else if (c === "{" || c === "[") this.depth++;
-    else if (c === "}" || c === "]") this.closed = --this.depth <= 0;
   }
 }
 

@@ -189,7 +189,7 @@ export const SAMPLES: Readonly<Record<ToolFamily, Sample>> = {
     almost: [],
     pieces: [
       "<|start|>", "assistant", "<|channel|>", "analysis", "commentary", "final", "<|message|>", "<|end|>", "<|call|>",
-      " to=functions.f", "<|constrain|>json", "{}", harmony("f", '{"a": "<|call"}'),
+      " to=functions.f", "<|constrain|>json", "{}", harmony("f", '{"a": "<|call|><|start|>"}'),
     ],
   },
 }; // biome-ignore format: one glance

@@ -10,7 +10,7 @@ import { nameOf } from "./_headed-call.ts";
 import { isText, looseToJson, typedToJson, typeOf, type ValueType } from "./_typed-value.ts";
 import { type CallReader, callId, type ToolPart } from "./parser.ts";
 
-export interface TaggedForm {
+export interface TaggedLiterals {
   /** What the name ends with, and goes with it. */
   readonly nameEnd: string;
   readonly keyOpen: string;
@@ -34,6 +34,24 @@ const LONGEST_NAME = 512;
 
 type Phase = "name" | "between" | "key" | "gap" | "value";
 
+export interface TaggedForm extends TaggedLiterals {
+  /** What each part of a call ends with. */
+  readonly marks: Readonly<Record<Phase, Marks>>;
+}
+
+export function taggedForm(literals: TaggedLiterals): TaggedForm {
+  const { nameEnd, keyOpen, keyClose, valueOpen, valueClose, impliedEnds, close, impliedCloses } = literals;
+  const closes = [close, ...impliedCloses];
+  const marks = {
+    name: new Marks([nameEnd, keyOpen, ...closes]),
+    between: new Marks([keyOpen, ...closes]),
+    key: new Marks([keyClose, ...closes]),
+    gap: new Marks([...(valueOpen === "" ? [] : [valueOpen]), keyOpen, ...closes]),
+    value: new Marks([valueClose, ...impliedEnds]),
+  };
+  return { ...literals, marks };
+}
+
 export class TaggedCallReader implements CallReader {
   state: "open" | "done" | "broken" = "open";
   source = "";
@@ -41,7 +59,6 @@ export class TaggedCallReader implements CallReader {
   private readonly index: number;
   private readonly form: TaggedForm;
   private readonly tools: readonly ToolDefinition[];
-  private readonly marks: Readonly<Record<Phase, Marks>>;
   private phase: Phase = "name";
   private name = "";
   private key = "";
@@ -54,15 +71,6 @@ export class TaggedCallReader implements CallReader {
     this.index = index;
     this.form = form;
     this.tools = tools;
-    const { nameEnd, keyOpen, keyClose, valueOpen, valueClose, impliedEnds, close, impliedCloses } = form;
-    const closes = [close, ...impliedCloses];
-    this.marks = {
-      name: new Marks([nameEnd, keyOpen, ...closes]),
-      between: new Marks([keyOpen, ...closes]),
-      key: new Marks([keyClose, ...closes]),
-      gap: new Marks([valueOpen === "" ? keyOpen : valueOpen, keyOpen, ...closes]),
-      value: new Marks([valueClose, ...impliedEnds]),
-    };
   }
 
   feed(text: string): number {
@@ -78,9 +86,10 @@ export class TaggedCallReader implements CallReader {
 
   /** On to the next mark. @returns where it stands now, and whether there was one */
   private step(text: string, from: number): { readonly to: number; readonly more: boolean } {
-    const found = this.marks[this.phase].find(text, from);
-    const upTo = found?.at ?? Math.max(from, text.length - this.marks[this.phase].partial(text));
-    const phase = this.phase;
+    const { phase } = this;
+    const marks = this.form.marks[phase];
+    const found = marks.find(text, from);
+    const upTo = found?.at ?? Math.max(from, text.length - marks.partial(text));
     this.read(text.slice(from, upTo));
     if (found === undefined || this.state !== "open") return { to: upTo, more: false };
     const taken = this.atMark(phase, found.mark);

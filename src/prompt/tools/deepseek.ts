@@ -4,7 +4,7 @@
  */
 import type { CallForm } from "#core/structured.ts";
 import { MarkedCalls } from "./_calls.ts";
-import { type Head, HeadedCallReader, nameOf } from "./_headed-call.ts";
+import { type Head, HeadedCallReader, headMarks, nameOf } from "./_headed-call.ts";
 import type { ToolParser } from "./parser.ts";
 
 // Bars are U+FF5C, gaps U+2581.
@@ -15,6 +15,8 @@ const CLOSE = "<｜tool▁call▁end｜>";
 const SEPARATOR = "<｜tool▁sep｜>";
 
 export const DEEPSEEK_MARKS = [SECTION, SECTION_END, OPEN, CLOSE, SEPARATOR] as const;
+
+const HEAD = headMarks(CLOSE, [OPEN, SECTION, SECTION_END]);
 
 const CALLS = { begin: SECTION, mark: OPEN, name: "plain", end: SECTION_END } as const;
 
@@ -37,7 +39,7 @@ export function deepseekV31Parser(): ToolParser {
 }
 
 function parser(parse: (head: string) => Head | undefined): ToolParser {
-  const form = { parse, close: CLOSE, opens: [OPEN, SECTION, SECTION_END] };
+  const form = { parse, close: CLOSE, marks: HEAD };
   return new MarkedCalls({ open: OPEN, section: SECTION }, (index) => new HeadedCallReader(index, form));
 }
 

@@ -83,6 +83,98 @@ for (const family of TOOL_FAMILIES) {
   });
 }
 
+test("what spells a mark in a string of the arguments is part of the string", () => {
+  for (const family of TOOL_FAMILIES) {
+    // The end of a tagged value cannot stand in one: nothing there quotes it.
+    const marks = [...TOOL_FORMS[family].marks, "]", "}", ")"].filter((mark) => mark !== "</arg_value>");
+    const city = `a ${marks.join(" ")} b`;
+    const text = SAMPLES[family].calls
+      .replaceAll(JSON.stringify(SAID.city), JSON.stringify(city))
+      .replaceAll(`'São "Paulo" \\\\ 😀 {['`, JSON.stringify(city))
+      .replaceAll(SAID.city, city);
+    const { content, calls } = said(family, [text]);
+    assert.deepEqual(
+      [content, ...calls.map((call) => [call.name, JSON.parse(call.arguments)])],
+      ["", ["get_weather", { ...SAID, city }], ["now", {}]],
+      family,
+    );
+    assert.deepEqual(said(family, text.split("")), { content, calls });
+  }
+});
+
+test("values in tags become what the function's schema says they are, or stay text", () => {
+  const value = (key: string, text: string): unknown => {
+    const call = `<function=get_weather>\n<parameter=${key}>\n${text}\n</parameter>\n</function>`;
+    return (JSON.parse(said("qwen3_coder", [call]).calls[0]?.arguments ?? "") as Record<string, unknown>)[key];
+  };
+  const told: readonly (readonly [string, string, unknown])[] = [
+    ["city", "null", "null"],
+    ["city", "\n 1 \n", "\n 1 \n"],
+    ["city", "a </function> b <parameter=x> c", "a </function> b <parameter=x> c"],
+    ["note", "None", null],
+    ["note", "x", "x"],
+    ["days", "+12", 12],
+    ["days", "null", null],
+    ["days", "three", "three"],
+    ["limit", "3.0", 3],
+    ["limit", "1e3", 1000],
+    ["limit", "1e999", "1e999"],
+    ["metric", "True", true],
+    ["metric", "yes", false],
+    ["where", "{'a': None}", { a: null }],
+    ["where", '{"a": [1', '{"a": [1'],
+    ["tags", "(1, 2)", [1, 2]],
+    ["unknown", "12", "12"],
+  ];
+  for (const [key, text, json] of told) assert.deepEqual(value(key, text), json, `${key} ${text}`);
+  assert.equal(
+    said("qwen3_coder", ["<function=get_weather><parameter=days>12345678901234567890</parameter></function>"]).calls[0]
+      ?.arguments,
+    '{"days": 12345678901234567890}',
+  );
+});
+
+test("closing tags may be missing", () => {
+  const cut = "<function=get_weather>\n<parameter=city>\nRome\n<parameter=days>\n3\n</function>";
+  assert.deepEqual(said("qwen3_coder", [cut]).calls, [
+    { name: "get_weather", arguments: '{"city": "Rome", "days": 3}' },
+  ]);
+  const end = "<tool_call>\n<function=get_weather>\n<parameter=city>\nRo";
+  assert.deepEqual(said("qwen3_coder", [end]).calls, [{ name: "get_weather", arguments: '{"city": "Ro"}' }]);
+});
+
+test("Mistral's older list, its call ids, and ids that its templates take", () => {
+  const list = '[TOOL_CALLS] [{"name": "f", "arguments": {"a": "]"}}, {"name": "g", "arguments": {}}] and so on';
+  const outcome = read(TOOL_FORMS.mistral.make([]), [list]);
+  assert.deepEqual(outcome.calls, [
+    { name: "f", arguments: '{"a": "]"}' },
+    { name: "g", arguments: "{}" },
+  ]);
+  for (const id of outcome.ids) assert.match(id, /^[A-Za-z0-9]{9}$/);
+  for (const text of ['[TOOL_CALLS]f{"a": 1}', '[TOOL_CALLS]f[CALL_ID]abcdefghi[ARGS]{"a": 1}'])
+    assert.deepEqual(said("mistral", [text]).calls, [{ name: "f", arguments: '{"a": 1}' }], text);
+  assert.deepEqual(said("mistral", ['[TOOL_CALLS]{"name": "f", "arguments": {"a": 1}}']).calls, [
+    { name: "f", arguments: '{"a": 1}' },
+  ]);
+});
+
+test("Kimi's ids are the model's, Qwen3-Coder's and the others' are made", () => {
+  const ids = (family: ToolFamily): readonly string[] =>
+    read(TOOL_FORMS[family].make(TOOLS), [SAMPLES[family].calls]).ids;
+  assert.deepEqual(ids("kimi_k2"), ["functions.get_weather:0", "functions.now:1"]);
+  for (const id of ids("qwen3_coder")) assert.match(id, /^call_[0-9a-f]{24}$/);
+  for (const id of ids("openai")) assert.match(id, /^chatcmpl-tool-[0-9a-f]{32}$/);
+});
+
+test("gpt-oss: preambles and the final channel are content, the analysis and empty calls are nothing", () => {
+  const text =
+    "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>Look.<|end|>" +
+    "<|start|>assistant to=functions.f<|channel|>commentary json<|message|>\n {}<|call|>" +
+    "<|start|>assistant<|channel|>commentary to=functions.g<|message|><|call|>" +
+    "<|start|>assistant<|channel|>commentary to=functions.g<|message|>not json<|call|>";
+  assert.deepEqual(said("openai", [text]), { content: "Look.not json", calls: [{ name: "f", arguments: "{}" }] });
+});
+
 test("a template tells how its model writes calls", () => {
   const told: readonly (readonly [string, ToolFamily | undefined])[] = [
     ["<tool_call>\n{'name': …", "hermes"],

@@ -4,7 +4,7 @@
  */
 import type { ToolDefinition } from "#core/chat.ts";
 import { MarkedCalls } from "./_calls.ts";
-import { TaggedCallReader, type TaggedForm } from "./_tagged-call.ts";
+import { TaggedCallReader, taggedForm } from "./_tagged-call.ts";
 import type { ToolParser } from "./parser.ts";
 
 const OPEN = "<tool_call>";
@@ -12,7 +12,7 @@ const CLOSE = "</tool_call>";
 
 export const GLM45_MARKS = [OPEN, CLOSE, "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"] as const;
 
-const FORM: TaggedForm = {
+const FORM = taggedForm({
   nameEnd: "\n",
   keyOpen: "<arg_key>",
   keyClose: "</arg_key>",
@@ -23,7 +23,7 @@ const FORM: TaggedForm = {
   impliedCloses: [OPEN],
   trimBreaks: false,
   values: "loose",
-};
+});
 
 export function glm45Parser(tools: readonly ToolDefinition[]): ToolParser {
   return new MarkedCalls({ open: OPEN }, (index) => new TaggedCallReader(index, FORM, tools));

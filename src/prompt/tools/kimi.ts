@@ -4,7 +4,7 @@
  */
 import type { CallForm } from "#core/structured.ts";
 import { MarkedCalls } from "./_calls.ts";
-import { type Head, HeadedCallReader, nameOf } from "./_headed-call.ts";
+import { type Head, HeadedCallReader, headMarks, nameOf } from "./_headed-call.ts";
 import type { ToolParser } from "./parser.ts";
 
 const SECTION = "<|tool_calls_section_begin|>";
@@ -14,6 +14,8 @@ const CLOSE = "<|tool_call_end|>";
 const ARGUMENTS = "<|tool_call_argument_begin|>";
 
 export const KIMI_MARKS = [SECTION, SECTION_END, OPEN, CLOSE, ARGUMENTS] as const;
+
+const HEAD = headMarks(CLOSE, [OPEN, SECTION, SECTION_END]);
 
 export const KIMI_CALLS: CallForm = {
   begin: SECTION,
@@ -28,7 +30,7 @@ export const KIMI_CALLS: CallForm = {
 };
 
 export function kimiParser(): ToolParser {
-  const form = { parse: headOf, close: CLOSE, opens: [OPEN, SECTION, SECTION_END] };
+  const form = { parse: headOf, close: CLOSE, marks: HEAD };
   return new MarkedCalls({ open: OPEN, section: SECTION }, (index) => new HeadedCallReader(index, form));
 }
 

@@ -6,7 +6,7 @@
 import { randomInt } from "node:crypto";
 import { Marks } from "#prompt/marks.ts";
 import { LeadingCalls, MarkedCalls } from "./_calls.ts";
-import { type Head, HeadedCallReader, nameOf } from "./_headed-call.ts";
+import { type Head, HeadedCallReader, headMarks, nameOf } from "./_headed-call.ts";
 import { JsonCallReader } from "./_json-call.ts";
 import type { ToolParser, ToolPart } from "./parser.ts";
 
@@ -16,6 +16,7 @@ const CALL_ID = "[CALL_ID]";
 
 export const MISTRAL_MARKS = [OPEN, ARGUMENTS, CALL_ID] as const;
 
+const HEAD = headMarks("</s>", [OPEN]);
 const OPENING = new Marks([OPEN]);
 
 export function mistralParser(): ToolParser {
@@ -73,7 +74,7 @@ function listed(list: boolean): ToolParser {
 }
 
 function headed(): ToolParser {
-  const form = { parse: headOf, close: "</s>", opens: [OPEN], makeId: nineCharacters };
+  const form = { parse: headOf, close: "</s>", marks: HEAD, makeId: nineCharacters };
   return new MarkedCalls({ open: OPEN }, (index) => new HeadedCallReader(index, form));
 }
 

@@ -3,7 +3,7 @@
  * in the commentary are content; the analysis is nobody's, unless the parser of reasoning has taken it before.
  */
 import { calledBy, type HarmonyPart, HarmonyReader } from "#prompt/harmony.ts";
-import { ObjectEnd } from "./_headed-call.ts";
+import { ObjectEnd } from "#prompt/object-end.ts";
 import { callId, type ToolParser, type ToolPart } from "./parser.ts";
 
 export function openaiParser(): ToolParser {

@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto";
 import type { ToolDefinition } from "#core/chat.ts";
 import { MarkedCalls } from "./_calls.ts";
-import { TaggedCallReader, type TaggedForm } from "./_tagged-call.ts";
+import { TaggedCallReader, taggedForm } from "./_tagged-call.ts";
 import type { ToolParser } from "./parser.ts";
 
 const SECTION = "<tool_call>";
@@ -13,7 +13,7 @@ const OPEN = "<function=";
 
 export const QWEN3_CODER_MARKS = [SECTION, "</tool_call>"] as const;
 
-const FORM: TaggedForm = {
+const FORM = taggedForm({
   nameEnd: ">",
   keyOpen: "<parameter=",
   keyClose: ">",
@@ -25,7 +25,7 @@ const FORM: TaggedForm = {
   trimBreaks: true,
   values: "typed",
   makeId: () => `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`,
-};
+});
 
 export function qwen3CoderParser(tools: readonly ToolDefinition[]): ToolParser {
   return new MarkedCalls({ open: OPEN, section: SECTION }, (index) => new TaggedCallReader(index, FORM, tools));

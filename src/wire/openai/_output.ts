@@ -91,7 +91,8 @@ function decodePromptLogprobs(body: SharedBody, caps: RequestCaps): number | und
   return value;
 }
 
-function decodeSalt(value: string | null | undefined): string | undefined {
+/** @throws Fault invalid_request */
+export function decodeSalt(value: string | null | undefined): string | undefined {
   if (value === undefined || value === null) return undefined;
   if (!SALT.test(value))
     throw invalid(

@@ -7,6 +7,7 @@ import type { PoolOptions, PoolSource, Truncation } from "#core/pool-calls.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { bool, int, int64, shape } from "#wire/openai/_fields.ts";
 import { decodeMessages } from "#wire/openai/_messages.ts";
+import { decodeSalt } from "#wire/openai/_output.ts";
 import { decodePrompts, PROMPTS_DOC } from "#wire/openai/_prompts.ts";
 import { refuseUnsupported } from "#wire/openai/_refusals.ts";
 import { dropAbsent } from "#wire/openai/_sampling.ts";
@@ -56,6 +57,8 @@ export function decodeOptions(body: BasicBody): PoolOptions {
   for (const old of ["normalize", "activation", "softmax"] as const)
     if (body[old] !== undefined)
       throw invalid(old, `Parameter \`${old}\` was removed; use \`use_activation\` instead.`);
+  // It names nothing here, as nothing is kept; a bad one is refused all the same.
+  decodeSalt(body.cache_salt);
   if (body.padding === "max_length")
     throw new Fault("not_implemented", "padding is not supported by this server: inputs are as long as they are.", {
       param: "padding",

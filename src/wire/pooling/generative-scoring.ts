@@ -8,6 +8,7 @@ import type { LabelCall } from "#core/pool-calls.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { requireTokenIds } from "#wire/openai/_compound.ts";
 import { bool, int64, shape } from "#wire/openai/_fields.ts";
+import { decodeSalt } from "#wire/openai/_output.ts";
 import { decodePrompts } from "#wire/openai/_prompts.ts";
 import { dropAbsent } from "#wire/openai/_sampling.ts";
 
@@ -43,7 +44,7 @@ export function decodeGenerativeScoring(body: z.infer<typeof GenerativeScoringBo
     amongLabels: body.apply_softmax ?? true,
     itemFirst: body.item_first ?? false,
     addSpecialTokens: body.add_special_tokens ?? true,
-    cacheSalt: body.cache_salt ?? undefined,
+    cacheSalt: decodeSalt(body.cache_salt),
     priority: body.priority,
     callId: undefined,
   });

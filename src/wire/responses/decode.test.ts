@@ -1,5 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import {
+  array,
+  constantFrom,
+  dictionary,
+  assert as holds,
+  jsonValue,
+  oneof,
+  property,
+  string,
+  tuple,
+} from "fast-check";
 import { Fault } from "#core/fault.ts";
 import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { decodeResponse } from "./decode.ts";
@@ -261,4 +272,47 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, refusal: strin
 
 test("what cannot be done is refused by name", () => {
   for (const [body, expected] of REFUSED) assert.equal(refusal(body), expected, JSON.stringify(body).slice(0, 200));
+});
+
+test("whatever stands in a field, it is taken or refused by a fault", () => {
+  const field = constantFrom(...Object.keys(ResponsesBody.shape));
+  const word = constantFrom(
+    "message",
+    "function",
+    "function_call",
+    "reasoning",
+    "json_schema",
+    "allowed_tools",
+    "auto",
+    "f",
+  );
+  const key = constantFrom(
+    "type",
+    "role",
+    "content",
+    "name",
+    "tools",
+    "mode",
+    "format",
+    "schema",
+    "call_id",
+    "output",
+    "summary",
+  );
+  const shaped = dictionary(key, oneof(word, jsonValue(), array(dictionary(key, oneof(word, jsonValue())))), {
+    maxKeys: 5,
+  });
+  const value = oneof(jsonValue(), word, shaped, array(shaped, { maxLength: 4 }), string());
+  holds(
+    property(array(tuple(field, value), { maxLength: 4 }), (fields) => {
+      const parsed = ResponsesBody.safeParse({ input: "hi", ...Object.fromEntries(fields) });
+      if (!parsed.success) return;
+      try {
+        decodeResponse(parsed.data, DEFAULT_CAPS);
+      } catch (error) {
+        assert.ok(error instanceof Fault, String(error));
+      }
+    }),
+    { numRuns: 2000 },
+  );
 });

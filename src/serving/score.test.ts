@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Fault } from "#core/fault.ts";
+import type { ScoreCall } from "#core/pool-calls.ts";
+import { grant } from "./_fixture.ts";
+import { AFTER, BEFORE, BETWEEN, type PoolScript, poolFixture } from "./_fixture-pooling.ts";
+import { score } from "./score.ts";
+
+function run(script: PoolScript, call: Partial<ScoreCall>) {
+  const { pooling, serving } = poolFixture(script);
+  const whole: ScoreCall = { api: "Score", queries: ["a"], documents: ["b"], fields: ["text_1", "text_2"], ...call };
+  return { answer: score(grant("embeddings"), serving, whole, new AbortController().signal), pooling };
+}
+
+const cross = { info: { tasks: ["classify", "score"], type: "rank", classes: 1 } } as const;
+const text = (tokens: Int32Array | undefined): string =>
+  [...(tokens ?? [])]
+    .map((id) => (id === BEFORE ? "<" : id === BETWEEN ? "|" : id === AFTER ? ">" : String.fromCharCode(id)))
+    .join("");
+const refused = (param: string) => (error: unknown) =>
+  error instanceof Fault && error.kind === "invalid_request" && error.param === param;
+
+test("a model with a head reads both texts at once, one query against all or each against its own", async () => {
+  const one = run(cross, { documents: ["bc", "d"] });
+  const { scores, usage } = await one.answer;
+  assert.deepEqual(one.pooling.pools[0]?.inputs.map(text), ["<a|bc>", "<a|d>"]);
+  assert.deepEqual([scores, usage.promptTokens], [[6, 5], 11]);
+  const pairs = run(cross, { queries: ["a", "x"], documents: ["b", "yz"] });
+  await pairs.answer;
+  assert.deepEqual(pairs.pooling.pools[0]?.inputs.map(text), ["<a|b>", "<x|yz>"]);
+  assert.equal(pairs.pooling.pools[0]?.task, "score");
+});
+
+test("an embedding model reads each text once, and the score is the cosine", async () => {
+  const { answer, pooling } = run({}, { queries: ["a"], documents: ["a", "bcd"] });
+  const { scores, usage } = await answer;
+  assert.deepEqual(pooling.pools[0]?.inputs.map(text), ["<a>", "<a>", "<bcd>"]);
+  const [a, b] = [
+    [3, BEFORE, AFTER],
+    [5, BEFORE, AFTER],
+  ] as const;
+  const dot = (x: readonly number[], y: readonly number[]): number =>
+    x.reduce((sum, v, at) => sum + v * (y[at] ?? 0), 0);
+  assert.ok(Math.abs((scores[0] ?? 0) - 1) < 1e-12);
+  assert.ok(Math.abs((scores[1] ?? 0) - dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b))) < 1e-12);
+  assert.equal(usage.promptTokens, 11);
+});
+
+test("a pair is cut from its longer text until both share the room", async () => {
+  const cut = async (query: string, document: string): Promise<string> => {
+    const truncate = { tokens: 9, side: "right", field: "truncate_prompt_tokens" } as const;
+    const { answer, pooling } = run(cross, { queries: [query], documents: [document], truncate });
+    await answer;
+    return text(pooling.pools[0]?.inputs[0]);
+  };
+  assert.equal(await cut("ab", "cd"), "<ab|cd>");
+  assert.equal(await cut("ab", "cdefgh"), "<ab|cdef>");
+  assert.equal(await cut("abcdef", "gh"), "<abcd|gh>");
+  assert.equal(await cut("abcdef", "ghijkl"), "<abc|ghi>");
+});
+
+test("each side may be cut by itself", async () => {
+  const { answer, pooling } = run(cross, { queries: ["abc"], documents: ["def"], queryTokens: 1, documentTokens: 2 });
+  await answer;
+  assert.equal(text(pooling.pools[0]?.inputs[0]), "<a|de>");
+});
+
+test("what does not fit is refused by its field", async () => {
+  for (const [script, call, param] of [
+    [{}, { queries: ["a", "b"], documents: ["c"] }, "text_1"],
+    [{}, { queries: [] }, "text_1"],
+    [{}, { documents: [] }, "text_2"],
+    [cross, { documents: ["b", "x".repeat(20)] }, "text_2.1"],
+    [{}, { queries: ["x".repeat(20)] }, "text_1"],
+    [{ info: { tasks: ["classify"], type: "rank", classes: 3 } }, {}, "model"],
+    [{ info: { tasks: ["token_embed"], type: "none" } }, {}, "model"],
+  ] as const)
+    await assert.rejects(run(script, call).answer, refused(param));
+});
