@@ -2,15 +2,16 @@
  * Reading a multipart/form-data body: fields into memory, one file to whoever takes it, piece by piece.
  *
  * Invariants: parts, names, fields, headers of parts and the file are bounded, and so is the whole; nothing is cut off
- * in silence; the file is read as fast as it is taken and no faster. Two fields of one name are refused; a part that
+ * in silence; the file is read as fast as it is taken and no faster. Wall: T76. Two fields of one name are refused; a part that
  * does not say what it is is none. Private to the pipeline.
  */
 import { Busboy, type BusboyFileStream, type BusboyHeaders } from "@fastify/busboy";
 import { headerValues } from "#base/headers.ts";
 import { Fault, invalid } from "#core/fault.ts";
-import { awaitingContinue } from "./_body.ts";
+import type { Principal } from "#core/principal.ts";
+import { awaitingContinue, requireKnownExpectation } from "./_body.ts";
 import type { Exchange } from "./_exchange.ts";
-import type { Fields, FormLimits, TakeFile } from "./route.ts";
+import type { AnyRoute, Fields, FormLimits, TakeFile } from "./route.ts";
 
 const FORM_TYPE =
   /^multipart\/form-data[ \t]*;[ \t]*boundary=(?:"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,70}"|[!-~]{1,70})[ \t]*$/i;
@@ -36,17 +37,20 @@ function checkFormType(rawHeaders: readonly string[]): string {
 }
 
 /**
- * @param fileBytes of the file at most
  * @throws Fault unsupported_media_type | invalid_request | payload_too_large | request_timeout | what `take` throws
  */
 export async function readForm(
   exchange: Exchange,
-  limits: FormLimits,
-  fileBytes: number,
+  { form: limits, limits: { bodyBytes = 0 } }: Pick<AnyRoute<never>, "form" | "limits">,
+  principal: Principal | undefined,
   take: TakeFile,
 ): Promise<Fields> {
-  const { req, res } = exchange;
+  if (limits === undefined) throw new Error("the route declares no form");
+  if (!exchange.hasBody) throw new Fault("invalid_request", "The request has no body.");
+  requireKnownExpectation(exchange);
+  const { req, res, options } = exchange;
   const contentType = checkFormType(req.rawHeaders);
+  const fileBytes = Math.min(bodyBytes, principal?.caps.uploadBytes ?? options.maxUploadBytes);
   const most = fileBytes + limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
   if (Number(req.headers["content-length"] ?? 0) > most) throw tooLarge(fileBytes);
   const form = new Form(contentType, limits, fileBytes, take);

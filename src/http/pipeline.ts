@@ -19,7 +19,7 @@ import { authorize, requireOperator } from "#policy/authorize.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Admission, Gate, Outcome } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
-import { checkMediaType, readBody } from "./_body.ts";
+import { checkMediaType, readBody, requireKnownExpectation } from "./_body.ts";
 import { conform, decodeBody, decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
 import { readForm } from "./_form.ts";
@@ -30,7 +30,7 @@ import type { HttpOptions } from "./options.ts";
 import { peerOf } from "./peer.ts";
 import type { Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute, Fields, Forward, ListenerPlane, TakeFile } from "./route.ts";
+import type { AnyRoute, Forward, ListenerPlane, TakeFile } from "./route.ts";
 
 /** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
 export interface CallRecord {
@@ -221,25 +221,6 @@ function admit<S>(corridor: Corridor<S>, step: Walk<S>): void {
   corridor.admitted++;
 }
 
-function takeForm<S>(
-  exchange: Exchange,
-  principal: Principal | undefined,
-  { form, limits }: AnyRoute<S>,
-  file: TakeFile,
-): Promise<Fields> {
-  if (form === undefined) throw new Error("the route declares no form");
-  if (!exchange.hasBody) throw new Fault("invalid_request", "The request has no body.");
-  requireKnownExpectation(exchange);
-  const own = principal?.caps.uploadBytes ?? exchange.options.maxUploadBytes;
-  return readForm(exchange, form, Math.min(limits.bodyBytes ?? 0, own), file);
-}
-
-function requireKnownExpectation({ req }: Exchange): void {
-  const expectation = req.headers.expect;
-  if (expectation !== undefined && expectation.toLowerCase() !== "100-continue")
-    throw new Fault("invalid_request", "The only expectation that is met is 100-continue.", { param: "Expect" });
-}
-
 type BodySchema<S> = NonNullable<AnyRoute<S>["body"]>;
 
 async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, schema: BodySchema<S>): Promise<unknown> {
@@ -281,7 +262,7 @@ function handle<S>(
   given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
 ): Reply | Forward<S> | Promise<Reply> {
   const { requestId, signal } = exchange;
-  const form = (file: TakeFile) => takeForm(exchange, principal, route, file);
+  const form = (file: TakeFile) => readForm(exchange, route, principal, file);
   const call = { ...given, form, plane, requestId, signal, services: corridor.services };
   if (exchange.aborted !== undefined) throw exchange.aborted;
   const reply = route.handler(call as Parameters<typeof route.handler>[0]);

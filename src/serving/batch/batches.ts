@@ -68,7 +68,7 @@ export class Batches {
   /** @throws Fault batch_not_found */
   async get({ principal }: Grant<"batch">, id: string): Promise<Batch> {
     const batch = await this.#options.records.get(principal.tenant, id);
-    if (batch === undefined) throw new Fault("batch_not_found", "No such batch.", { param: "id" });
+    if (batch === undefined) throw new Fault("batch_not_found", `Batch with id '${id}' not found.`);
     return batch;
   }
 

@@ -114,7 +114,7 @@ export class Files {
   /** @throws Fault file_not_found */
   async get({ principal }: Grant<"batch">, id: string): Promise<StoredFile> {
     const file = await this.#options.records.file(principal.tenant, id);
-    if (file === undefined || file.expiresAt <= Date.now()) throw notFound();
+    if (file === undefined || file.expiresAt <= Date.now()) throw notFound(id);
     return file;
   }
 
@@ -129,7 +129,7 @@ export class Files {
   async content(grant: Grant<"batch">, id: string): Promise<{ pieces: AsyncIterable<Uint8Array>; length: number }> {
     const { id: name, bytes } = await this.get(grant, id);
     const file = await open(this.path(name), "r").catch((error: NodeJS.ErrnoException) => {
-      if (error.code === "ENOENT") throw notFound();
+      if (error.code === "ENOENT") throw notFound(id);
       throw error;
     });
     return { pieces: piecesOf(file, bytes), length: bytes };
@@ -164,8 +164,8 @@ export class Files {
   }
 }
 
-function notFound(): Fault {
-  return new Fault("file_not_found", "No such File object.", { param: "id" });
+function notFound(id: string): Fault {
+  return new Fault("file_not_found", `File with id '${id}' not found.`);
 }
 
 /** @returns how many bytes it has; all of them on the disk */
