@@ -16,6 +16,7 @@ import type { AnyRoute, ReplyDeclaration } from "#http/route.ts";
 import { registerAuditMetrics } from "#policy/audit/metrics.ts";
 import { registerLimitMetrics } from "#policy/limits/metrics.ts";
 import { routes, type Services } from "#routes/index.ts";
+import { standing } from "#routes/standing.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
 import { anthropic } from "#wire/anthropic/dialect.ts";
@@ -82,6 +83,8 @@ function accessOf(route: Route): string {
   return route.access.kind === "key" ? `key: \`${route.access.scope}\`${operator}` : `open: ${route.access.reason}`;
 }
 
+const STANDING = { vllm: "has it", own: "has it not", later: "has it; 501 here, yet" } as const;
+
 function routesPage(): string {
   const rows = routes.map((route) => [
     `\`${route.method} ${route.path}\``,
@@ -90,9 +93,11 @@ function routesPage(): string {
     route.limits.bodyBytes === undefined ? "no body" : `${route.limits.bodyBytes / 1024} KiB`,
     `${route.limits.timeoutMs / 1000} s`,
     route.audit,
+    STANDING[standing(route)],
     route.doc,
   ]);
-  return page("Routes", table(["route", "access", "listener", "body at most", "time at most", "audit", ""], rows));
+  const head = ["route", "access", "listener", "body at most", "time at most", "audit", "vLLM", ""];
+  return page("Routes", table(head, rows));
 }
 
 function openapi(): string {
@@ -128,7 +133,10 @@ function operation(route: Route): unknown {
     ...(route.body === undefined
       ? {}
       : {
-          requestBody: { required: true, content: { "application/json": { schema: schemaOf(route.body, "input") } } },
+          requestBody: {
+            required: true,
+            content: { [route.bodyType ?? "application/json"]: { schema: schemaOf(route.body, "input") } },
+          },
         }),
     responses: responses(route.reply),
   };

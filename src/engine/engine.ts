@@ -216,6 +216,7 @@ export class Engine {
     }
   }
 
+  spilled = (): Promise<void> | undefined => this.#spill?.settled(); // what went to disk is there; for tests
   close(): void {
     this.#speculation?.close();
     this.#spill?.close();

@@ -5,6 +5,7 @@
  */
 import type { FastifyInstance } from "fastify";
 import type { Dialect } from "#core/dialect.ts";
+import { fit, isSegment, type PathParams, type PathShape, shapeOf } from "#core/path-shapes.ts";
 import { SCOPES } from "#core/principal.ts";
 import { type AnyRoute, isRoute, type ListenerPlane } from "./route.ts";
 
@@ -23,37 +24,7 @@ export interface RouteTable<S> {
   readonly shapes: readonly PathShape[];
 }
 
-type PathParams = Readonly<Record<string, string>>;
-
 const PATH = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$/;
-/** At most one segment is a parameter, and never the first. */
-const PARAMETER = /^((?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+\/)\{([a-z][a-z0-9_]*)\}((?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)$/;
-/** Wall: T05. No dot, no percent sign, no semicolon: nothing that a reader of paths could take for something else. */
-const SEGMENT = /^[A-Za-z0-9_-]{1,128}$/;
-export const SEGMENT_LENGTH = 128;
-
-/** A declared path with a parameter, taken apart. */
-interface PathShape {
-  readonly declared: string;
-  readonly before: string;
-  readonly name: string;
-  readonly after: string;
-}
-
-function shapeOf(declared: string): PathShape | undefined {
-  const [, before, name, after] = PARAMETER.exec(declared) ?? [];
-  return before === undefined || name === undefined || after === undefined
-    ? undefined
-    : { declared, before, name, after };
-}
-
-/** @returns the parameter, where the path is of this shape */
-function fit({ before, name, after }: PathShape, path: string): PathParams | undefined {
-  if (!path.startsWith(before) || !path.endsWith(after)) return undefined;
-  const segment = path.slice(before.length, Math.max(before.length, path.length - after.length));
-  return SEGMENT.test(segment) ? { [name]: segment } : undefined;
-}
-
 /** @throws Error the declaration is not one that a server may run with */
 export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
   const seen = new Set<string>();
@@ -70,7 +41,7 @@ export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
 
 /** @throws Error a target would be of two declared paths */
 function requireDisjoint(paths: readonly string[]): void {
-  for (const path of paths.filter((one) => PARAMETER.test(one))) {
+  for (const path of paths.filter((one) => shapeOf(one) !== undefined)) {
     const other = paths.find((one) => one !== path && meet(path.split("/"), one.split("/")));
     if (other !== undefined) throw new Error(`the paths ${path} and ${other} meet`);
   }
@@ -79,7 +50,7 @@ function requireDisjoint(paths: readonly string[]): void {
 function meet(a: readonly string[], b: readonly string[]): boolean {
   const isParameter = (segment: string | undefined): boolean => segment?.startsWith("{") ?? false;
   const takes = (one: string | undefined, two: string): boolean =>
-    isParameter(one) && (isParameter(two) || SEGMENT.test(two));
+    isParameter(one) && (isParameter(two) || isSegment(two));
   return (
     a.length === b.length &&
     b.every((segment, i) => segment === a[i] || takes(a[i], segment) || takes(segment, a[i] ?? ""))
@@ -88,7 +59,7 @@ function meet(a: readonly string[], b: readonly string[]): boolean {
 
 function routeProblem<S>(route: AnyRoute<S>): string | undefined {
   const { path, access, plane, limits, body, form } = route;
-  if (!PATH.test(path) && !PARAMETER.test(path)) return "has a path that is not literal";
+  if (!PATH.test(path) && shapeOf(path) === undefined) return "has a path that is not literal";
   if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open")
     return "does not say who may call it";
   if (access.kind === "open" && access.reason.trim() === "") return "is open and gives no reason";

@@ -14,13 +14,14 @@ import fastify, {
 import { type Log, silentLog } from "#base/log.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
+import { SEGMENT_LENGTH } from "#core/path-shapes.ts";
 import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
-import { match, type RouteTable, registerRoutes, SEGMENT_LENGTH } from "./registrar.ts";
+import { match, type RouteTable, registerRoutes } from "./registrar.ts";
 import type { AnyRoute, ListenerPlane } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
 

@@ -8,6 +8,7 @@
 import { Fault } from "#core/fault.ts";
 import { UNMETERED } from "#core/metering.ts";
 import { mayUse } from "#core/name-patterns.ts";
+import { fit, shapeOf } from "#core/path-shapes.ts";
 import { type Named, type NamePatterns, OPERATOR_TENANT, type Principal, ROLES, type Scope } from "#core/principal.ts";
 import { authorize, requireOperator } from "./authorize.ts";
 import type { TenantRules } from "./file/tenants.ts";
@@ -120,7 +121,7 @@ function findRoute({ method, path, listener }: Question, routes: readonly RouteF
     step: { rule: "route", holds: false, says },
     status,
   });
-  const there = routes.filter((route) => route.path === path);
+  const there = routes.filter((route) => isOf(path, route.path));
   const here = there.filter(({ plane, offBy }) => (plane === listener || plane === "both") && offBy === undefined);
   const route = here.find((each) => each.method === method);
   if (route !== undefined) {
@@ -136,6 +137,13 @@ function findRoute({ method, path, listener }: Question, routes: readonly RouteF
   if (off !== undefined) return missing(`${name} is not switched on: ${off.offBy}`);
   if (there.length > 0) return missing(`${path} is on the ${there[0]?.plane} listener, not on the ${listener} one`);
   return missing(`no route has the path ${path}`);
+}
+
+/** A path as it would be sent, or the declared one itself, which stands for all of its paths. */
+export function isOf(path: string, declared: string): boolean {
+  if (path === declared) return true;
+  const shape = shapeOf(declared);
+  return shape !== undefined && fit(shape, path) !== undefined;
 }
 
 function whoSteps({ address }: Question, asker: Asker, tenants: TenantRules): Judged[] {

@@ -7,12 +7,15 @@ import { auditHead, auditRecords, verifyAudit } from "./admin-audit.ts";
 import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showKey } from "./admin-keys.ts";
 import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
+import { realtime, transcriptions, translations } from "./audio.ts";
 import { cancelBatch, createBatch, listBatches, showBatch } from "./batches.ts";
+import { chatBatch } from "./chat-batch.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { deleteFile, fileContent, listFiles, showFile, uploadFile } from "./files.ts";
+import { generate } from "./generate.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { invocations } from "./invocations.ts";
 import { loadLora, unloadLora } from "./lora.ts";
@@ -32,6 +35,7 @@ import {
   sleep,
   wakeUp,
 } from "./operations.ts";
+import { chatRender, completionRender, messagesRender } from "./render.ts";
 import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, version } from "./service.ts";
@@ -42,6 +46,7 @@ export type { Services } from "./_services.ts";
 
 export const routes: readonly AnyRoute<Services>[] = [
   chatCompletions,
+  chatBatch,
   completions,
   createResponse,
   retrieveResponse,
@@ -68,7 +73,14 @@ export const routes: readonly AnyRoute<Services>[] = [
   listBatches,
   showBatch,
   cancelBatch,
+  chatRender,
+  completionRender,
+  messagesRender,
+  generate,
   invocations,
+  transcriptions,
+  translations,
+  realtime,
   models,
   tokenize,
   detokenize,

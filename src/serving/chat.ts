@@ -2,6 +2,7 @@
  * A chat call → events: template, tokens, engine, and the answer split into text, reasoning and tool calls.
  */
 import type { CallEvent, ChatCall } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
 import type { Grant } from "#core/principal.ts";
 import { capsFor } from "#core/request-caps.ts";
 import { encodeChat } from "#prompt/encode.ts";
@@ -25,8 +26,36 @@ export async function* chat(
   yield* answer(await prepareChat(grant, serving, call), signal);
 }
 
-/** Everything up to the engine. @throws Fault as decode does, model_not_found */
-export async function prepareChat(grant: Grant<"inference">, serving: Serving, call: ChatCall): Promise<PreparedWork> {
+/**
+ * One answer for each of several calls that differ in their messages only: choice i is that of call i. What they may
+ * use is reserved at once, for all or none.
+ * @param calls at least one; one choice each
+ * @throws Fault as chat does
+ */
+export async function* chatEach(
+  grant: Grant<"inference">,
+  serving: Serving,
+  calls: readonly ChatCall[],
+  signal: AbortSignal,
+): AsyncGenerator<CallEvent> {
+  const works = await Promise.all(calls.map((call, i) => prepareChat(grant, serving, call, `messages.${i}`)));
+  const [first] = works;
+  if (first === undefined) throw new Fault("internal", "Internal server error.", { detail: "no call" });
+  const makeOutput: PreparedWork["makeOutput"] = (choice) => (works[choice] ?? first).makeOutput(choice);
+  yield* answer({ ...first, prompts: works.flatMap(({ prompts }) => prompts), makeOutput }, signal);
+}
+
+/**
+ * Everything up to the engine.
+ * @param field where the messages stand in the request
+ * @throws Fault as decode does, model_not_found
+ */
+export async function prepareChat(
+  grant: Grant<"inference">,
+  serving: Serving,
+  call: ChatCall,
+  field = "messages",
+): Promise<PreparedWork> {
   const model = serving.models.resolve(call.model, grant.principal);
   const { output, sampling: input } = call;
   requireToolParser(model, call);
@@ -50,7 +79,7 @@ export async function prepareChat(grant: Grant<"inference">, serving: Serving, c
     ...(constraint === undefined ? {} : { constraint }),
     ...(thinking === undefined ? {} : { thinking }),
   };
-  const prompt = planPrompt({ tokens, text, field: "messages" }, model, input, output, sampling);
+  const prompt = planPrompt({ tokens, text, field }, model, input, output, sampling);
   return {
     model,
     prompts: [prompt],

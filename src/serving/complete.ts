@@ -17,12 +17,16 @@ import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";
 import { detokenizeAll } from "./tokenize.ts";
 
-/** @throws Fault as decode does, model_not_found, and as Backend.generate does */
+/**
+ * @param field where the prompts stand in the request
+ * @throws Fault as decode does, model_not_found, and as Backend.generate does
+ */
 export async function* complete(
   grant: Grant<"inference">,
   serving: Serving,
   call: CompletionCall,
   signal: AbortSignal,
+  field = "prompt",
 ): AsyncGenerator<CallEvent> {
   const model = serving.models.resolve(call.model, grant.principal);
   const { output, sampling: input } = call;
@@ -35,7 +39,9 @@ export async function* complete(
     badWordTokens,
   });
   const encoded = await Promise.all(
-    call.prompts.map((prompt, p) => encode(prompt, call.prompts.length === 1 ? "prompt" : `prompt.${p}`, model, call)),
+    call.prompts.map((prompt, p) =>
+      encodeOne(prompt, call.prompts.length === 1 ? field : `${field}.${p}`, model, call),
+    ),
   );
   const constraint = await outputConstraint(output, grammarsFor(serving, grammarSeconds));
   const sampling = constraint === undefined ? shared : { ...shared, constraint };
@@ -62,7 +68,13 @@ export async function* complete(
   );
 }
 
-async function encode(prompt: Prompt, field: string, model: ServedModel, call: CompletionCall): Promise<PromptInput> {
+/** @throws Fault invalid_request */
+export async function encodeOne(
+  prompt: Prompt,
+  field: string,
+  model: ServedModel,
+  call: CompletionCall,
+): Promise<PromptInput> {
   if (typeof prompt !== "string") {
     const tokens = promptFromIds(prompt, field, model);
     return { tokens, field, ...(call.echo ? { text: detokenizeAll(model.tokenizer, prompt) } : {}) };

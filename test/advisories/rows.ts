@@ -24,6 +24,7 @@ export type Row = Proof & {
 const CHAT = "/v1/chat/completions";
 const TEXT = "/v1/completions";
 const MESSAGES = "/v1/messages";
+const TOKENS = "/inference/v1/generate";
 const user = [{ role: "user", content: "hi" }];
 const chat = (more: object): unknown => ({ messages: user, max_tokens: 1, ...more });
 const message = (more: object): unknown => ({ ...(chat({ model: "castellan-demo" }) as object), ...more });
@@ -172,10 +173,18 @@ const TENANTS: readonly Row[] = [
   row("CVE-2026-105752 GHSA-935w-9g4m-p28p", "a continued turn drops the salt", {
     test: ["test/wire/responses-client.test.ts", "a continued turn has its request's salt, under its tenant's"],
   }),
-  row("CVE-2026-105754 GHSA-ph72-cqr5-qpp7", "forged media features", { later: "media" }),
+  row("CVE-2026-105754 GHSA-ph72-cqr5-qpp7", "forged media features", {
+    requests: [
+      [TOKENS, { token_ids: [5], features: { mm_hashes: { image: ["others'"] } } }, /features/],
+      [TOKENS, { token_ids: [5], content_parts: [{ type: "image_url" }] }, /content_parts/],
+    ],
+  }),
   row("CVE-2026-105753 GHSA-ph3r-5jfg-f84f", "the media cache gets out of step", { later: "media" }),
   row("CVE-2026-73558 GHSA-7m6h-x95x-82q5", "an integer overflow reads others' data", {
-    requests: UNKNOWN_TOKENS.map((id) => [TEXT, text({ prompt: [id] }), /prompt/] as const),
+    requests: UNKNOWN_TOKENS.flatMap((id) => [
+      [TEXT, text({ prompt: [id] }), /prompt/] as const,
+      [TOKENS, { token_ids: [id] }, /token_ids/] as const,
+    ]),
   }),
   row("CVE-2026-93840", "allowed_token_ids of another width change another's request", {
     requests: UNKNOWN_TOKENS.map((id) => [CHAT, chat({ allowed_token_ids: [5, id] }), /allowed_token_ids/] as const),
@@ -210,6 +219,7 @@ const SERVICE: readonly Row[] = [
   }),
   row("CVE-2026-73559 GHSA-87x5-vmc3-756j", "lists of prompts without bound", {
     requests: [
+      [`${CHAT}/batch`, chat({ messages: Array.from({ length: 65 }, () => user) }), /messages/],
       [TEXT, text({ prompt: Array.from({ length: 65 }, () => "a") }), /prompt/],
       [TEXT, text({ prompt: Array.from({ length: 64 }, () => "a"), n: 16, temperature: 1 }), /choices|\bn\b/],
     ],
@@ -375,6 +385,7 @@ const SERVICE: readonly Row[] = [
     requests: [
       [TEXT, text({ prompt: Array.from({ length: 5000 }, () => 5) }), /prompt|context/],
       [TEXT, text({ prompt: [5, 6], max_tokens: 1_000_000 }), /max_tokens/],
+      [TOKENS, { token_ids: Array.from({ length: 5000 }, () => 5) }, /token_ids|context/],
     ],
   }),
   row("CVE-2026-94622 CVE-2026-94623", "kv_transfer_params without its fields, or with several prompts", TRANSFER),

@@ -9,6 +9,7 @@ import { routes } from "#routes/index.ts";
 /** A letter a role that may call: user, service, operator, trainer, developer, auditor, admin (x); all: anybody. */
 const TABLE = `
 POST /v1/chat/completions     us-td-x
+POST /v1/chat/completions/batch us-td-x
 POST /v1/completions          us-td-x
 POST /v1/responses            us-td-x
 GET  /v1/responses/{response_id} us--d-x
@@ -35,7 +36,14 @@ POST /v1/batches              us--d-x
 GET  /v1/batches              us--d-x
 GET  /v1/batches/{batch_id}   us--d-x
 POST /v1/batches/{batch_id}/cancel us--d-x
+POST /v1/chat/completions/render us-td-x
+POST /v1/completions/render   us-td-x
+POST /v1/messages/render      us-td-x
+POST /inference/v1/generate   us-td-x
 POST /invocations             us-td-x
+POST /v1/audio/transcriptions us--d-x
+POST /v1/audio/translations   us--d-x
+GET  /v1/realtime             us--d-x
 GET  /v1/models               usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x

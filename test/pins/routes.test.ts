@@ -8,6 +8,7 @@ import { routes } from "#routes/index.ts";
 
 const TABLE = [
   "POST /v1/chat/completions inference public 8388608",
+  "POST /v1/chat/completions/batch inference public 8388608",
   "POST /v1/completions inference public 8388608",
   "POST /v1/responses inference public 8388608",
   "GET /v1/responses/{response_id} responses public -",
@@ -34,7 +35,14 @@ const TABLE = [
   "GET /v1/batches batch public -",
   "GET /v1/batches/{batch_id} batch public -",
   "POST /v1/batches/{batch_id}/cancel batch public -",
+  "POST /v1/chat/completions/render tokenize public 8388608",
+  "POST /v1/completions/render tokenize public 8388608",
+  "POST /v1/messages/render tokenize public 8388608",
+  "POST /inference/v1/generate inference public 8388608",
   "POST /invocations inference public 8388608",
+  "POST /v1/audio/transcriptions audio public 8388608",
+  "POST /v1/audio/translations audio public 8388608",
+  "GET /v1/realtime audio public -",
   "GET /v1/models models:read public -",
   "POST /tokenize tokenize public 8388608",
   "POST /detokenize tokenize public 8388608",

@@ -58,9 +58,6 @@ function run(engine: Engine, prompt: readonly number[], cacheSalt = ""): { token
   throw new Error("the engine did not become idle");
 }
 
-/** The promises of writes are settled before anything is read from the disk. */
-const written = (): Promise<void> => new Promise((done) => setTimeout(done, 100));
-
 describe("spilled prefixes", () => {
   it("come back from disk, with the same answer", async () => {
     const directory = folder();
@@ -68,7 +65,7 @@ describe("spilled prefixes", () => {
     const engine = engineOf(kernel, directory);
     const prompts = [1, 2, 3, 4].map((seed) => text(120, seed));
     const first = prompts.map((prompt) => run(engine, prompt).tokens);
-    await written();
+    await engine.spilled();
     assert.equal(filesIn(directory).length, 2);
     const again = run(engine, prompts[0] as number[]);
     assert.equal(kernel.restored, 1);
@@ -92,7 +89,7 @@ describe("spilled prefixes", () => {
     const engine = engineOf(kernel, directory);
     const prompts = [1, 2, 3, 4, 5, 6].map((seed) => text(120, seed));
     const first = prompts.map((prompt) => run(engine, prompt).tokens);
-    await written();
+    await engine.spilled();
     const paths = filesIn(directory).map((name) => join(directory, name));
     assert.equal(paths.length, 4);
     const files = paths.map((path) => readFileSync(path));
@@ -112,9 +109,9 @@ describe("spilled prefixes", () => {
     const directory = folder();
     const engine = engineOf(new FakeKernel(SCRIPT), directory);
     for (const seed of [1, 2, 3, 4]) run(engine, text(120, seed));
-    await written();
+    await engine.spilled();
     engine.resetPrefixCache();
-    await written();
+    await engine.spilled();
     assert.deepEqual(filesIn(directory), []);
     assert.equal(run(engine, text(120, 1)).cached, 0);
     engine.close();
@@ -171,7 +168,6 @@ describe("SpillStore", () => {
     store.write(1, Buffer.from("one"), () => {});
     store.remove(1);
     await store.settled();
-    await written();
     assert.deepEqual(filesIn(directory), []);
     writeFileSync(join(directory, readdirSync(directory)[0] as string, "2.kv"), "in the way");
     let failed = false;

@@ -24,7 +24,8 @@ export class SpillStore {
   /** Still on their way to the disk, readable from memory. */
   readonly #pending = new Map<number, Uint8Array>();
   #pendingBytes = 0;
-  readonly #writes = new Set<Promise<void>>();
+  /** Writes and removals on their way. */
+  readonly #works = new Set<Promise<void>>();
   readonly #onExit = (): void => rmSync(this.#directory, { recursive: true, force: true });
 
   /** @throws Error (ENOENT and kin) when nothing can be made in the directory */
@@ -46,15 +47,14 @@ export class SpillStore {
   write(id: number, data: Uint8Array, failed: () => void): void {
     this.#pending.set(id, data);
     this.#pendingBytes += data.length;
-    const write = this.#write(id, data)
+    const written = this.#write(id, data)
       .catch(failed)
-      .finally(() => {
-        this.#writes.delete(write);
+      .then(() => {
         this.#pendingBytes -= data.length;
-        if (this.#pending.get(id) === data) this.#pending.delete(id);
-        else void rm(this.#path(id), { force: true }); // removed while it was written
+        // Removed while it was written: now it can go.
+        return this.#pending.get(id) === data ? void this.#pending.delete(id) : this.#erase(id);
       });
-    this.#writes.add(write);
+    this.#track(written);
   }
 
   /** What was written; undefined where it is not there, or is not what was written. */
@@ -70,12 +70,21 @@ export class SpillStore {
 
   remove(id: number): void {
     if (this.#pending.delete(id)) return;
-    void rm(this.#path(id), { force: true }).catch(() => {});
+    this.#track(this.#erase(id));
   }
 
-  /** All that was taken is on disk. */
+  /** All that was taken is on disk, and what was removed is gone. */
   async settled(): Promise<void> {
-    await Promise.all(this.#writes);
+    while (this.#works.size > 0) await Promise.all(this.#works);
+  }
+
+  #erase(id: number): Promise<void> {
+    return rm(this.#path(id), { force: true }).catch(() => {});
+  }
+
+  #track(work: Promise<void>): void {
+    this.#works.add(work);
+    void work.finally(() => this.#works.delete(work));
   }
 
   close(): void {

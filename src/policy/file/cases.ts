@@ -2,7 +2,15 @@
  * The cases that a policy file carries: each is asked of the file's own rules, over the server's routes. Pure.
  * Callers: app (a file whose cases fail is not used), `castellan policy test`.
  */
-import { type Asker, explain, type Listener, type Question, type RouteFacts, type Verdict } from "#policy/explain.ts";
+import {
+  type Asker,
+  explain,
+  isOf,
+  type Listener,
+  type Question,
+  type RouteFacts,
+  type Verdict,
+} from "#policy/explain.ts";
 import { askerOf } from "./callers.ts";
 import type { PolicyCase, PolicyFile } from "./schema.ts";
 import { TenantRules } from "./tenants.ts";
@@ -58,7 +66,7 @@ function questionOf(each: PolicyCase, routes: readonly RouteFacts[]): Question {
 
 /** The one that has the path; of both, and of neither, the public one. */
 export function listenerOf(path: string, routes: readonly RouteFacts[]): Listener {
-  const planes = routes.filter((route) => route.path === path).map(({ plane }) => plane);
+  const planes = routes.filter((route) => isOf(path, route.path)).map(({ plane }) => plane);
   return planes.length > 0 && planes.every((plane) => plane === "ops") ? "ops" : "public";
 }
 

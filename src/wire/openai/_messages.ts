@@ -8,11 +8,12 @@ import type { RequestCaps } from "#core/request-caps.ts";
 import { isObject, type JsonObject, kindOf, requireList, requireObject, requireString } from "./_compound.ts";
 import { dropAbsent } from "./_sampling.ts";
 
-export function decodeMessages(value: unknown, caps: RequestCaps): readonly ChatMessage[] {
-  if (value === undefined) throw invalid("messages", "messages is required.");
-  const list = requireList(value, "messages", caps.messages);
-  if (list.length === 0) throw invalid("messages", "messages must hold at least one message.");
-  return list.map((entry, i) => decodeMessage(requireObject(entry, `messages.${i}`), `messages.${i}`, caps));
+/** @param path where they stand in the request */
+export function decodeMessages(value: unknown, caps: RequestCaps, path = "messages"): readonly ChatMessage[] {
+  if (value === undefined) throw invalid(path, `${path} is required.`);
+  const list = requireList(value, path, caps.messages);
+  if (list.length === 0) throw invalid(path, `${path} must hold at least one message.`);
+  return list.map((entry, i) => decodeMessage(requireObject(entry, `${path}.${i}`), `${path}.${i}`, caps));
 }
 
 function decodeMessage(message: JsonObject, path: string, caps: RequestCaps): ChatMessage {

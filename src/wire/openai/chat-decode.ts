@@ -1,7 +1,7 @@
 /**
  * A chat request → core. Everything that needs no model is checked here; vocabulary and window are serving's.
  */
-import type { ChatCall } from "#core/calls.ts";
+import type { ChatCall, TemplateOptions } from "#core/calls.ts";
 import type { ChatMessage } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
@@ -13,11 +13,15 @@ import { decodeTemplateOptions } from "./_template.ts";
 import { decodeToolChoice, decodeTools } from "./_tools.ts";
 import type { ChatBodyValue } from "./chat-schema.ts";
 
-export interface ChatPrint extends Print {
+/** What a conversation says of its answer. */
+export interface Speaker {
   /** Who speaks: assistant, or the last message's role when no new turn was opened. */
   readonly role: string;
   /** Text to print before the answer (`echo`); "" = none. */
   readonly echoText: string;
+}
+
+export interface ChatPrint extends Print, Speaker {
   /** `return_prompt_text`: print what the template made. */
   readonly promptText: boolean;
 }
@@ -27,10 +31,13 @@ export interface DecodedChat {
   readonly print: ChatPrint;
 }
 
-/** @throws Fault invalid_request | not_implemented, naming the field */
-export function decodeChat(body: ChatBodyValue, caps: RequestCaps): DecodedChat {
+/**
+ * @param path where the messages stand in the request
+ * @throws Fault invalid_request | not_implemented, naming the field
+ */
+export function decodeChat(body: ChatBodyValue, caps: RequestCaps, path = "messages"): DecodedChat {
   refuseUnsupported(body);
-  const messages = decodeMessages(body.messages, caps);
+  const messages = decodeMessages(body.messages, caps, path);
   const tools = decodeTools(body.tools, caps);
   const n = decodeN(body.n, 1, caps);
   const logprobs = decodeTopLogprobs(body, caps);
@@ -38,7 +45,6 @@ export function decodeChat(body: ChatBodyValue, caps: RequestCaps): DecodedChat 
   const maxTokens = decodeBudget(body);
   const echoLogprobs = body.echo ? (body.top_logprobs ?? 0) : undefined;
   const output = decodeOutput(body, caps, { n, logprobs, echoLogprobs, maxTokens });
-  const role = template.addGenerationPrompt ? "assistant" : (messages.at(-1)?.role ?? "assistant");
   const call = dropAbsent<ChatCall>({
     model: body.model ?? undefined,
     messages,
@@ -54,11 +60,19 @@ export function decodeChat(body: ChatBodyValue, caps: RequestCaps): DecodedChat 
     call,
     print: {
       ...decodePrint(body, logprobs),
-      role,
-      echoText: body.echo ? echoText(messages, role) : "",
+      ...speakerOf(messages, template, body.echo ?? false),
       promptText: body.return_prompt_text ?? false,
     },
   };
+}
+
+export function speakerOf(
+  messages: readonly ChatMessage[],
+  template: Pick<TemplateOptions, "addGenerationPrompt">,
+  echo: boolean,
+): Speaker {
+  const role = template.addGenerationPrompt ? "assistant" : (messages.at(-1)?.role ?? "assistant");
+  return { role, echoText: echo ? echoText(messages, role) : "" };
 }
 
 /** `max_completion_tokens` wins over the older `max_tokens`. */

@@ -5,7 +5,7 @@ import type { CallEvent, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { chatLogprobs, promptLogprobs } from "./_logprobs.ts";
 import { fullUsage } from "./_usage.ts";
-import type { ChatPrint } from "./chat-decode.ts";
+import type { ChatPrint, Speaker } from "./chat-decode.ts";
 import type { Identity } from "./frames.ts";
 
 interface PrintedCall {
@@ -29,11 +29,15 @@ function emptyChoice(): Choice {
   return { content: "", reasoning: null, calls: [], tokenIds: [], positions: null, finish: null, stop: null };
 }
 
-/** @throws whatever the events throw; Fault engine_failed when a choice ended in an error */
+/**
+ * @param speakers of each choice, where they answer different conversations
+ * @throws whatever the events throw; Fault engine_failed when a choice ended in an error
+ */
 export async function encodeChat(
   events: AsyncIterable<CallEvent>,
   print: ChatPrint,
   identity: Identity,
+  speakers: readonly Speaker[] = [],
 ): Promise<unknown> {
   const choices: Choice[] = [];
   let start: Extract<CallEvent, { type: "start" }> | undefined;
@@ -55,12 +59,12 @@ export async function encodeChat(
     object: "chat.completion",
     created: identity.created,
     model: start.model,
-    choices: choices.map((choice, index) => printChoice(choice, index, print)),
+    choices: choices.map((choice, index) => printChoice(choice, index, { ...print, ...speakers[index] })),
     service_tier: null,
     system_fingerprint: null,
     usage: fullUsage(usage, identity.usage),
     prompt_logprobs: prompt,
-    prompt_token_ids: print.returnTokenIds ? (start.prompts[0]?.tokenIds ?? null) : null,
+    prompt_token_ids: print.returnTokenIds && speakers.length === 0 ? (start.prompts[0]?.tokenIds ?? null) : null,
     prompt_text: print.promptText ? (start.prompts[0]?.text ?? null) : null,
     kv_transfer_params: null,
     ec_transfer_params: null,

@@ -1,0 +1,57 @@
+/**
+ * POST /v1/audio/transcriptions and /v1/audio/translations, GET /v1/realtime: declared with the walls that they will
+ * have; no model here hears yet
+ */
+import { z } from "zod";
+import { Fault } from "#core/fault.ts";
+import { key } from "#http/access.ts";
+import { openai } from "#wire/openai/dialect.ts";
+import { failures, unauthenticated } from "./_answers.ts";
+import { MIB, MINUTE, route, SECOND } from "./_services.ts";
+
+const AudioForm = z.instanceof(Uint8Array).meta({
+  type: "object",
+  required: ["file"],
+  properties: { file: { type: "string", format: "binary" }, model: { type: "string" } },
+});
+
+function deaf(): never {
+  throw new Fault("not_implemented", "The model does not support audio: this server runs models of text only.");
+}
+
+function audioRoute(path: "/v1/audio/transcriptions" | "/v1/audio/translations", doc: string) {
+  return route({
+    method: "POST",
+    path,
+    dialect: openai,
+    access: key("audio"),
+    plane: "public",
+    limits: { bodyBytes: 8 * MIB, timeoutMs: 10 * MINUTE },
+    body: AudioForm,
+    bodyType: "multipart/form-data",
+    reply: failures,
+    audit: "metadata",
+    doc,
+    handler: deaf,
+  });
+}
+
+export const transcriptions = audioRoute("/v1/audio/transcriptions", "Transcribe speech: 501 until a model can.");
+export const translations = audioRoute(
+  "/v1/audio/translations",
+  "Translate speech into English: 501 until a model can.",
+);
+
+export const realtime = route({
+  method: "GET",
+  path: "/v1/realtime",
+  dialect: openai,
+  access: key("audio"),
+  plane: "public",
+  limits: { timeoutMs: 30 * SECOND },
+  reply: [unauthenticated, ...failures.filter(({ status }) => status === 403 || status === 501)],
+  audit: "metadata",
+  // No upgrade is taken: an answer to a request that asks for one ends its connection (http/_exchange.ts).
+  doc: "Transcribe a stream of speech over a WebSocket: 501, and no upgrade, until a model can.",
+  handler: deaf,
+});

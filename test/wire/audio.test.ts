@@ -1,0 +1,111 @@
+/**
+ * The audio routes before there is audio: every wall in its order, then 501 in words; and no upgrade for anybody.
+ */
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import OpenAI, { APIError, toFile } from "openai";
+import { createHttp } from "#http/server.ts";
+import { principalOf } from "#policy/roles.ts";
+import { routes } from "#routes/index.ts";
+import { fixture } from "#serving/_fixture.ts";
+import { gateOf, servicesOf } from "#test/fixtures/services.ts";
+import { exchange, message, statusOf } from "#test/http/harness.ts";
+import { openai } from "#wire/openai/dialect.ts";
+
+const TEXT = "The model does not support audio: this server runs models of text only.";
+const PATHS = ["/v1/audio/transcriptions", "/v1/audio/translations"];
+
+async function server(t: TestContext) {
+  const user = principalOf({ id: "k", tenant: "t", role: "user" });
+  const http = await createHttp({
+    routes,
+    services: servicesOf(fixture()),
+    gate: gateOf({
+      key: user,
+      small: { ...user, caps: { bodyBytes: 1024 } },
+      mute: principalOf({ id: "m", tenant: "t", role: "operator" }),
+    }),
+    dialect: openai,
+  });
+  t.after(() => http.close(0));
+  const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
+  return { http, port: "port" in address ? address.port : 0 };
+}
+
+test("the official client hears why", async (t) => {
+  const { port } = await server(t);
+  const client = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: "key", maxRetries: 0 });
+  const request = { model: "demo", file: await toFile(Buffer.alloc(2000), "a.wav") };
+  for (const route of [client.audio.transcriptions, client.audio.translations])
+    await assert.rejects(
+      async () => route.create(request),
+      (error: unknown) => {
+        assert.ok(error instanceof APIError);
+        assert.deepEqual([error.status, error.type], [501, "NotImplementedError"]);
+        assert.equal((error.error as { message: string }).message, TEXT);
+        return true;
+      },
+    );
+});
+
+test("key, scope, type and size are looked at before", async (t) => {
+  const { port } = await server(t);
+  const form = "Content-Type: multipart/form-data; boundary=x";
+  for (const path of PATHS) {
+    const status = async (headers: string[], body = "--x--"): Promise<number> =>
+      statusOf(await exchange(port, message(`POST ${path}`, [...headers, `Content-Length: ${body.length}`]) + body));
+    const as = (token: string): string => `Authorization: Bearer ${token}`;
+    assert.equal(await status([form]), 401);
+    assert.equal(await status([form, as("nobody")]), 401);
+    assert.equal(await status([form, as("mute")]), 403);
+    assert.equal(await status(["Content-Type: application/json", as("key")], "{}"), 400);
+    assert.equal(await status(["Content-Type: multipart/mixed; boundary=x", as("key")]), 400);
+    assert.equal(await status([form, as("small")], "x".repeat(1025)), 413);
+    assert.equal(await status([form, as("small")], "x".repeat(1024)), 501);
+    // Announced and not sent: nothing of it is waited for.
+    assert.equal(
+      statusOf(await exchange(port, message(`POST ${path}`, [form, as("key"), "Content-Length: 99999999"]))),
+      413,
+    );
+    assert.equal(statusOf(await exchange(port, message(`POST ${path}`, [form, "Content-Length: 99999999"]))), 401);
+  }
+});
+
+const UPGRADE = [
+  "Connection: Upgrade",
+  "Upgrade: websocket",
+  "Sec-WebSocket-Version: 13",
+  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+
+test("an upgrade is answered like any request, in HTTP, and ends the connection", async (t) => {
+  const { port } = await server(t);
+  for (const [headers, status] of [
+    [[], 401],
+    [["Authorization: Bearer nobody"], 401],
+    [["Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.key"], 401],
+    [["Authorization: Bearer mute"], 403],
+    [["Authorization: Bearer key"], 501],
+  ] as const) {
+    // A frame, and a request, behind the handshake: neither is read as one.
+    const behind = message("GET /health");
+    const answer = await exchange(
+      port,
+      `${message("GET /v1/realtime", [...UPGRADE, ...headers])}\x81\x05hello${behind}`,
+    );
+    assert.equal(statusOf(answer), status, String(answer));
+    assert.equal(String(answer).match(/HTTP\/1\.1 /g)?.length, 1);
+    assert.match(String(answer), /connection: close/i);
+    assert.doesNotMatch(String(answer), /HTTP\/1\.1 101|sec-websocket-accept/i);
+  }
+});
+
+test("a client of WebSockets fails to open", async (t) => {
+  const { port } = await server(t);
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/v1/realtime`);
+  const seen = await new Promise((resolve) => {
+    socket.onopen = () => resolve("open");
+    socket.onerror = () => resolve("error");
+  });
+  assert.equal(seen, "error");
+});
