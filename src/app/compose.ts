@@ -1,6 +1,7 @@
 /**
  * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
  */
+import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
@@ -12,6 +13,8 @@ import type { ResponseStore } from "#core/responses.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
+import { openapi } from "#http/openapi.ts";
+import type { AnyRoute, ListenerPlane } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
@@ -214,6 +217,16 @@ function openServing({ settings, policy }: Parts, inner: Inner, models: Models):
   };
 }
 
+/** Made when it is asked for first: it takes longer than an answer should, once. */
+function openapiOf(declared: readonly AnyRoute<Services>[]): Services["openapi"] {
+  const made = new Map<ListenerPlane, string>();
+  return (plane) => {
+    const text = made.get(plane) ?? stringifyJson(openapi(declared, version(), plane));
+    made.set(plane, text);
+    return text;
+  };
+}
+
 async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; responses: Responses }> {
   const { settings, gate, client, admin, redact, log } = parts;
   const [first, ...rest] = inner.served;
@@ -222,6 +235,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   const serving = openServing(parts, inner, models);
   const responses = new Responses({ serving, store: parts.responses, background: backgroundOf(settings), log });
   let load = (): number => 0;
+  const declared = routes.filter((route) => switchedOff(route, settings) === undefined);
   const services: Services = {
     serving,
     responses,
@@ -235,12 +249,13 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     tokensAsIds: settings.returnTokensAsTokenIds,
     embedPrefixes: embedPrefixes(settings.embedPrefixes),
     version: version(),
+    openapi: openapiOf(declared),
     load: () => load(),
     metrics: inner.print,
     accepting: inner.accepting,
   };
   const http = await createHttp({
-    routes: routes.filter((route) => switchedOff(route, settings) === undefined),
+    routes: declared,
     services,
     gate,
     client,

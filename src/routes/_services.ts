@@ -3,7 +3,7 @@
  */
 
 import type { RequestCaps } from "#core/request-caps.ts";
-import { defineRoute } from "#http/route.ts";
+import { defineRoute, type ListenerPlane } from "#http/route.ts";
 import type { Adapters } from "#serving/adapters.ts";
 import type { Administration } from "#serving/administration.ts";
 import type { Batches } from "#serving/batch/batches.ts";
@@ -33,6 +33,8 @@ export interface Services {
   readonly embedPrefixes: ReadonlyMap<string, string>;
   /** Of this server, e.g. "0.1.0". */
   readonly version: string;
+  /** The routes of a listener, as OpenAPI's JSON text. */
+  readonly openapi: (plane: ListenerPlane) => string;
   /** Requests in flight that count as load. */
   readonly load: () => number;
   /** Prometheus text 0.0.4. */

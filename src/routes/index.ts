@@ -38,7 +38,7 @@ import {
 import { chatRender, completionRender, messagesRender } from "./render.ts";
 import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
-import { load, metrics, version } from "./service.ts";
+import { load, metrics, openapi, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
 import { finishWeights, initWeights, startWeights, updateWeights, worldSize } from "./weights.ts";
 
@@ -89,6 +89,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   ping,
   pingPost,
   version,
+  openapi,
   load,
   metrics,
   loadLora,

@@ -52,6 +52,7 @@ GET  /health                  all
 GET  /ping                    all
 POST /ping                    all
 GET  /version                 usotdax
+GET  /openapi.json            usotdax
 GET  /load                    -sotdax
 GET  /metrics                 -sotdax
 POST /v1/load_lora_adapter    --ot--x

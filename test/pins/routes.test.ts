@@ -51,6 +51,7 @@ const TABLE = [
   "GET /ping open public -",
   "POST /ping open public -",
   "GET /version models:read both -",
+  "GET /openapi.json models:read both -",
   "GET /load metrics:read public -",
   "GET /metrics metrics:read both -",
   "POST /v1/load_lora_adapter lora:write ops 65536",

@@ -69,6 +69,7 @@ before(async () => {
     tokensAsIds: false,
     embedPrefixes: new Map(),
     version: "0.0.0-test",
+    openapi: () => "{}",
     load: () => 0,
     metrics: async () => "",
     accepting: () => true,
