@@ -11,6 +11,7 @@ import { realtime, transcriptions, translations } from "./audio.ts";
 import { chatBatch } from "./chat-batch.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
+import { chatDerender, completionDerender } from "./derender.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { generate } from "./generate.ts";
@@ -65,6 +66,8 @@ export const routes: readonly AnyRoute<Services>[] = [
   chatRender,
   completionRender,
   messagesRender,
+  chatDerender,
+  completionDerender,
   generate,
   invocations,
   transcriptions,
