@@ -7,6 +7,7 @@ import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
+import { ownedKey } from "#core/owned.ts";
 import { capsOf } from "#core/request-caps.ts";
 import type { ResponseStore } from "#core/responses.ts";
 import { PlatformError } from "#engine/native/locate.ts";
@@ -29,6 +30,7 @@ import { makeOutput } from "#serving/output.ts";
 import { Responses } from "#serving/responses.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
+import type { BatchWork } from "./batches.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
@@ -70,6 +72,7 @@ export interface Parts {
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
+  readonly batchWork: Pick<BatchWork, "files" | "batches">;
   /** Undefined: none are kept. */
   readonly responses: ResponseStore | undefined;
   readonly tls: Tls;
@@ -180,6 +183,16 @@ function servedModel(
   };
 }
 
+/** What a tenant's batches get of the engine beside somebody who waits for an answer. */
+const BATCH_WEIGHT = 0.05;
+
+function sharesOf(weightOf: (tenant: string) => number): Services["serving"]["shareOf"] {
+  return ({ tenant, behind }) =>
+    behind === true
+      ? { key: ownedKey(tenant, "batch"), weight: weightOf(tenant) * BATCH_WEIGHT }
+      : { key: tenant, weight: weightOf(tenant) };
+}
+
 interface Inner {
   readonly engine: EngineHandle;
   readonly served: readonly ServedModel[];
@@ -200,7 +213,7 @@ function openServing({ settings, policy }: Parts, inner: Inner, models: Models):
     makeOutput,
     grammars: new GrammarCompiler(),
     observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
-    shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
+    shareOf: sharesOf(weightOf),
   };
 }
 
@@ -228,6 +241,8 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     responses,
     adapters: await loadAdapters(settings, models, first, inner.engine),
     admin,
+    files: parts.batchWork.files,
+    batches: parts.batchWork.batches,
     operations: openOperations({ settings, source: parts.source, engine: inner.engine, record: parts.audit.event }),
     caps: serving.caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
@@ -247,6 +262,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
+      maxUploadBytes: settings.maxUploadBytes,
       maxTimeoutMs: settings.requestTimeout * 1000,
       redact,
       requestIdHeader: settings.enableRequestIdHeaders,

@@ -28,6 +28,13 @@ export const CAP_ROWS = {
     unit: "bytes",
     doc: "Body of a request; routes have limits of their own, which this lowers.",
   },
+  uploadBytes: {
+    fallback: 64 * MIB,
+    bounds: [KIB, 512 * MIB],
+    unit: "bytes",
+    doc: "A file that is uploaded (/v1/files).",
+    loosens: "room that one request can take",
+  },
   n: {
     fallback: 16,
     bounds: [1, 16_384],

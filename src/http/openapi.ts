@@ -36,6 +36,7 @@ function operation<S>(route: AnyRoute<S>): unknown {
     ...(route.access.kind === "key" ? { "x-scope": route.access.scope } : {}),
     "x-listener": route.plane,
     ...parametersOf(route),
+    ...(route.form === undefined ? {} : { requestBody: { required: true, content: { "multipart/form-data": {} } } }),
     ...(route.body === undefined
       ? {}
       : {

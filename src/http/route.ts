@@ -36,6 +36,26 @@ export interface RouteLimits {
   readonly timeoutMs: number;
 }
 
+/** What a form (multipart/form-data) may hold: so many fields, so long, and one file of `limits.bodyBytes` at most. */
+export interface FormLimits {
+  readonly fields: number;
+  readonly fieldBytes: number;
+}
+
+export type Fields = ReadonlyMap<string, string>;
+
+export interface FormFile {
+  /** Name of the field. */
+  readonly field: string;
+  /** As the client named it: text for people, never part of a path. */
+  readonly name: string;
+  /** Ends with a Fault where the form does. */
+  readonly content: AsyncIterable<Uint8Array>;
+}
+
+/** Takes the form's file while it comes; resolves when it has it. What it throws ends the call. */
+export type TakeFile = (file: FormFile) => Promise<void>;
+
 /** What an answer may look like, for OpenAPI and for the tests that replay replies against it. */
 export interface ReplyDeclaration {
   readonly status: number;
@@ -52,6 +72,8 @@ export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`
   readonly caller: CallerOf<A>;
   readonly body: B;
   readonly query: Q;
+  /** Reads the form of a route that declares one; once. @throws Fault */
+  readonly form: (take: TakeFile) => Promise<Fields>;
   /** The segment that stands for the `{name}` of the path: 1 to 128 letters, digits, `_` and `-`, as they came. */
   readonly params: Readonly<Record<ParamName<P>, string>>;
   /** The listener that it came in by. */
@@ -86,6 +108,8 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   readonly limits: RouteLimits;
   /** Absent: the route takes no body. */
   readonly body?: ZodType<B>;
+  /** The body is a form; `limits.bodyBytes` bounds its file. Instead of `body`. */
+  readonly form?: FormLimits;
   /** Absent: JSON. Of any other type the schema gets the bytes. */
   readonly bodyType?: "multipart/form-data";
   readonly query?: ZodType<Q>;

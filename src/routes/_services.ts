@@ -6,6 +6,8 @@ import type { RequestCaps } from "#core/request-caps.ts";
 import { defineRoute, type ListenerPlane } from "#http/route.ts";
 import type { Adapters } from "#serving/adapters.ts";
 import type { Administration } from "#serving/administration.ts";
+import type { Batches } from "#serving/batch/batches.ts";
+import type { Files } from "#serving/batch/files.ts";
 import type { Serving } from "#serving/context.ts";
 import type { Responses } from "#serving/responses.ts";
 import type { ServerOperations } from "#serving/server-operations.ts";
@@ -15,6 +17,8 @@ export interface Services {
   readonly responses: Responses;
   readonly adapters: Adapters;
   readonly admin: Administration;
+  readonly files: Files;
+  readonly batches: Batches;
   readonly operations: ServerOperations;
   readonly caps: RequestCaps;
   readonly usage: {

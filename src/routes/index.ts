@@ -8,12 +8,14 @@ import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showK
 import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
 import { realtime, transcriptions, translations } from "./audio.ts";
+import { cancelBatch, createBatch, listBatches, showBatch } from "./batches.ts";
 import { chatBatch } from "./chat-batch.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
 import { chatDerender, completionDerender } from "./derender.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
+import { deleteFile, fileContent, listFiles, showFile, uploadFile } from "./files.ts";
 import { generate } from "./generate.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { invocations } from "./invocations.ts";
@@ -63,6 +65,15 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV1,
   rerankV2,
   generativeScoring,
+  uploadFile,
+  listFiles,
+  showFile,
+  fileContent,
+  deleteFile,
+  createBatch,
+  listBatches,
+  showBatch,
+  cancelBatch,
   chatRender,
   completionRender,
   messagesRender,

@@ -27,6 +27,15 @@ POST /rerank                  us--d-x
 POST /v1/rerank               us--d-x
 POST /v2/rerank               us--d-x
 POST /generative_scoring      us--d-x
+POST /v1/files                us--d-x
+GET  /v1/files                us--d-x
+GET  /v1/files/{file_id}      us--d-x
+GET  /v1/files/{file_id}/content us--d-x
+DELETE /v1/files/{file_id}    us--d-x
+POST /v1/batches              us--d-x
+GET  /v1/batches              us--d-x
+GET  /v1/batches/{batch_id}   us--d-x
+POST /v1/batches/{batch_id}/cancel us--d-x
 POST /v1/chat/completions/render us-td-x
 POST /v1/completions/render   us-td-x
 POST /v1/messages/render      us-td-x

@@ -26,6 +26,15 @@ const TABLE = [
   "POST /v1/rerank embeddings public 8388608",
   "POST /v2/rerank embeddings public 8388608",
   "POST /generative_scoring embeddings public 8388608",
+  "POST /v1/files batch public 536870912",
+  "GET /v1/files batch public -",
+  "GET /v1/files/{file_id} batch public -",
+  "GET /v1/files/{file_id}/content batch public -",
+  "DELETE /v1/files/{file_id} batch public -",
+  "POST /v1/batches batch public 65536",
+  "GET /v1/batches batch public -",
+  "GET /v1/batches/{batch_id} batch public -",
+  "POST /v1/batches/{batch_id}/cancel batch public -",
   "POST /v1/chat/completions/render tokenize public 8388608",
   "POST /v1/completions/render tokenize public 8388608",
   "POST /v1/messages/render tokenize public 8388608",
@@ -124,5 +133,6 @@ test("routes that a setting switches on", () => {
 });
 
 test("a route with a body has a schema and a limit, and one without has neither", () => {
-  for (const { path, body, limits } of routes) assert.equal(body === undefined, limits.bodyBytes === undefined, path);
+  for (const { path, body, form, limits } of routes)
+    assert.equal(body === undefined && form === undefined, limits.bodyBytes === undefined, path);
 });
