@@ -9,6 +9,7 @@ import type { Settings } from "#config/settings.ts";
 import type { BatchRecords } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
 import type { Http } from "#http/server.ts";
+import { withLock } from "#integrity/lock.ts";
 import { batchRecords } from "#policy/batches/records.ts";
 import { openStateDirectory, type StateDirectory } from "#policy/state.ts";
 import type { Store } from "#policy/store/store.ts";
@@ -48,6 +49,7 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
   const declared = routes.filter((route) => switchedOff(route, settings) === undefined);
   const tickets = new BatchTickets();
   let runner: BatchRunner | undefined;
+  let running: (() => Promise<void>) | undefined;
   const takes = (endpoint: string) => batchRoute(endpoint, declared) !== undefined;
   const batches = new Batches({ records, files, takes, wake: () => runner?.wake(), mostOpen: TENANT_BATCHES });
   const start = (http: Pick<Http, "inject">, keys: TicketParts): void => {
@@ -74,9 +76,33 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
       keepMs,
       log,
     });
-    runner.start();
+    running = alone(join(state.path, "batches.lock"), runner);
   };
-  return { tickets, files, batches, start, close: async () => runner?.close() };
+  return { tickets, files, batches, start, close: async () => running?.() };
+}
+
+/**
+ * Runs it while no other server on the same state directory does; the one that waits takes over.
+ * @returns stops it
+ */
+function alone(lock: string, runner: BatchRunner): () => Promise<void> {
+  const ending = new AbortController();
+  const held = withLock(lock, { signal: ending.signal }, async (lost) => {
+    runner.start();
+    await once([ending.signal, lost]);
+    await runner.close();
+  }).catch((error: unknown) => {
+    if (!ending.signal.aborted) throw error;
+  });
+  return async () => {
+    ending.abort();
+    await held;
+  };
+}
+
+async function once(signals: readonly AbortSignal[]): Promise<void> {
+  const any = AbortSignal.any([...signals]);
+  if (!any.aborted) await new Promise((resolve) => any.addEventListener("abort", resolve, { once: true }));
 }
 
 /** Of this state directory, where the contents are. */

@@ -69,6 +69,12 @@ export const CAP_ROWS = {
     doc: "Numbers in the answer to such a request: vectors times their size.",
     loosens: "size of an answer",
   },
+  derenderTokens: {
+    fallback: 262_144,
+    bounds: [1, 1 << 24],
+    doc: "Token ids of all choices of one derender request together.",
+    loosens: WORK,
+  },
   conversations: { fallback: 64, bounds: [1, 16_384], doc: "Conversations in one batch of chats.", loosens: WORK },
   messages: { fallback: 4096, bounds: [1, 1_000_000], doc: "Messages in one chat." },
   contentParts: { fallback: 1000, bounds: [1, 1_000_000], doc: "Content parts of one message." },

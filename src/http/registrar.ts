@@ -76,6 +76,7 @@ function routeProblem<S>(route: AnyRoute<S>): string | undefined {
 function asStrict<S>(route: AnyRoute<S>, target: AnyRoute<S>): boolean {
   return (
     isRoute(target) &&
+    target.body !== undefined &&
     PATH.test(target.path) &&
     target.forwardsTo === undefined &&
     target.access.kind === "key" &&

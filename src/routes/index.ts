@@ -12,6 +12,7 @@ import { cancelBatch, createBatch, listBatches, showBatch } from "./batches.ts";
 import { chatBatch } from "./chat-batch.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
+import { chatDerender, completionDerender } from "./derender.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
 import { deleteFile, fileContent, listFiles, showFile, uploadFile } from "./files.ts";
@@ -76,6 +77,8 @@ export const routes: readonly AnyRoute<Services>[] = [
   chatRender,
   completionRender,
   messagesRender,
+  chatDerender,
+  completionDerender,
   generate,
   invocations,
   transcriptions,

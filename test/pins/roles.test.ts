@@ -39,6 +39,8 @@ POST /v1/batches/{batch_id}/cancel us--d-x
 POST /v1/chat/completions/render us-td-x
 POST /v1/completions/render   us-td-x
 POST /v1/messages/render      us-td-x
+POST /v1/chat/completions/derender us-td-x
+POST /v1/completions/derender us-td-x
 POST /inference/v1/generate   us-td-x
 POST /invocations             us-td-x
 POST /v1/audio/transcriptions us--d-x

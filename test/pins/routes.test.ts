@@ -38,6 +38,8 @@ const TABLE = [
   "POST /v1/chat/completions/render tokenize public 8388608",
   "POST /v1/completions/render tokenize public 8388608",
   "POST /v1/messages/render tokenize public 8388608",
+  "POST /v1/chat/completions/derender tokenize public 8388608",
+  "POST /v1/completions/derender tokenize public 8388608",
   "POST /inference/v1/generate inference public 8388608",
   "POST /invocations inference public 8388608",
   "POST /v1/audio/transcriptions audio public 8388608",

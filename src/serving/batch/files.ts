@@ -34,6 +34,8 @@ export interface FilesOptions {
 const UPLOADS = 16;
 const TENANT_UPLOADS = 4;
 const STAGED = ".upload-";
+/** What is younger may be another server's, on the same directory, that is at it now. */
+const STRAY_MS = 3_600_000;
 /** What a person's terminal would take for something else. */
 const CONTROLS = /[\p{Cc}\p{Cf}]/gu;
 
@@ -148,7 +150,7 @@ export class Files {
     return join(this.#options.folder, id);
   }
 
-  /** Takes away what is old, and what a crash left. @param all also files without a record: nobody uploads now */
+  /** Takes away what is old. @param all also what a crash left: files without a record */
   async sweep(all: boolean): Promise<void> {
     const { records, folder } = this.#options;
     for (const id of await records.expiredFiles(Date.now())) {
@@ -159,7 +161,8 @@ export class Files {
     const known = new Set(await records.fileIds());
     for (const name of await readdir(folder)) {
       const stray = name.startsWith(STAGED) || (name.startsWith("file-") && !known.has(name));
-      if (stray) await rm(join(folder, name), { force: true });
+      if (stray && (await stat(join(folder, name))).mtimeMs < Date.now() - STRAY_MS)
+        await rm(join(folder, name), { force: true });
     }
   }
 }
