@@ -55,7 +55,8 @@ export interface Walker {
 }
 
 export async function walker(model: Surface["model"]): Promise<Walker> {
-  const setting = model === "text" ? fixture(script) : poolFixture(model === "classes" ? { info: CLASSIFIER } : {});
+  const pool = model === "text" ? undefined : poolFixture(model === "classes" ? { info: CLASSIFIER } : {});
+  const setting = pool ?? fixture(script);
   const models = new Models([{ ...setting.model, template: modelTemplate(model === "text" ? TEMPLATE : SHORT) }]);
   const operations = new FakeOperations();
   const { priorities: _, ...serving } = setting.serving;
@@ -69,7 +70,7 @@ export async function walker(model: Surface["model"]): Promise<Walker> {
   await setting.adapters.preload("held", "/held");
   const work = (): unknown[] => [
     setting.backend.requests.splice(0),
-    "pooling" in setting ? setting.pooling.pools.splice(0) : [],
+    pool?.pooling.pools.splice(0),
     operations.asked.splice(0),
     setting.loaded.size,
   ];
