@@ -5,14 +5,14 @@
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { z } from "zod";
 import { registerTlsMetrics } from "#app/tls.ts";
 import { createRegistry } from "#base/metrics.ts";
 import { defaultOf } from "#cli/help.ts";
 import { flagOf, settingRows, variableOf } from "#config/settings.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { FAULT_KINDS, Fault, type FaultKind } from "#core/fault.ts";
-import type { AnyRoute, ReplyDeclaration } from "#http/route.ts";
+import { openapi } from "#http/openapi.ts";
+import type { AnyRoute } from "#http/route.ts";
 import { registerAuditMetrics } from "#policy/audit/metrics.ts";
 import { registerLimitMetrics } from "#policy/limits/metrics.ts";
 import { routes, type Services } from "#routes/index.ts";
@@ -89,7 +89,7 @@ function routesPage(): string {
   const rows = routes.map((route) => [
     `\`${route.method} ${route.path}\``,
     accessOf(route),
-    route.plane,
+    route.publicBy === undefined ? route.plane : `${route.plane}; both with \`--${flagOf(route.publicBy)}\``,
     route.limits.bodyBytes === undefined ? "no body" : `${route.limits.bodyBytes / 1024} KiB`,
     `${route.limits.timeoutMs / 1000} s`,
     route.audit,
@@ -100,87 +100,8 @@ function routesPage(): string {
   return page("Routes", table(head, rows));
 }
 
-function openapi(): string {
-  const paths: Record<string, Record<string, unknown>> = {};
-  for (const route of routes) {
-    paths[route.path] ??= {};
-    const entry = paths[route.path];
-    if (entry !== undefined) entry[route.method.toLowerCase()] = operation(route);
-  }
-  const document = {
-    openapi: "3.1.0",
-    info: { title: "Castellan", version: packageJson().version, license: { name: "Apache-2.0" } },
-    paths,
-    components: {
-      securitySchemes: {
-        key: { type: "http", scheme: "bearer" },
-        apiKey: { type: "apiKey", in: "header", name: "x-api-key" },
-      },
-    },
-  };
-  return `${JSON.stringify(document, null, 2)}\n`;
-}
-
-function operation(route: Route): unknown {
-  return {
-    summary: route.doc,
-    security:
-      route.access.kind === "open" ? [] : [{ key: [] }, ...(route.dialect === anthropic ? [{ apiKey: [] }] : [])],
-    ...(route.access.kind === "key" ? { "x-scope": route.access.scope } : {}),
-    "x-listener": route.plane,
-    ...parametersOf(route),
-    ...(route.body === undefined
-      ? {}
-      : {
-          requestBody: {
-            required: true,
-            content: { [route.bodyType ?? "application/json"]: { schema: schemaOf(route.body, "input") } },
-          },
-        }),
-    responses: responses(route.reply),
-  };
-}
-
-function parametersOf({ path, query }: Route): object {
-  const inPath = [...path.matchAll(/\{(.*?)\}/g)].map(([, name]) => ({
-    name,
-    in: "path",
-    required: true,
-    schema: { type: "string", pattern: "^[A-Za-z0-9_-]{1,128}$" },
-  }));
-  const all = [...inPath, ...(query === undefined ? [] : parameters(query))];
-  return all.length === 0 ? {} : { parameters: all };
-}
-
-function parameters(query: z.ZodType): readonly object[] {
-  const { properties = {}, required = [] } = schemaOf(query, "input");
-  return Object.entries(properties).map(([name, schema]) => {
-    const { description, ...rest } = schema as z.core.JSONSchema.BaseSchema;
-    return { name, in: "query", ...(description && { description }), required: required.includes(name), schema: rest };
-  });
-}
-
-function responses(replies: readonly ReplyDeclaration[]): unknown {
-  const byStatus: Record<string, { description: string; content?: Record<string, unknown> }> = {};
-  for (const reply of replies) {
-    const known = byStatus[reply.status];
-    const content =
-      reply.contentType === null
-        ? {}
-        : { [reply.contentType]: reply.schema === undefined ? {} : { schema: schemaOf(reply.schema, "output") } };
-    byStatus[reply.status] = {
-      description: known === undefined ? reply.doc : `${known.description} ${reply.doc}`,
-      ...(Object.keys({ ...known?.content, ...content }).length === 0
-        ? {}
-        : { content: { ...known?.content, ...content } }),
-    };
-  }
-  return byStatus;
-}
-
-function schemaOf(schema: z.ZodType, io: "input" | "output"): z.core.JSONSchema.BaseSchema {
-  const { $schema: _, ...rest } = z.toJSONSchema(schema, { io, unrepresentable: "any" });
-  return rest;
+function openapiPage(): string {
+  return `${JSON.stringify(openapi(routes, packageJson().version), null, 2)}\n`;
 }
 
 async function metricsPage(): Promise<string> {
@@ -235,7 +156,7 @@ const pages: Readonly<Record<string, string>> = {
   "settings.md": settingsPage(),
   "faults.md": faultsPage(),
   "routes.md": routesPage(),
-  "openapi.json": openapi(),
+  "openapi.json": openapiPage(),
   "metrics.md": await metricsPage(),
   "dependencies.md": dependenciesPage(),
 };

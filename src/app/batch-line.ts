@@ -22,6 +22,8 @@ export interface LineParts {
   readonly routes: readonly AnyRoute<Services>[];
   /** As whom the lines call. */
   readonly key: Secret;
+  /** The one URL that lines may name; absent: each its own. */
+  readonly only?: string;
   /** How long a line waits for a server that is full, or a limit that is used up, all its tries together. */
   readonly patienceMs: number;
 }
@@ -37,6 +39,8 @@ export async function runLine(parts: LineParts, { text }: InputLine, signal: Abo
       line.customId,
       `URL ${stringifyJson(line.url)} was used. Supported endpoints: ${BATCH_URLS.join(", ")}, as far as this server has them.`,
     );
+  if (parts.only !== undefined && line.url !== parts.only)
+    return refused(line.customId, `The batch goes to ${parts.only}, and the line to another url.`);
   // vLLM's words.
   if (line.body["stream"] === true) return refused(line.customId, "Request must not be sent in stream mode");
   return ask(parts, line, route.path, signal);
@@ -63,9 +67,11 @@ async function ask(parts: LineParts, line: BatchLine, path: string, signal: Abor
     const reply = await parts.http.inject("public", { method: "POST", url: path, headers, payload, signal });
     signal.throwIfAborted();
     const { statusCode: status } = reply;
-    const asked = Number(reply.headers["retry-after"] ?? 0) * 1000;
-    const next = Math.max(pause, asked);
-    if ((status !== 503 && status !== 429) || performance.now() + next > until)
+    const retryAfter = reply.headers["retry-after"];
+    const next = Math.max(pause, Number(retryAfter ?? 0) * 1000);
+    // A limit that says no time is one that the line will never fit under.
+    const later = status === 503 || (status === 429 && retryAfter !== undefined);
+    if (!later || performance.now() + next > until)
       return outcomeOf(line, status, String(reply.headers["content-type"] ?? ""), reply.payload);
     await wait(next, undefined, { signal });
   }

@@ -8,6 +8,7 @@ import type { CertificateMap } from "#policy/certificates.ts";
 import { withinTenants } from "#policy/file/tenants.ts";
 import { type Identify, identifyBy } from "#policy/identify.ts";
 import type { PeerCertificate } from "#policy/peer.ts";
+import type { BatchTickets } from "./batch-tickets.ts";
 import type { Keys } from "./keys.ts";
 import type { Policy } from "./policy.ts";
 import { StartupError } from "./startup-error.ts";
@@ -48,14 +49,19 @@ export interface Callers {
   readonly tokens: CallerTokens | undefined;
   readonly certificates: CertificateMap | undefined;
   readonly rules: Policy;
+  readonly batchWork: { readonly tickets: Pick<BatchTickets, "find"> };
 }
 
 export function identifier({ rules, ...callers }: Callers): Identify {
   return withinTenants(provenBy(callers), () => rules.current().tenants);
 }
 
-function provenBy({ keys, tokens, certificates }: Omit<Callers, "rules">): Identify {
-  const provers = { keys: keys.find, ...(tokens && { tokens: tokens.prover }) };
+function provenBy({ keys, tokens, certificates, batchWork }: Omit<Callers, "rules">): Identify {
+  const { tickets } = batchWork;
+  const provers = {
+    keys: (key: string) => tickets.find(key) ?? keys.find(key),
+    ...(tokens && { tokens: tokens.prover }),
+  };
   if (certificates === undefined) return identifyBy(provers);
   const find = (certificate: PeerCertificate) => certificates.find(certificate);
   return certificates.guard(identifyBy({ ...provers, certificates: find }));

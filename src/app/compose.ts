@@ -1,16 +1,20 @@
 /**
  * Builds the server out of its parts: the one place that constructs. Nothing listens yet.
  */
+import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
+import { ownedKey } from "#core/owned.ts";
 import { capsOf } from "#core/request-caps.ts";
 import type { ResponseStore } from "#core/responses.ts";
 import { PlatformError } from "#engine/native/locate.ts";
 import { type OwnedTokenizer, openTokenizer } from "#engine/native/tokenizer.ts";
 import type { EngineHandle } from "#engine/options.ts";
+import { openapi } from "#http/openapi.ts";
+import type { AnyRoute, ListenerPlane } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
@@ -26,6 +30,7 @@ import { makeOutput } from "#serving/output.ts";
 import { Responses } from "#serving/responses.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
+import type { BatchWork } from "./batches.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
@@ -38,7 +43,7 @@ import type { Policy } from "./policy.ts";
 import { backgroundOf } from "./responses.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
-import { switchedOff } from "./switches.ts";
+import { placed, switchedOff } from "./switches.ts";
 import { registerTlsMetrics, type Tls } from "./tls.ts";
 
 export interface Server {
@@ -67,6 +72,7 @@ export interface Parts {
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
+  readonly batchWork: Pick<BatchWork, "files" | "batches">;
   /** Undefined: none are kept. */
   readonly responses: ResponseStore | undefined;
   readonly tls: Tls;
@@ -177,6 +183,16 @@ function servedModel(
   };
 }
 
+/** What a tenant's batches get of the engine beside somebody who waits for an answer. */
+const BATCH_WEIGHT = 0.05;
+
+function sharesOf(weightOf: (tenant: string) => number): Services["serving"]["shareOf"] {
+  return ({ tenant, behind }) =>
+    behind === true
+      ? { key: ownedKey(tenant, "batch"), weight: weightOf(tenant) * BATCH_WEIGHT }
+      : { key: tenant, weight: weightOf(tenant) };
+}
+
 interface Inner {
   readonly engine: EngineHandle;
   readonly served: readonly ServedModel[];
@@ -197,7 +213,17 @@ function openServing({ settings, policy }: Parts, inner: Inner, models: Models):
     makeOutput,
     grammars: new GrammarCompiler(),
     observerOf: (model) => observers.get(model.lora?.base ?? model) ?? inner.metrics.observerOf(model),
-    shareOf: (tenant) => ({ key: tenant, weight: weightOf(tenant) }),
+    shareOf: sharesOf(weightOf),
+  };
+}
+
+/** Made when it is asked for first: it takes longer than an answer should, once. */
+function openapiOf(declared: readonly AnyRoute<Services>[]): Services["openapi"] {
+  const made = new Map<ListenerPlane, string>();
+  return (plane) => {
+    const text = made.get(plane) ?? stringifyJson(openapi(declared, version(), plane));
+    made.set(plane, text);
+    return text;
   };
 }
 
@@ -209,29 +235,36 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   const serving = openServing(parts, inner, models);
   const responses = new Responses({ serving, store: parts.responses, background: backgroundOf(settings), log });
   let load = (): number => 0;
+  const declared = routes
+    .filter((route) => switchedOff(route, settings) === undefined)
+    .map((route) => placed(route, settings));
   const services: Services = {
     serving,
     responses,
     adapters: await loadAdapters(settings, models, first, inner.engine),
     admin,
+    files: parts.batchWork.files,
+    batches: parts.batchWork.batches,
     operations: openOperations({ settings, source: parts.source, engine: inner.engine, record: parts.audit.event }),
     caps: serving.caps,
     usage: { cachedTokens: settings.enablePromptTokensDetails, always: settings.enableForceIncludeUsage },
     tokensAsIds: settings.returnTokensAsTokenIds,
     embedPrefixes: embedPrefixes(settings.embedPrefixes),
     version: version(),
+    openapi: openapiOf(declared),
     load: () => load(),
     metrics: inner.print,
     accepting: inner.accepting,
   };
   const http = await createHttp({
-    routes: routes.filter((route) => switchedOff(route, settings) === undefined),
+    routes: declared,
     services,
     gate,
     client,
     dialect: openai,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
+      maxUploadBytes: settings.maxUploadBytes,
       maxTimeoutMs: settings.requestTimeout * 1000,
       redact,
       requestIdHeader: settings.enableRequestIdHeaders,

@@ -23,6 +23,8 @@ export interface Keys {
   readonly find: Provers["keys"];
   /** Keys that the operator gave with this start. */
   readonly given: number;
+  /** Whether one of them has this id. */
+  isGiven(id: string): boolean;
   /**
    * Makes a key if there is none anywhere and never was: for the moment when it can be printed, since a start that
    * fails in between would burn it. @returns the key, which cannot be had again
@@ -61,6 +63,7 @@ export async function openKeys(settings: KeySettings, state: StateDirectory, sto
       return set.find(key);
     },
     given: given.length,
+    isGiven: (id) => given.some((key) => key.id === id),
     ensureOne: async () => {
       if (given.length > 0) return undefined;
       const key = await ensureFirstKey(keyStore);

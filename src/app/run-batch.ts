@@ -14,7 +14,7 @@ import type { Settings } from "#config/settings.ts";
 import { withLock } from "#integrity/lock.ts";
 import { routes } from "#routes/index.ts";
 import { inOrder } from "#serving/batch/in-order.ts";
-import { type InputLine, readLines } from "#serving/batch/lines.ts";
+import { behind, type InputLine, readLines } from "#serving/batch/lines.ts";
 import { BatchOutput, OutputError } from "#serving/batch/output.ts";
 import { printVllmRow, succeeded } from "#wire/batch/line.ts";
 import { LINE_BYTES, runLine } from "./batch-line.ts";
@@ -126,12 +126,6 @@ async function run(job: Job, events: BatchEvents): Promise<Omit<BatchSummary, "s
     self.revoke();
   }
   return { before, answered, failed };
-}
-
-/** Those behind the first so many. */
-async function* behind(lines: AsyncIterable<InputLine>, skipped: number): AsyncGenerator<InputLine> {
-  let at = 0;
-  for await (const line of lines) if (at++ >= skipped) yield line;
 }
 
 /** The first signal stops the work, whose rows stay; a second one ends the process at once. */

@@ -18,6 +18,7 @@ import { openStateDirectory, type StateDirectory, StateError } from "#policy/sta
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Audit } from "./audit.ts";
+import type { BatchWork } from "./batches.ts";
 import { clientTable, identifier, takenTokens } from "./callers.ts";
 import type { Server } from "./compose.ts";
 import { hardenProcess } from "./hardening.ts";
@@ -50,6 +51,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   await recordStart(ready, warnings).catch(abandoned);
   const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
   const minted = await keys.ensureOne();
+  parts.batchWork.start(server.http, { keys: keys.book, isGiven: keys.isGiven });
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -107,11 +109,11 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const { limits } = policy;
   const { source, launched } = await launching;
   const { compose } = await composing;
-  const { audit, tokens } = policy;
+  const { audit, tokens, batchWork } = policy;
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
   const admin = (await import("./admin.ts")).openAdministration({ settings, statePath: state.path, ...policy });
   const { responses } = policy;
-  const parties = { gate, policy: rules, limits, admin, responses, client, tls, audit };
+  const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit };
   const server = await compose({ settings, source, launched, ...parties, redact, log });
   const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
   return { parts: { server, ...policy }, source, tls, log, stateDir, warnings };
@@ -145,7 +147,10 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log 
   const responses = settings.responsesStore
     ? await (await import("./responses.ts")).openResponses(settings, store, log)
     : undefined;
-  return { rules, audit, store, keys, limits, responses, tokens: await takenTokens(settings, rules, log) };
+  const tokens = await takenTokens(settings, rules, log);
+  const { openBatches } = await import("./batches.ts");
+  const batchWork = await stated(() => openBatches(settings, state, store, log));
+  return { rules, audit, store, keys, limits, responses, tokens, batchWork };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
@@ -192,6 +197,7 @@ interface Kept {
   readonly store: Store;
   readonly responses: DatabaseResponses | undefined;
   readonly tokens: CallerTokens | undefined;
+  readonly batchWork: BatchWork;
 }
 
 export type Running = Kept & { readonly server: Server };
@@ -225,7 +231,9 @@ function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<num
 }
 
 export async function close(parts: Running, graceMs: number, why: string): Promise<void> {
-  const { server, audit, limits, keys, responses, store } = parts;
+  const { server, audit, limits, keys, responses, store, batchWork } = parts;
+  // Lines that are on their way are done again at the next start.
+  await batchWork.close();
   await Promise.all([server.http.close(graceMs), server.endBackground(graceMs)]);
   await server.closeModel();
   await responses?.close();

@@ -2,7 +2,7 @@
  * Which routes wait for a setting. Callers: compose.ts, and what explains the policy without a server.
  */
 import { flagOf, type SettingName, type Settings } from "#config/settings.ts";
-import type { AnyRoute, RouteSwitch } from "#http/route.ts";
+import { type AnyRoute, onBothListeners, type RouteSwitch } from "#http/route.ts";
 import type { RouteFacts } from "#policy/explain.ts";
 import type { Services } from "#routes/index.ts";
 
@@ -29,9 +29,14 @@ function isOn(value: Settings[SettingName]): boolean {
   return Array.isArray(value) ? value.length > 0 : value !== undefined && value !== false;
 }
 
+/** Where a route stands: on its listener, or on both where the operator opened it. */
+export function placed(route: AnyRoute<Services>, settings: Settings): AnyRoute<Services> {
+  return route.publicBy !== undefined && settings[route.publicBy] ? onBothListeners(route) : route;
+}
+
 export function routeFacts(routes: readonly AnyRoute<Services>[], settings: Settings): readonly RouteFacts[] {
   return routes.map((route) => {
-    const { method, path, plane, access } = route;
+    const { method, path, plane, access } = placed(route, settings);
     const offBy = switchedOff(route, settings);
     return { method, path, plane, access, ...(offBy === undefined ? {} : { offBy }) };
   });

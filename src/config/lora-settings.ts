@@ -30,4 +30,9 @@ export const LORA_SETTINGS = {
     variables: ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"],
     loosens: "who decides what the model answers",
   }),
+  publicLoraRoutes: switched(false, {
+    section: LORA,
+    doc: "Adapters can be loaded and unloaded over the public listener, too, by keys with the scope lora:write.",
+    loosens: "changing what is served takes no way into the operations listener",
+  }),
 } as const;

@@ -18,6 +18,8 @@ export const FAULT_KINDS = {
   method_not_allowed: "the path exists, the method does not",
   model_not_found: "no model of this name is served here",
   response_not_found: "the caller's tenant has no response of this id",
+  file_not_found: "the caller's tenant has no file of this id",
+  batch_not_found: "the caller's tenant has no batch of this id",
   key_not_found: "the caller has no key of this id to look after",
   request_timeout: "the client or the work took longer than the route's limit",
   rate_limited: "the key has used what it may use for now",

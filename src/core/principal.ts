@@ -82,6 +82,8 @@ export interface Principal {
   readonly within?: Pick<Reach, Named>;
   /** Of this principal alone; those of its tenant and of models come besides. */
   readonly limits: Limits;
+  /** What it asks for waits behind what others do; a batch's lines. */
+  readonly behind?: true;
   /** Request-parameter limits that differ from the server's. */
   readonly caps: Partial<RequestCaps>;
 }

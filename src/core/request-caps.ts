@@ -28,6 +28,13 @@ export const CAP_ROWS = {
     unit: "bytes",
     doc: "Body of a request; routes have limits of their own, which this lowers.",
   },
+  uploadBytes: {
+    fallback: 64 * MIB,
+    bounds: [KIB, 512 * MIB],
+    unit: "bytes",
+    doc: "A file that is uploaded (/v1/files).",
+    loosens: "room that one request can take",
+  },
   n: {
     fallback: 16,
     bounds: [1, 16_384],
@@ -61,6 +68,12 @@ export const CAP_ROWS = {
     bounds: [1, 1 << 24],
     doc: "Numbers in the answer to such a request: vectors times their size.",
     loosens: "size of an answer",
+  },
+  derenderTokens: {
+    fallback: 262_144,
+    bounds: [1, 1 << 24],
+    doc: "Token ids of all choices of one derender request together.",
+    loosens: WORK,
   },
   conversations: { fallback: 64, bounds: [1, 16_384], doc: "Conversations in one batch of chats.", loosens: WORK },
   messages: { fallback: 4096, bounds: [1, 1_000_000], doc: "Messages in one chat." },

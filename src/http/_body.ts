@@ -32,6 +32,13 @@ export function checkMediaType(rawHeaders: readonly string[], wanted: keyof type
   }
 }
 
+/** @throws Fault invalid_request */
+export function requireKnownExpectation({ req }: Exchange): void {
+  const expectation = req.headers.expect;
+  if (expectation !== undefined && expectation.toLowerCase() !== "100-continue")
+    throw new Fault("invalid_request", "The only expectation that is met is 100-continue.", { param: "Expect" });
+}
+
 /**
  * The whole body, at most `limit` bytes.
  * @throws Fault payload_too_large (reading stops there) | request_timeout | the reason of the abort

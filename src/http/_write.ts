@@ -23,6 +23,7 @@ export type Before = (status: number) => Promise<Readonly<Record<string, string>
 /** @throws what `before` or the frames throw, or the reason of the abort */
 export async function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> {
   if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
+  if (reply.kind === "stream") return writeStream(exchange, reply, before);
   const status = reply.kind === "bytes" ? 200 : (reply.status ?? 200);
   const own = await exchange.race(before(status));
   switch (reply.kind) {
@@ -59,6 +60,25 @@ export async function writeWhole(
   }
   if (lingers) await linger(exchange);
   else exchange.end(body.subarray(at));
+  await exchange.taken();
+}
+
+async function writeStream(
+  exchange: Exchange,
+  { pieces, length }: Extract<Reply, { kind: "stream" }>,
+  before: Before,
+): Promise<void> {
+  const source = pieces[Symbol.asyncIterator]();
+  try {
+    const own = await exchange.race(before(200));
+    const described = { "content-type": "application/octet-stream", "content-length": length };
+    exchange.head(200, { "cache-control": "no-store", ...own, ...described });
+    for (let step = await exchange.race(source.next()); !step.done; step = await exchange.race(source.next()))
+      if (!exchange.write(step.value)) await exchange.taken();
+  } finally {
+    await source.return?.();
+  }
+  exchange.end();
   await exchange.taken();
 }
 

@@ -19,9 +19,10 @@ import { authorize, requireOperator } from "#policy/authorize.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Admission, Gate, Outcome } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
-import { checkMediaType, readBody } from "./_body.ts";
+import { checkMediaType, readBody, requireKnownExpectation } from "./_body.ts";
 import { conform, decodeBody, decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
+import { readForm } from "./_form.ts";
 import { writeReply, writeWhole } from "./_write.ts";
 import type { Anonymous } from "./access.ts";
 import type { Counters } from "./counters.ts";
@@ -29,7 +30,7 @@ import type { HttpOptions } from "./options.ts";
 import { peerOf } from "./peer.ts";
 import type { Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute, Forward, ListenerPlane } from "./route.ts";
+import type { AnyRoute, Forward, ListenerPlane, TakeFile } from "./route.ts";
 
 /** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
 export interface CallRecord {
@@ -224,10 +225,7 @@ type BodySchema<S> = NonNullable<AnyRoute<S>["body"]>;
 
 async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, schema: BodySchema<S>): Promise<unknown> {
   const { req, options } = exchange;
-  const expectation = req.headers.expect;
-  if (expectation !== undefined && expectation.toLowerCase() !== "100-continue") {
-    throw new Fault("invalid_request", "The only expectation that is met is 100-continue.", { param: "Expect" });
-  }
+  requireKnownExpectation(exchange);
   if (!exchange.hasBody && schema.safeParse(undefined).success) return conform(schema, undefined);
   checkMediaType(req.rawHeaders, route.bodyType);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
@@ -239,7 +237,7 @@ async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, sch
 }
 
 /**
- * Wall: T90, what another route answers is authorized by that route's own declaration, and held against its schema,
+ * Wall: T95, what another route answers is authorized by that route's own declaration, and held against its schema,
  * before it hears of the call.
  */
 async function forward<S>(
@@ -259,12 +257,13 @@ async function forward<S>(
 
 function handle<S>(
   corridor: Corridor<S>,
-  { exchange, plane }: Walk<S>,
+  { exchange, plane, principal }: Walk<S>,
   route: AnyRoute<S>,
   given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
 ): Reply | Forward<S> | Promise<Reply> {
   const { requestId, signal } = exchange;
-  const call = { ...given, plane, requestId, signal, services: corridor.services };
+  const form = (file: TakeFile) => readForm(exchange, route, principal, file);
+  const call = { ...given, form, plane, requestId, signal, services: corridor.services };
   if (exchange.aborted !== undefined) throw exchange.aborted;
   const reply = route.handler(call as Parameters<typeof route.handler>[0]);
   return reply instanceof Promise ? later(corridor, exchange, reply) : reply;
@@ -280,12 +279,12 @@ async function later<S>(corridor: Corridor<S>, exchange: Exchange, reply: Promis
   }
 }
 
-/** An answer that came after its call was over: nobody will read its frames. */
+/** An answer that came after its call was over: nobody will read what it streams. */
 function discard(reply: Reply): void {
-  if (reply.kind === "events")
-    reply.frames[Symbol.asyncIterator]()
-      .return?.()
-      .catch(() => {});
+  const source = reply.kind === "events" ? reply.frames : reply.kind === "stream" ? reply.pieces : undefined;
+  source?.[Symbol.asyncIterator]()
+    .return?.()
+    .catch(() => {});
 }
 
 /** The one catch: prints the failure in the dialect, as far as the client can still be told. */

@@ -1,7 +1,7 @@
 /**
  * The one way for a route into the server. At boot it refuses what `defineRoute` did not make, what is declared
  * twice, what does not say who may call it (Wall: T03) and what would let others answer under weaker terms than they
- * have (Wall: T90).
+ * have (Wall: T95).
  */
 import type { FastifyInstance } from "fastify";
 import type { Dialect } from "#core/dialect.ts";
@@ -58,15 +58,16 @@ function meet(a: readonly string[], b: readonly string[]): boolean {
 }
 
 function routeProblem<S>(route: AnyRoute<S>): string | undefined {
-  const { path, access, plane, limits, body } = route;
+  const { path, access, plane, limits, body, form } = route;
   if (!PATH.test(path) && shapeOf(path) === undefined) return "has a path that is not literal";
   if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open")
     return "does not say who may call it";
   if (access.kind === "open" && access.reason.trim() === "") return "is open and gives no reason";
   if (!["public", "ops", "both"].includes(plane)) return "names no plane";
   if (!(limits.timeoutMs > 0)) return "has no time limit";
-  if ((body !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
-    return "needs both a body schema and limits.bodyBytes, or neither";
+  if (body !== undefined && form !== undefined) return "takes a body or a form, not both";
+  if ((body !== undefined || form !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
+    return "needs both a body schema (or a form) and limits.bodyBytes, or neither";
   const weaker = route.forwardsTo?.find((target) => !asStrict(route, target));
   return weaker === undefined ? undefined : `forwards to ${weaker.path}, whose terms are not its own`;
 }
@@ -75,6 +76,7 @@ function routeProblem<S>(route: AnyRoute<S>): string | undefined {
 function asStrict<S>(route: AnyRoute<S>, target: AnyRoute<S>): boolean {
   return (
     isRoute(target) &&
+    target.body !== undefined &&
     PATH.test(target.path) &&
     target.forwardsTo === undefined &&
     target.access.kind === "key" &&

@@ -15,6 +15,8 @@ export type Reply =
       readonly contentType: string;
       readonly headers?: Readonly<Record<string, string>>;
     }
+  /** Bytes of a known number that are read while they are sent; what fails in the middle cuts the connection. */
+  | { readonly kind: "stream"; readonly pieces: AsyncIterable<Uint8Array>; readonly length: number }
   | { readonly kind: "empty"; readonly status?: number }
   /**
    * Server-sent events: complete frames (`data: …\n\n`). The pipeline pulls the first frame before it writes the
@@ -37,6 +39,10 @@ export function jsonText(body: string): Reply {
 
 export function bytes(body: Uint8Array, headers: Readonly<Record<string, string>> = {}): Reply {
   return { kind: "bytes", body, contentType: "application/octet-stream", headers };
+}
+
+export function stream(pieces: AsyncIterable<Uint8Array>, length: number): Reply {
+  return { kind: "stream", pieces, length };
 }
 
 export function empty(status = 200): Reply {

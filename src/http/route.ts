@@ -29,12 +29,36 @@ export const ROUTE_SWITCHES = [
 ] as const;
 export type RouteSwitch = (typeof ROUTE_SWITCHES)[number];
 
+/** What an operator may open to the public listener. */
+export const PUBLIC_SWITCHES = ["publicLoraRoutes"] as const;
+export type PublicSwitch = (typeof PUBLIC_SWITCHES)[number];
+
 export interface RouteLimits {
   /** Bytes of the body at most; the server's setting may lower it. Absent: the route reads no body. */
   readonly bodyBytes?: number;
   /** Until the answer is complete. */
   readonly timeoutMs: number;
 }
+
+/** What a form (multipart/form-data) may hold: so many fields, so long, and one file of `limits.bodyBytes` at most. */
+export interface FormLimits {
+  readonly fields: number;
+  readonly fieldBytes: number;
+}
+
+export type Fields = ReadonlyMap<string, string>;
+
+export interface FormFile {
+  /** Name of the field. */
+  readonly field: string;
+  /** As the client named it: text for people, never part of a path. */
+  readonly name: string;
+  /** Ends with a Fault where the form does. */
+  readonly content: AsyncIterable<Uint8Array>;
+}
+
+/** Takes the form's file while it comes; resolves when it has it. What it throws ends the call. */
+export type TakeFile = (file: FormFile) => Promise<void>;
 
 /** What an answer may look like, for OpenAPI and for the tests that replay replies against it. */
 export interface ReplyDeclaration {
@@ -52,6 +76,8 @@ export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`
   readonly caller: CallerOf<A>;
   readonly body: B;
   readonly query: Q;
+  /** Reads the form of a route that declares one; once. @throws Fault */
+  readonly form: (take: TakeFile) => Promise<Fields>;
   /** The segment that stands for the `{name}` of the path: 1 to 128 letters, digits, `_` and `-`, as they came. */
   readonly params: Readonly<Record<ParamName<P>, string>>;
   /** The listener that it came in by. */
@@ -83,9 +109,13 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   readonly plane: Plane;
   /** What has to be switched on for the route to exist. Absent: it always does. */
   readonly switchedBy?: RouteSwitch;
+  /** What has to be switched on for a route of the operations listener to be on the public one, too. Absent: it never is. */
+  readonly publicBy?: PublicSwitch;
   readonly limits: RouteLimits;
   /** Absent: the route takes no body. */
   readonly body?: ZodType<B>;
+  /** The body is a form; `limits.bodyBytes` bounds its file. Instead of `body`. */
+  readonly form?: FormLimits;
   /** Absent: JSON. Of any other type the schema gets the bytes. */
   readonly bodyType?: "multipart/form-data";
   readonly query?: ZodType<Q>;
@@ -117,6 +147,14 @@ export function defineRoute<S>() {
     made.add(value);
     return value;
   };
+}
+
+/** The same route on both listeners. @throws Error its declaration does not allow for that */
+export function onBothListeners<S>(route: AnyRoute<S>): AnyRoute<S> {
+  if (route.publicBy === undefined || !isRoute(route)) throw new Error(`${route.path} is for its own listener only`);
+  const value = Object.freeze({ ...route, plane: "both" as const });
+  made.add(value);
+  return value;
 }
 
 /** Whether the value came from `defineRoute`: the registrar's check. */

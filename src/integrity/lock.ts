@@ -6,7 +6,7 @@
  * on another host, or in another container with the same cache). Takeover moves the stale file aside under a
  * name of our own first, so of several takers one wins; whoever finds that it moved a fresh lock puts it back. A
  * holder that lost its lock learns it from `lost` within a touch, and must stop.
- * Callers: hub-model.ts, and app/run-batch.ts for its output.
+ * Callers: hub-model.ts, app/run-batch.ts for its output, app/batches.ts for who runs batches.
  */
 import { randomUUID } from "node:crypto";
 import { link, readFile, rename, stat, unlink, utimes, writeFile } from "node:fs/promises";

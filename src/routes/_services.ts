@@ -3,9 +3,11 @@
  */
 
 import type { RequestCaps } from "#core/request-caps.ts";
-import { defineRoute } from "#http/route.ts";
+import { defineRoute, type ListenerPlane } from "#http/route.ts";
 import type { Adapters } from "#serving/adapters.ts";
 import type { Administration } from "#serving/administration.ts";
+import type { Batches } from "#serving/batch/batches.ts";
+import type { Files } from "#serving/batch/files.ts";
 import type { Serving } from "#serving/context.ts";
 import type { Responses } from "#serving/responses.ts";
 import type { ServerOperations } from "#serving/server-operations.ts";
@@ -15,6 +17,8 @@ export interface Services {
   readonly responses: Responses;
   readonly adapters: Adapters;
   readonly admin: Administration;
+  readonly files: Files;
+  readonly batches: Batches;
   readonly operations: ServerOperations;
   readonly caps: RequestCaps;
   readonly usage: {
@@ -29,6 +33,8 @@ export interface Services {
   readonly embedPrefixes: ReadonlyMap<string, string>;
   /** Of this server, e.g. "0.1.0". */
   readonly version: string;
+  /** The routes of a listener, as OpenAPI's JSON text. */
+  readonly openapi: (plane: ListenerPlane) => string;
   /** Requests in flight that count as load. */
   readonly load: () => number;
   /** Prometheus text 0.0.4. */

@@ -8,11 +8,14 @@ import { createKey, deleteKey, disableKey, enableKey, listKeys, rotateKey, showK
 import { callerRights, explainPolicy, policy, reloadPolicy, testPolicy } from "./admin-policy.ts";
 import { usage } from "./admin-usage.ts";
 import { realtime, transcriptions, translations } from "./audio.ts";
+import { cancelBatch, createBatch, listBatches, showBatch } from "./batches.ts";
 import { chatBatch } from "./chat-batch.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { completions } from "./completions.ts";
+import { chatDerender, completionDerender } from "./derender.ts";
 import { collectiveRpc, faultApply, faultStatus, serverInfo, startProfile, stopProfile } from "./diagnostics.ts";
 import { cohereEmbed, embeddings, pooling } from "./embeddings.ts";
+import { deleteFile, fileContent, listFiles, showFile, uploadFile } from "./files.ts";
 import { generate } from "./generate.ts";
 import { health, ping, pingPost } from "./health.ts";
 import { invocations } from "./invocations.ts";
@@ -36,7 +39,7 @@ import {
 import { chatRender, completionRender, messagesRender } from "./render.ts";
 import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
-import { load, metrics, version } from "./service.ts";
+import { load, metrics, openapi, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
 import { finishWeights, initWeights, startWeights, updateWeights, worldSize } from "./weights.ts";
 
@@ -62,9 +65,20 @@ export const routes: readonly AnyRoute<Services>[] = [
   rerankV1,
   rerankV2,
   generativeScoring,
+  uploadFile,
+  listFiles,
+  showFile,
+  fileContent,
+  deleteFile,
+  createBatch,
+  listBatches,
+  showBatch,
+  cancelBatch,
   chatRender,
   completionRender,
   messagesRender,
+  chatDerender,
+  completionDerender,
   generate,
   invocations,
   transcriptions,
@@ -78,6 +92,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   ping,
   pingPost,
   version,
+  openapi,
   load,
   metrics,
   loadLora,

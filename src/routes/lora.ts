@@ -1,5 +1,6 @@
 /**
- * POST /v1/load_lora_adapter and /v1/unload_lora_adapter: on the operations listener, and only when switched on.
+ * POST /v1/load_lora_adapter and /v1/unload_lora_adapter: on the operations listener, and only when switched
+ * on; on the public one where the operator opened it.
  */
 import { key } from "#http/access.ts";
 import { text } from "#http/reply.ts";
@@ -18,6 +19,7 @@ export const loadLora = route({
   access: key("lora:write"),
   plane: "ops",
   switchedBy: "allowRuntimeLoraUpdating",
+  publicBy: "publicLoraRoutes",
   limits: { bodyBytes: 64 * KIB, timeoutMs: 5 * MINUTE },
   body: LoadLoraBody,
   reply: [success, ...failures],
@@ -37,6 +39,7 @@ export const unloadLora = route({
   access: key("lora:write"),
   plane: "ops",
   switchedBy: "allowRuntimeLoraUpdating",
+  publicBy: "publicLoraRoutes",
   limits: { bodyBytes: 64 * KIB, timeoutMs: 30 * SECOND },
   body: UnloadLoraBody,
   reply: [success, ...failures],

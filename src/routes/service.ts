@@ -1,8 +1,8 @@
 /**
- * GET /version, /load and /metrics
+ * GET /version, /openapi.json, /load and /metrics
  */
 import { key } from "#http/access.ts";
-import { json, text } from "#http/reply.ts";
+import { json, jsonText, text } from "#http/reply.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { LoadReply, VersionReply } from "#wire/vllm/service.ts";
 import { unauthenticated } from "./_answers.ts";
@@ -24,6 +24,22 @@ export const version = route({
   audit: "none",
   doc: "The server's version.",
   handler: ({ services }) => json({ version: services.version }),
+});
+
+export const openapi = route({
+  method: "GET",
+  path: "/openapi.json",
+  dialect: openai,
+  access: key("models:read"),
+  plane: "both",
+  limits,
+  reply: [
+    { status: 200, contentType: "application/json", doc: "The routes of the listener that was asked." },
+    unauthenticated,
+  ],
+  audit: "none",
+  doc: "The server's routes, as an OpenAPI document.",
+  handler: ({ plane, services }) => jsonText(services.openapi(plane)),
 });
 
 export const load = route({

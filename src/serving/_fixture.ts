@@ -65,7 +65,7 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     makeOutput,
     observerOf: () => NO_OBSERVER,
     grammars: new GrammarCompiler(),
-    shareOf: (tenant) => ({ key: tenant, weight: 1 }),
+    shareOf: ({ tenant }) => ({ key: tenant, weight: 1 }),
   };
   const loaded = new Set<number>();
   const loader: AdapterLoader = {

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault } from "#core/fault.ts";
+import { UNMETERED } from "#core/metering.ts";
+import { authorize } from "#policy/authorize.ts";
+import { principalOf } from "#policy/roles.ts";
 import { fixture, grant } from "./_fixture.ts";
 
 const caller = grant("lora:write");
@@ -56,4 +59,46 @@ test("what is not an adapter cannot be unloaded", () => {
   const { adapters } = fixture();
   for (const name of ["demo", "none"])
     assert.throws(() => adapters.unload(caller, name), refused("model_not_found", /cannot be found/));
+});
+
+test("what a tenant loads is its own: for others it does not exist, and their names do not meet", async () => {
+  const { adapters, serving } = fixture();
+  const of = (tenant: string) =>
+    authorize(principalOf({ id: `key_${tenant}`, tenant, role: "trainer" }), "lora:write", UNMETERED);
+  const [acme, other, operator] = [of("acme"), of("other"), of("default")];
+  const names = ({ principal }: typeof acme) => serving.models.visibleTo(principal).flatMap((seen) => seen.names);
+  const missing = refused("model_not_found", /sql/);
+
+  await adapters.load(acme, load("sql"));
+  assert.deepEqual(
+    [names(acme).includes("sql"), names(other).includes("sql"), names(operator).includes("sql")],
+    [true, false, false],
+  );
+  assert.throws(() => serving.models.resolve("sql", other.principal), missing);
+  assert.throws(() => serving.models.resolve("acme\0sql", other.principal), refused("model_not_found", /exist/));
+  assert.throws(() => adapters.unload(other, "sql"), missing);
+
+  await adapters.load(other, load("sql"));
+  const [one, two] = [acme, other].map(({ principal }) => serving.models.resolve("sql", principal).lora?.adapter);
+  assert.notEqual(one?.number, two?.number);
+  assert.notEqual(one?.name, two?.name, "nor do their blocks in the prefix cache");
+  assert.throws(() => adapters.unload(operator, "sql"), refused("invalid_request", /2 tenants/));
+  adapters.unload(other, "sql");
+  assert.equal(serving.models.resolve("sql", acme.principal).lora?.adapter.number, one?.number);
+  adapters.unload(operator, "sql");
+  assert.throws(() => serving.models.resolve("sql", acme.principal), missing);
+});
+
+test("a tenant takes no name of the server's, and the operator's adapters are everybody's", async () => {
+  const { adapters, serving } = fixture();
+  const acme = authorize(principalOf({ id: "key_a", tenant: "acme", role: "trainer" }), "lora:write", UNMETERED);
+  const operator = authorize(principalOf({ id: "k", tenant: "default", role: "trainer" }), "lora:write", UNMETERED);
+  await adapters.load(operator, load("sql"));
+  assert.notEqual(serving.models.resolve("sql", acme.principal).lora, undefined);
+  for (const name of ["sql", "demo"])
+    await assert.rejects(
+      adapters.load(acme, load(name)),
+      refused("invalid_request", /belongs to a model of the server/),
+    );
+  assert.throws(() => adapters.unload(acme, "sql"), refused("model_not_found", /sql/));
 });

@@ -89,6 +89,6 @@ export async function prepareChat(
     observer: serving.observerOf(model),
     meter: grant.meter,
     cacheSalt: cacheSalt(grant.principal, output),
-    share: serving.shareOf(grant.principal.tenant),
+    share: serving.shareOf(grant.principal),
   };
 }

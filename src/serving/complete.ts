@@ -62,7 +62,7 @@ export async function* complete(
       observer: serving.observerOf(model),
       meter: grant.meter,
       cacheSalt: cacheSalt(grant.principal, output),
-      share: serving.shareOf(grant.principal.tenant),
+      share: serving.shareOf(grant.principal),
     },
     signal,
   );

@@ -2,6 +2,7 @@
  * What every call in serving gets besides the call itself. Made once, by the app.
  */
 import type { FairShare } from "#core/generate.ts";
+import type { Principal } from "#core/principal.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import type { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import type { MakeOutput } from "./_choice.ts";
@@ -21,5 +22,5 @@ export interface Serving {
   /** One observer a model, the same at each call. */
   readonly observerOf: (model: ServedModel) => ServingObserver;
   /** What a tenant may draw on when the engine has more work than it can do. */
-  readonly shareOf: (tenant: string) => FairShare;
+  readonly shareOf: (principal: Pick<Principal, "tenant" | "behind">) => FairShare;
 }

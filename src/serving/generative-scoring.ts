@@ -51,7 +51,7 @@ export async function scoreLabels(
       observer: serving.observerOf(model),
       meter,
       cacheSalt: cacheSalt(principal, output),
-      share: serving.shareOf(principal.tenant),
+      share: serving.shareOf(principal),
     },
     signal,
   );

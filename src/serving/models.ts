@@ -16,6 +16,8 @@ export interface ServedModel {
   /** At least one; the first is printed in answers (--served-model-name). */
   readonly names: readonly [string, ...string[]];
   readonly backend: Backend;
+  /** The tenant whose it is: for nobody else it exists. Absent: everybody's. */
+  readonly owner?: string;
   /** Of a LoRA adapter: which one, and the model that it changes. */
   readonly lora?: { readonly adapter: AdapterReference; readonly base: ServedModel };
   readonly tokenizer: Tokenizer;
@@ -41,6 +43,8 @@ export interface VisibleModel {
 export class Models {
   private readonly served: ServedModel[];
   private readonly byName = new Map<string, ServedModel>();
+  /** By tenant, then by name: two tenants may give one name to two things. */
+  private readonly owned = new Map<string, Map<string, ServedModel>>();
 
   /** @throws Error when there is no model, or two share a name */
   constructor(served: readonly [ServedModel, ...ServedModel[]]) {
@@ -50,9 +54,10 @@ export class Models {
 
   /** @throws Error when a name is taken */
   add(model: ServedModel): void {
+    const names = this.namesOf(model.owner);
     for (const name of model.names) {
-      if (this.byName.has(name)) throw new Error(`two models are served under the name ${name}`);
-      this.byName.set(name, model);
+      if (names.has(name)) throw new Error(`two models are served under the name ${name}`);
+      names.set(name, model);
     }
     this.served.push(model);
   }
@@ -60,12 +65,21 @@ export class Models {
   /** Calls that have begun with it go on. */
   remove(model: ServedModel): void {
     this.served.splice(this.served.indexOf(model), 1);
-    for (const name of model.names) this.byName.delete(name);
+    const names = this.namesOf(model.owner);
+    for (const name of model.names) names.delete(name);
+    if (model.owner !== undefined && names.size === 0) this.owned.delete(model.owner);
   }
 
-  /** What answers under this name, if anything does. */
-  find(name: string): ServedModel | undefined {
-    return this.byName.get(name);
+  private namesOf(owner: string | undefined): Map<string, ServedModel> {
+    if (owner === undefined) return this.byName;
+    const names = this.owned.get(owner) ?? new Map<string, ServedModel>();
+    this.owned.set(owner, names);
+    return names;
+  }
+
+  /** What answers under this name, if anything does: of this owner, or of everybody. */
+  find(name: string, owner?: string): ServedModel | undefined {
+    return owner === undefined ? this.byName.get(name) : this.owned.get(owner)?.get(name);
   }
 
   /**
@@ -73,7 +87,8 @@ export class Models {
    * @param name absent: the first that it may use. @throws Fault model_not_found
    */
   resolve(name: string | undefined, principal: Principal): ServedModel {
-    const model = name === undefined ? this.visibleTo(principal)[0]?.model : this.byName.get(name);
+    const model =
+      name === undefined ? this.visibleTo(principal)[0]?.model : (this.find(name, principal.tenant) ?? this.find(name));
     if (model === undefined || (name !== undefined && !sees(principal, model, name)))
       throw new Fault("model_not_found", `The model \`${name?.slice(0, 200)}\` does not exist.`, { param: "model" });
     return model;
@@ -82,6 +97,7 @@ export class Models {
   /** The models that a principal may use, and under which names; of an adapter the model it changes, if that one is too. */
   visibleTo(principal: Principal): readonly VisibleModel[] {
     return this.served
+      .filter(({ owner }) => owner === undefined || owner === principal.tenant)
       .map((model) => ({ model, names: model.names.filter((name) => sees(principal, model, name)) }))
       .filter(({ names }) => names.length > 0)
       .map((visible) => {

@@ -58,7 +58,7 @@ export function poolRequest(
   return {
     task,
     priority: priorityOf(priority, principal, serving.priorities),
-    share: serving.shareOf(principal.tenant),
+    share: serving.shareOf(principal),
     ...(callId === undefined ? {} : { callId: ownedKey(principal.tenant, callId) }),
     ...(useActivation === undefined ? {} : { useActivation }),
   };

@@ -13,7 +13,7 @@ export type Proof =
   | { readonly requests: readonly Refused[] }
   | { readonly test: readonly [file: string, name: string] }
   | { readonly cannot: string }
-  | { readonly later: "media" | "routes" | "gateway" | "cluster" };
+  | { readonly later: "media" | "gateway" | "cluster" };
 
 export type Row = Proof & {
   /** Advisory ids; `#n` is an issue without one. */
@@ -360,7 +360,27 @@ const SERVICE: readonly Row[] = [
       (id) => [CHAT, chat({ stop_token_ids: [id], min_tokens: 1, max_tokens: 2 }), /stop_token_ids/] as const,
     ),
   }),
-  row("CVE-2026-71486 GHSA-8737-qx52-hjff", "derender without bound", { later: "routes" }),
+  row("CVE-2026-71486 GHSA-8737-qx52-hjff", "derender without bound", {
+    requests: [
+      [
+        `${CHAT}/derender`,
+        {
+          chat_request: chat({}),
+          generate_response: { choices: [{ token_ids: Array.from({ length: 262_145 }, () => 5) }] },
+        },
+        /token_ids/,
+      ],
+      [
+        `${TEXT}/derender`,
+        {
+          completion_request: text({}),
+          generate_response: { choices: Array.from({ length: 129 }, () => ({ token_ids: [] })) },
+        },
+        /choices/,
+      ],
+      [`${CHAT}/derender`, { chat_request: chat({}), generate_response: { choices: [] }, stream: true }, /stream/],
+    ],
+  }),
   row("CVE-2026-93592 GHSA-25q3-v2hm-8vpf", "a negative token id in an embedding request", {
     test: ["src/engine/pooling/process.test.ts", "bad requests are refused at once, naming the field"],
   }),

@@ -43,7 +43,7 @@ const principals: readonly Principal[] = [
 async function server(t: TestContext): Promise<Http> {
   const known = new Map(principals.map((principal) => [principal.id, principal]));
   const setting = fixture({ reply: says("x") });
-  await setting.adapters.load(grant("lora:write"), { name: "sql", path: "/a", inPlace: false });
+  await setting.adapters.load(grant("lora:write", "default"), { name: "sql", path: "/a", inPlace: false });
   const http = await createHttp({
     routes,
     services: servicesOf(setting),

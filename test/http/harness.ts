@@ -38,6 +38,8 @@ const STATUS: Record<FaultKind, number> = {
   method_not_allowed: 405,
   model_not_found: 404,
   response_not_found: 404,
+  file_not_found: 404,
+  batch_not_found: 404,
   key_not_found: 404,
   request_timeout: 408,
   rate_limited: 429,

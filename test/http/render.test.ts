@@ -13,8 +13,8 @@ import { openai } from "#wire/openai/dialect.ts";
 import { ErrorReply } from "#wire/openai/replies.ts";
 import { RenderReply } from "#wire/vllm/render.ts";
 
-async function server(t: TestContext) {
-  const setting = fixture({ reply: says("yes") });
+async function server(t: TestContext, text = "yes") {
+  const setting = fixture({ reply: says(text) });
   const admin = principalOf({ id: "k", tenant: "t", role: "admin" });
   const http = await createHttp({
     routes,
@@ -80,6 +80,33 @@ test("a chat, a completion and a message, rendered and generated, ask the engine
     }
     const parts = setting.backend.requests.map(asked);
     assert.deepEqual(parts, whole, path);
+  }
+});
+
+test("what was rendered and generated derenders to the call's own answer", async (t) => {
+  const { ask } = await server(t, "<think>hm</think>Yes.");
+  const bare = ({ id: _, created: __, usage, ...rest }: Record<string, unknown>) => ({ ...rest, usage });
+  for (const [path, name, body] of [
+    ["/v1/chat/completions", "chat_request", { messages: [{ role: "user", content: "hi" }], max_tokens: 40 }],
+    ["/v1/chat/completions", "chat_request", { messages: [{ role: "user", content: "hi" }], max_tokens: 3, n: 2 }],
+    ["/v1/completions", "completion_request", { prompt: [1, 2, 3], max_tokens: 40 }],
+  ] as const) {
+    const whole = (await ask(path, body)).json() as Record<string, unknown>;
+    const [rendered] = [(await ask(`${path}/render`, body)).json()].flat();
+    const generated = (await ask("/inference/v1/generate", rendered)).json() as Record<string, unknown>;
+    const given = { [name]: body, generate_response: generated };
+    const answer = await ask(`${path}/derender`, given, "tokens");
+    assert.equal(answer.statusCode, 200, answer.body);
+    assert.deepEqual(bare(answer.json()), bare(whole), path);
+    for (const [more, status] of [
+      [{ stream: true }, 501],
+      [{ generate_response: {} }, 400],
+      [{ generate_response: { choices: [] } }, 400],
+      [{ generate_response: { choices: [{ token_ids: [259] }] } }, 400],
+      [{ generate_response: { choices: [{ token_ids: [1], finish_reason: "error" }] } }, 400],
+      [{ [name]: undefined }, 400],
+    ] as const)
+      assert.equal((await ask(`${path}/derender`, { ...given, ...more })).statusCode, status);
   }
 });
 

@@ -87,11 +87,6 @@ GET /docs/oauth2-redirect
 
 /** Not declared, and why. A route that is declared may not stand here. */
 const WAITING: Readonly<Record<string, string>> = {
-  "POST /v1/chat/completions/derender":
-    "reads what a client says that an engine said; waits for a reader of a bounded, client-kept state",
-  "POST /v1/completions/derender":
-    "reads what a client says that an engine said; waits for a reader of a bounded, client-kept state",
-  "GET /openapi.json": "comes when the document is made by the server",
   "POST /cohere/v2/chat": "off in vLLM unless a variable switches it on; the same models answer the other chat routes",
   "POST /adapters": "belongs to a package of SageMaker's containers, not to vLLM; /v1/load_lora_adapter does the same",
   "DELETE /adapters": "as POST /adapters: /v1/unload_lora_adapter does the same",

@@ -3,7 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isRoute } from "#http/route.ts";
+import { isRoute, onBothListeners } from "#http/route.ts";
 import { routes } from "#routes/index.ts";
 
 const TABLE = [
@@ -26,9 +26,20 @@ const TABLE = [
   "POST /v1/rerank embeddings public 8388608",
   "POST /v2/rerank embeddings public 8388608",
   "POST /generative_scoring embeddings public 8388608",
+  "POST /v1/files batch public 536870912",
+  "GET /v1/files batch public -",
+  "GET /v1/files/{file_id} batch public -",
+  "GET /v1/files/{file_id}/content batch public -",
+  "DELETE /v1/files/{file_id} batch public -",
+  "POST /v1/batches batch public 65536",
+  "GET /v1/batches batch public -",
+  "GET /v1/batches/{batch_id} batch public -",
+  "POST /v1/batches/{batch_id}/cancel batch public -",
   "POST /v1/chat/completions/render tokenize public 8388608",
   "POST /v1/completions/render tokenize public 8388608",
   "POST /v1/messages/render tokenize public 8388608",
+  "POST /v1/chat/completions/derender tokenize public 8388608",
+  "POST /v1/completions/derender tokenize public 8388608",
   "POST /inference/v1/generate inference public 8388608",
   "POST /invocations inference public 8388608",
   "POST /v1/audio/transcriptions audio public 8388608",
@@ -42,6 +53,7 @@ const TABLE = [
   "GET /ping open public -",
   "POST /ping open public -",
   "GET /version models:read both -",
+  "GET /openapi.json models:read both -",
   "GET /load metrics:read public -",
   "GET /metrics metrics:read both -",
   "POST /v1/load_lora_adapter lora:write ops 65536",
@@ -95,6 +107,16 @@ test("routes × access × plane × bytes of body", () => {
   assert.ok(routes.every(isRoute));
 });
 
+test("routes of the operations listener that a setting opens to the public one", () => {
+  const opened = routes.filter(({ publicBy }) => publicBy !== undefined);
+  assert.deepEqual(
+    opened.map(({ path, publicBy }) => `${path} ${publicBy}`),
+    ["/v1/load_lora_adapter publicLoraRoutes", "/v1/unload_lora_adapter publicLoraRoutes"],
+  );
+  for (const route of routes.filter(({ publicBy }) => publicBy === undefined))
+    assert.throws(() => onBothListeners(route), /own listener only/);
+});
+
 test("routes that a setting switches on", () => {
   const switched = routes.filter(({ switchedBy }) => switchedBy !== undefined);
   assert.deepEqual(
@@ -121,5 +143,6 @@ test("routes that a setting switches on", () => {
 });
 
 test("a route with a body has a schema and a limit, and one without has neither", () => {
-  for (const { path, body, limits } of routes) assert.equal(body === undefined, limits.bodyBytes === undefined, path);
+  for (const { path, body, form, limits } of routes)
+    assert.equal(body === undefined && form === undefined, limits.bodyBytes === undefined, path);
 });

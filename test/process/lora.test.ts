@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { writeAdapter, writeModel } from "../fixtures/gguf.ts";
-import { startServer, TEST_KEY, type TestServer } from "../harness.ts";
+import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "castellan-lora-"));
 const root = join(folder, "adapters");
@@ -136,6 +136,30 @@ test("without both switches there is nothing to load over, and a bad adapter sto
     const server = await startServer({ model, args, waitReady: false });
     assert.equal(await server.exited, 1);
     assert.match(server.stderr(), text);
+    await server.stop();
+  }
+});
+
+test("with the setting for it adapters are loaded over the public listener, by keys that may, for their tenant", async () => {
+  const args = ["--enable-lora", "--allow-runtime-lora-updating", "--public-lora-routes", "--lora-roots", root];
+  const server = await startServer({ model, args: [...args, "--max-model-len", "256", "--served-model-name", "base"] });
+  try {
+    const trainer = await makeKey(server.stateDir, "trainer", { tenant: "acme" });
+    const other = await makeKey(server.stateDir, "trainer", { tenant: "other" });
+    const load = (key?: string) =>
+      post(`${server.url}/v1/load_lora_adapter`, { lora_name: "own", lora_path: second }, key);
+    assert.equal((await load()).status, 403, "a user loads nothing");
+    await until("the keys are known", async () => (await server.fetch("/v1/models", { key: other })).status === 200);
+    assert.equal((await load(trainer)).status, 200);
+    const listed = async (key: string): Promise<string[]> =>
+      ((await (await server.fetch("/v1/models", { key })).json()) as { data: { id: string }[] }).data.map(
+        ({ id }) => id,
+      );
+    assert.deepEqual([await listed(trainer), await listed(other)], [["base", "own"], ["base"]]);
+    const unload = (key: string) => post(`${server.url}/v1/unload_lora_adapter`, { lora_name: "own" }, key);
+    assert.equal((await unload(other)).status, 404);
+    assert.equal((await unload(trainer)).status, 200);
+  } finally {
     await server.stop();
   }
 });

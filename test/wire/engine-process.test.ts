@@ -15,6 +15,7 @@ import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { fakeServerOperations } from "#serving/_fake-operations.ts";
 import { fixture } from "#serving/_fixture.ts";
+import { scratchBatches } from "#test/fixtures/batches.ts";
 import { emptyAdministration, responsesOver } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
@@ -61,12 +62,14 @@ before(async () => {
     adapters,
     responses: responsesOver(serving, undefined),
     admin: emptyAdministration(),
+    ...scratchBatches(),
     operations: fakeServerOperations({ operations: engine.operations, engines: () => engine.engines() }),
     caps: { ...DEFAULT_CAPS, n: 128 },
     usage: { cachedTokens: false, always: false },
     tokensAsIds: false,
     embedPrefixes: new Map(),
     version: "0.0.0-test",
+    openapi: () => "{}",
     load: () => 0,
     metrics: async () => "",
     accepting: () => true,

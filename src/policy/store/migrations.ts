@@ -105,4 +105,43 @@ export const MIGRATIONS: readonly Migration[] = [
       `create table response_servers (id text not null primary key, beat ${integer} not null)${table}`,
     ],
   },
+  {
+    name: "files and batches",
+    statements: ({ integer, table }) => [
+      "insert into revisions (name, value) values ('files', 0)",
+      `create table files (
+        id text not null primary key,
+        node text not null,
+        tenant text not null,
+        created_by text not null,
+        purpose text not null,
+        name text not null,
+        bytes ${integer} not null,
+        created_at ${integer} not null,
+        expires_at ${integer} not null
+      )${table}`,
+      "create index files_tenant on files (node, tenant, created_at, id)",
+      "create index files_expiry on files (node, expires_at)",
+      `create table batches (
+        id text not null primary key,
+        node text not null,
+        tenant text not null,
+        author text not null,
+        endpoint text not null,
+        input_file_id text not null,
+        completion_window text not null,
+        metadata text,
+        status text not null,
+        created_at ${integer} not null,
+        expires_at ${integer} not null,
+        times text not null,
+        counts text not null,
+        output_file_id text,
+        error_file_id text,
+        problem text
+      )${table}`,
+      "create index batches_tenant on batches (node, tenant, created_at, id)",
+      "create index batches_status on batches (node, status, created_at)",
+    ],
+  },
 ];

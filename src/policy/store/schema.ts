@@ -16,6 +16,8 @@ export interface Tables {
   responses: ResponseTable;
   response_totals: ResponseTotalTable;
   response_servers: ResponseServerTable;
+  files: FileTable;
+  batches: BatchTable;
 }
 
 /** What is true of the whole store. */
@@ -30,7 +32,7 @@ interface FactTable {
  * transaction and writes the new value into the rows: the counter's row lock makes its order the order of commits.
  */
 interface RevisionTable {
-  /** `keys`. */
+  /** `keys`; `files`, as a lock alone. */
   name: string;
   value: number;
 }
@@ -137,4 +139,38 @@ interface ResponseTotalTable {
 interface ResponseServerTable {
   id: string;
   beat: number;
+}
+
+/** Files of batches. Their contents are in the state directory of the server that has them, `node`. */
+export interface FileTable {
+  id: string;
+  node: string;
+  tenant: string;
+  created_by: string;
+  purpose: string;
+  name: string;
+  bytes: number;
+  created_at: number;
+  expires_at: number;
+}
+
+export interface BatchTable {
+  id: string;
+  node: string;
+  tenant: string;
+  /** `BatchAuthor` of core/batches.ts. */
+  author: string;
+  endpoint: string;
+  input_file_id: string;
+  completion_window: string;
+  metadata: string | null;
+  status: string;
+  created_at: number;
+  expires_at: number;
+  /** Status → when. */
+  times: string;
+  counts: string;
+  output_file_id: string | null;
+  error_file_id: string | null;
+  problem: string | null;
 }

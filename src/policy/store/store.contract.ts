@@ -115,7 +115,11 @@ export function storeContract({ name, skip, place }: StoreContract): void {
           .execute();
       });
     await Promise.all(stores.flatMap((store) => Array.from({ length: 20 }, () => bump(store))));
-    const { value } = await (stores[0] as Store).db.selectFrom("revisions").select("value").executeTakeFirstOrThrow();
+    const { value } = await (stores[0] as Store).db
+      .selectFrom("revisions")
+      .select("value")
+      .where("name", "=", "keys")
+      .executeTakeFirstOrThrow();
     assert.equal(value, 60);
   });
 

@@ -56,3 +56,9 @@ function isBlank(text: Buffer): boolean {
   for (const byte of text) if (byte !== 0x20 && (byte < 0x09 || byte > 0x0d)) return false;
   return true;
 }
+
+/** Those behind the first so many. */
+export async function* behind(lines: AsyncIterable<InputLine>, skipped: number): AsyncGenerator<InputLine> {
+  let at = 0;
+  for await (const line of lines) if (at++ >= skipped) yield line;
+}

@@ -91,6 +91,10 @@ export class BatchOutput {
     return this.#rows;
   }
 
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** Adds a row; it has no line feed of its own. */
   async append(row: string): Promise<void> {
     const bytes = Buffer.from(`${row}\n`);

@@ -22,6 +22,8 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   method_not_allowed: { status: 405, type: "invalid_request_error" },
   model_not_found: { status: 404, type: "not_found_error" },
   response_not_found: { status: 404, type: "not_found_error" },
+  file_not_found: { status: 404, type: "not_found_error" },
+  batch_not_found: { status: 404, type: "not_found_error" },
   key_not_found: { status: 404, type: "not_found_error" },
   request_timeout: { status: 408, type: "timeout_error" },
   rate_limited: { status: 429, type: "rate_limit_error" },

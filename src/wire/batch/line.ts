@@ -77,6 +77,28 @@ export function printVllmRow(outcome: LineOutcome): string {
   return row(outcome, ["vllm-", "vllm-batch-"], good ? (outcome.answer ?? "null") : "null", good ? "null" : error);
 }
 
+/** As OpenAI's Batch API prints it: a failure's answer stands in the body. */
+export function printOpenaiRow(outcome: LineOutcome): string {
+  const { answer, customId, id, problem = "" } = outcome;
+  if (answer !== undefined) return row(outcome, ["batch_req_", ""], answer, "null");
+  return printUnanswered(id, customId, "invalid_request", problem);
+}
+
+/** A line that no route saw. */
+export function printUnanswered(id: string, customId: string | null, code: string, message: string): string {
+  const head = `{"id":"batch_req_${id}","custom_id":${stringifyJson(customId)}`;
+  return `${head},"response":null,"error":${stringifyJson({ code, message })}}`;
+}
+
+/** Room for the longest head of a row that `rowSucceeded` looks at. */
+export const ROW_HEAD = 8192;
+const HEAD = /^\{"id":"[^"]*","custom_id":(?:null|"(?:[^"\\]|\\.)*"),"response":\{"status_code":2\d\d,/;
+
+/** Of a row that was printed here. @param head its first characters, ROW_HEAD of them at least */
+export function rowSucceeded(head: string): boolean {
+  return HEAD.test(head);
+}
+
 /** `answer` is JSON text already and goes in as it is. */
 function row(
   { id, customId, status, requestId }: LineOutcome,

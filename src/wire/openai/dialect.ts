@@ -22,6 +22,8 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   method_not_allowed: { status: 405, type: "Method Not Allowed" },
   model_not_found: { status: 404, type: "NotFoundError" },
   response_not_found: { status: 404, type: "invalid_request_error" },
+  file_not_found: { status: 404, type: "invalid_request_error" },
+  batch_not_found: { status: 404, type: "invalid_request_error" },
   key_not_found: { status: 404, type: "NotFoundError" },
   request_timeout: { status: 408, type: "Request Timeout" },
   rate_limited: { status: 429, type: "Too Many Requests" },

@@ -1,0 +1,115 @@
+/**
+ * Files and batches as the settings want them: their folder, records and room, and the runner over the server's own
+ * corridor. Called by serve.ts.
+ */
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import type { Log } from "#base/log.ts";
+import type { Settings } from "#config/settings.ts";
+import type { BatchRecords } from "#core/batches.ts";
+import { Fault } from "#core/fault.ts";
+import type { Http } from "#http/server.ts";
+import { withLock } from "#integrity/lock.ts";
+import { batchRecords } from "#policy/batches/records.ts";
+import { openStateDirectory, type StateDirectory } from "#policy/state.ts";
+import type { Store } from "#policy/store/store.ts";
+import { batchRoute } from "#routes/batch-urls.ts";
+import { routes } from "#routes/index.ts";
+import { Batches } from "#serving/batch/batches.ts";
+import { Files } from "#serving/batch/files.ts";
+import { BatchRunner, type LineCaller } from "#serving/batch/runner.ts";
+import { LINE_BYTES, runLine } from "./batch-line.ts";
+import { BatchTickets, type TicketParts } from "./batch-tickets.ts";
+import { switchedOff } from "./switches.ts";
+
+export interface BatchWork {
+  readonly tickets: BatchTickets;
+  readonly files: Files;
+  readonly batches: Batches;
+  /** Goes on with what was not over. Before it nothing runs. */
+  start(http: Pick<Http, "inject">, keys: TicketParts): void;
+  /** Stops where it is. Before the listeners close. */
+  close(): Promise<void>;
+}
+
+const DAY_MS = 24 * 3_600_000;
+/** As OpenAI's. */
+const MOST_LINES = 50_000;
+const TENANT_FILES = 1000;
+const TENANT_BATCHES = 16;
+const NODE = /^[0-9a-f]{32}$/;
+
+/** @throws StateError */
+export function openBatches(settings: Settings, state: StateDirectory, store: Store, log: Log): BatchWork {
+  const folder = openStateDirectory(join(state.path, "files"), "folder of files").path;
+  const records: BatchRecords = batchRecords(store.db, nodeOf(state));
+  const { batchTenantBytes: tenantBytes, batchBytes: allBytes, batchKeepDays } = settings;
+  const keepMs = batchKeepDays * DAY_MS;
+  const files = new Files({ records, folder, room: { allBytes, tenantBytes, tenantFiles: TENANT_FILES }, keepMs });
+  const declared = routes.filter((route) => switchedOff(route, settings) === undefined);
+  const tickets = new BatchTickets();
+  let runner: BatchRunner | undefined;
+  let running: (() => Promise<void>) | undefined;
+  const takes = (endpoint: string) => batchRoute(endpoint, declared) !== undefined;
+  const batches = new Batches({ records, files, takes, wake: () => runner?.wake(), mostOpen: TENANT_BATCHES });
+  const start = (http: Pick<Http, "inject">, keys: TicketParts): void => {
+    runner = new BatchRunner({
+      records,
+      files,
+      call: (batch): LineCaller => {
+        const ticket = tickets.issue(batch, keys);
+        const parts = { http, routes: declared, key: ticket.key, only: batch.endpoint };
+        return {
+          run: async (line, signal) => {
+            await ticket.renew();
+            const outcome = await runLine({ ...parts, patienceMs: batch.expiresAt - Date.now() }, line, signal);
+            if (outcome.status === 401) throw new Fault("unauthenticated", "Who made the batch may not call any more.");
+            return outcome;
+          },
+          close: () => ticket.revoke(),
+        };
+      },
+      width: settings.batchConcurrency,
+      mostLines: MOST_LINES,
+      lineBytes: LINE_BYTES,
+      mostBytes: tenantBytes,
+      keepMs,
+      log,
+    });
+    running = alone(join(state.path, "batches.lock"), runner);
+  };
+  return { tickets, files, batches, start, close: async () => running?.() };
+}
+
+/**
+ * Runs it while no other server on the same state directory does; the one that waits takes over.
+ * @returns stops it
+ */
+function alone(lock: string, runner: BatchRunner): () => Promise<void> {
+  const ending = new AbortController();
+  const held = withLock(lock, { signal: ending.signal }, async (lost) => {
+    runner.start();
+    await once([ending.signal, lost]);
+    await runner.close();
+  }).catch((error: unknown) => {
+    if (!ending.signal.aborted) throw error;
+  });
+  return async () => {
+    ending.abort();
+    await held;
+  };
+}
+
+async function once(signals: readonly AbortSignal[]): Promise<void> {
+  const any = AbortSignal.any([...signals]);
+  if (!any.aborted) await new Promise((resolve) => any.addEventListener("abort", resolve, { once: true }));
+}
+
+/** Of this state directory, where the contents are. */
+function nodeOf(state: StateDirectory): string {
+  state.read("node") ?? state.create("node", Buffer.from(randomBytes(16).toString("hex")));
+  const node = state.read("node")?.toString() ?? "";
+  if (!NODE.test(node))
+    throw new Error(`${join(state.path, "node")} is damaged: delete it, and files of batches are lost`);
+  return node;
+}

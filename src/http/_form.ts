@@ -1,0 +1,177 @@
+/**
+ * Reading a multipart/form-data body: fields into memory, one file to whoever takes it, piece by piece.
+ *
+ * Invariants: parts, names, fields, headers of parts and the file are bounded, and so is the whole; nothing is cut off
+ * in silence; the file is read as fast as it is taken and no faster. Wall: T76. Two fields of one name are refused; a part that
+ * does not say what it is is none. Private to the pipeline.
+ */
+import { Busboy, type BusboyFileStream, type BusboyHeaders } from "@fastify/busboy";
+import { headerValues } from "#base/headers.ts";
+import { Fault, invalid } from "#core/fault.ts";
+import type { Principal } from "#core/principal.ts";
+import { awaitingContinue, requireKnownExpectation } from "./_body.ts";
+import type { Exchange } from "./_exchange.ts";
+import type { AnyRoute, Fields, FormLimits, TakeFile } from "./route.ts";
+
+const FORM_TYPE =
+  /^multipart\/form-data[ \t]*;[ \t]*boundary=(?:"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,70}"|[!-~]{1,70})[ \t]*$/i;
+const NAME_BYTES = 100;
+const FILE_NAME_CHARACTERS = 255;
+const HEADER_BYTES = 4096;
+const HEADER_PAIRS = 8;
+/** Boundaries and the headers of parts, besides fields and file. */
+const FRAME_BYTES = 64 * 1024;
+
+/** @throws Fault unsupported_media_type */
+function checkFormType(rawHeaders: readonly string[]): string {
+  const [type = "", ...more] = headerValues(rawHeaders, "content-type");
+  if (more.length > 0 || !FORM_TYPE.test(type))
+    throw new Fault("unsupported_media_type", "Unsupported Media Type: Only 'multipart/form-data' is allowed", {
+      param: "Content-Type",
+    });
+  if (headerValues(rawHeaders, "content-encoding").some((coding) => coding.toLowerCase() !== "identity"))
+    throw new Fault("unsupported_media_type", "A body with a content encoding is not taken.", {
+      param: "Content-Encoding",
+    });
+  return type;
+}
+
+/**
+ * @throws Fault unsupported_media_type | invalid_request | payload_too_large | request_timeout | what `take` throws
+ */
+export async function readForm(
+  exchange: Exchange,
+  { form: limits, limits: { bodyBytes = 0 } }: Pick<AnyRoute<never>, "form" | "limits">,
+  principal: Principal | undefined,
+  take: TakeFile,
+): Promise<Fields> {
+  if (limits === undefined) throw new Error("the route declares no form");
+  if (!exchange.hasBody) throw new Fault("invalid_request", "The request has no body.");
+  requireKnownExpectation(exchange);
+  const { req, res, options } = exchange;
+  const contentType = checkFormType(req.rawHeaders);
+  const fileBytes = Math.min(bodyBytes, principal?.caps.uploadBytes ?? options.maxUploadBytes);
+  const most = fileBytes + limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
+  if (Number(req.headers["content-length"] ?? 0) > most) throw tooLarge(fileBytes);
+  const form = new Form(contentType, limits, fileBytes, take);
+  if (awaitingContinue.delete(req)) res.writeContinue();
+  try {
+    await feed(exchange, form, most, fileBytes);
+    const fields = await exchange.race(form.ended);
+    exchange.bodyRead = true;
+    return fields;
+  } catch (error) {
+    // No further byte is taken from a client whose body was refused.
+    req.pause();
+    form.abandon(error);
+    throw error;
+  }
+}
+
+/** Hands the body on as it comes; ends when it has ended, or the form has. */
+async function feed(exchange: Exchange, form: Form, most: number, fileBytes: number): Promise<void> {
+  const { req, counters, options } = exchange;
+  const pieces = req.iterator({ destroyOnReturn: false });
+  for (;;) {
+    const cancel = counters.after(options.bodyTimeoutMs, () =>
+      exchange.abort(new Fault("request_timeout", "The request body did not arrive in time.")),
+    );
+    try {
+      const piece = await exchange.race(Promise.race([pieces.next(), form.failed]));
+      if (piece.done) break;
+      exchange.bytesIn += (piece.value as Buffer).length;
+      if (exchange.bytesIn > most) throw tooLarge(fileBytes);
+      await exchange.race(Promise.race([form.write(piece.value as Buffer), form.failed]));
+    } finally {
+      cancel();
+    }
+  }
+  form.end();
+}
+
+class Form {
+  /** Every part has been taken. */
+  readonly ended: Promise<Fields>;
+  /** Never resolves. */
+  readonly failed: Promise<never>;
+  readonly #parser: InstanceType<typeof Busboy>;
+  readonly #fields = new Map<string, string>();
+  readonly #fileBytes: number;
+  #fail: (reason: unknown) => void = () => {};
+  #file: BusboyFileStream | undefined;
+  #taken: Promise<void> = Promise.resolve();
+
+  constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeFile) {
+    this.#fileBytes = fileBytes;
+    this.failed = new Promise((_, reject) => {
+      this.#fail = reject;
+    });
+    this.failed.catch(() => {});
+    this.#parser = new Busboy({
+      headers: { "content-type": contentType } as BusboyHeaders,
+      isPartAFile: (_name, _type, fileName) => fileName !== undefined,
+      limits: {
+        fieldNameSize: NAME_BYTES,
+        fieldSize: fieldBytes,
+        fields,
+        // One more than what is taken, so that a file of just that size is none that was cut.
+        fileSize: fileBytes + 1,
+        files: 1,
+        parts: fields + 1,
+        headerPairs: HEADER_PAIRS,
+        headerSize: HEADER_BYTES,
+      },
+    });
+    for (const limit of ["partsLimit", "filesLimit", "fieldsLimit"] as const)
+      this.#parser.on(limit, () => this.#fail(new Fault("invalid_request", "The form has too many parts.")));
+    this.#parser.on("error", () => this.#fail(new Fault("invalid_request", "The body is not a form that is read.")));
+    this.#parser.on("field", (name, value, nameCut, valueCut) => this.#add(name, value, nameCut || valueCut));
+    this.#parser.on("file", (name, stream, fileName) => this.#receive(name, stream, fileName, take));
+    const parsed = new Promise<void>((resolve) => this.#parser.on("finish", resolve));
+    this.ended = Promise.race([parsed.then(() => this.#taken).then(() => this.#fields), this.failed]);
+    this.ended.catch(() => {});
+  }
+
+  async write(piece: Buffer): Promise<void> {
+    if (!this.#parser.write(piece)) await new Promise<void>((resolve) => this.#parser.once("drain", resolve));
+  }
+
+  end(): void {
+    this.#parser.end();
+  }
+
+  abandon(error: unknown): void {
+    this.#fail(error);
+    this.#file?.destroy(error instanceof Error ? error : undefined);
+  }
+
+  #add(name: string | undefined, value: string, cut: boolean): void {
+    if (name === undefined || name === "" || name.length > NAME_BYTES || cut || value.includes("\0"))
+      this.#fail(new Fault("invalid_request", "A field of the form has no name, or is too long."));
+    else if (this.#fields.has(name)) this.#fail(invalid(name, "The field stands twice in the form."));
+    else this.#fields.set(name, value);
+  }
+
+  #receive(field: string | undefined, stream: BusboyFileStream, fileName: string | undefined, take: TakeFile): void {
+    this.#file = stream;
+    // Read by `take`; one that nobody reads any more must not end the process.
+    stream.on("error", () => {});
+    const name = (fileName ?? "").toWellFormed().slice(0, FILE_NAME_CHARACTERS);
+    stream.on("limit", () => this.abandon(tooLarge(this.#fileBytes)));
+    this.#taken = take({ field: field ?? "", name, content: bounded(stream, this.#fileBytes) });
+    this.#taken.catch((error: unknown) => this.abandon(error));
+  }
+}
+
+async function* bounded(stream: BusboyFileStream, most: number): AsyncGenerator<Uint8Array> {
+  let size = 0;
+  for await (const piece of stream as AsyncIterable<Buffer>) {
+    size += piece.length;
+    if (size > most) throw tooLarge(most);
+    yield piece;
+  }
+}
+
+function tooLarge(limit: number): Fault {
+  return new Fault("payload_too_large", `The file is larger than ${limit} bytes.`);
+}

@@ -1,0 +1,263 @@
+/**
+ * Records of files and batches in the store, of one server: `node` is whose state directory holds the contents.
+ *
+ * Invariants: what is asked for by a tenant is found in that tenant only (Wall: T74); room is looked at and taken under
+ * one lock, so that two uploads at once do not pass what each of them saw room under. Made by the app.
+ */
+import { parseJson, stringifyJson } from "#base/json.ts";
+import {
+  type Batch,
+  type BatchAuthor,
+  type BatchChange,
+  type BatchCounts,
+  type BatchProblem,
+  type BatchRecords,
+  type BatchStatus,
+  type FilePurpose,
+  OPEN_STATUSES,
+  type StoredFile,
+} from "#core/batches.ts";
+import type { BatchTable, FileTable } from "#policy/store/schema.ts";
+import type { Database } from "#policy/store/store.ts";
+
+/** Ids in one statement. */
+const CHUNK = 500;
+
+export function batchRecords(db: Database, node: string): BatchRecords {
+  return { ...fileRecords(db, node), ...records(db, node) };
+}
+
+type FileRecords = Pick<
+  BatchRecords,
+  "addFile" | "file" | "files" | "removeFile" | "expiredFiles" | "fileIds" | "reads"
+>;
+
+function fileRecords(db: Database, node: string): FileRecords {
+  const reads = async (fileId: string): Promise<boolean> =>
+    (await openBatches(db, node).where("input_file_id", "=", fileId).select("id").executeTakeFirst()) !== undefined;
+  return {
+    addFile: (file, room) =>
+      db.transaction().execute(async (transaction) => {
+        await lock(transaction);
+        const of = transaction.selectFrom("files").where("node", "=", node);
+        const all = await of.select(({ fn }) => fn.sum<number | null>("bytes").as("bytes")).executeTakeFirst();
+        const own = await of
+          .where("tenant", "=", file.tenant)
+          .select(({ fn }) => [fn.sum<number | null>("bytes").as("bytes"), fn.countAll<number>().as("count")])
+          .executeTakeFirst();
+        const fits =
+          Number(all?.bytes ?? 0) + file.bytes <= room.allBytes &&
+          Number(own?.bytes ?? 0) + file.bytes <= room.tenantBytes &&
+          Number(own?.count ?? 0) < room.tenantFiles;
+        if (fits) await transaction.insertInto("files").values(fileRow(file, node)).execute();
+        return fits;
+      }),
+    file: async (tenant, id) => {
+      const found = await ownFile(db, node, tenant, id);
+      return found === undefined ? undefined : fileOf(found);
+    },
+    files: async (tenant, { after, limit, purpose, oldestFirst = false }) => {
+      const order = oldestFirst ? ("asc" as const) : ("desc" as const);
+      const from = after === undefined ? undefined : await ownFile(db, node, tenant, after);
+      if (after !== undefined && from === undefined) return [];
+      let query = db.selectFrom("files").selectAll().where("node", "=", node).where("tenant", "=", tenant);
+      if (purpose !== undefined) query = query.where("purpose", "=", purpose);
+      if (from !== undefined)
+        query = query.where(({ eb, or, and }) =>
+          or([
+            eb("created_at", oldestFirst ? ">" : "<", from.created_at),
+            and([eb("created_at", "=", from.created_at), eb("id", oldestFirst ? ">" : "<", from.id)]),
+          ]),
+        );
+      return (await query.orderBy("created_at", order).orderBy("id", order).limit(limit).execute()).map(fileOf);
+    },
+    removeFile: async (id) => {
+      await db.deleteFrom("files").where("node", "=", node).where("id", "=", id).execute();
+    },
+    expiredFiles: async (now) => {
+      const rows = await db
+        .selectFrom("files")
+        .select("id")
+        .where("node", "=", node)
+        .where("expires_at", "<=", now)
+        .where("id", "not in", openBatches(db, node).select("input_file_id"))
+        .limit(CHUNK)
+        .execute();
+      return rows.map(({ id }) => id);
+    },
+    fileIds: async () =>
+      (await db.selectFrom("files").select("id").where("node", "=", node).execute()).map(({ id }) => id),
+    reads,
+  };
+}
+
+function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecords> {
+  return {
+    add: (batch, mostOpen) =>
+      db.transaction().execute(async (transaction) => {
+        await lock(transaction);
+        const open = await openBatches(transaction, node)
+          .where("tenant", "=", batch.tenant)
+          .select(({ fn }) => fn.countAll<number>().as("count"))
+          .executeTakeFirst();
+        const fits = Number(open?.count ?? 0) < mostOpen;
+        if (fits) await transaction.insertInto("batches").values(batchRow(batch, node)).execute();
+        return fits;
+      }),
+    get: async (tenant, id) => {
+      const found = await ownBatch(db, node, tenant, id);
+      return found === undefined ? undefined : batchOf(found);
+    },
+    list: async (tenant, { after, limit }) => {
+      const from = after === undefined ? undefined : await ownBatch(db, node, tenant, after);
+      if (after !== undefined && from === undefined) return [];
+      let query = db.selectFrom("batches").selectAll().where("node", "=", node).where("tenant", "=", tenant);
+      if (from !== undefined)
+        query = query.where(({ eb, or, and }) =>
+          or([
+            eb("created_at", "<", from.created_at),
+            and([eb("created_at", "=", from.created_at), eb("id", "<", from.id)]),
+          ]),
+        );
+      return (await query.orderBy("created_at", "desc").orderBy("id", "desc").limit(limit).execute()).map(batchOf);
+    },
+    open: async () =>
+      (await openBatches(db, node).selectAll().orderBy("created_at").orderBy("id").execute()).map(batchOf),
+    change: async (id, from, change) => {
+      const { numUpdatedRows } = await db
+        .updateTable("batches")
+        .set(changed(change))
+        .where("node", "=", node)
+        .where("id", "=", id)
+        .where("status", "in", [...from])
+        .executeTakeFirst();
+      return Number(numUpdatedRows) > 0;
+    },
+    removeOver: async (before) => {
+      await db
+        .deleteFrom("batches")
+        .where("node", "=", node)
+        .where("created_at", "<", before)
+        .where("status", "not in", [...OPEN_STATUSES])
+        .execute();
+    },
+  };
+}
+
+/** Until the transaction ends, nobody else adds. */
+async function lock(transaction: Database): Promise<void> {
+  await transaction
+    .updateTable("revisions")
+    .set(({ eb }) => ({ value: eb("value", "+", 1) }))
+    .where("name", "=", "files")
+    .execute();
+}
+
+function openBatches(db: Database, node: string) {
+  return db
+    .selectFrom("batches")
+    .where("node", "=", node)
+    .where("status", "in", [...OPEN_STATUSES]);
+}
+
+function ownFile(db: Database, node: string, tenant: string, id: string): Promise<FileTable | undefined> {
+  return db
+    .selectFrom("files")
+    .selectAll()
+    .where("node", "=", node)
+    .where("tenant", "=", tenant)
+    .where("id", "=", id)
+    .executeTakeFirst();
+}
+
+function ownBatch(db: Database, node: string, tenant: string, id: string): Promise<BatchTable | undefined> {
+  return db
+    .selectFrom("batches")
+    .selectAll()
+    .where("node", "=", node)
+    .where("tenant", "=", tenant)
+    .where("id", "=", id)
+    .executeTakeFirst();
+}
+
+function fileRow(file: StoredFile, node: string): FileTable {
+  const { id, tenant, createdBy, purpose, name, bytes, createdAt, expiresAt } = file;
+  return {
+    id,
+    node,
+    tenant,
+    created_by: createdBy,
+    purpose,
+    name,
+    bytes,
+    created_at: createdAt,
+    expires_at: expiresAt,
+  };
+}
+
+function fileOf(row: FileTable): StoredFile {
+  return {
+    id: row.id,
+    tenant: row.tenant,
+    createdBy: row.created_by,
+    purpose: row.purpose as FilePurpose,
+    name: row.name,
+    bytes: Number(row.bytes),
+    createdAt: Number(row.created_at),
+    expiresAt: Number(row.expires_at),
+  };
+}
+
+function batchRow(batch: Batch, node: string): BatchTable {
+  return {
+    id: batch.id,
+    node,
+    tenant: batch.tenant,
+    author: stringifyJson(batch.author),
+    endpoint: batch.endpoint,
+    input_file_id: batch.inputFileId,
+    completion_window: batch.window,
+    metadata: batch.metadata === null ? null : stringifyJson(batch.metadata),
+    status: batch.status,
+    created_at: batch.createdAt,
+    expires_at: batch.expiresAt,
+    times: stringifyJson(batch.times),
+    counts: stringifyJson(batch.counts),
+    output_file_id: batch.outputFileId ?? null,
+    error_file_id: batch.errorFileId ?? null,
+    problem: batch.problem === undefined ? null : stringifyJson(batch.problem),
+  };
+}
+
+function batchOf(row: BatchTable): Batch {
+  const { output_file_id: output, error_file_id: errors, problem, metadata } = row;
+  return {
+    id: row.id,
+    tenant: row.tenant,
+    author: parseJson(row.author) as unknown as BatchAuthor,
+    endpoint: row.endpoint,
+    inputFileId: row.input_file_id,
+    window: row.completion_window,
+    metadata: metadata === null ? null : (parseJson(metadata) as Record<string, string>),
+    status: row.status as BatchStatus,
+    createdAt: Number(row.created_at),
+    expiresAt: Number(row.expires_at),
+    times: parseJson(row.times) as Batch["times"],
+    counts: parseJson(row.counts) as unknown as BatchCounts,
+    ...(output === null ? {} : { outputFileId: output }),
+    ...(errors === null ? {} : { errorFileId: errors }),
+    ...(problem === null ? {} : { problem: parseJson(problem) as unknown as BatchProblem }),
+  };
+}
+
+function changed(change: BatchChange): Partial<BatchTable> {
+  const { status, times, counts, outputFileId, errorFileId, problem } = change;
+  return {
+    ...(status === undefined ? {} : { status }),
+    ...(times === undefined ? {} : { times: stringifyJson(times) }),
+    ...(counts === undefined ? {} : { counts: stringifyJson(counts) }),
+    ...(outputFileId === undefined ? {} : { output_file_id: outputFileId }),
+    ...(errorFileId === undefined ? {} : { error_file_id: errorFileId }),
+    ...(problem === undefined ? {} : { problem: stringifyJson(problem) }),
+  };
+}

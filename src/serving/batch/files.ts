@@ -1,0 +1,203 @@
+/**
+ * Files of batches: contents in a folder of the state directory under names made here, records in the store.
+ *
+ * Invariants: a file is its tenant's, and nobody else's exists (Wall: T74); what a client names a file never stands in a
+ * path; a record has its content, whole, on the disk before anybody sees it; bytes and number are bounded for a tenant
+ * and for all, uploads at once too, and what is old goes. Made by the app.
+ */
+import { randomUUID } from "node:crypto";
+import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { BatchRecords, FileRoom, PageRequest, StoredFile } from "#core/batches.ts";
+import { Fault, invalid } from "#core/fault.ts";
+import type { Grant } from "#core/principal.ts";
+
+/** What the form says besides the file. */
+export interface UploadWords {
+  /** Milliseconds; absent: as long as files are kept. */
+  readonly keepMs?: number;
+}
+
+/** A form with one file, while it is read. */
+export type ReadUpload = (
+  take: (content: AsyncIterable<Uint8Array>, name: string) => Promise<void>,
+) => Promise<UploadWords>;
+
+export interface FilesOptions {
+  readonly records: BatchRecords;
+  /** Ours alone. */
+  readonly folder: string;
+  readonly room: FileRoom;
+  readonly keepMs: number;
+}
+
+const UPLOADS = 16;
+const TENANT_UPLOADS = 4;
+const STAGED = ".upload-";
+/** What is younger may be another server's, on the same directory, that is at it now. */
+const STRAY_MS = 3_600_000;
+/** What a person's terminal would take for something else. */
+const CONTROLS = /[\p{Cc}\p{Cf}]/gu;
+
+export function newId(prefix: string): string {
+  return prefix + randomUUID().replaceAll("-", "");
+}
+
+export class Files {
+  readonly #options: FilesOptions;
+  readonly #uploading = new Map<string, number>();
+
+  constructor(options: FilesOptions) {
+    this.#options = options;
+  }
+
+  /** @throws Fault payload_too_large | overloaded | what `read` throws */
+  async upload({ principal }: Grant<"batch">, read: ReadUpload): Promise<StoredFile> {
+    const { tenant, id: createdBy } = principal;
+    const done = this.#begin(tenant);
+    const staged = join(this.#options.folder, `${STAGED}${randomUUID()}`);
+    try {
+      let taken: { name: string; bytes: number } | undefined;
+      const { keepMs } = await read(async (content, name) => {
+        taken = { name: name.replaceAll(CONTROLS, ""), bytes: await write(staged, content) };
+      });
+      if (taken === undefined) throw invalid("file", "The form has no file.");
+      const now = Date.now();
+      const expiresAt = now + Math.min(keepMs ?? Number.POSITIVE_INFINITY, this.#options.keepMs);
+      const file = { id: newId("file-"), tenant, createdBy, purpose: "batch" as const, ...taken, createdAt: now };
+      return await this.#adopt(staged, { ...file, expiresAt });
+    } finally {
+      done();
+      await rm(staged, { force: true });
+    }
+  }
+
+  #begin(tenant: string): () => void {
+    const all = [...this.#uploading.values()].reduce((sum, count) => sum + count, 0);
+    const own = this.#uploading.get(tenant) ?? 0;
+    if (all >= UPLOADS || own >= TENANT_UPLOADS)
+      throw new Fault("overloaded", "Too many files are being uploaded at once.", { retryAfterMs: 1000 });
+    this.#uploading.set(tenant, own + 1);
+    return () => {
+      const left = (this.#uploading.get(tenant) ?? 1) - 1;
+      if (left === 0) this.#uploading.delete(tenant);
+      else this.#uploading.set(tenant, left);
+    };
+  }
+
+  /** Gives a file of this folder its name and record. @throws Fault payload_too_large: there is no room */
+  async #adopt(path: string, file: StoredFile): Promise<StoredFile> {
+    const { records, room } = this.#options;
+    await rename(path, this.path(file.id));
+    const added = await records.addFile(file, room).catch(async (error: unknown) => {
+      await rm(this.path(file.id), { force: true });
+      throw error;
+    });
+    if (added) return file;
+    await rm(this.path(file.id), { force: true });
+    throw new Fault(
+      "payload_too_large",
+      `There is no room: files of a tenant have ${room.tenantBytes} bytes and ${room.tenantFiles} places, all together ${room.allBytes} bytes. Delete some.`,
+    );
+  }
+
+  /**
+   * A batch's output; the same id may come again after a crash.
+   * @throws Fault payload_too_large
+   */
+  async adoptOutput(path: string, file: Pick<StoredFile, "id" | "tenant" | "createdBy" | "name">): Promise<void> {
+    const now = Date.now();
+    await this.#options.records.removeFile(file.id);
+    const { size: bytes } = await stat(path);
+    const expiresAt = now + this.#options.keepMs;
+    await this.#adopt(path, { ...file, purpose: "batch_output", bytes, createdAt: now, expiresAt });
+  }
+
+  /** @throws Fault file_not_found */
+  async get({ principal }: Grant<"batch">, id: string): Promise<StoredFile> {
+    const file = await this.#options.records.file(principal.tenant, id);
+    if (file === undefined || file.expiresAt <= Date.now()) throw notFound(id);
+    return file;
+  }
+
+  list(
+    { principal }: Grant<"batch">,
+    page: PageRequest & { readonly purpose?: string; readonly oldestFirst?: boolean },
+  ): Promise<readonly StoredFile[]> {
+    return this.#options.records.files(principal.tenant, page);
+  }
+
+  /** @throws Fault file_not_found */
+  async content(grant: Grant<"batch">, id: string): Promise<{ pieces: AsyncIterable<Uint8Array>; length: number }> {
+    const { id: name, bytes } = await this.get(grant, id);
+    const file = await open(this.path(name), "r").catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") throw notFound(id);
+      throw error;
+    });
+    return { pieces: piecesOf(file, bytes), length: bytes };
+  }
+
+  /** @throws Fault file_not_found | invalid_request: a batch reads it */
+  async remove(grant: Grant<"batch">, id: string): Promise<void> {
+    const { records } = this.#options;
+    const file = await this.get(grant, id);
+    if (await records.reads(file.id)) throw invalid("file_id", "A batch that is not over reads this file.");
+    await records.removeFile(file.id);
+    await rm(this.path(file.id), { force: true });
+  }
+
+  path(id: string): string {
+    return join(this.#options.folder, id);
+  }
+
+  /** Takes away what is old. @param all also what a crash left: files without a record */
+  async sweep(all: boolean): Promise<void> {
+    const { records, folder } = this.#options;
+    for (const id of await records.expiredFiles(Date.now())) {
+      await records.removeFile(id);
+      await rm(this.path(id), { force: true });
+    }
+    if (!all) return;
+    const known = new Set(await records.fileIds());
+    for (const name of await readdir(folder)) {
+      const stray = name.startsWith(STAGED) || (name.startsWith("file-") && !known.has(name));
+      if (stray && (await stat(join(folder, name))).mtimeMs < Date.now() - STRAY_MS)
+        await rm(join(folder, name), { force: true });
+    }
+  }
+}
+
+function notFound(id: string): Fault {
+  return new Fault("file_not_found", `File with id '${id}' not found.`);
+}
+
+/** @returns how many bytes it has; all of them on the disk */
+async function write(path: string, content: AsyncIterable<Uint8Array>): Promise<number> {
+  const file = await open(path, "wx", 0o600);
+  try {
+    let bytes = 0;
+    for await (const piece of content) {
+      for (let at = 0; at < piece.length; ) at += (await file.write(piece, at)).bytesWritten;
+      bytes += piece.length;
+    }
+    await file.datasync();
+    return bytes;
+  } finally {
+    await file.close();
+  }
+}
+
+const PIECE = 64 * 1024;
+
+async function* piecesOf(file: FileHandle, bytes: number): AsyncGenerator<Uint8Array> {
+  try {
+    for (let at = 0; at < bytes; ) {
+      const { bytesRead, buffer } = await file.read(Buffer.alloc(Math.min(PIECE, bytes - at)), 0, undefined, at);
+      if (bytesRead === 0) throw new Error("a file is shorter than its record says");
+      at += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  } finally {
+    await file.close();
+  }
+}
