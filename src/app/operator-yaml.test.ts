@@ -58,6 +58,19 @@ test("a good file, with its defaults", () => {
   assert.equal(rules.length, 2);
 });
 
+test("keys of a map are unique, as they are called, and many of them are looked at once", () => {
+  for (const [one, two] of [
+    ["a", "'a'"],
+    ["1", "'1'"],
+    ["~", "''"],
+    ["[a]", "[a]"],
+  ])
+    assert.match(problem(`x:\n  - { ${one}: 1, b: 2, ${two}: 3 }\n`), /F: Map keys must be unique/, two);
+  // Each compared with every other one would be minutes.
+  const many = Array.from({ length: 50_000 }, (_, i) => `k${i}: 1\n`).join("");
+  assert.match(problem(many), /is not right/);
+});
+
 test("what is wrong is told with its line and field", () => {
   const cases: readonly (readonly [from: string, to: string, told: RegExp])[] = [
     ["audiences: [castellan]", "audience: castellan", /F:2: issuers\.0: .*audience/],

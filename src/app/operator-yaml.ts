@@ -6,7 +6,7 @@
  */
 import { hash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
-import { type Document, isNode, LineCounter, parseDocument } from "yaml";
+import { type Document, isNode, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import type { z } from "zod";
 import { StartupError } from "./startup-error.ts";
 
@@ -14,6 +14,7 @@ const MAX_BYTES = 1 << 20;
 const MAX_ALIASES = 16;
 const OTHERS_WRITE = 0o022;
 const MAX_ERRORS = 5;
+const MAX_SHOWN = 100;
 
 /** @throws StartupError */
 export function operatorYaml<T>(path: string, schema: z.ZodType<T>): T {
@@ -32,7 +33,8 @@ export function operatorYamlFile<T>(
 /** @param name of what it is called in what is said. @throws StartupError */
 export function conforming<T>(path: string, text: string, schema: z.ZodType<T>): T {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, strict: true });
+  // The parser would compare each key of a map with every other one: a text of many keys is minutes of work to it.
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: false, strict: true });
   const [fault] = [...document.errors, ...document.warnings];
   if (fault !== undefined) throw new StartupError(`${path}: ${fault.message.split("\n")[0]}`);
   const parsed = schema.safeParse(parsedValue(document, path));
@@ -58,10 +60,26 @@ function bytesOf(path: string): Buffer {
 
 function parsedValue(document: Document, path: string): unknown {
   try {
+    requireUniqueKeys(document);
     return document.toJS({ maxAliasCount: MAX_ALIASES });
   } catch (error) {
     throw new StartupError(`${path}: ${error instanceof Error ? error.message : error}`);
   }
+}
+
+/** @throws Error naming one that stands twice */
+function requireUniqueKeys(document: Document): void {
+  visit(document, {
+    Map: (_, { items }) => {
+      const names = new Set<string>();
+      for (const { key } of items) {
+        // As it will be called in the object.
+        const name = isScalar(key) ? String(key.value ?? "") : String(key);
+        if (names.has(name)) throw new Error(`Map keys must be unique: ${JSON.stringify(name.slice(0, MAX_SHOWN))}`);
+        names.add(name);
+      }
+    },
+  });
 }
 
 interface Found {
