@@ -11,11 +11,15 @@ import { decodeMessages } from "#wire/anthropic/messages-decode.ts";
 import { MessagesBody } from "#wire/anthropic/messages-schema.ts";
 import { MessageErrorReply } from "#wire/anthropic/replies.ts";
 import { decodeChat } from "#wire/openai/chat-decode.ts";
-import { ChatBody } from "#wire/openai/chat-schema.ts";
 import { decodeCompletion } from "#wire/openai/completion-decode.ts";
-import { CompletionBody } from "#wire/openai/completion-schema.ts";
 import { openai } from "#wire/openai/dialect.ts";
-import { encodeRendered, RenderReply } from "#wire/vllm/render.ts";
+import {
+  ChatRenderBody,
+  CompletionRenderBody,
+  encodeRendered,
+  RenderReply,
+  refuseOwnFields,
+} from "#wire/vllm/render.ts";
 import { failures } from "./_answers.ts";
 import { MIB, route, SECOND } from "./_services.ts";
 
@@ -34,11 +38,12 @@ export const chatRender = route({
   access: key("tokenize"),
   plane: "public",
   limits,
-  body: ChatBody,
+  body: ChatRenderBody,
   reply: [rendered, ...failures],
   audit: "none",
   doc: "A chat as the token ids and parameters with which it would be generated.",
   handler: async ({ caller, body, requestId, services }) => {
+    refuseOwnFields(body);
     const { call, print } = decodeChat(body, capsFor(services.caps, caller.principal.caps));
     const { model, prompts } = await renderChat(caller, services.serving, call);
     const about = { ...call, id: `chatcmpl-${body.request_id ?? requestId}`, model, usage: print };
@@ -53,7 +58,7 @@ export const completionRender = route({
   access: key("tokenize"),
   plane: "public",
   limits,
-  body: CompletionBody,
+  body: CompletionRenderBody,
   reply: [
     { ...rendered, schema: z.array(RenderReply), doc: "A body for /inference/v1/generate a prompt." },
     ...failures,
@@ -61,6 +66,7 @@ export const completionRender = route({
   audit: "none",
   doc: "Prompts as the token ids and parameters with which they would be generated.",
   handler: async ({ caller, body, requestId, services }) => {
+    refuseOwnFields(body);
     const { call, print } = decodeCompletion(body, capsFor(services.caps, caller.principal.caps));
     const { model, prompts } = await renderCompletion(caller, services.serving, call);
     const id = `cmpl-${body.request_id ?? requestId}`;

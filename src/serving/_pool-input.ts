@@ -118,12 +118,12 @@ export class Reader {
     return whole;
   }
 
-  /** As `fit`, of two texts: the longer one is cut first, both from behind. @throws Fault invalid_request */
+  /** As `fit`, of two texts: the longer one is cut first, both on the same side. @throws Fault invalid_request */
   fitPair(first: Int32Array, second: Int32Array, field: string): Int32Array {
     const { brackets } = this.model.tokenizer;
     const room = this.#room(bracketSize(brackets, true), field);
-    const [a, b] = room === undefined ? [first, second] : shareOut(first, second, room);
-    const pair = bracketedPair(brackets, a, b);
+    const [keepFirst, keepSecond] = shareOut(first.length, second.length, room ?? Number.POSITIVE_INFINITY);
+    const pair = bracketedPair(brackets, this.#keep(first, keepFirst), this.#keep(second, keepSecond));
     if (pair.length === 0) throw invalid(field, "The input cannot be empty.");
     if (pair.length > this.#window) throw this.#tooLong(field, String(pair.length));
     return pair;
@@ -139,8 +139,13 @@ export class Reader {
 
   #cut(tokens: Int32Array, around: number, field: string): Int32Array {
     const room = this.#room(around, field);
-    if (room === undefined || tokens.length <= room) return tokens;
-    return this.#options.truncate?.side === "left" ? tokens.slice(tokens.length - room) : tokens.slice(0, room);
+    return room === undefined ? tokens : this.#keep(tokens, room);
+  }
+
+  /** So many at most, from the side that the request says. */
+  #keep(tokens: Int32Array, most: number): Int32Array {
+    if (tokens.length <= most) return tokens;
+    return this.#options.truncate?.side === "left" ? tokens.slice(tokens.length - most) : tokens.slice(0, most);
   }
 
   /** Tokens that truncation leaves for text. */
@@ -172,10 +177,8 @@ function shortened(text: string, most: number, side: Truncation["side"]): string
 }
 
 /** The shorter one keeps up to half of the room, the longer one gets the rest. */
-function shareOut(first: Int32Array, second: Int32Array, room: number): [Int32Array, Int32Array] {
-  if (first.length + second.length <= room) return [first, second];
-  const shorter = Math.min(first.length, second.length, Math.floor(room / 2));
-  return first.length <= second.length
-    ? [first.slice(0, shorter), second.slice(0, room - shorter)]
-    : [first.slice(0, room - shorter), second.slice(0, shorter)];
+function shareOut(first: number, second: number, room: number): readonly [first: number, second: number] {
+  if (first + second <= room) return [first, second];
+  const shorter = Math.min(first, second, Math.floor(room / 2));
+  return first <= second ? [shorter, room - shorter] : [room - shorter, shorter];
 }

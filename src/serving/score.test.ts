@@ -47,8 +47,8 @@ test("an embedding model reads each text once, and the score is the cosine", asy
 });
 
 test("a pair is cut from its longer text until both share the room", async () => {
-  const cut = async (query: string, document: string): Promise<string> => {
-    const truncate = { tokens: 9, side: "right", field: "truncate_prompt_tokens" } as const;
+  const cut = async (query: string, document: string, side: "left" | "right" = "right"): Promise<string> => {
+    const truncate = { tokens: 9, side, field: "truncate_prompt_tokens" } as const;
     const { answer, pooling } = run(cross, { queries: [query], documents: [document], truncate });
     await answer;
     return text(pooling.pools[0]?.inputs[0]);
@@ -57,6 +57,8 @@ test("a pair is cut from its longer text until both share the room", async () =>
   assert.equal(await cut("ab", "cdefgh"), "<ab|cdef>");
   assert.equal(await cut("abcdef", "gh"), "<abcd|gh>");
   assert.equal(await cut("abcdef", "ghijkl"), "<abc|ghi>");
+  assert.equal(await cut("abcdef", "ghijkl", "left"), "<def|jkl>");
+  assert.equal(await cut("ab", "cdefgh", "left"), "<ab|efgh>");
 });
 
 test("each side may be cut by itself", async () => {

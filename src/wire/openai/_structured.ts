@@ -19,7 +19,7 @@ import { decodeStructuralTag } from "./_structural-tag.ts";
 
 const KINDS = ["json", "regex", "choice", "grammar", "json_object", "structural_tag"] as const;
 /** disable_any_whitespace is followed, the others ask for less than is done anyway. */
-const OPTIONS = new Set(["disable_fallback", "disable_any_whitespace", "disable_additional_properties"]);
+const OPTIONS = ["disable_fallback", "disable_any_whitespace", "disable_additional_properties"];
 
 interface Body {
   readonly response_format?: unknown;
@@ -64,9 +64,10 @@ function decodeFormat(value: unknown, caps: RequestCaps): StructuredOutput | und
 function decodeParams(value: unknown, caps: RequestCaps): StructuredOutput | undefined {
   if (!isGiven(value)) return undefined;
   const params = requireObject(value, "structured_outputs");
+  checkOptions(params);
   const given = KINDS.filter((kind) => isGiven(params[kind]) && params[kind] !== false);
   const unknown = Object.keys(params).find(
-    (key) => !(KINDS as readonly string[]).includes(key) && !OPTIONS.has(key) && isGiven(params[key]),
+    (key) => !(KINDS as readonly string[]).includes(key) && !OPTIONS.includes(key) && isGiven(params[key]),
   );
   if (unknown !== undefined)
     throw invalid(`structured_outputs.${unknown}`, `structured_outputs.${unknown} is not supported.`);
@@ -74,6 +75,12 @@ function decodeParams(value: unknown, caps: RequestCaps): StructuredOutput | und
   if (kind === undefined || another !== undefined)
     throw invalid("structured_outputs", `structured_outputs takes exactly one of ${KINDS.join(", ")}.`);
   return decodeKind(kind, params, caps);
+}
+
+function checkOptions(params: JsonObject): void {
+  const wrong = ["json_object", ...OPTIONS].find((name) => isGiven(params[name]) && typeof params[name] !== "boolean");
+  if (wrong !== undefined)
+    throw invalid(`structured_outputs.${wrong}`, `structured_outputs.${wrong} must be true or false.`);
 }
 
 function decodeKind(kind: (typeof KINDS)[number], params: JsonObject, caps: RequestCaps): StructuredOutput {

@@ -22,6 +22,7 @@ export function decodeToolFields(tools: unknown, choice: unknown, caps: RequestC
   if (!isObject(choice)) throw invalid("tool_choice", "tool_choice must be none, auto, required or an object.");
   if (choice["type"] === "function") return { tools: known, choice: { name: nameOf(choice, "tool_choice", known) } };
   if (choice["type"] === "allowed_tools") return decodeAllowed(choice, known, caps);
+  requireString(choice["type"], "tool_choice.type");
   throw new Fault("not_implemented", "tool_choice of this type is not supported by this server.", {
     param: "tool_choice.type",
   });

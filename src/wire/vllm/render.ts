@@ -6,6 +6,24 @@ import { z } from "zod";
 import type { OutputOptions, SamplingInput } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { StructuredOutput } from "#core/structured.ts";
+import { bool } from "#wire/openai/_fields.ts";
+import { ChatBody } from "#wire/openai/chat-schema.ts";
+import { CompletionBody } from "#wire/openai/completion-schema.ts";
+
+const NOT_DONE = bool.nullish().meta({ description: "Only false." });
+const ownFields = { return_token_offsets: NOT_DONE, return_mm_kwargs: NOT_DONE };
+
+export const ChatRenderBody = ChatBody.extend(ownFields);
+export const CompletionRenderBody = CompletionBody.extend(ownFields);
+
+/** @throws Fault not_implemented: what nobody would find in the answer */
+export function refuseOwnFields(
+  body: { readonly [name in keyof typeof ownFields]?: boolean | null | undefined },
+): void {
+  const field = (["return_token_offsets", "return_mm_kwargs"] as const).find((name) => body[name] === true);
+  if (field !== undefined)
+    throw new Fault("not_implemented", `${field} is not supported by this server.`, { param: field });
+}
 
 export const RenderReply = z.object({
   request_id: z.string(),

@@ -1,0 +1,124 @@
+/**
+ * Each field alone, on top of a body that is answered, on each route: it is honoured, it is refused by its name, or it
+ * does nothing and docs/divergences.md says so. Nothing that a client writes is lost in silence.
+ */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { Body, Field, Surface } from "./fields/field.ts";
+import { type Seen, type Walker, walker } from "./fields/walk.ts";
+import { SURFACES } from "./fields.ts";
+
+const DIVERGENCES = readFileSync(join(import.meta.dirname, "../../docs/divergences.md"), "utf8");
+
+for (const surface of SURFACES)
+  test(`${surface.route}: each field`, async (t) => {
+    const send = await sender(surface, (close) => t.after(close));
+    const plain = await send(surface.body);
+    assert.equal(plain.status, 200, plain.text);
+    const wrong: string[] = [];
+    for (const [name, field] of Object.entries(surface.fields)) {
+      const found = await check(send, surface, name, field);
+      if (found !== undefined) wrong.push(`${name} is ${field.outcome}: ${found}`);
+    }
+    assert.deepEqual(wrong, []);
+  });
+
+for (const surface of SURFACES)
+  test(`${surface.route}: a field that nobody knows is ${surface.unknown}`, async (t) => {
+    const send = await sender(surface, (close) => t.after(close));
+    const plain = await send(surface.body);
+    const seen = await send({ ...surface.body, nobody_knows_it: within(surface, 1) });
+    if (surface.unknown === "refused") assert.ok(seen.status === 400 && names(seen, "nobody_knows_it"), seen.text);
+    else assert.equal(seen.trace, plain.trace);
+  });
+
+type Send = (body: Body) => Promise<Seen>;
+
+/** Operations change what the next one finds: each call of theirs has a server of its own. */
+async function sender(surface: Surface, after: (close: () => Promise<void>) => void): Promise<Send> {
+  const open = async (): Promise<Walker> => {
+    const opened = await walker(surface.model);
+    after(opened.close);
+    return opened;
+  };
+  const own = surface.changes ? undefined : await open();
+  return async (body) => (own ?? (await open())).send(surface, body);
+}
+
+/** @returns what is wrong */
+async function check(send: Send, surface: Surface, name: string, field: Field): Promise<string | undefined> {
+  const beside = merge(surface.body, field.beside);
+  const without = await send(beside);
+  const seen = await send(put(beside, name, field.value));
+  // One of several fields may be what the body needs.
+  if (without.status !== 200 && field.outcome !== "honoured") return `without it: ${without.status} ${without.text}`;
+  if (field.outcome === "refused" || field.outcome === "absent")
+    return REFUSALS[field.outcome].includes(seen.status) && names(seen, name)
+      ? undefined
+      : `${seen.status} ${seen.text}`;
+  if (seen.status !== 200) return `${seen.status} ${seen.text}`;
+  const same = seen.trace === without.trace;
+  if (field.outcome === "ignored") {
+    if (!same) return `something is another with it: ${seen.trace}`;
+    return SAID.has(name.split(".").at(-1) ?? "") ? undefined : "docs/divergences.md does not say that it is";
+  }
+  if (field.outcome === "honoured" && same) return "nothing is another with it";
+  const nonsense = await send(put(beside, name, within(surface, nonsenseFor(field.value))));
+  return nonsense.status === 400 && names(nonsense, name)
+    ? undefined
+    : `nonsense in its place: ${nonsense.status} ${nonsense.text}`;
+}
+
+const REFUSALS: Readonly<Record<"refused" | "absent", readonly number[]>> = { refused: [400, 501], absent: [404] };
+
+/** The names that stand where the document speaks of what has no effect. */
+const SAID: ReadonlySet<string> = new Set(
+  [
+    ...(/\n### Taken and without effect\n(.*?)\n###? /s.exec(DIVERGENCES)?.[1] ?? "").split("\n"),
+    ...DIVERGENCES.split("\n").filter((line) => /without effect/i.test(line)),
+  ].flatMap((line) => [...line.matchAll(/`([a-z_]+)`/g)].map(([, name]) => name ?? "")),
+);
+
+function names({ text }: Seen, name: string): boolean {
+  const { error, message } = JSON.parse(text) as {
+    error?: { param?: string | null; message: string };
+    message?: string;
+  };
+  const param = error?.param ?? undefined;
+  return param === undefined
+    ? new RegExp(`\\b${name}\\b`).test(error?.message ?? message ?? "")
+    : param === name || param.startsWith(`${name}.`);
+}
+
+/** A query has no types but text. */
+function within(surface: Surface, value: unknown): unknown {
+  return surface.within === "query" ? "nonsense" : value;
+}
+
+/** Of a type that no field of that value has. */
+function nonsenseFor(value: unknown): unknown {
+  return typeof value === "object" ? 7 : { nonsense: true };
+}
+
+function isObject(value: unknown): value is Body {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** null takes a field away. */
+function merge(body: Body, more: Body): Body {
+  const all = Object.entries(more).map(([name, value]): [string, unknown] => {
+    const before = body[name];
+    return [name, isObject(before) && isObject(value) ? merge(before, value) : value];
+  });
+  const merged = { ...body, ...Object.fromEntries(all) };
+  return Object.fromEntries(Object.entries(merged).filter(([, value]) => value !== null));
+}
+
+function put(body: Body, path: string, value: unknown): Body {
+  const [name = "", ...rest] = path.split(".");
+  if (rest.length === 0) return { ...body, [name]: value };
+  const before = body[name];
+  return { ...body, [name]: put(isObject(before) ? before : {}, rest.join("."), value) };
+}

@@ -1,0 +1,104 @@
+/**
+ * The real routes over scripted models, and what of a call can be seen: its answer, and the work that it made. What
+ * is random or a time of the day is left out, so that two calls of the same body look the same.
+ */
+import { createHttp, type Http } from "#http/server.ts";
+import { principalOf } from "#policy/roles.ts";
+import { modelTemplate } from "#prompt/template.ts";
+import { routes } from "#routes/index.ts";
+import { FakeOperations, fakeServerOperations } from "#serving/_fake-operations.ts";
+import { type Fixture, fixture, IM_END } from "#serving/_fixture.ts";
+import { poolFixture } from "#serving/_fixture-pooling.ts";
+import type { Script } from "#serving/_scripted-backend.ts";
+import { Models } from "#serving/models.ts";
+import { gateOf, servicesOf } from "#test/fixtures/services.ts";
+import { openai } from "#wire/openai/dialect.ts";
+import type { Body, Surface } from "./field.ts";
+import { CALL } from "./generation.ts";
+
+/** Prints all that a request can tell a template. */
+const TEMPLATE =
+  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" +
+  "{% if tools %}{{ tools | tojson }}{% endif %}{% if documents %}{{ documents | tojson }}{% endif %}" +
+  "{{ tone }}{{ reasoning_effort }}{{ enable_thinking }}" +
+  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/** The windows of the models that pool are small. */
+const SHORT = "{% for m in messages %}{{ m.content }};{% endfor %}{{ tone }}{% if add_generation_prompt %}>{% endif %}";
+
+const CLASSIFIER = { tasks: ["classify", "score"], classes: 3, labels: ["a", "b", "c"] } as const;
+
+const CONTROL = 257;
+const THOUGHT = [...Buffer.from("<think>hm</think>ye"), CONTROL, ...Buffer.from("s"), IM_END];
+const ONE = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>';
+const TWO = [...Buffer.from(`${ONE}\n${ONE}`), IM_END];
+
+const script: Script = {
+  batch: 1,
+  reply: ({ prompt }) => {
+    const text = Buffer.from([...prompt].filter((id) => id < 256)).toString();
+    return text.includes(CALL) && text.includes('"function"') ? TWO : THOUGHT;
+  },
+};
+
+export interface Seen {
+  readonly status: number;
+  /** As it came. */
+  readonly text: string;
+  /** The answer and the work, to be compared. */
+  readonly trace: string;
+}
+
+export interface Walker {
+  send(surface: Surface, body: Body): Promise<Seen>;
+  close(): Promise<void>;
+}
+
+export async function walker(model: Surface["model"]): Promise<Walker> {
+  const pool = model === "text" ? undefined : poolFixture(model === "classes" ? { info: CLASSIFIER } : {});
+  const setting = pool ?? fixture(script);
+  const models = new Models([{ ...setting.model, template: modelTemplate(model === "text" ? TEMPLATE : SHORT) }]);
+  const operations = new FakeOperations();
+  const { priorities: _, ...serving } = setting.serving;
+  const changed: Fixture = { ...setting, serving: { ...serving, models, priorities: true } };
+  const http = await createHttp({
+    routes,
+    services: { ...servicesOf(changed), operations: fakeServerOperations({ operations }) },
+    gate: gateOf({ key: principalOf({ id: "k", tenant: "default", role: "admin" }) }),
+    dialect: openai,
+  });
+  await setting.adapters.preload("held", "/held");
+  const work = (): unknown[] => [
+    setting.backend.requests.splice(0),
+    pool?.pooling.pools.splice(0),
+    operations.asked.splice(0),
+    setting.loaded.size,
+  ];
+  return {
+    send: async (surface, body) => {
+      work();
+      const { status, type, text } = await post(http, surface, body);
+      return { status, text, trace: traceOf([status, type, text, work()]) };
+    },
+    close: async () => void (await http.close(0)),
+  };
+}
+
+async function post(http: Http, { route, within }: Surface, body: Body) {
+  const [method, path = ""] = route.split(" ");
+  const plane = routes.find((known) => known.path === path)?.plane === "ops" ? "ops" : "public";
+  const query = within === "query" ? `?${new URLSearchParams(body as Record<string, string>)}` : "";
+  const answer = await http.inject(plane, {
+    method: method as "GET" | "POST",
+    url: `${path}${query}`,
+    headers: { authorization: "Bearer key", ...(within === "query" ? {} : { "content-type": "application/json" }) },
+    ...(within === "query" ? {} : { payload: JSON.stringify(body) }),
+  });
+  return { status: answer.statusCode, type: answer.headers["content-type"], text: answer.body };
+}
+
+function traceOf(parts: unknown): string {
+  return JSON.stringify(parts, (_, value) => (ArrayBuffer.isView(value) ? Array.from(value as Uint8Array) : value))
+    .replaceAll(/[0-9a-f-]{16,}/g, "ID")
+    .replaceAll(/(\\?"(?:created|created_at|completed_at)\\?":)[\d.]+/g, "$1 0");
+}
