@@ -6,20 +6,23 @@ import { headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
 import type { Exchange } from "./_exchange.ts";
 
+export interface MediaType {
+  readonly name: string;
+  /** Of the whole header. */
+  readonly pattern: RegExp;
+}
+
 // The media type alone, or with parameters behind a semicolon. RFC 8259 defines none; they are not looked at.
-const TYPES = {
-  "application/json": /^application\/json[ \t]*(?:;|$)/i,
-  "multipart/form-data": /^multipart\/form-data[ \t]*(?:;|$)/i,
-} as const;
+const JSON_TYPE: MediaType = { name: "application/json", pattern: /^application\/json[ \t]*(?:;|$)/i };
 
 /** Requests that wait for "100 Continue"; the listener adds them, `readBody` answers when it wants the body. */
 export const awaitingContinue = new WeakSet<IncomingMessage>();
 
-/** @throws Fault unsupported_media_type: the body is of another type, or is encoded */
-export function checkMediaType(rawHeaders: readonly string[], wanted: keyof typeof TYPES = "application/json"): void {
+/** @returns the header. @throws Fault unsupported_media_type: the body is of another type, or is encoded */
+export function checkMediaType(rawHeaders: readonly string[], { name, pattern }: MediaType = JSON_TYPE): string {
   const [type = "", ...more] = headerValues(rawHeaders, "content-type");
-  if (more.length > 0 || !TYPES[wanted].test(type)) {
-    throw new Fault("unsupported_media_type", `Unsupported Media Type: Only '${wanted}' is allowed`, {
+  if (more.length > 0 || !pattern.test(type)) {
+    throw new Fault("unsupported_media_type", `Unsupported Media Type: Only '${name}' is allowed`, {
       param: "Content-Type",
     });
   }
@@ -30,6 +33,7 @@ export function checkMediaType(rawHeaders: readonly string[], wanted: keyof type
       });
     }
   }
+  return type;
 }
 
 /** @throws Fault invalid_request */

@@ -6,35 +6,22 @@
  * does not say what it is is none. Private to the pipeline.
  */
 import { Busboy, type BusboyFileStream, type BusboyHeaders } from "@fastify/busboy";
-import { headerValues } from "#base/headers.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
-import { awaitingContinue, requireKnownExpectation } from "./_body.ts";
+import { awaitingContinue, checkMediaType, type MediaType, requireKnownExpectation } from "./_body.ts";
 import type { Exchange } from "./_exchange.ts";
 import type { AnyRoute, Fields, FormLimits, TakeFile } from "./route.ts";
 
-const FORM_TYPE =
-  /^multipart\/form-data[ \t]*;[ \t]*boundary=(?:"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,70}"|[!-~]{1,70})[ \t]*$/i;
+const FORM_TYPE: MediaType = {
+  name: "multipart/form-data",
+  pattern: /^multipart\/form-data[ \t]*;[ \t]*boundary=(?:"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,70}"|[!-~]{1,70})[ \t]*$/i,
+};
 const NAME_BYTES = 100;
 const FILE_NAME_CHARACTERS = 255;
 const HEADER_BYTES = 4096;
 const HEADER_PAIRS = 8;
 /** Boundaries and the headers of parts, besides fields and file. */
 const FRAME_BYTES = 64 * 1024;
-
-/** @throws Fault unsupported_media_type */
-function checkFormType(rawHeaders: readonly string[]): string {
-  const [type = "", ...more] = headerValues(rawHeaders, "content-type");
-  if (more.length > 0 || !FORM_TYPE.test(type))
-    throw new Fault("unsupported_media_type", "Unsupported Media Type: Only 'multipart/form-data' is allowed", {
-      param: "Content-Type",
-    });
-  if (headerValues(rawHeaders, "content-encoding").some((coding) => coding.toLowerCase() !== "identity"))
-    throw new Fault("unsupported_media_type", "A body with a content encoding is not taken.", {
-      param: "Content-Encoding",
-    });
-  return type;
-}
 
 /**
  * @throws Fault unsupported_media_type | invalid_request | payload_too_large | request_timeout | what `take` throws
@@ -49,7 +36,7 @@ export async function readForm(
   if (!exchange.hasBody) throw new Fault("invalid_request", "The request has no body.");
   requireKnownExpectation(exchange);
   const { req, res, options } = exchange;
-  const contentType = checkFormType(req.rawHeaders);
+  const contentType = checkMediaType(req.rawHeaders, FORM_TYPE);
   const fileBytes = Math.min(bodyBytes, principal?.caps.uploadBytes ?? options.maxUploadBytes);
   const most = fileBytes + limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
   if (Number(req.headers["content-length"] ?? 0) > most) throw tooLarge(fileBytes);

@@ -42,7 +42,7 @@ function operation<S>(route: AnyRoute<S>): unknown {
       : {
           requestBody: {
             required: true,
-            content: { [route.bodyType ?? "application/json"]: { schema: schemaOf(route.body, "input") } },
+            content: { "application/json": { schema: schemaOf(route.body, "input") } },
           },
         }),
     responses: responses(route.reply),

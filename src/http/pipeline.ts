@@ -227,11 +227,10 @@ async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, sch
   const { req, options } = exchange;
   requireKnownExpectation(exchange);
   if (!exchange.hasBody && schema.safeParse(undefined).success) return conform(schema, undefined);
-  checkMediaType(req.rawHeaders, route.bodyType);
+  checkMediaType(req.rawHeaders);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
   const limit = Math.min(route.limits.bodyBytes ?? 0, principal?.caps.bodyBytes ?? options.maxBodyBytes);
   const bytes = await readBody(exchange, limit);
-  if (route.bodyType !== undefined) return conform(schema, bytes);
   exchange.tap?.("request", bytes);
   return decodeBody(schema, bytes);
 }

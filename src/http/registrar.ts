@@ -79,11 +79,10 @@ function asStrict<S>(route: AnyRoute<S>, target: AnyRoute<S>): boolean {
     target.body !== undefined &&
     PATH.test(target.path) &&
     target.forwardsTo === undefined &&
+    target.form === undefined &&
     target.access.kind === "key" &&
     route.access.kind === "key" &&
-    (["method", "dialect", "plane", "switchedBy", "audit", "bodyType"] as const).every(
-      (term) => route[term] === target[term],
-    ) &&
+    (["method", "dialect", "plane", "switchedBy", "audit"] as const).every((term) => route[term] === target[term]) &&
     route.query === undefined &&
     target.query === undefined &&
     (route.limits.bodyBytes ?? 0) <= (target.limits.bodyBytes ?? 0) &&

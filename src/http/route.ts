@@ -116,8 +116,6 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   readonly body?: ZodType<B>;
   /** The body is a form; `limits.bodyBytes` bounds its file. Instead of `body`. */
   readonly form?: FormLimits;
-  /** Absent: JSON. Of any other type the schema gets the bytes. */
-  readonly bodyType?: "multipart/form-data";
   readonly query?: ZodType<Q>;
   /** Parameters of the query that may stand there several times; the schema gets an array of them. */
   readonly repeats?: readonly string[];

@@ -54,11 +54,10 @@ function urlOf(dice: Dice, { path, query }: Route): string {
 async function send(http: Http, route: Route, dice: Dice): Promise<{ status: number; told: string }> {
   const payload = payloadOf(dice, route);
   const url = urlOf(dice, route);
-  const type = route.bodyType === undefined ? "application/json" : `${route.bodyType}; boundary=x`;
   const { statusCode, body } = await http.inject(route.plane === "ops" ? "ops" : "public", {
     method: route.method,
     url,
-    headers: { authorization: "Bearer key", ...(payload === undefined ? {} : { "content-type": type }) },
+    headers: { authorization: "Bearer key", ...(payload === undefined ? {} : { "content-type": "application/json" }) },
     ...(payload === undefined ? {} : { payload }),
   });
   return {

@@ -22,7 +22,7 @@ async function server(t: TestContext) {
     services: servicesOf(fixture()),
     gate: gateOf({
       key: user,
-      small: { ...user, caps: { bodyBytes: 1024 } },
+      small: { ...user, caps: { uploadBytes: 1024 } },
       mute: principalOf({ id: "m", tenant: "t", role: "operator" }),
     }),
     dialect: openai,
@@ -60,8 +60,11 @@ test("key, scope, type and size are looked at before", async (t) => {
     assert.equal(await status([form, as("mute")]), 403);
     assert.equal(await status(["Content-Type: application/json", as("key")], "{}"), 400);
     assert.equal(await status(["Content-Type: multipart/mixed; boundary=x", as("key")]), 400);
-    assert.equal(await status([form, as("small")], "x".repeat(1025)), 413);
-    assert.equal(await status([form, as("small")], "x".repeat(1024)), 501);
+    assert.equal(await status([form, as("key")], "x".repeat(1024)), 400);
+    const file = '--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n--x--\r\n';
+    assert.equal(await status([form, as("key")], file), 501);
+    const announced = [form, as("small"), "Content-Length: 9999999"];
+    assert.equal(statusOf(await exchange(port, message(`POST ${path}`, announced))), 413);
     // Announced and not sent: nothing of it is waited for.
     assert.equal(
       statusOf(await exchange(port, message(`POST ${path}`, [form, as("key"), "Content-Length: 99999999"]))),

@@ -6,7 +6,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { z } from "zod";
+import { routes } from "#routes/index.ts";
+import { ANSWERS } from "./fields/answers.ts";
+import { DEFAULTS } from "./fields/defaults.ts";
 import type { Body, Field, Surface } from "./fields/field.ts";
+import { PARTS } from "./fields/parts.ts";
 import { type Seen, type Walker, walker } from "./fields/walk.ts";
 import { SURFACES } from "./fields.ts";
 
@@ -33,6 +38,72 @@ for (const surface of SURFACES)
     if (surface.unknown === "refused") assert.ok(seen.status === 400 && names(seen, "nobody_knows_it"), seen.text);
     else assert.equal(seen.trace, plain.trace);
   });
+
+/** Routes of OpenAI's or of this server alone, routes that lead to others, and forms. */
+const ELSEWHERE =
+  /^(?:GET \/v1\/responses\/|(?:GET|POST) \/v1\/(?:files|batches)|POST \/(?:invocations|v1\/audio)|\w+ \/admin\/)/;
+
+test("every field that a route declares is in the data", () => {
+  const declared = routes.flatMap(({ method, path, body, query }) => {
+    const route = `${method} ${path}`;
+    if (ELSEWHERE.test(route)) return [];
+    return [body, query].flatMap((schema) => namesIn(schema).map((name) => `${route} ${name}`));
+  });
+  const written = SURFACES.flatMap(({ route, fields }) =>
+    Object.keys(fields).map((name) => `${route} ${name.split(".")[0]}`),
+  );
+  assert.ok(declared.length > 300, String(declared.length));
+  assert.deepEqual(
+    declared.filter((name) => !written.includes(name)),
+    [],
+  );
+});
+
+function namesIn(schema: z.ZodType | undefined): readonly string[] {
+  if (schema === undefined) return [];
+  return Object.keys(z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }).properties ?? {});
+}
+
+for (const [route, defaults] of Object.entries(DEFAULTS))
+  test(`${route}: what is the default may be said`, async (t) => {
+    const surface = surfaceOf(route);
+    const send = await sender(surface, (close) => t.after(close));
+    const plain = await send(surface.body);
+    for (const [name, value] of Object.entries(defaults)) {
+      const said = await send({ ...surface.body, [name]: value });
+      assert.equal(said.trace, plain.trace, `${name}: ${JSON.stringify(value)}`);
+    }
+  });
+
+for (const [route, paths] of Object.entries(ANSWERS))
+  test(`${route}: what is printed`, async (t) => {
+    const surface = surfaceOf(route);
+    const send = await sender(surface, (close) => t.after(close));
+    const { text } = await send(surface.body);
+    const missing = paths.filter((path) => at(JSON.parse(text), path) === undefined);
+    assert.deepEqual(missing, [], text);
+  });
+
+for (const [route, place, parts] of PARTS)
+  test(`${route}: parts of ${place} that are no text are refused by their place`, async (t) => {
+    const surface = surfaceOf(route);
+    const send = await sender(surface, (close) => t.after(close));
+    for (const part of parts) {
+      const seen = await send(put(surface.body, place, [part]));
+      assert.ok([400, 501].includes(seen.status), `${JSON.stringify(part)}: ${seen.status} ${seen.text}`);
+      assert.match(seen.text, new RegExp(place.split(".").slice(-3).join("\\.")), seen.text);
+    }
+  });
+
+function surfaceOf(route: string): Surface {
+  const found = SURFACES.find((surface) => surface.route === route);
+  assert.ok(found, route);
+  return found;
+}
+
+function at(value: unknown, path: string): unknown {
+  return path.split(".").reduce<unknown>((inside, name) => (inside as Body | null | undefined)?.[name], value);
+}
 
 type Send = (body: Body) => Promise<Seen>;
 
@@ -117,8 +188,12 @@ function merge(body: Body, more: Body): Body {
 }
 
 function put(body: Body, path: string, value: unknown): Body {
-  const [name = "", ...rest] = path.split(".");
-  if (rest.length === 0) return { ...body, [name]: value };
-  const before = body[name];
-  return { ...body, [name]: put(isObject(before) ? before : {}, rest.join("."), value) };
+  return putAt(body, path.split("."), value) as Body;
+}
+
+function putAt(into: unknown, [name, ...rest]: readonly string[], value: unknown): unknown {
+  if (name === undefined) return value;
+  if (Array.isArray(into)) return into.map((entry, at) => (String(at) === name ? putAt(entry, rest, value) : entry));
+  const before: Body = isObject(into) ? into : {};
+  return { ...before, [name]: putAt(before[name], rest, value) };
 }

@@ -38,8 +38,9 @@ const FIELD = "generate_response.choices";
 
 /** @throws Fault invalid_request | not_implemented, naming the field */
 export function decodeDerender(body: Body, caps: RequestCaps): DecodedDerender {
-  if (body.stream || (body.stream_state ?? null) !== null)
-    throw new Fault("not_implemented", "Only whole answers are derendered by this server yet.", { param: "stream" });
+  const parts = body.stream ? "stream" : (body.stream_state ?? null) === null ? undefined : "stream_state";
+  if (parts !== undefined)
+    throw new Fault("not_implemented", "Only whole answers are derendered by this server yet.", { param: parts });
   const given = body.generate_response;
   const responses = Array.isArray(given) ? requireList(given, "generate_response", caps.completionPrompts) : [given];
   const entries = responses.flatMap((response) =>

@@ -107,7 +107,16 @@ const CHAT: Fields = {
   logprob_token_ids: honoured([5, 6], { logprobs: true }),
   return_tokens_as_token_ids: honoured(true, { logprobs: true }),
   max_completion_tokens: honoured(3),
+  "messages.0.role": honoured("developer"),
+  "messages.0.name": honoured("n"),
+  "messages.0.content": honoured([{ type: "text", text: "a" }]),
+  "messages.0.reasoning": honoured("r"),
+  "messages.0.reasoning_content": honoured("r"),
+  "messages.0.tool_call_id": honoured("i"),
+  "messages.0.tool_calls": honoured([{ id: "i", type: "function", function: { name: "f", arguments: "{}" } }]),
   tools: honoured(TOOLS),
+  "tools.0.function.description": honoured("other", { tools: TOOLS }),
+  "tools.0.function.parameters": honoured({ type: "object" }, { tools: TOOLS }),
   tool_choice: honoured("required", { tools: TOOLS }),
   parallel_tool_calls: honoured(false, CALLS),
   reasoning_effort: honoured("high"),
@@ -142,13 +151,14 @@ const COMPLETION: Fields = {
 const BATCH: Fields = {
   ...without(
     CHAT,
-    "stream_options",
+    ...Object.keys(CHAT).filter((name) => /^(?:messages|tools)\./.test(name)),
     "stream_options.include_usage",
     "stream_options.continuous_usage_stats",
-    "stream_interval",
   ),
   messages: honoured([[{ role: "user", content: "other" }]]),
   stream: refused(true),
+  stream_options: refused({ include_usage: true }),
+  stream_interval: silent(4, "nothing streams"),
   tools: refused(TOOLS),
   tool_choice: refused("auto"),
   parallel_tool_calls: silent(false, "a batch has no tools"),
@@ -192,7 +202,9 @@ const RESPONSES: Fields = {
   parallel_tool_calls: honoured(false, { input: CALL, tools: FLAT_TOOLS, max_output_tokens: 200 }),
   truncation: honoured("auto"),
   stream: honoured(true),
+  "stream_options.include_obfuscation": refused(true, STREAM),
   stream_interval: honoured(4, STREAM),
+  prompt_cache_retention: ignored("24h"),
   cache_salt: honoured("salt"),
   priority: honoured(5),
   request_id: ignored("resp_mine"),
@@ -317,6 +329,17 @@ const MESSAGES_RENDER: Fields = {
   tool_choice: refused({ type: "any" }, { tools: MESSAGE_TOOLS }),
 };
 
+const DERENDER: Fields = {
+  generate_response: honoured({ choices: [{ token_ids: [121], finish_reason: "length" }] }),
+  prompt_tokens: honoured(7),
+  prompt_token_ids: honoured([1, 2, 3]),
+  stream: refused(true),
+  stream_state: refused({ index: 0 }),
+};
+
+/** A search takes no account of the rest. */
+const SEARCH: Fields = { length_penalty: silent(2, "the scripted model's tokens are all as likely") };
+
 const text = (route: string, body: Surface["body"], fields: Fields): Surface => ({
   route,
   model: "text",
@@ -325,6 +348,7 @@ const text = (route: string, body: Surface["body"], fields: Fields): Surface => 
   unknown: "ignored",
 });
 
+const GENERATED = { choices: [{ token_ids: [...Buffer.from("<think>hm</think>ok")], finish_reason: "stop" }] };
 const CHAT_BODY = { messages: [USER], max_tokens: 40 };
 const MESSAGES_BODY = { model: "demo", ...CHAT_BODY };
 const COMPLETION_BODY = { prompt: "hi you", max_tokens: 40 };
@@ -335,6 +359,17 @@ export const GENERATION: readonly Surface[] = [
   text("POST /v1/chat/completions/render", CHAT_BODY, CHAT_RENDER),
   text("POST /v1/completions", COMPLETION_BODY, COMPLETION),
   text("POST /v1/completions/render", COMPLETION_BODY, COMPLETION_RENDER),
+  text("POST /v1/completions", { ...COMPLETION_BODY, use_beam_search: true, n: 2 }, SEARCH),
+  text(
+    "POST /v1/chat/completions/derender",
+    { chat_request: CHAT_BODY, generate_response: GENERATED },
+    { ...DERENDER, chat_request: honoured({ ...CHAT_BODY, include_reasoning: false }) },
+  ),
+  text(
+    "POST /v1/completions/derender",
+    { completion_request: COMPLETION_BODY, generate_response: GENERATED },
+    { ...DERENDER, completion_request: honoured({ ...COMPLETION_BODY, return_token_ids: true }) },
+  ),
   text("POST /v1/responses", { input: "hi", max_output_tokens: 40 }, RESPONSES),
   text("POST /v1/messages", MESSAGES_BODY, MESSAGES),
   text("POST /v1/messages/render", MESSAGES_BODY, MESSAGES_RENDER),

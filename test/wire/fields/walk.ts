@@ -18,8 +18,9 @@ import { CALL } from "./generation.ts";
 
 /** Prints all that a request can tell a template. */
 const TEMPLATE =
-  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" +
-  "{% if tools %}{{ tools | tojson }}{% endif %}{% if documents %}{{ documents | tojson }}{% endif %}" +
+  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n" +
+  "{{ m.name }}{{ m.reasoning }}{{ m.reasoning_content }}{{ m.tool_call_id }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}" +
+  "{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}{% if documents %}{{ documents | tojson }}{% endif %}" +
   "{{ tone }}{{ reasoning_effort }}{{ enable_thinking }}" +
   "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 

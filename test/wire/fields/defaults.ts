@@ -1,0 +1,133 @@
+/**
+ * What holds where a field is not there, as vLLM's documentation has it: to say it is to say nothing.
+ */
+import type { Body } from "./field.ts";
+
+const SAMPLING: Body = {
+  frequency_penalty: 0,
+  presence_penalty: 0,
+  repetition_penalty: 1,
+  temperature: 1,
+  top_p: 1,
+  top_k: 0,
+  min_p: 0,
+  seed: null,
+  logit_bias: null,
+  stop: null,
+  stop_token_ids: [],
+  include_stop_str_in_output: false,
+  ignore_eos: false,
+  min_tokens: 0,
+  skip_special_tokens: true,
+  spaces_between_special_tokens: true,
+  allowed_token_ids: null,
+  bad_words: [],
+  structured_outputs: null,
+};
+
+const SHARED: Body = {
+  ...SAMPLING,
+  model: null,
+  n: 1,
+  stream: false,
+  stream_options: null,
+  response_format: null,
+  user: null,
+  use_beam_search: false,
+  length_penalty: 1,
+  truncate_prompt_tokens: null,
+  prompt_logprobs: null,
+  priority: 0,
+  return_tokens_as_token_ids: null,
+  return_token_ids: null,
+  cache_salt: null,
+  kv_transfer_params: null,
+  vllm_xargs: null,
+  repetition_detection: null,
+};
+
+const CHAT: Body = {
+  ...SHARED,
+  logprobs: false,
+  top_logprobs: 0,
+  max_completion_tokens: null,
+  tools: null,
+  tool_choice: "none",
+  parallel_tool_calls: true,
+  reasoning_effort: null,
+  thinking_token_budget: null,
+  include_reasoning: true,
+  echo: false,
+  add_generation_prompt: true,
+  continue_final_message: false,
+  add_special_tokens: false,
+  documents: null,
+  chat_template: null,
+  chat_template_kwargs: null,
+  media_io_kwargs: null,
+  mm_processor_kwargs: null,
+};
+
+const POOLING: Body = {
+  user: null,
+  priority: 0,
+  padding: null,
+  use_activation: null,
+  truncate_prompt_tokens: null,
+  truncation_side: null,
+  cache_salt: null,
+  mm_processor_kwargs: null,
+};
+
+const VECTORS: Body = {
+  ...POOLING,
+  encoding_format: "float",
+  embed_dtype: "float32",
+  endianness: "native",
+  dimensions: null,
+  add_special_tokens: true,
+};
+
+const SCORING: Body = { ...POOLING, chat_template: null, chat_template_kwargs: null };
+
+export const DEFAULTS: Readonly<Record<string, Body>> = {
+  "POST /v1/chat/completions": CHAT,
+  "POST /v1/completions": { ...SHARED, echo: false, logprobs: null, suffix: null, add_special_tokens: true },
+  "POST /v1/responses": {
+    ...SAMPLING,
+    instructions: null,
+    metadata: null,
+    background: false,
+    previous_response_id: null,
+    prompt: null,
+    max_tool_calls: null,
+    include: null,
+    reasoning: null,
+    text: null,
+    top_logprobs: 0,
+    tools: [],
+    tool_choice: "auto",
+    parallel_tool_calls: true,
+    truncation: "disabled",
+    stream: false,
+    service_tier: "auto",
+    priority: 0,
+    enable_response_messages: false,
+  },
+  "POST /v1/messages": { system: null, stop_sequences: null, stream: false, tools: null, tool_choice: null },
+  "POST /v1/embeddings": VECTORS,
+  "POST /pooling": VECTORS,
+  "POST /classify": POOLING,
+  "POST /score": SCORING,
+  "POST /rerank": { ...SCORING, top_n: 0 },
+  "POST /v2/embed": { truncate: "END", embedding_types: null, output_dimension: null, max_tokens: null, priority: 0 },
+  "POST /generative_scoring": { apply_softmax: true, item_first: false, add_special_tokens: true, priority: 0 },
+  "POST /tokenize": { add_special_tokens: true, return_token_strs: false },
+  "POST /inference/v1/generate": { stream: false, output_mode: "tokens", cache_salt: null, priority: 0 },
+  "POST /pause": { mode: "abort", wait_for_inflight_requests: "false", clear_cache: "true" },
+  "POST /sleep": { level: "1", mode: "abort" },
+  "POST /reset_prefix_cache": { reset_running_requests: "false", reset_external: "false" },
+  "GET /get_world_size": { include_dp: "true" },
+  "GET /server_info": { config_format: "text" },
+  "POST /scale_elastic_ep": { drain_timeout: 120 },
+};
