@@ -44,7 +44,7 @@ export async function readForm(
   if (awaitingContinue.delete(req)) res.writeContinue();
   try {
     await feed(exchange, form, most, fileBytes);
-    const fields = await exchange.race(form.ended);
+    const fields = await exchange.race(form.ended());
     exchange.bodyRead = true;
     return fields;
   } catch (error) {
@@ -64,11 +64,11 @@ async function feed(exchange: Exchange, form: Form, most: number, fileBytes: num
       exchange.abort(new Fault("request_timeout", "The request body did not arrive in time.")),
     );
     try {
-      const piece = await exchange.race(Promise.race([pieces.next(), form.failed]));
+      const piece = await exchange.race(form.during(pieces.next()));
       if (piece.done) break;
       exchange.bytesIn += (piece.value as Buffer).length;
       if (exchange.bytesIn > most) throw tooLarge(fileBytes);
-      await exchange.race(Promise.race([form.write(piece.value as Buffer), form.failed]));
+      await exchange.race(form.during(form.write(piece.value as Buffer)));
     } finally {
       cancel();
     }
@@ -77,23 +77,17 @@ async function feed(exchange: Exchange, form: Form, most: number, fileBytes: num
 }
 
 class Form {
-  /** Every part has been taken. */
-  readonly ended: Promise<Fields>;
-  /** Never resolves. */
-  readonly failed: Promise<never>;
   readonly #parser: InstanceType<typeof Busboy>;
   readonly #fields = new Map<string, string>();
   readonly #fileBytes: number;
-  #fail: (reason: unknown) => void = () => {};
+  #failure: { readonly reason: unknown } | undefined;
+  #interrupt: ((reason: unknown) => void) | undefined;
   #file: BusboyFileStream | undefined;
+  readonly #parsed: Promise<void>;
   #taken: Promise<void> = Promise.resolve();
 
   constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeFile) {
     this.#fileBytes = fileBytes;
-    this.failed = new Promise((_, reject) => {
-      this.#fail = reject;
-    });
-    this.failed.catch(() => {});
     this.#parser = new Busboy({
       headers: { "content-type": contentType } as BusboyHeaders,
       isPartAFile: (_name, _type, fileName) => fileName !== undefined,
@@ -115,8 +109,29 @@ class Form {
     this.#parser.on("field", (name, value, nameCut, valueCut) => this.#add(name, value, nameCut || valueCut));
     this.#parser.on("file", (name, stream, fileName) => this.#receive(name, stream, fileName, take));
     const parsed = new Promise<void>((resolve) => this.#parser.on("finish", resolve));
-    this.ended = Promise.race([parsed.then(() => this.#taken).then(() => this.#fields), this.failed]);
-    this.ended.catch(() => {});
+    this.#parsed = parsed;
+  }
+
+  /** Every part has been taken. */
+  ended(): Promise<Fields> {
+    return this.during(this.#parsed.then(() => this.#taken).then(() => this.#fields));
+  }
+
+  /**
+   * The result of the work, or why the form has failed, whichever comes first; one piece of work at a time. A promise
+   * of the failure would keep whoever has waited for it, piece for piece, until the form ends.
+   */
+  during<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure === undefined) this.#interrupt = reject;
+      else reject(this.#failure.reason);
+      work.then(resolve, reject);
+    });
+  }
+
+  #fail(reason: unknown): void {
+    this.#failure ??= { reason };
+    this.#interrupt?.(reason);
   }
 
   async write(piece: Buffer): Promise<void> {

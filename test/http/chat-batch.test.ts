@@ -130,6 +130,14 @@ test("what a batch cannot have is refused by name, and starts no work", async (t
   assert.equal((await ask({ ...good, tool_choice: "none", n: 1, stream: false })).statusCode, 200);
 });
 
+test("conversations are choices, and have their cap", async (t) => {
+  const { ask, setting } = await server(t, echoes, { choices: 2 });
+  const answer = await ask({ messages: [says("a"), says("b"), says("c")], max_tokens: 20 });
+  assert.equal(answer.statusCode, 400, answer.body);
+  assert.equal((ErrorReply.parse(answer.json()).error as { param: string }).param, "messages");
+  assert.equal(setting.backend.requests.length, 0);
+});
+
 test("all or none: what a limit does not let in whole starts nothing; what dies frees all", async (t) => {
   const { ask, setting } = await server(t);
   assert.equal((await ask({ messages: Array.from({ length: 6 }, () => says("a")) })).statusCode, 429);

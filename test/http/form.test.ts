@@ -2,6 +2,8 @@
  * Forms at the corridor: what is taken, and that every bound holds, whatever is sent and however it is cut.
  */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect } from "node:net";
 import { type TestContext, test } from "node:test";
 import { key } from "#http/access.ts";
 import type { HttpOptions } from "#http/options.ts";
@@ -75,6 +77,25 @@ test("fields and a file, in any order; a file of just the size that is taken", a
     ],
   );
   assert.equal(statusOf(await send(field("p", "1") + END)), 200, "a form without a file");
+});
+
+test("a body in many pieces leaves nothing behind for each of them", async (t) => {
+  const { http } = await server(t);
+  const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
+  // One that waits for the whole form at each piece is kept until the form has ended.
+  const races = t.mock.method(Promise, "race");
+  const body = Buffer.from(file("x".repeat(60)) + END);
+  const socket = connect("port" in address ? address.port : 0, "127.0.0.1").setNoDelay();
+  const head = ["POST /upload HTTP/1.1", "Host: a", AUTH, "Connection: close"];
+  head.push('Content-Type: multipart/form-data; boundary="b"', `Content-Length: ${body.length}`);
+  socket.write(`${head.join("\r\n")}\r\n\r\n`);
+  for (const byte of body) {
+    socket.write(Buffer.of(byte));
+    await new Promise((done) => setTimeout(done, 1));
+  }
+  const [answer] = (await once(socket, "data")) as [Buffer];
+  assert.equal(statusOf(answer.toString()), 200);
+  assert.ok(races.mock.callCount() < 10, `${races.mock.callCount()} races`);
 });
 
 test("a part that does not say what it is, or not in so many bytes, is no field", async (t) => {

@@ -169,8 +169,9 @@ export class BatchRunner {
       await this.#end(batch, "failed", { problem: problemOf(error) });
       await this.#clear(batch);
     } catch (second) {
-      // It is open still, and tried again at the next tick.
       log("error", "a batch's end cannot be kept", { batch: batch.id, reason: messageOf(second) });
+      // It is open still, and tried again: not at once, as whatever it is may last.
+      if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, TICK_MS));
     }
   }
 

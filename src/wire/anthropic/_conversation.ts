@@ -45,6 +45,9 @@ export function decodeConversation(body: ConversationBody, caps: RequestCaps): r
     else if (role === "user") userMessages(message.content, `${path}.content`, caps, messages);
     else messages.push(assistantMessage(message.content, `${path}.content`, caps));
   }
+  // The results of tools become messages of their own.
+  if (messages.length > caps.messages)
+    throw invalid("messages", `messages and the tool results in them are more than ${caps.messages} together.`);
   return system.length === 0 ? messages : [{ role: "system", content: system.join("") }, ...messages];
 }
 

@@ -272,6 +272,15 @@ const REFUSED: readonly (readonly [body: Record<string, unknown>, param: string]
   [{ messages: [] }, "messages"],
   [{ messages: "hi" }, "messages"],
   [{ messages: many(5000) }, "messages"],
+  [
+    {
+      messages: Array.from({ length: 5 }, () => ({
+        role: "user",
+        content: many(900).map((i) => ({ type: "tool_result", tool_use_id: `${i}` })),
+      })),
+    },
+    "messages",
+  ],
   [{ messages: [null] }, "messages.0"],
   [{ messages: [{ content: "hi" }] }, "messages.0.role"],
   [{ messages: [{ role: "tool", content: "hi" }] }, "messages.0.role"],

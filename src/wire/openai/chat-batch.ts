@@ -26,7 +26,7 @@ export interface DecodedBatch {
 export function decodeChatBatch(body: ChatBodyValue, caps: RequestCaps): DecodedBatch {
   refuse(body);
   if (body.messages === undefined) throw invalid("messages", "messages is required.");
-  const list = requireList(body.messages, "messages", caps.conversations);
+  const list = requireList(body.messages, "messages", Math.min(caps.conversations, caps.choices));
   if (list.length === 0) throw invalid("messages", "messages must hold at least one conversation.");
   // What the conversations have in common is decoded, and checked, once.
   const { call, print } = decodeChat({ ...body, messages: list[0] }, caps, "messages.0");
