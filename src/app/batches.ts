@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
 import type { Log } from "#base/log.ts";
 import type { Settings } from "#config/settings.ts";
 import type { BatchRecords } from "#core/batches.ts";
@@ -53,51 +54,80 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
   const takes = (endpoint: string) => batchRoute(endpoint, declared) !== undefined;
   const batches = new Batches({ records, files, takes, wake: () => runner?.wake(), mostOpen: TENANT_BATCHES });
   const start = (http: Pick<Http, "inject">, keys: TicketParts): void => {
-    runner = new BatchRunner({
-      records,
-      files,
-      call: (batch): LineCaller => {
-        const ticket = tickets.issue(batch, keys);
-        const parts = { http, routes: declared, key: ticket.key, only: batch.endpoint };
-        return {
-          run: async (line, signal) => {
-            await ticket.renew();
-            const outcome = await runLine({ ...parts, patienceMs: batch.expiresAt - Date.now() }, line, signal);
-            if (outcome.status === 401) throw new Fault("unauthenticated", "Who made the batch may not call any more.");
-            return outcome;
-          },
-          close: () => ticket.revoke(),
-        };
-      },
-      width: settings.batchConcurrency,
-      mostLines: MOST_LINES,
-      lineBytes: LINE_BYTES,
-      mostBytes: tenantBytes,
-      keepMs,
-      log,
+    const make = () =>
+      new BatchRunner({
+        records,
+        files,
+        call: (batch): LineCaller => {
+          const ticket = tickets.issue(batch, keys);
+          const parts = { http, routes: declared, key: ticket.key, only: batch.endpoint };
+          return {
+            run: async (line, signal) => {
+              await ticket.renew();
+              const outcome = await runLine({ ...parts, patienceMs: batch.expiresAt - Date.now() }, line, signal);
+              if (outcome.status === 401)
+                throw new Fault("unauthenticated", "Who made the batch may not call any more.");
+              return outcome;
+            },
+            close: () => ticket.revoke(),
+          };
+        },
+        width: settings.batchConcurrency,
+        mostLines: MOST_LINES,
+        lineBytes: LINE_BYTES,
+        mostBytes: tenantBytes,
+        keepMs,
+        log,
+      });
+    running = alone(join(state.path, "batches.lock"), log, () => {
+      runner = make();
+      return runner;
     });
-    running = alone(join(state.path, "batches.lock"), runner);
   };
   return { tickets, files, batches, start, close: async () => running?.() };
 }
 
+const RETRY_MS = 5000;
+
 /**
- * Runs it while no other server on the same state directory does; the one that waits takes over.
+ * Runs it while no other server on the same state directory does; the one that waits takes over. A lock that is lost,
+ * or cannot be had, is asked for again.
+ * @param make one that can be started, each time the lock is had
  * @returns stops it
  */
-function alone(lock: string, runner: BatchRunner): () => Promise<void> {
+export function alone(
+  lock: string,
+  log: Log,
+  make: () => Pick<BatchRunner, "start" | "close">,
+  retryMs = RETRY_MS,
+): () => Promise<void> {
   const ending = new AbortController();
-  const held = withLock(lock, { signal: ending.signal }, async (lost) => {
-    runner.start();
-    await once([ending.signal, lost]);
-    await runner.close();
-  }).catch((error: unknown) => {
-    if (!ending.signal.aborted) throw error;
-  });
+  const { signal } = ending;
+  const round = async (): Promise<void> => {
+    try {
+      await withLock(lock, { signal }, (lost) => runUntil(make(), [signal, lost]));
+      if (!signal.aborted) log("warn", "another server has taken over the batches", {});
+    } catch (error) {
+      if (!signal.aborted) log("error", "batches do not run: their lock cannot be had", { reason: String(error) });
+    }
+  };
+  const rounds = async (): Promise<void> => {
+    while (!signal.aborted) {
+      await round();
+      await wait(retryMs, undefined, { signal }).catch(() => {});
+    }
+  };
+  const over = rounds();
   return async () => {
     ending.abort();
-    await held;
+    await over;
   };
+}
+
+async function runUntil(runner: Pick<BatchRunner, "start" | "close">, ends: readonly AbortSignal[]): Promise<void> {
+  runner.start();
+  await once(ends);
+  await runner.close();
 }
 
 async function once(signals: readonly AbortSignal[]): Promise<void> {
