@@ -68,7 +68,9 @@ function digest(credential: string): string {
 async function present({ author, tenant }: Batch, { keys, isGiven }: TicketParts): Promise<Principal> {
   const then = Object.freeze({ ...principalOf({ ...author, tenant }), behind: true as const });
   if (author.kind !== "key" || isGiven(author.id)) return then;
-  const record = await keys.get(author.id);
+  const record = await keys.get(author.id).catch((error: unknown) => {
+    throw new Fault("policy_unavailable", "The store of keys does not answer at the moment.", { cause: error });
+  });
   const status = record === undefined ? "deleted" : keyStatus(record, Date.now());
   if (record === undefined || status !== "active")
     throw new Fault("unauthenticated", "The key that made the batch may not be used any more.");

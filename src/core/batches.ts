@@ -100,6 +100,7 @@ export interface PageRequest {
 /**
  * Keeps records of files and batches of one server (their contents are on its disk), each for its tenant. What is
  * another tenant's does not exist.
+ * @throws Fault policy_unavailable the store is away
  */
 export interface BatchRecords {
   /** All or nothing. @returns false: there is no room */

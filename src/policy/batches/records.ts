@@ -17,6 +17,7 @@ import {
   OPEN_STATUSES,
   type StoredFile,
 } from "#core/batches.ts";
+import { Fault } from "#core/fault.ts";
 import type { BatchTable, FileTable } from "#policy/store/schema.ts";
 import type { Database } from "#policy/store/store.ts";
 
@@ -24,7 +25,28 @@ import type { Database } from "#policy/store/store.ts";
 const CHUNK = 500;
 
 export function batchRecords(db: Database, node: string): BatchRecords {
-  return { ...fileRecords(db, node), ...records(db, node) };
+  return answering({ ...fileRecords(db, node), ...records(db, node) });
+}
+
+/** Each with what the store throws told as that it is away. @throws Fault policy_unavailable */
+function answering(parts: BatchRecords): BatchRecords {
+  const asks = Object.entries(parts) as [string, (...given: unknown[]) => Promise<unknown>][];
+  return Object.fromEntries(
+    asks.map(([name, ask]) => [
+      name,
+      async (...given: unknown[]) => {
+        try {
+          return await ask(...given);
+        } catch (error) {
+          throw new Fault("policy_unavailable", "Files and batches cannot be stored or read at the moment.", {
+            detail: error instanceof Error ? error.message : String(error),
+            retryAfterMs: 1000,
+            cause: error,
+          });
+        }
+      },
+    ]),
+  ) as unknown as BatchRecords;
 }
 
 type FileRecords = Pick<

@@ -164,12 +164,14 @@ export class BatchRunner {
   /** Never throws. */
   async #fail(batch: Batch, error: unknown): Promise<void> {
     const { log } = this.#options;
-    log("error", "a batch failed", { batch: batch.id, reason: messageOf(error) });
     try {
+      // Its rows stand there: it goes on behind them when the store is back.
+      if (isAway(error)) throw error;
+      log("error", "a batch failed", { batch: batch.id, reason: messageOf(error) });
       await this.#end(batch, "failed", { problem: problemOf(error) });
       await this.#clear(batch);
     } catch (second) {
-      log("error", "a batch's end cannot be kept", { batch: batch.id, reason: messageOf(second) });
+      log("error", "a batch is interrupted", { batch: batch.id, reason: messageOf(second) });
       // It is open still, and tried again: not at once, as whatever it is may last.
       if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, TICK_MS));
     }
@@ -254,7 +256,7 @@ export class BatchRunner {
       return undefined;
     } catch (error) {
       if (signal.aborted) return undefined;
-      if (error instanceof Fault) return problemOf(error);
+      if (error instanceof Fault && !isAway(error)) return problemOf(error);
       throw error;
     } finally {
       caller.close();
@@ -358,6 +360,11 @@ function problemOf(error: unknown): BatchProblem {
   if (error instanceof OutputError) return { code: "server_error", message: "What was done of it is lost." };
   const gone = (error as NodeJS.ErrnoException).code === "ENOENT";
   return { code: "server_error", message: gone ? "Its file is gone." : "Internal server error." };
+}
+
+/** The store does not answer: that is no fault of the batch. */
+function isAway(error: unknown): boolean {
+  return error instanceof Fault && error.kind === "policy_unavailable";
 }
 
 function messageOf(error: unknown): string {
