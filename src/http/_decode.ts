@@ -27,6 +27,9 @@ export function decodeQuery<T>(schema: ZodType<T>, url: string, repeats: readonl
   const at = url.indexOf("?");
   const values = new Map<string, string | string[]>();
   for (const [name, value] of new URLSearchParams(at < 0 ? "" : url.slice(at + 1))) {
+    // No store can look for one, and no name has one.
+    if (value.includes("\0"))
+      throw new Fault("invalid_request", "A query parameter has a NUL.", { param: clip(name, MAX_PATH) });
     const before = values.get(name);
     if (repeats.includes(name)) values.set(name, [...(before ?? []), value]);
     else if (before === undefined) values.set(name, value);

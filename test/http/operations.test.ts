@@ -145,6 +145,7 @@ test("what is wrong is a 400 that names the field, and nothing is done", async (
   const info = { path: "/w/a.gguf", sha256: SHA };
   await check(ask, [
     ["POST /pause?mode=stop", undefined, 400, /"param":"mode"/],
+    ["POST /pause?mode=abort%00", undefined, 400, /has a NUL.*"param":"mode"/],
     ["POST /pause?mode=abort&mode=keep", undefined, 400, /stands twice.*"param":"mode"/],
     ["POST /pause?clear_cache=maybe", undefined, 400, /"param":"clear_cache"/],
     ["POST /pause?mode=keep&wait_for_inflight_requests=true", undefined, 400, /contradict/],

@@ -67,6 +67,15 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
   };
   const ids = (found: readonly { readonly id: string }[]): string => found.map(({ id }) => id).join(" ");
 
+  it("what is no id is nobody's", async (open) => {
+    const records = open();
+    for (const id of ["a\0b", "", "é"]) {
+      assert.equal(await records.file("t", id), undefined);
+      assert.equal(await records.get("t", id), undefined);
+      assert.deepEqual(await records.list("t", { after: id, limit: 1 }), []);
+    }
+  });
+
   it("a file is what was added, for its tenant and its server", async (open) => {
     const records = open();
     const one = file("file-1", "acme", { expiresAt: 1_900_000_000_000, bytes: 600 });

@@ -18,6 +18,7 @@ import {
   type StoredFile,
 } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
+import { isSegment } from "#core/path-shapes.ts";
 import type { BatchTable, FileTable } from "#policy/store/schema.ts";
 import type { Database } from "#policy/store/store.ts";
 
@@ -182,7 +183,9 @@ function openBatches(db: Database, node: string) {
     .where("status", "in", [...OPEN_STATUSES]);
 }
 
-function ownFile(db: Database, node: string, tenant: string, id: string): Promise<FileTable | undefined> {
+/** What is no id is nobody's: PostgreSQL would make a failure of some. */
+async function ownFile(db: Database, node: string, tenant: string, id: string): Promise<FileTable | undefined> {
+  if (!isSegment(id)) return undefined;
   return db
     .selectFrom("files")
     .selectAll()
@@ -192,7 +195,8 @@ function ownFile(db: Database, node: string, tenant: string, id: string): Promis
     .executeTakeFirst();
 }
 
-function ownBatch(db: Database, node: string, tenant: string, id: string): Promise<BatchTable | undefined> {
+async function ownBatch(db: Database, node: string, tenant: string, id: string): Promise<BatchTable | undefined> {
+  if (!isSegment(id)) return undefined;
   return db
     .selectFrom("batches")
     .selectAll()

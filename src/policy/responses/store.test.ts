@@ -117,6 +117,11 @@ for (const kind of ["SQLite", "PostgreSQL"] as const) {
     assert.ok(await responses.get("small", "s0"));
   });
 
+  it("what is no id is nobody's", async (t) => {
+    const { responses } = await (await scene(t))();
+    for (const id of ["a\0b", "", "é", "x".repeat(200)]) assert.equal(await responses.get("a", id), undefined);
+  });
+
   it("what is too old does not exist, and goes", async (t) => {
     let now = 10_000;
     const { responses, store } = await (await scene(t))({ now: () => now });

@@ -11,6 +11,7 @@ import type { Log } from "#base/log.ts";
 import type { CallEvent } from "#core/calls.ts";
 import type { ChatMessage } from "#core/chat.ts";
 import { Fault } from "#core/fault.ts";
+import { isSegment } from "#core/path-shapes.ts";
 import type {
   EndedResponse,
   KeptResponse,
@@ -80,6 +81,8 @@ export class DatabaseResponses implements ResponseStore {
 
   get(tenant: string, id: string): Promise<KeptResponse | undefined> {
     return this.#ask(async () => {
+      // A client's word, of which PostgreSQL would make a failure.
+      if (!isSegment(id)) return undefined;
       const row = await this.#db
         .selectFrom("responses")
         .selectAll()
