@@ -15,7 +15,7 @@ test("an adapter is served under its name, and no longer when it is unloaded", a
   const { adapters, serving, loaded, model } = fixture();
   await adapters.load(caller, load("sql"));
   const served = serving.models.resolve("sql", caller.principal);
-  assert.deepEqual(served.lora, { adapter: { number: 1, name: "sql" }, base: model });
+  assert.deepEqual(served.lora, { adapter: { number: 1, name: "#1" }, base: model });
   assert.equal(served.backend, model.backend);
   assert.deepEqual([...loaded], [1]);
   adapters.unload(caller, "sql");
@@ -28,7 +28,7 @@ test("a name is loaded once, unless in place, and then its blocks have another n
   await adapters.load(caller, load("sql"));
   await assert.rejects(adapters.load(caller, load("sql")), refused("invalid_request", /already been loaded/));
   await adapters.load(caller, load("sql", "/b", true));
-  assert.deepEqual(serving.models.resolve("sql", caller.principal).lora?.adapter, { number: 2, name: "sql#2" });
+  assert.deepEqual(serving.models.resolve("sql", caller.principal).lora?.adapter, { number: 2, name: "#2" });
   assert.deepEqual([...loaded], [2]);
   await assert.rejects(adapters.load(caller, load("sql", "/bad", true)), refused("invalid_request", /not an adapter/));
   assert.equal(
@@ -82,6 +82,8 @@ test("what a tenant loads is its own: for others it does not exist, and their na
   const [one, two] = [acme, other].map(({ principal }) => serving.models.resolve("sql", principal).lora?.adapter);
   assert.notEqual(one?.number, two?.number);
   assert.notEqual(one?.name, two?.name, "nor do their blocks in the prefix cache");
+  for (const adapter of [one, two])
+    assert.ok(!adapter?.name.includes("sql"), "metrics, which other tenants may read, tell it");
   assert.throws(() => adapters.unload(operator, "sql"), refused("invalid_request", /2 tenants/));
   adapters.unload(other, "sql");
   assert.equal(serving.models.resolve("sql", acme.principal).lora?.adapter.number, one?.number);
@@ -94,7 +96,10 @@ test("a tenant takes no name of the server's, and the operator's adapters are ev
   const acme = authorize(principalOf({ id: "key_a", tenant: "acme", role: "trainer" }), "lora:write", UNMETERED);
   const operator = authorize(principalOf({ id: "k", tenant: "default", role: "trainer" }), "lora:write", UNMETERED);
   await adapters.load(operator, load("sql"));
-  assert.notEqual(serving.models.resolve("sql", acme.principal).lora, undefined);
+  const nameNow = () => serving.models.resolve("sql", acme.principal).lora?.adapter.name;
+  assert.equal(nameNow(), "sql");
+  await adapters.load(operator, { ...load("sql"), inPlace: true });
+  assert.equal(nameNow(), "sql#2");
   for (const name of ["sql", "demo"])
     await assert.rejects(
       adapters.load(acme, load(name)),

@@ -119,10 +119,15 @@ export class Adapters {
 
   #serve(name: string, number: number, owner: string | undefined): void {
     const { models, base } = this.#options;
+    const adapter = { number, name: owner === undefined ? this.#nameOf(name) : `#${number}` };
+    models.add({ ...base, names: [name], lora: { adapter, base }, ...(owner === undefined ? {} : { owner }) });
+  }
+
+  /** What the engine and its metrics, which others may read, call an adapter of everybody's; a tenant's has no name there. */
+  #nameOf(name: string): string {
     const times = (this.#times.get(name) ?? 0) + 1;
     this.#times.set(name, times);
-    const adapter = { number, name: times === 1 ? name : `${name}#${times}` };
-    models.add({ ...base, names: [name], lora: { adapter, base }, ...(owner === undefined ? {} : { owner }) });
+    return times === 1 ? name : `${name}#${times}`;
   }
 
   #remove(served: ServedModel): void {
