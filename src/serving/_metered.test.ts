@@ -55,6 +55,19 @@ test("work is reserved at its most and settled by what was used, before the last
   );
 });
 
+test("an adapter that a tenant named counts as the model that it changes: the name has no limits and no price", async () => {
+  const { meter, reserved } = book();
+  const { serving, adapters } = fixture({ reply: says("x") });
+  const trainer = principalOf({ id: "k", tenant: "t", role: "trainer" });
+  await adapters.load(authorize(trainer, "lora:write", meter), { name: "free", path: "/a", inPlace: false });
+  const { call } = decodeCompletion(CompletionBody.parse({ prompt: "ab", model: "free" }), DEFAULT_CAPS);
+  await collect(complete(authorize(trainer, "inference", meter), serving, call, new AbortController().signal));
+  assert.deepEqual(
+    reserved.map(({ model }) => model),
+    ["demo"],
+  );
+});
+
 test("what may not be reserved is not begun", async () => {
   const { meter } = book(new Fault("rate_limited", "enough"));
   const { events, backend } = run(meter, { reply: says("xyz") });

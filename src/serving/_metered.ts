@@ -11,6 +11,7 @@ import { Fault, type FaultKind } from "#core/fault.ts";
 import { NO_USAGE, type Reservation } from "#core/metering.ts";
 import { beamSearch } from "./_beam.ts";
 import { generate, type Work } from "./_generate.ts";
+import { countedAs } from "./models.ts";
 
 /** @throws Fault rate_limited, and as Backend.generate does */
 export async function* answer(work: PreparedWork, signal: AbortSignal): AsyncGenerator<CallEvent> {
@@ -49,7 +50,7 @@ function estimate({ model, prompts, output: { n } }: PreparedWork) {
   const sum = (of: (prompt: Work["prompts"][number]) => number): number =>
     prompts.reduce((total, prompt) => total + of(prompt), 0);
   return {
-    model: model.names[0],
+    model: countedAs(model),
     promptTokens: sum(({ tokens }) => tokens.length),
     completionTokens: sum(({ sampling }) => sampling.maxTokens * n),
     sequences: prompts.length * n,

@@ -34,6 +34,14 @@ export interface ServedModel {
   };
 }
 
+/**
+ * The name under which work is counted, limited and priced. A name that a tenant gave itself would be one that the
+ * operator said nothing of.
+ */
+export function countedAs({ names, owner, lora }: ServedModel): string {
+  return owner === undefined || lora === undefined ? names[0] : lora.base.names[0];
+}
+
 export interface VisibleModel {
   readonly model: ServedModel;
   readonly names: readonly string[];
