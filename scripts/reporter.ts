@@ -3,6 +3,7 @@
  */
 import { relative } from "node:path";
 import type { TestEvent } from "node:test/reporters";
+import { inspect } from "node:util";
 
 /** What the runner counts for itself. */
 const OWN = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) /;
@@ -57,6 +58,6 @@ function line(name: string, tally: FileTally | undefined, milliseconds: number):
 
 function failure(file: string, name: string, error: unknown): string {
   const cause = (error as { cause?: unknown }).cause ?? error;
-  const text = cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+  const text = cause instanceof Error ? (cause.stack ?? cause.message) : inspect(cause);
   return `\nFAILED ${file}: ${name}\n${text.replace(/^/gm, "    ")}\n\n`;
 }
