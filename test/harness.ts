@@ -147,7 +147,8 @@ function describe(child: ChildProcess, port: number, opsPort: number, stateDir: 
     stop: async () => {
       if (child.exitCode === null && child.signalCode === null) child.kill("SIGKILL");
       await exited;
-      rmSync(stateDir, { recursive: true, force: true });
+      // What the server started may be writing its last words there.
+      rmSync(stateDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
     },
   };
 }
