@@ -8,8 +8,8 @@ import { createHash, randomBytes } from "node:crypto";
 import { Secret } from "#base/secret.ts";
 import type { Batch } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
+import { keyStatus } from "#core/key-status.ts";
 import type { Principal } from "#core/principal.ts";
-import { keyStatus } from "#policy/key-status.ts";
 import type { KeyStore } from "#policy/key-store.ts";
 import { principalOf } from "#policy/roles.ts";
 

@@ -103,15 +103,15 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const launching = launchModel(resolved, env, output, log);
   launching.catch(() => {});
   // What a store waits for and what the modules compute go together.
-  const composing = launching.then(() => import("./compose.ts"));
+  const composing = launching.then(() => Promise.all([import("./compose.ts"), import("./admin.ts")]));
   composing.catch(() => {});
   const policy = await opening;
   const { limits } = policy;
   const { source, launched } = await launching;
-  const { compose } = await composing;
+  const [{ compose }, { openAdministration }] = await composing;
   const { audit, tokens, batchWork } = policy;
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
-  const admin = (await import("./admin.ts")).openAdministration({ settings, statePath: state.path, ...policy });
+  const admin = openAdministration({ settings, statePath: state.path, ...policy });
   const { responses } = policy;
   const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit };
   const server = await compose({ settings, source, launched, ...parties, redact, log });

@@ -1,17 +1,17 @@
 /**
  * How a key's record is shown to people; for programs wire/admin/keys.ts prints it. Pure; a record holds no secret.
  */
+import { keyStatus } from "#core/key-status.ts";
 import type { Limits } from "#core/limits.ts";
 import { ROLES } from "#core/principal.ts";
 import type { KeyRecord } from "#policy/key-store.ts";
-import { statusOf } from "#wire/admin/keys.ts";
 import { budgetText, kebab } from "./key-words.ts";
 import type { Column } from "./table.ts";
 
 export function keyColumns(now: number): readonly Column<KeyRecord>[] {
   return [
     { title: "ID", of: ({ id }) => id },
-    { title: "STATUS", of: (record) => statusOf(record, now) },
+    { title: "STATUS", of: (record) => keyStatus(record, now) },
     { title: "TENANT", of: ({ tenant }) => tenant, flexible: true },
     { title: "NAME", of: ({ name }) => name, flexible: true },
     { title: "ROLE", of: ({ role, scopes }) => (scopes === undefined ? role : `${role}*`) },
@@ -30,7 +30,7 @@ export function keyFacts(record: KeyRecord, now: number): readonly (readonly [st
     time === undefined ? [] : [[name, moment(time)]];
   return [
     ["id", record.id],
-    ["status", statusOf(record, now)],
+    ["status", keyStatus(record, now)],
     ["tenant", record.tenant],
     ["name", record.name],
     ["role", record.role],

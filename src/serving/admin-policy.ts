@@ -16,7 +16,7 @@ import { askerOf } from "#policy/file/callers.ts";
 import { type CaseResult, listenerOf } from "#policy/file/cases.ts";
 import type { PolicyFile } from "#policy/file/schema.ts";
 import type { TenantRules } from "#policy/file/tenants.ts";
-import { askerOfKey } from "#policy/key-status.ts";
+import { askerOfKey } from "#policy/key-asker.ts";
 import type { KeyStore } from "#policy/key-store.ts";
 import { networkProblem } from "#policy/networks.ts";
 import type { CallerWords, ExplainCall, SubjectWords } from "#wire/admin/policy.ts";

@@ -4,6 +4,7 @@
  * Invariant: a printed record holds no secret; the one answer that does is `encodeNewKey`'s.
  */
 import { z } from "zod";
+import { KEY_STATUSES, keyStatus } from "#core/key-status.ts";
 import { BUDGET_UNITS, LIMIT_DOCS, type LimitFigure, type Limits, PERIODS } from "#core/limits.ts";
 import { type Reach, ROLES, type Role, SCOPES, type Scope } from "#core/principal.ts";
 import { CAP_ROWS, type CapName, type CapRow, type RequestCaps } from "#core/request-caps.ts";
@@ -84,7 +85,7 @@ const list = z.array(z.string()).nullable();
 
 export const KeyReply = z.object({
   id: z.string(),
-  status: z.enum(["active", "disabled", "deleted", "expired", "not yet"]),
+  status: z.enum(KEY_STATUSES),
   tenant: z.string(),
   name: z.string(),
   role,
@@ -198,7 +199,7 @@ export interface PrintedKey extends Omit<CreateKeyCall, "tenant"> {
 export function encodeKey(key: PrintedKey, now: number): z.infer<typeof KeyReply> {
   return {
     id: key.id,
-    status: statusOf(key, now),
+    status: keyStatus(key, now),
     tenant: key.tenant,
     name: key.name,
     role: key.role,
@@ -239,17 +240,6 @@ export function encodeKeys(keys: readonly PrintedKey[], more: boolean, now: numb
     has_more: more,
     last_id: keys.at(-1)?.id ?? null,
   };
-}
-
-export function statusOf(
-  { deletedAt, disabledAt, expiresAt, notBefore }: PrintedKey,
-  now: number,
-): z.infer<typeof KeyReply>["status"] {
-  if (deletedAt !== undefined) return "deleted";
-  if (disabledAt !== undefined) return "disabled";
-  if (expiresAt !== undefined && expiresAt <= now) return "expired";
-  if (notBefore !== undefined && notBefore > now) return "not yet";
-  return "active";
 }
 
 function listOf(list: readonly string[] | undefined): string[] | null {

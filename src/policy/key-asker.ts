@@ -1,11 +1,10 @@
 /**
- * What a stored key is good for at a moment. Pure. Callers: whoever shows keys, or says what one may do.
+ * A stored key as somebody who asks. Pure. Callers: whoever says what one may do.
  */
+import { type KeyStatus, keyStatus } from "#core/key-status.ts";
 import type { Asker } from "./explain.ts";
 import { profileOf } from "./key-spec.ts";
 import type { KeyRecord } from "./key-store.ts";
-
-export type KeyStatus = "active" | "disabled" | "deleted" | "expired" | "not yet";
 
 const SAYS: Readonly<Record<Exclude<KeyStatus, "active">, string>> = {
   disabled: "is disabled",
@@ -13,15 +12,6 @@ const SAYS: Readonly<Record<Exclude<KeyStatus, "active">, string>> = {
   expired: "has expired",
   "not yet": "is not valid yet",
 };
-
-/** @param now Unix milliseconds */
-export function keyStatus(record: KeyRecord, now: number): KeyStatus {
-  if (record.deletedAt !== undefined) return "deleted";
-  if (record.disabledAt !== undefined) return "disabled";
-  if (record.expiresAt !== undefined && record.expiresAt <= now) return "expired";
-  if (record.notBefore !== undefined && record.notBefore > now) return "not yet";
-  return "active";
-}
 
 /** The key as the corridor would take it. */
 export function askerOfKey(record: KeyRecord, now: number): Asker {
