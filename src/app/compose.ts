@@ -134,6 +134,8 @@ export async function compose(parts: Parts): Promise<Server> {
     generates: pooling === undefined,
     stopAccepting: () => {
       accepting = false;
+      // At once: whoever has seen /health fail finds the door shut.
+      http.beginDrain();
     },
     endBackground: (graceMs) => responses.close(graceMs),
     closeModel: async () => {
