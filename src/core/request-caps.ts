@@ -69,6 +69,12 @@ export const CAP_ROWS = {
     doc: "Numbers in the answer to such a request: vectors times their size.",
     loosens: "size of an answer",
   },
+  scoringSequences: {
+    fallback: 64,
+    bounds: [1, 16_384],
+    doc: "Items of one /generative_scoring request that the engine has at a time; the others wait for these.",
+    loosens: "how long one request can hold up the others' start",
+  },
   derenderTokens: {
     fallback: 262_144,
     bounds: [1, 1 << 24],
