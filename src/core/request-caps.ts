@@ -35,6 +35,13 @@ export const CAP_ROWS = {
     doc: "A file that is uploaded (/v1/files).",
     loosens: "room that one request can take",
   },
+  audioMegabytes: {
+    fallback: 25,
+    bounds: [1, 512],
+    doc: "Mebibytes of a file of speech (/v1/audio).",
+    variables: ["VLLM_MAX_AUDIO_CLIP_FILESIZE_MB"],
+    loosens: "room that one request can take",
+  },
   n: {
     fallback: 16,
     bounds: [1, 16_384],
