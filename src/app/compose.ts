@@ -41,7 +41,7 @@ import { openOperations } from "./operations.ts";
 import { parsersFor } from "./parsers.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
-import { backgroundOf } from "./responses.ts";
+import { responseOptions } from "./responses.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
 import { placed, switchedOff } from "./switches.ts";
@@ -248,7 +248,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
   const serving = openServing(parts, inner, models);
-  const responses = new Responses({ serving, store: parts.responses, background: backgroundOf(settings), log });
+  const responses = new Responses({ serving, store: parts.responses, ...responseOptions(settings), log });
   let load = (): number => 0;
   const declared = routes
     .filter((route) => switchedOff(route, settings) === undefined)

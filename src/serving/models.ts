@@ -118,6 +118,16 @@ export class Models {
       });
   }
 
+  /**
+   * Whether what came from the model of this name is for a principal: if it sees the model, under any of its names. One
+   * that is served no longer may have been a model or an adapter, so both lists have to hold its name.
+   */
+  mayKnow(name: string, principal: Principal): boolean {
+    const model = this.find(name, principal.tenant) ?? this.find(name);
+    if (model !== undefined) return model.names.some((own) => sees(principal, model, own));
+    return mayUse(principal, "models", name) && mayUse(principal, "adapters", name);
+  }
+
   get all(): readonly ServedModel[] {
     return this.served;
   }

@@ -12,6 +12,7 @@ const TABLE = [
   "POST /v1/completions inference public 8388608",
   "POST /v1/responses inference public 8388608",
   "GET /v1/responses/{response_id} responses public -",
+  "GET /v1/responses/{response_id}/input_items responses public -",
   "POST /v1/responses/{response_id}/cancel responses public -",
   "DELETE /v1/responses/{response_id} responses public -",
   "POST /v1/messages inference public 8388608",
