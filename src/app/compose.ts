@@ -280,6 +280,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     options: {
       maxBodyBytes: settings.maxBodyBytes,
       maxUploadBytes: settings.maxUploadBytes,
+      maxAudioBytes: settings.maxAudioMegabytes * 1024 ** 2,
       maxTimeoutMs: settings.requestTimeout * 1000,
       redact,
       requestIdHeader: settings.enableRequestIdHeaders,
