@@ -87,6 +87,8 @@ export interface Principal {
    * be made the same again. Absent: no rule did (a key).
    */
   readonly ruledBy?: string;
+  /** Unix milliseconds: of a key that ends, or whose secret does. A token or certificate is renewed elsewhere, and has none. */
+  readonly until?: number;
   /** What it asks for waits behind what others do; a batch's lines. */
   readonly behind?: true;
   /** Request-parameter limits that differ from the server's. */
