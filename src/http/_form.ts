@@ -22,6 +22,7 @@ const HEADER_BYTES = 4096;
 const HEADER_PAIRS = 8;
 /** Boundaries and the headers of parts, besides fields and file. */
 const FRAME_BYTES = 64 * 1024;
+const MIB = 1024 * 1024;
 
 /**
  * @throws Fault unsupported_media_type | invalid_request | payload_too_large | request_timeout | what `take` throws
@@ -37,7 +38,7 @@ export async function readForm(
   requireKnownExpectation(exchange);
   const { req, res, options } = exchange;
   const contentType = checkMediaType(req.rawHeaders, FORM_TYPE);
-  const fileBytes = Math.min(bodyBytes, principal?.caps.uploadBytes ?? options.maxUploadBytes);
+  const fileBytes = Math.min(bodyBytes, capOf(limits, principal, options));
   const most = fileBytes + limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
   if (Number(req.headers["content-length"] ?? 0) > most) throw tooLarge(fileBytes);
   const form = new Form(contentType, limits, fileBytes, take);
@@ -53,6 +54,17 @@ export async function readForm(
     form.abandon(error);
     throw error;
   }
+}
+
+/** The key's own, where it has one, else the operator's. */
+function capOf(
+  { file }: FormLimits,
+  principal: Principal | undefined,
+  { maxAudioBytes, maxUploadBytes }: Exchange["options"],
+): number {
+  const { audioMegabytes, uploadBytes } = principal?.caps ?? {};
+  if (file === "audio") return audioMegabytes === undefined ? maxAudioBytes : audioMegabytes * MIB;
+  return uploadBytes ?? maxUploadBytes;
 }
 
 /** Hands the body on as it comes; ends when it has ended, or the form has. */

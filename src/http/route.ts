@@ -44,6 +44,8 @@ export interface RouteLimits {
 export interface FormLimits {
   readonly fields: number;
   readonly fieldBytes: number;
+  /** Which cap lowers the file's size: the one of speech, or (absent) the one of uploads. */
+  readonly file?: "audio";
 }
 
 export type Fields = ReadonlyMap<string, string>;
