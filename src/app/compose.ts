@@ -5,6 +5,7 @@ import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
+import type { Environment } from "#config/environment.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import { ownedKey } from "#core/owned.ts";
@@ -19,7 +20,8 @@ import { createHttp, type Http } from "#http/server.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
-import { type ChatTemplate, modelTemplate } from "#prompt/template.ts";
+import { pairTemplate } from "#prompt/pair-template.ts";
+import { modelTemplate, type Rendered } from "#prompt/template.ts";
 import { routes, type Services } from "#routes/index.ts";
 import type { Administration } from "#serving/administration.ts";
 import type { Serving } from "#serving/context.ts";
@@ -40,7 +42,7 @@ import { openOperations } from "./operations.ts";
 import { parsersFor } from "./parsers.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
-import { backgroundOf } from "./responses.ts";
+import { responseOptions } from "./responses.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
 import { placed, switchedOff } from "./switches.ts";
@@ -63,6 +65,7 @@ export interface Server {
 
 export interface Parts {
   readonly settings: Settings;
+  readonly env: Environment;
   readonly source: ModelSource;
   readonly launched: Launched;
   readonly gate: Gate;
@@ -110,9 +113,7 @@ export async function compose(parts: Parts): Promise<Server> {
   parts.audit.register(registry);
   launched.observe(metrics.engineObserver(names[0]));
   const { tokenizer, engine } = await openModel(parts);
-  const template = chatTemplateText(settings.chatTemplate) ?? source.facts.chatTemplate;
-  const parsers = parsersFor(settings, template ?? "");
-  served.push(servedModel(settings, names, engine, tokenizer, modelTemplate(template), parsers));
+  served.push(servedModel(parts, names, engine, tokenizer));
   let accepting = true;
   const { http, responses } = await createServer(parts, {
     engine,
@@ -167,22 +168,36 @@ async function openModel({ source, launched }: Parts): Promise<{ tokenizer: Owne
 }
 
 function servedModel(
-  settings: Settings,
+  { settings, source, launched: { pooling } }: Parts,
   names: readonly [string, ...string[]],
   engine: EngineHandle,
   tokenizer: OwnedTokenizer,
-  template: ChatTemplate,
-  parsers: ServedModel["parsers"],
 ): ServedModel {
+  const given = chatTemplateText(settings.chatTemplate);
+  const chat = given ?? source.facts.chatTemplate;
+  const template = modelTemplate(chat);
   const kwargs = templateKwargs(settings.defaultChatTemplateKwargs);
+  const scores = pooling?.tasks.includes("score") ? (given ?? source.facts.rerankTemplate) : undefined;
+  const pairs = scores === undefined ? undefined : withKwargs(pairTemplate(scores), kwargs);
   return {
     names,
     backend: engine,
     tokenizer,
-    template: { ...template, render: (input) => template.render({ ...input, kwargs: { ...kwargs, ...input.kwargs } }) },
+    template: withKwargs(template, kwargs),
+    ...(pairs === undefined ? {} : { pairs }),
     defaults: generationDefaults(settings.overrideGenerationConfig),
-    parsers,
+    parsers: parsersFor(settings, chat ?? ""),
   };
+}
+
+type Kwargs = Readonly<Record<string, unknown>>;
+
+/** The operator's variables under every request's own. */
+function withKwargs<I extends { readonly kwargs: Kwargs }, T extends { render(input: I): Rendered }>(
+  template: T,
+  kwargs: Kwargs,
+): T {
+  return { ...template, render: (input: I) => template.render({ ...input, kwargs: { ...kwargs, ...input.kwargs } }) };
 }
 
 /** What a tenant's batches get of the engine beside somebody who waits for an answer. */
@@ -235,7 +250,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
   const serving = openServing(parts, inner, models);
-  const responses = new Responses({ serving, store: parts.responses, background: backgroundOf(settings), log });
+  const responses = new Responses({ serving, store: parts.responses, ...responseOptions(settings), log });
   let load = (): number => 0;
   const declared = routes
     .filter((route) => switchedOff(route, settings) === undefined)
@@ -243,7 +258,16 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   const services: Services = {
     serving,
     responses,
-    adapters: await loadAdapters(settings, models, first, inner.engine),
+    adapters: await loadAdapters({
+      settings,
+      env: parts.env,
+      models,
+      base: first,
+      modelPath: parts.source.path,
+      loader: inner.engine,
+      policy: parts.policy,
+      record: parts.audit.event,
+    }),
     admin,
     files: parts.batchWork.files,
     batches: parts.batchWork.batches,
@@ -267,6 +291,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     options: {
       maxBodyBytes: settings.maxBodyBytes,
       maxUploadBytes: settings.maxUploadBytes,
+      maxAudioBytes: settings.maxAudioMegabytes * 1024 ** 2,
       maxTimeoutMs: settings.requestTimeout * 1000,
       redact,
       requestIdHeader: settings.enableRequestIdHeaders,

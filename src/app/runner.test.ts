@@ -38,6 +38,7 @@ function resolve(
     title: undefined,
     trainedContext: 512,
     chatTemplate: undefined,
+    rerankTemplate: undefined,
     parameters: 1,
     vocabularySize: 100,
     kvBytesPerToken: 1,

@@ -10,6 +10,7 @@ const facts = (trainedContext: number, kvBytesPerToken: number): ModelFacts => (
   title: undefined,
   trainedContext,
   chatTemplate: undefined,
+  rerankTemplate: undefined,
   parameters: 1,
   vocabularySize: 100,
   kvBytesPerToken,

@@ -69,6 +69,8 @@ export interface ScoreCall extends PoolOptions {
   /** Cut before anything is put together; absent: not at all. */
   readonly queryTokens?: number;
   readonly documentTokens?: number;
+  /** Variables for the model's template for pairs, where it has one that takes some. */
+  readonly kwargs?: Readonly<Record<string, unknown>>;
 }
 
 /** How likely a model that generates goes on with one of the labels. */

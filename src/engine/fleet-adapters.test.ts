@@ -39,7 +39,7 @@ describe("adapters of several engines", () => {
     await engine.loadAdapter(1, "/one");
     const [before] = await ofEach(engine);
     assert.equal(before?.ending, "length");
-    process.kill(engine.pids[0] ?? 0, "SIGKILL");
+    process.kill(engine.pids[0] ?? assert.fail("no process"), "SIGKILL");
     await until(() => engine.engines()[0]?.stats.restarts === 1, "it is back");
     await engine.operations.scale(3, 0);
     for (const { ending } of await ofEach(engine)) assert.equal(ending, "length");
@@ -58,7 +58,7 @@ describe("adapters of several engines", () => {
 
   it("are loaded while one engine is away, which has them when it is back", async () => {
     const engine = await start(2, { restartAfterMs: 200 });
-    process.kill(engine.pids[1] ?? 0, "SIGKILL");
+    process.kill(engine.pids[1] ?? assert.fail("no process"), "SIGKILL");
     await until(() => engine.engines()[1]?.state === "restarting", "it is gone");
     await engine.loadAdapter(1, "/one");
     await until(() => engine.engines()[1]?.state === "ready", "it is back");

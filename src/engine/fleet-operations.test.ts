@@ -131,7 +131,7 @@ describe("pause and resume", () => {
     await allRun(running);
     const waiting = Array.from({ length: 2 }, () => open(engine, request()));
     await engine.operations.pause("keep", false);
-    process.kill(engine.pids[0] ?? 0, "SIGKILL");
+    process.kill(engine.pids[0] ?? assert.fail("no process"), "SIGKILL");
     await until(() => running.some(({ ending }) => ending === "engine_failed"), "one failed");
     await until(() => engine.held() === 1, "one is held");
     await engine.operations.resume();
@@ -190,7 +190,7 @@ describe("sleep and wake", () => {
     await engine.operations.sleep(2, "abort");
     assert.equal(engine.operations.sleepState(), "discard_all");
     assert.deepEqual(await endings(running), new Set(["abort"]));
-    process.kill(engine.pids[1] ?? 0, "SIGKILL");
+    process.kill(engine.pids[1] ?? assert.fail("no process"), "SIGKILL");
     await until(() => engine.engines()[1]?.stats.restarts === 1, "it is back");
     assert.equal(await engine.operations.resetPrefixCache(false), true);
     await engine.operations.wake();
@@ -243,7 +243,7 @@ describe("scale", () => {
     const pids = engine.pids.slice(1);
     await engine.operations.scale(1, 60_000);
     assert.deepEqual([engine.operations.engineCount, engine.pids.length], [1, 1]);
-    for (const pid of pids) assert.throws(() => process.kill(pid ?? 0, 0), { code: "ESRCH" });
+    for (const pid of pids) assert.throws(() => process.kill(pid ?? assert.fail("no process"), 0), { code: "ESRCH" });
     assert.deepEqual(await endings([...running, ...more]), new Set(["length"]));
     assert.equal(engine.stats().generationTokens, 9 * 400, "totals outlive the engines");
     assert.deepEqual(
@@ -290,7 +290,7 @@ describe("scale", () => {
 
   it("an engine that waits before it is started again starts when an operator says so", async () => {
     const engine = await start(1, { restartAfterMs: 30_000 });
-    process.kill(engine.pid ?? 0, "SIGKILL");
+    process.kill(engine.pid ?? assert.fail("no process"), "SIGKILL");
     await until(() => engine.state() === "restarting", "it is down");
     engine.operations.restartNow();
     await until(() => engine.state() === "ready", "it is back");
@@ -345,7 +345,7 @@ describe("other weights", () => {
     assert.deepEqual(await endings([...running, ...after]), new Set(["length"]));
     assert.deepEqual(after[0]?.tokens, fresh);
     // An engine that starts from now on has them, too.
-    for (const pid of engine.pids) process.kill(pid ?? 0, "SIGKILL");
+    for (const pid of engine.pids) process.kill(pid ?? assert.fail("no process"), "SIGKILL");
     await until(() => engine.engines().every(({ stats }) => stats.restarts === 1), "they are back");
     await engine.operations.scale(3, 0);
     for (let at = 0; at < 3; at++) {

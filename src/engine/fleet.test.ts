@@ -152,7 +152,7 @@ describe("several engines", () => {
     await until(() => running.every(({ tokens }) => tokens.length > 0), "both run");
     const pids = [...engine.pids];
     await engine.close();
-    for (const pid of pids) assert.throws(() => process.kill(pid ?? 0, 0), { code: "ESRCH" });
+    for (const pid of pids) assert.throws(() => process.kill(pid ?? assert.fail("no process"), 0), { code: "ESRCH" });
     assert.deepEqual(
       running.map(({ ending }) => ending),
       ["draining", "draining"],

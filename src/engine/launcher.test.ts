@@ -255,7 +255,7 @@ describe("startEngine", () => {
     const { pid } = engine;
     await Promise.all([engine.close(), engine.close()]);
     assert.deepEqual(await Promise.all([running, waiting]), ["draining", "draining"]);
-    assert.throws(() => process.kill(pid ?? 0, 0), { code: "ESRCH" });
+    assert.throws(() => process.kill(pid ?? assert.fail("no process"), 0), { code: "ESRCH" });
     assert.equal(engine.state(), "stopped");
     assert.equal(await faultOf(() => engine.generate(request(), NEVER)), "draining");
     assert.equal(engine.counters().timers, 0);
@@ -263,7 +263,7 @@ describe("startEngine", () => {
 
   it("leaves SIGINT and SIGTERM to its parent", async () => {
     const engine = await start();
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.kill(engine.pid ?? 0, signal);
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.kill(engine.pid ?? assert.fail("no process"), signal);
     assert.equal(await faultOf(() => engine.generate(request({ maxTokens: 200 }), NEVER)), "none");
     assert.equal(engine.stats().restarts, 0);
   });

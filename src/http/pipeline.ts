@@ -291,6 +291,8 @@ async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unknown): 
   const { exchange, dialect } = step;
   const fault = faultOf(corridor, exchange, error);
   step.fault = fault;
+  // Whatever still works for the answer hears that it does not leave.
+  exchange.abort(fault);
   if (exchange.gone) return;
   try {
     if (!exchange.res.headersSent) await writeFault(corridor, step, fault);

@@ -27,11 +27,19 @@ export async function encodeChat(
   template: ChatTemplate,
   input: ChatEncodeInput,
 ): Promise<EncodedPrompt> {
-  const bosToken = spellingOf(tokenizer, tokenizer.bos);
-  const eosToken = spellingOf(tokenizer, tokenizer.eos);
-  const rendered = template.render({ ...input, bosToken, eosToken });
-  const tokens = await encodeSegments(tokenizer, splitSpecials(rendered, specialTrie(tokenizer)));
+  const rendered = template.render({ ...input, ...spellings(tokenizer) });
+  const tokens = await encodeRendered(tokenizer, rendered);
   return { tokens: input.addSpecialTokens ? withBos(tokenizer, tokens) : tokens, text: rendered.text };
+}
+
+/** What a template wrote, its special literals as their tokens. @throws Fault invalid_request */
+export function encodeRendered(tokenizer: Tokenizer, rendered: Rendered): Promise<Int32Array> {
+  return encodeSegments(tokenizer, splitSpecials(rendered, specialTrie(tokenizer)));
+}
+
+/** How the model's bos and eos tokens are written; empty when it has none. */
+export function spellings(tokenizer: Tokenizer): { readonly bosToken: string; readonly eosToken: string } {
+  return { bosToken: spellingOf(tokenizer, tokenizer.bos), eosToken: spellingOf(tokenizer, tokenizer.eos) };
 }
 
 /**
@@ -59,7 +67,7 @@ function spellingOf(tokenizer: Tokenizer, token: number | undefined): string {
 export type Segment = { readonly text: string } | { readonly token: number };
 
 /** Longest special literal at each place that lies wholly inside one run of the template's own text. */
-export function splitSpecials(rendered: Rendered, specials: SpecialTrie): Segment[] {
+function splitSpecials(rendered: Rendered, specials: SpecialTrie): Segment[] {
   const { text, runs } = rendered;
   const segments: Segment[] = [];
   let plainFrom = 0;

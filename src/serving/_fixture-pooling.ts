@@ -7,6 +7,7 @@ import type { PoolingInfo, PoolOutput, PoolRequest, PoolResult } from "#core/poo
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
 import { type Fixture, fixture } from "./_fixture.ts";
 import { ScriptedBackend } from "./_scripted-backend.ts";
+import type { ServedModel } from "./models.ts";
 
 export const EMBEDDER: PoolingInfo = {
   tasks: ["embed", "token_embed"],
@@ -21,6 +22,8 @@ export const EMBEDDER: PoolingInfo = {
 
 export interface PoolScript {
   readonly info?: Partial<PoolingInfo>;
+  /** Tokens of a sequence at most; 16. */
+  readonly window?: number;
   /** Inputs that wait and run at most. */
   readonly room?: number;
   /** Comes before the answer. */
@@ -41,7 +44,7 @@ class PoolBackend extends ScriptedBackend {
 
   constructor(script: PoolScript) {
     const pooling = { ...EMBEDDER, ...script.info };
-    super({ model: { contextLength: 16, vocabularySize: 259, pooling } });
+    super({ model: { contextLength: script.window ?? 16, vocabularySize: 259, pooling } });
     this.#script = script;
   }
 
@@ -67,11 +70,14 @@ export function vectorOf(tokens: Int32Array): PoolOutput {
   return { values: Float32Array.of(tokens.length, tokens[0] ?? 0, tokens.at(-1) ?? 0), rows: 1, width: 3 };
 }
 
-export function poolFixture(script: PoolScript = {}): Fixture & { readonly pooling: PoolBackend } {
+export function poolFixture(
+  script: PoolScript = {},
+  changes: Partial<ServedModel> = {},
+): Fixture & { readonly pooling: PoolBackend } {
   const pooling = new PoolBackend(script);
   const tokenizer = {
     ...fakeTokenizer({ specials: ["<s>", "<|>", "</s>"] }),
     brackets: { before: [BEFORE], between: [BETWEEN], after: [AFTER] },
   };
-  return { ...fixture({}, { backend: pooling, tokenizer }), pooling };
+  return { ...fixture({}, { backend: pooling, tokenizer, ...changes }), pooling };
 }

@@ -2,14 +2,16 @@
  * Texts and token ids → sequences for a pooling model: the model's own tokens around them, truncation, window, sum.
  *
  * Invariant: what comes out is not empty, fits the window and lies in the vocabulary. Texts are read one after another,
- * with room for other calls in between. Called by pool.ts and score.ts.
+ * with room for other calls in between. Called by pool.ts, score.ts and
+ * _pair-input.ts.
  */
 import type { Prompt } from "#core/calls.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import type { PoolSource, Truncation } from "#core/pool-calls.ts";
-import { bracketed, bracketedPair, bracketSize } from "#prompt/brackets.ts";
-import { encodeChat } from "#prompt/encode.ts";
+import { bracketed, bracketSize } from "#prompt/brackets.ts";
+import { encodeChat, encodeRendered } from "#prompt/encode.ts";
+import type { Rendered } from "#prompt/template.ts";
 import { promptFromIds } from "./_prompt.ts";
 import type { ServedModel } from "./models.ts";
 
@@ -90,21 +92,31 @@ export class Reader {
    * @param cut take the beginning of a text that is too long, whatever the request says of truncation
    * @throws Fault invalid_request | cancelled
    */
-  async text(text: string, field: string, cut = false): Promise<Int32Array> {
-    const { truncate, signal } = this.#options;
+  text(text: string, field: string, cut = false): Promise<Int32Array> {
+    return this.encode(this.readable(text, field, cut));
+  }
+
+  /** What of a text is read at all, as in `text`. @throws Fault invalid_request */
+  readable(text: string, field: string, cut = false): string {
+    const { truncate } = this.#options;
     const { tokenizer } = this.model;
     const most = this.#window * CHARACTERS_PER_TOKEN;
     const side = truncate?.side ?? (cut ? "right" : undefined);
     if (side === undefined && Buffer.byteLength(text) > this.#window * tokenizer.maxPieceBytes && text.length > most)
-      throw this.#tooLong(field, `at least ${this.#window + 1}`);
-    const read = side === undefined || text.length <= most ? text : shortened(text, most, side);
-    this.#characters += read.length;
+      throw this.tooLong(field, `at least ${this.#window + 1}`);
+    return side === undefined || text.length <= most ? text : shortened(text, most, side);
+  }
+
+  /** @param written a client's text, or what a template made of some. @throws Fault invalid_request | cancelled */
+  async encode(written: string | Rendered): Promise<Int32Array> {
+    const { tokenizer } = this.model;
+    this.#characters += typeof written === "string" ? written.length : written.text.length;
     if (this.#characters > CHARACTERS_AT_ONCE) {
       this.#characters = 0;
       await new Promise(setImmediate);
     }
-    if (signal.aborted) throw new Fault("cancelled", "The request was cancelled.");
-    return tokenizer.encodeText(read);
+    if (this.#options.signal.aborted) throw new Fault("cancelled", "The request was cancelled.");
+    return typeof written === "string" ? tokenizer.encodeText(written) : encodeRendered(tokenizer, written);
   }
 
   /** Cuts as the request says and puts the model's tokens around it. @throws Fault invalid_request */
@@ -113,20 +125,14 @@ export class Reader {
     const around = specials ? bracketSize(brackets) : 0;
     const kept = this.#cut(tokens, around, field);
     const whole = specials ? bracketed(brackets, kept) : kept;
-    if (whole.length === 0) throw invalid(field, "The input cannot be empty.");
-    if (whole.length > this.#window) throw this.#tooLong(field, String(whole.length));
+    this.requireFit(whole, field);
     return whole;
   }
 
-  /** As `fit`, of two texts: the longer one is cut first, both on the same side. @throws Fault invalid_request */
-  fitPair(first: Int32Array, second: Int32Array, field: string): Int32Array {
-    const { brackets } = this.model.tokenizer;
-    const room = this.#room(bracketSize(brackets, true), field);
-    const [keepFirst, keepSecond] = shareOut(first.length, second.length, room ?? Number.POSITIVE_INFINITY);
-    const pair = bracketedPair(brackets, this.#keep(first, keepFirst), this.#keep(second, keepSecond));
-    if (pair.length === 0) throw invalid(field, "The input cannot be empty.");
-    if (pair.length > this.#window) throw this.#tooLong(field, String(pair.length));
-    return pair;
+  /** @throws Fault invalid_request */
+  requireFit({ length }: Int32Array, field: string): void {
+    if (length === 0) throw invalid(field, "The input cannot be empty.");
+    if (length > this.#window) throw this.tooLong(field, String(length));
   }
 
   /** Adds to the sum of the request. @throws Fault invalid_request */
@@ -138,18 +144,18 @@ export class Reader {
   }
 
   #cut(tokens: Int32Array, around: number, field: string): Int32Array {
-    const room = this.#room(around, field);
-    return room === undefined ? tokens : this.#keep(tokens, room);
+    const room = this.room(around, field);
+    return room === undefined ? tokens : this.keep(tokens, room);
   }
 
   /** So many at most, from the side that the request says. */
-  #keep(tokens: Int32Array, most: number): Int32Array {
+  keep(tokens: Int32Array, most: number): Int32Array {
     if (tokens.length <= most) return tokens;
     return this.#options.truncate?.side === "left" ? tokens.slice(tokens.length - most) : tokens.slice(0, most);
   }
 
-  /** Tokens that truncation leaves for text. */
-  #room(around: number, field: string): number | undefined {
+  /** Tokens that truncation leaves for text; undefined: nothing is truncated. @throws Fault invalid_request */
+  room(around: number, field: string): number | undefined {
     const { truncate } = this.#options;
     if (truncate === undefined) return undefined;
     const room = (truncate.tokens === -1 ? this.#window : truncate.tokens) - around;
@@ -161,7 +167,7 @@ export class Reader {
     return room;
   }
 
-  #tooLong(field: string, tokens: string): Fault {
+  private tooLong(field: string, tokens: string): Fault {
     return invalid(
       field,
       `This model's maximum context length is ${this.#window} tokens. However, you requested ${tokens} tokens in the input. ` +
@@ -174,11 +180,4 @@ export class Reader {
 function shortened(text: string, most: number, side: Truncation["side"]): string {
   const cut = side === "right" ? text.slice(0, most) : text.slice(-most);
   return text.isWellFormed() && !cut.isWellFormed() ? (side === "right" ? cut.slice(0, -1) : cut.slice(1)) : cut;
-}
-
-/** The shorter one keeps up to half of the room, the longer one gets the rest. */
-function shareOut(first: number, second: number, room: number): readonly [first: number, second: number] {
-  if (first + second <= room) return [first, second];
-  const shorter = Math.min(first, second, Math.floor(room / 2));
-  return first <= second ? [shorter, room - shorter] : [room - shorter, shorter];
 }

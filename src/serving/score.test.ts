@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fault } from "#core/fault.ts";
 import type { ScoreCall } from "#core/pool-calls.ts";
+import { type PairTemplate, pairTemplate } from "#prompt/pair-template.ts";
 import { grant } from "./_fixture.ts";
 import { AFTER, BEFORE, BETWEEN, type PoolScript, poolFixture } from "./_fixture-pooling.ts";
 import { score } from "./score.ts";
 
-function run(script: PoolScript, call: Partial<ScoreCall>) {
-  const { pooling, serving } = poolFixture(script);
+function run(script: PoolScript, call: Partial<ScoreCall>, pairs?: PairTemplate) {
+  const { pooling, serving } = poolFixture(script, pairs === undefined ? {} : { pairs });
   const whole: ScoreCall = { api: "Score", queries: ["a"], documents: ["b"], fields: ["text_1", "text_2"], ...call };
   return { answer: score(grant("embeddings"), serving, whole, new AbortController().signal), pooling };
 }
@@ -65,6 +66,68 @@ test("each side may be cut by itself", async () => {
   const { answer, pooling } = run(cross, { queries: ["abc"], documents: ["def"], queryTokens: 1, documentTokens: 2 });
   await answer;
   assert.equal(text(pooling.pools[0]?.inputs[0]), "<a|de>");
+});
+
+const TEMPLATE = pairTemplate("<s>Q{query}<|>{document}</s>!");
+
+test("a model's template stands around the pair, and nothing else does", async () => {
+  const { answer, pooling } = run(cross, { documents: ["bc", "d"] }, TEMPLATE);
+  await answer;
+  assert.deepEqual(pooling.pools[0]?.inputs.map(text), ["<Qa|bc>!", "<Qa|d>!"]);
+});
+
+test("Wall: what a client writes makes neither a special token nor a place in the template", async () => {
+  const queries = ["</s>", "{document}", "<", "<"];
+  const documents = ["<s>", "{query}", "|>", "/s>"];
+  const near = pairTemplate("<s>{query}{document}</s>");
+  for (const template of [TEMPLATE, near]) {
+    const { answer, pooling } = run({ ...cross, window: 32 }, { queries, documents }, template);
+    await answer;
+    const between = template === near ? "" : "|";
+    const before = template === near ? "<" : "<Q";
+    const inputs = pooling.pools[0]?.inputs ?? [];
+    inputs.forEach((tokens, at) => {
+      const specials = [...tokens].filter((id) => id > 255);
+      assert.deepEqual(specials, template === near ? [BEFORE, AFTER] : [BEFORE, BETWEEN, AFTER]);
+      const whole = `${before}${queries[at]}${between}${documents[at]}>${template === near ? "" : "!"}`;
+      assert.equal(text(tokens), whole);
+    });
+    assert.equal(inputs.length, 4);
+  }
+});
+
+test("in a template the texts are cut, never the template", async () => {
+  const cut = async (query: string, document: string, more: Partial<ScoreCall> = {}): Promise<string> => {
+    const truncate = { tokens: 9, side: "right", field: "truncate_prompt_tokens" } as const;
+    const { answer, pooling } = run(cross, { queries: [query], documents: [document], truncate, ...more }, TEMPLATE);
+    await answer;
+    return text(pooling.pools[0]?.inputs[0]);
+  };
+  const left = { truncate: { tokens: 9, side: "left", field: "truncate_prompt_tokens" } } as const;
+  assert.equal(await cut("ab", "cd"), "<Qab|cd>!");
+  assert.equal(await cut("ab", "cdefgh"), "<Qab|cd>!");
+  assert.equal(await cut("abcdef", "gh", left), "<Qef|gh>!");
+  assert.equal(await cut("aé", "cdefgh"), "<Qa|cd>!", "a character that is cut through goes whole");
+  assert.equal(await cut("abc", "def", { queryTokens: 1, documentTokens: 2 }), "<Qa|de>!");
+  await assert.rejects(cut("a", "b", { truncate: { ...left.truncate, tokens: 5 } }), refused("truncate_prompt_tokens"));
+  await assert.rejects(run(cross, { documents: ["x".repeat(14)] }, TEMPLATE).answer, refused("text_2"));
+});
+
+test("Jinja sees two messages and the client's variables, and the model's tokens stand around", async () => {
+  const source =
+    "{{ how }}{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% if m.role == 'query' %}<|>{% endif %}{% endfor %}";
+  const { answer, pooling } = run(cross, { queries: ["<|>"], kwargs: { how: "</s>"[1] } }, pairTemplate(source));
+  await answer;
+  assert.equal(text(pooling.pools[0]?.inputs[0]), "</q:<|>|d:b>");
+  assert.deepEqual(
+    [...(pooling.pools[0]?.inputs[0] ?? [])].filter((id) => id > 255),
+    [BEFORE, BETWEEN, AFTER],
+  );
+});
+
+test("a template without a place for both texts, or that is no template, is a clear 400", async () => {
+  for (const source of ["{query}", "{document}", "{{ query", "{% for %}"])
+    await assert.rejects(run(cross, {}, pairTemplate(source)).answer, refused("model"), source);
 });
 
 test("what does not fit is refused by its field", async () => {

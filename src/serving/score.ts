@@ -6,6 +6,7 @@ import type { PoolOutput } from "#core/pool.ts";
 import type { ScoreAnswer, ScoreCall } from "#core/pool-calls.ts";
 import type { Grant } from "#core/principal.ts";
 import { capsFor } from "#core/request-caps.ts";
+import { fitPair, readSide, type Side } from "./_pair-input.ts";
 import { Reader } from "./_pool-input.ts";
 import { pooled } from "./_pooled.ts";
 import type { Serving } from "./context.ts";
@@ -48,22 +49,17 @@ function requireMatch({ queries, documents, fields: [first, second] }: ScoreCall
     throw invalid(first, "Input lengths must be either 1:1, 1:N or N:N");
 }
 
-/** One text's tokens, cut to what the request allows of this kind. */
-async function read(reader: Reader, text: string, field: string, most: number | undefined): Promise<Int32Array> {
-  const tokens = await reader.text(text, field, most !== undefined);
-  return most === undefined ? tokens : tokens.slice(0, most);
-}
-
 async function encodePairs(call: ScoreCall, reader: Reader): Promise<readonly Int32Array[]> {
-  const { queries, documents, fields, queryTokens, documentTokens } = call;
-  const read1 = (at: number): Promise<Int32Array> =>
-    read(reader, queries[at] ?? "", named(fields[0], at, queries.length), queryTokens);
-  const only = queries.length === 1 ? await read1(0) : undefined;
+  const { queries, documents, fields, queryTokens, documentTokens, kwargs = {} } = call;
+  const read = (at: number): Promise<Side> =>
+    readSide(reader, queries[at] ?? "", named(fields[0], at, queries.length), queryTokens);
+  const only = queries.length === 1 ? await read(0) : undefined;
   const pairs: Int32Array[] = [];
-  for (const [at, document] of documents.entries()) {
+  for (const [at, text] of documents.entries()) {
     const field = named(fields[1], at, documents.length);
-    const query = only ?? (await read1(at));
-    const pair = reader.fitPair(query, await read(reader, document, field, documentTokens), field);
+    const query = only ?? (await read(at));
+    const document = await readSide(reader, text, field, documentTokens);
+    const pair = await fitPair(reader, { query, document, field, kwargs });
     reader.count(pair.length, fields[1]);
     pairs.push(pair);
   }
@@ -80,7 +76,8 @@ async function encodeTexts(call: ScoreCall, reader: Reader): Promise<readonly In
   ] as const) {
     for (const [at, text] of texts.entries()) {
       const own = named(field, at, texts.length);
-      const tokens = reader.fit(await read(reader, text, own, most), own, true);
+      const { tokens: kept } = await readSide(reader, text, own, most);
+      const tokens = reader.fit(kept, own, true);
       reader.count(tokens.length, field);
       inputs.push(tokens);
     }

@@ -14,7 +14,7 @@ import { EmbeddingsReply } from "#wire/pooling/embeddings.ts";
 import { PoolingReply } from "#wire/pooling/pooling.ts";
 import { RerankReply } from "#wire/pooling/rerank.ts";
 import { ScoreReply } from "#wire/pooling/score.ts";
-import { MEAN, RANK, TINY_POOLING, writeBert } from "../fixtures/gguf-pooling.ts";
+import { MEAN, RANK, TINY_POOLING, WORDS, writeBert, writeQwen3 } from "../fixtures/gguf-pooling.ts";
 import { DEMO_MODEL, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "castellan-pooling-routes-"));
@@ -24,7 +24,12 @@ const WIDTH = TINY_POOLING.width;
 // The fixture's words: [CLS] 2, [SEP] 3, then a letter at the start of a word from 5 on.
 const CLS = 2;
 const SEP = 3;
+const LETTERS = (WORDS - 5) / 2;
 const ids = (letters: string): number[] => [...letters].map((letter) => 5 + letter.charCodeAt(0) - 97);
+
+/** Of a word of several letters, the first one's is the one that begins a word. */
+const word = (letters: string): number[] =>
+  [...letters].map((letter, at) => (at === 0 ? 5 : 5 + LETTERS) + letter.charCodeAt(0) - 97);
 
 interface Failed {
   readonly status: number;
@@ -443,6 +448,68 @@ describe("a reranker", () => {
     assert.equal(await refusal(server, "/v2/embed", { texts: ["a"] }), "400 model");
     const { error } = await fails(server, "/v1/embeddings", { input: "a" });
     assert.equal(error.message, "The model does not support Embeddings API");
+  });
+});
+
+describe("a reranker with a template of its own", () => {
+  let server: TestServer;
+  before(async () => {
+    const model = join(directory, "judge.gguf");
+    const rerankTemplate = "[CLS] judge q {query} d {document}[SEP] yes";
+    writeQwen3(model, { pooling: RANK, labels: ["yes", "no"], rerankTemplate });
+    server = await startServer({ model, args: ["--served-model-name", "judge"] });
+  });
+  after(() => server.stop());
+
+  /** The template with two texts in it, by hand. */
+  const pair = (query: readonly number[], document: readonly number[]): number[] =>
+    [[CLS, ...word("judge"), ...word("q")], query, [...word("d")], document, [SEP, ...word("yes")]].flat();
+
+  const yes = async (input: readonly number[][]): Promise<number[]> => {
+    const { data } = await post(server, "/classify", { input }, ClassifyReply);
+    return data.map(({ probs }) => probs[0] ?? Number.NaN);
+  };
+
+  test("a score is the first class's share for the template's tokens", async () => {
+    const documents = ["c", "de f"];
+    const input = [word("c"), [...word("de"), ...word("f")]].map((document) => pair(word("ab"), document));
+    const want = await yes(input);
+    const { data, usage } = await post(server, "/score", { queries: "ab", documents }, ScoreReply);
+    const scores = data.map(({ score }) => score);
+    close(scores, want);
+    assert.equal(usage.prompt_tokens, input.flat().length);
+    const ranked = await post(server, "/rerank", { query: "ab", documents }, RerankReply);
+    close(
+      ranked.results.toSorted((a, b) => a.index - b.index).map(({ relevance_score }) => relevance_score),
+      want,
+    );
+    assert.ok(Math.abs((want[0] ?? 0) - (want[1] ?? 0)) > 1e-3, "the two can be told apart");
+  });
+
+  test("a text that spells a special token or a place of the template stays text", async () => {
+    const { usage } = await post(server, "/score", { queries: "ab", documents: "x [SEP] {query} x" }, ScoreReply);
+    // Brackets and braces are no words of this vocabulary: each is one [UNK], or nothing, but never [SEP].
+    const plain = await post(
+      server,
+      "/tokenize",
+      { prompt: "x [SEP] {query} x", add_special_tokens: false },
+      {
+        parse: (value) => value as { tokens: number[] },
+      },
+    );
+    assert.ok(!plain.tokens.includes(SEP));
+    assert.equal(usage.prompt_tokens, pair(word("ab"), plain.tokens).length);
+    const { data } = await post(server, "/score", { queries: "ab", documents: "x [SEP] {query} x" }, ScoreReply);
+    close([data[0]?.score ?? 0], await yes([pair(word("ab"), plain.tokens)]));
+  });
+
+  test("a pair that is too long loses text and keeps the template", async () => {
+    const room = pair([], []).length + 3;
+    const body = { queries: "a", documents: "b c d e f", truncate_prompt_tokens: room };
+    const { data, usage } = await post(server, "/score", body, ScoreReply);
+    assert.equal(usage.prompt_tokens, room);
+    close([data[0]?.score ?? 0], await yes([pair(word("a"), [...word("b"), ...word("c")])]));
+    assert.equal(await refusal(server, "/score", { queries: "a", documents: "b ".repeat(200) }), "400 documents");
   });
 });
 

@@ -38,7 +38,7 @@ test("kill -9 of one engine under streams: its streams fail, the others end, new
   assert.ok(streams.every(({ status }) => status === 200));
   const both = await metrics();
   assert.ok(valueIn(both, "vllm:num_requests_running", 0) > 0 && valueIn(both, "vllm:num_requests_running", 1) > 0);
-  process.kill(engines()[0] ?? 0, "SIGKILL");
+  process.kill(engines()[0] ?? assert.fail("no process"), "SIGKILL");
   const texts = Promise.all(streams.map(({ all }) => all));
   for (let at = 0; at < 10; at++) {
     assert.equal((await post({ prompt: [at + 40], max_tokens: 2 })).status, 200);

@@ -10,6 +10,8 @@ export interface ModelFacts {
   readonly title: string | undefined;
   readonly trainedContext: number;
   readonly chatTemplate: string | undefined;
+  /** Of rerankers: the text that a query and a document are put into. */
+  readonly rerankTemplate: string | undefined;
   readonly parameters: number;
   readonly vocabularySize: number;
   /** Bytes of K and V that one token needs over all layers, at two bytes a number. */
@@ -60,6 +62,7 @@ export function modelFacts(header: GgufHeader): ModelFacts {
     title: text(header.metadata.get("general.name")),
     trainedContext: whole("context_length", 2048),
     chatTemplate: text(header.metadata.get("tokenizer.chat_template")),
+    rerankTemplate: text(header.metadata.get("tokenizer.chat_template.rerank")),
     parameters: header.parameters,
     vocabularySize: header.arrayLengths.get("tokenizer.ggml.tokens") ?? 0,
     kvBytesPerToken: whole("block_count", 1) * kvHeads * (keyWidth + valueWidth) * KV_ELEMENT_BYTES,

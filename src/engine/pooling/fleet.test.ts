@@ -89,7 +89,7 @@ test("a pause holds, an operator aborts what is held, sleep gives the kernel bac
 test("a request whose engine dies is computed by the other; one that kills both fails", async () => {
   const engine = await start({ poison: { token: 63, fault: "crash" } }, { restartAfterMs: 60_000 });
   await engine.operations.pause("keep", false);
-  process.kill(engine.pids[0] ?? 0, "SIGKILL");
+  process.kill(engine.pids[0] ?? assert.fail("no process"), "SIGKILL");
   await engine.operations.resume();
   await until(() => engine.engines()[0]?.state === "restarting", "one is gone");
   assert.equal((await many(engine)).length, 40);

@@ -52,7 +52,8 @@ export function decodeTemplateOptions(body: TemplateBody, caps: RequestCaps): Te
   });
 }
 
-function decodeKwargs(body: TemplateBody, caps: RequestCaps): JsonObject {
+/** @throws Fault invalid_request: too much of it, or what the server sets itself */
+export function decodeKwargs(body: TemplateBody, caps: RequestCaps): JsonObject {
   const given = body.chat_template_kwargs;
   const kwargs = given === undefined || given === null ? {} : requireObject(given, "chat_template_kwargs");
   requireSize(kwargs, "chat_template_kwargs", caps.templateCharacters, MAX_DEPTH);

@@ -26,7 +26,7 @@ export interface DecodedRerank {
 export function decodeRerank(body: z.infer<typeof RerankBody>, caps: RequestCaps): DecodedRerank {
   const queries = [decodeText(body.query, "query", caps)];
   const documents = decodeTexts(body.documents, "documents", caps);
-  const call = decodeScoring(body, { queries, documents }, ["query", "documents"]);
+  const call = decodeScoring(body, { queries, documents }, ["query", "documents"], caps);
   const top = body.top_n ?? 0;
   return { call: { ...call, api: "Rerank" }, documents, top: top > 0 ? top : documents.length };
 }

@@ -46,7 +46,7 @@ export function decodeScore(body: z.infer<typeof ScoreBody>, caps: RequestCaps):
     queries: decodeTexts(body[first], first, caps),
     documents: decodeTexts(body[second], second, caps),
   };
-  return decodeScoring(body, sides, fields);
+  return decodeScoring(body, sides, fields, caps);
 }
 
 /** Also what /generative_scoring answers. */
