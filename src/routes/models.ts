@@ -79,6 +79,10 @@ export const model = route({
 function cardsOf({ serving }: Services, principal: Principal): readonly ModelCard[] {
   return serving.models.visibleTo(principal).flatMap(({ model, names, parent }) => {
     const { createdAt, contextLength } = model.backend.model;
-    return names.map((name) => ({ name, createdAt, contextLength, ...(parent === undefined ? {} : { parent }) }));
+    const more = {
+      ...(parent === undefined ? {} : { parent }),
+      ...(model.lora === undefined ? {} : { sha256: model.lora.sha256 }),
+    };
+    return names.map((name) => ({ name, createdAt, contextLength, ...more }));
   });
 }

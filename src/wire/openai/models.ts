@@ -11,6 +11,8 @@ export interface ModelCard {
   readonly contextLength: number;
   /** Of a LoRA adapter: a name of the model that it changes, if the caller may know one. */
   readonly parent?: string;
+  /** Of a LoRA adapter: of what was loaded. */
+  readonly sha256?: string;
 }
 
 export const Model = z.object({
@@ -21,6 +23,7 @@ export const Model = z.object({
   root: z.string(),
   parent: z.string().nullable(),
   max_model_len: z.int(),
+  sha256: z.string().optional(),
   permission: z.array(z.looseObject({ id: z.string(), object: z.literal("model_permission") })),
 });
 
@@ -40,6 +43,7 @@ export function encodeCard(card: ModelCard): z.infer<typeof Model> {
     root: card.name,
     parent: card.parent ?? null,
     max_model_len: card.contextLength,
+    ...(card.sha256 === undefined ? {} : { sha256: card.sha256 }),
     permission: [encodePermission(card)],
   };
 }
