@@ -115,7 +115,7 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const admin = openAdministration({ settings, statePath: state.path, ...policy });
   const { responses } = policy;
   const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit };
-  const server = await compose({ settings, source, launched, ...parties, redact, log });
+  const server = await compose({ settings, env, source, launched, ...parties, redact, log });
   const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
   const stands = rulesStand({ tokens, certificates });
   return { parts: { server, ...policy, stands }, source, tls, log, stateDir, warnings };
