@@ -5,6 +5,7 @@ import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
+import type { Environment } from "#config/environment.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import { ownedKey } from "#core/owned.ts";
@@ -29,6 +30,7 @@ import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
 import { makeOutput } from "#serving/output.ts";
 import { Responses } from "#serving/responses.ts";
+import { byVersion } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import type { BatchWork } from "./batches.ts";
@@ -64,6 +66,7 @@ export interface Server {
 
 export interface Parts {
   readonly settings: Settings;
+  readonly env: Environment;
   readonly source: ModelSource;
   readonly launched: Launched;
   readonly gate: Gate;
@@ -256,7 +259,16 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   const services: Services = {
     serving,
     responses,
-    adapters: await loadAdapters(settings, models, first, inner.engine),
+    adapters: await loadAdapters({
+      settings,
+      env: parts.env,
+      models,
+      base: first,
+      modelPath: parts.source.path,
+      loader: inner.engine,
+      policy: parts.policy,
+      record: parts.audit.event,
+    }),
     admin,
     files: parts.batchWork.files,
     batches: parts.batchWork.batches,
@@ -277,6 +289,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     gate,
     client,
     dialect: openai,
+    orBy: byVersion,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
       maxUploadBytes: settings.maxUploadBytes,

@@ -10,7 +10,7 @@ import { Fault, invalid } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { awaitingContinue, checkMediaType, type MediaType, requireKnownExpectation } from "./_body.ts";
 import type { Exchange } from "./_exchange.ts";
-import type { AnyRoute, Fields, FormLimits, TakeFile } from "./route.ts";
+import type { AnyRoute, Fields, FormFile, FormLimits, TakeFile } from "./route.ts";
 
 const FORM_TYPE: MediaType = {
   name: "multipart/form-data",
@@ -39,9 +39,12 @@ export async function readForm(
   const { req, res, options } = exchange;
   const contentType = checkMediaType(req.rawHeaders, FORM_TYPE);
   const fileBytes = Math.min(bodyBytes, capOf(limits, principal, options));
-  const most = fileBytes + limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
-  if (Number(req.headers["content-length"] ?? 0) > most) throw tooLarge(fileBytes);
-  const form = new Form(contentType, limits, fileBytes, take);
+  const around = limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
+  const most = fileBytes + around;
+  const announced = Number(req.headers["content-length"] ?? 0);
+  if (announced > most) throw tooLarge(fileBytes);
+  const atLeast = Math.max(0, announced - around);
+  const form = new Form(contentType, limits, fileBytes, (file) => take({ ...file, atLeast }));
   if (awaitingContinue.delete(req)) res.writeContinue();
   try {
     await feed(exchange, form, most, fileBytes);
@@ -88,6 +91,8 @@ async function feed(exchange: Exchange, form: Form, most: number, fileBytes: num
   form.end();
 }
 
+type TakeBare = (file: Omit<FormFile, "atLeast">) => Promise<void>;
+
 class Form {
   readonly #parser: InstanceType<typeof Busboy>;
   readonly #fields = new Map<string, string>();
@@ -98,7 +103,7 @@ class Form {
   readonly #parsed: Promise<void>;
   #taken: Promise<void> = Promise.resolve();
 
-  constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeFile) {
+  constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeBare) {
     this.#fileBytes = fileBytes;
     this.#parser = new Busboy({
       headers: { "content-type": contentType } as BusboyHeaders,
@@ -166,7 +171,7 @@ class Form {
     else this.#fields.set(name, value);
   }
 
-  #receive(field: string | undefined, stream: BusboyFileStream, fileName: string | undefined, take: TakeFile): void {
+  #receive(field: string | undefined, stream: BusboyFileStream, fileName: string | undefined, take: TakeBare): void {
     this.#file = stream;
     // Read by `take`; one that nobody reads any more must not end the process.
     stream.on("error", () => {});
