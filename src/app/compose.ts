@@ -33,6 +33,7 @@ import { Responses } from "#serving/responses.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import type { BatchWork } from "./batches.ts";
+import type { EgressRecords } from "./egress.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
@@ -72,6 +73,7 @@ export interface Parts {
   readonly policy: Pick<Policy, "current">;
   /** Whether calls can be recorded, its metrics, and where changes are told. */
   readonly audit: Pick<Audit, "healthy" | "register" | "event">;
+  readonly egress: Pick<EgressRecords, "register">;
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
@@ -111,6 +113,7 @@ export async function compose(parts: Parts): Promise<Server> {
     },
   });
   parts.audit.register(registry);
+  parts.egress.register(registry);
   launched.observe(metrics.engineObserver(names[0]));
   const { tokenizer, engine } = await openModel(parts);
   served.push(servedModel(parts, names, engine, tokenizer));
