@@ -4,7 +4,7 @@
  */
 import { JsonError } from "./json.ts";
 
-const SPACE = 0x20;
+export const SPACE = 0x20;
 export const QUOTE = 0x22;
 export const COMMA = 0x2c;
 export const MINUS = 0x2d;
@@ -21,9 +21,10 @@ export const CLOSE_BRACE = 0x7d;
 /** Bytes of a string that are looked at before a native search is worth its call. */
 const NEAR = 24;
 /** Digits that are in a double's range whatever they are. */
-const SAFE_DIGITS = 300;
+export const SAFE_DIGITS = 300;
 /** The escapes of one letter. */
-const SIMPLE = new Set([...'"\\/bfnrt'].map((letter) => letter.charCodeAt(0)));
+const SIMPLE = new Uint8Array(256);
+for (const letter of '"\\/bfnrt') SIMPLE[letter.charCodeAt(0)] = 1;
 
 /** The bytes are UTF-8; whoever reads on stands at a token's first byte. */
 export class JsonTokens {
@@ -71,7 +72,8 @@ export class JsonTokens {
         this.at = at + 1;
         return;
       }
-      if (c === BACKSLASH || c === undefined || c < SPACE) break;
+      if (c === BACKSLASH || c === undefined) break;
+      if (c < SPACE) this.controlAt(at);
     }
     this.longString(at);
   }
@@ -81,38 +83,42 @@ export class JsonTokens {
     const bytes = this.bytes;
     let quote = -1;
     for (let at = from; ; ) {
-      at = this.plainRun(at);
-      const c = bytes[at];
-      if (c === BACKSLASH) {
-        at = this.escape(at);
-        continue;
-      }
-      if (c === QUOTE) quote = at;
       if (quote < at) quote = this.search(QUOTE, at);
       if (this.backslash < at) this.backslash = this.search(BACKSLASH, at);
-      if (this.backslash < quote) {
-        at = this.escape(this.backslash);
-        continue;
+      if (this.backslash > quote) {
+        this.at = quote + 1;
+        return;
       }
-      if (quote === bytes.length) this.unended();
-      this.at = quote + 1;
-      return;
+      if (this.backslash === bytes.length) this.unended();
+      at = this.dense(this.escape(this.backslash));
+      if (bytes[at] === QUOTE) {
+        this.at = at + 1;
+        return;
+      }
     }
   }
 
-  /** Up to a quote, a backslash or the end, or as far as looking byte by byte is cheaper than a search. */
-  private plainRun(from: number): number {
+  /**
+   * Where escapes lie close together, looking is cheaper than searching.
+   * @returns the place of the closing quote, or one behind a run of plain bytes
+   */
+  private dense(from: number): number {
     const bytes = this.bytes;
-    let at = from;
-    for (const near = from + NEAR; at < near; at++) {
+    let far = from + NEAR;
+    for (let at = from; ; ) {
       const c = bytes[at];
-      if (c === undefined || c === QUOTE || c === BACKSLASH) break;
-      if (c < SPACE) {
-        this.at = at;
-        this.fail("a control character stands in a string");
-      }
+      if (c === undefined || c === QUOTE || at >= far) return at;
+      if (c === BACKSLASH) {
+        at = SIMPLE[bytes[at + 1] ?? 0] === 1 ? at + 2 : this.escape(at);
+        far = at + NEAR;
+      } else if (c < SPACE) this.controlAt(at);
+      else at++;
     }
-    return at;
+  }
+
+  private controlAt(at: number): never {
+    this.at = at;
+    this.fail("a control character stands in a string");
   }
 
   private search(byte: number, from: number): number {
@@ -130,7 +136,7 @@ export class JsonTokens {
     this.escaped = true;
     const c = this.bytes[at + 1];
     if (c === undefined) this.unended();
-    if (SIMPLE.has(c)) return at + 2;
+    if (SIMPLE[c] === 1) return at + 2;
     this.at = at;
     if (c !== 0x75) this.fail("an unknown escape stands in a string");
     const unit = this.hex(at + 2);

@@ -47,7 +47,7 @@ test("JSONTestSuite: taken and refused as parseJson takes and refuses them", (t)
   const files = readdirSync(join(folder, "test_parsing"));
   assert.ok(files.length >= 300, "the corpus is there in full");
   for (const file of files) {
-    const bytes = readFileSync(join(folder, "test_parsing", file));
+    const bytes: Buffer = readFileSync(join(folder, "test_parsing", file));
     const strict = verdict(() => parseJson(bytes));
     assert.equal(
       verdict(() => scan(bytes)),

@@ -24,6 +24,8 @@ import {
   OPEN_BRACE,
   OPEN_BRACKET,
   QUOTE,
+  SAFE_DIGITS,
+  SPACE,
 } from "./_json-tokens.ts";
 import { JsonError } from "./json.ts";
 
@@ -61,7 +63,7 @@ export interface JsonScan {
 }
 
 export interface ScanLimits {
-  /** Nesting of arrays and objects; 64 unless said. */
+  /** Nesting of arrays and objects, 128 at most; 64 unless said. */
   readonly maxDepth?: number;
   /** Values in all; 4,000,000 unless said. */
   readonly maxValues?: number;
@@ -70,6 +72,9 @@ export interface ScanLimits {
 }
 
 const MAX_DEPTH = 64;
+const DEEPEST = 128;
+/** Members whose names are compared one with another; beyond, a set is cheaper. */
+const FEW = 24;
 const MAX_VALUES = 4_000_000;
 const MAX_MEMBERS = 1024;
 /** Levels whose widest list is told apart. */
@@ -129,19 +134,41 @@ export function scanJson(bytes: Uint8Array, watched: WatchedKeys = NOTHING_WATCH
   return new Scanner(buffer, watched, limits).document();
 }
 
+/** Names of members that were met before, by their length and ends: their text is made once. */
+const met = new Map<number, { readonly bytes: Uint8Array; readonly name: string }>();
+const MET = 512;
+const MET_LENGTH = 48;
+
+function nameAt(bytes: Buffer, from: number, to: number): string {
+  const length = to - from;
+  if (length === 0 || length > MET_LENGTH) return bytes.toString("utf8", from, to);
+  const hash = (length << 16) | ((bytes[from] ?? 0) << 8) | (bytes[to - 1] ?? 0);
+  const entry = met.get(hash);
+  if (entry !== undefined) {
+    let at = 0;
+    while (at < length && entry.bytes[at] === bytes[from + at]) at++;
+    if (at === length) return entry.name;
+  }
+  const name = bytes.toString("utf8", from, to);
+  if (entry === undefined && met.size < MET) met.set(hash, { bytes: Buffer.from(name), name });
+  return name;
+}
+
+// Of each open container: whether it is an object, its children so far, the watched keys it has itself. Shared by all
+// scans, as no two run at a time.
+const objects = new Uint8Array(DEEPEST);
+const counts = new Int32Array(DEEPEST);
+const own = new Int32Array(DEEPEST);
+
 class Scanner extends JsonTokens {
   private readonly watched: WatchedKeys;
   private readonly maxDepth: number;
   private readonly maxMembers: number;
   private valuesLeft: number;
   private depth = 0;
-  /** Of each open container: whether it is an object, its children so far, the watched keys it has itself. */
-  private readonly objects: boolean[] = [];
-  private readonly counts: number[] = [];
-  private readonly own: number[] = [];
 
   private readonly members: JsonMember[] = [];
-  private readonly names = new Set<string>();
+  private names: Set<string> | undefined;
   private keyStart = 0;
   // Of the member that is being read.
   private start = 0;
@@ -156,7 +183,7 @@ class Scanner extends JsonTokens {
   constructor(bytes: Buffer, watched: WatchedKeys, limits: ScanLimits) {
     super(bytes);
     this.watched = watched;
-    this.maxDepth = limits.maxDepth ?? MAX_DEPTH;
+    this.maxDepth = Math.min(limits.maxDepth ?? MAX_DEPTH, DEEPEST);
     this.maxMembers = limits.maxMembers ?? MAX_MEMBERS;
     this.valuesLeft = limits.maxValues ?? MAX_VALUES;
   }
@@ -195,9 +222,10 @@ class Scanner extends JsonTokens {
   /** Reads up to the end of a scalar or of an empty container: from there on `finish` goes on. */
   private begin(): void {
     for (;;) {
-      const c = this.next();
+      let c = this.next();
       if (--this.valuesLeft < 0) this.fail("the text holds too many values");
       if (this.depth <= 2) this.note();
+      if (c >= DIGIT_0 && c <= DIGIT_9 && this.depth > 1 && objects[this.depth - 1] === 0) c = this.integers();
       if (c === OPEN_BRACE) {
         if (!this.open(true)) return;
       } else if (c === OPEN_BRACKET) {
@@ -220,7 +248,35 @@ class Scanner extends JsonTokens {
       this.deepest = 0;
       this.found = 0;
       if (this.widest.length > 0) this.widest = [];
-    } else if (this.depth === 2 && this.counts[1] === 0) this.first = this.kindHere();
+    } else if (this.depth === 2 && counts[1] === 0) this.first = this.kindHere();
+  }
+
+  /**
+   * Plain whole numbers in a list, such as token ids are, as long as a comma follows at once.
+   * @returns the byte that the next value, which has been counted, begins with
+   */
+  private integers(): number {
+    const { bytes } = this;
+    let passed = 0;
+    let at = this.at;
+    for (let start = at; ; ) {
+      let c = bytes[at] as number;
+      while (c >= DIGIT_0 && c <= DIGIT_9) c = bytes[++at] as number;
+      const plain =
+        c === COMMA && at > start && (bytes[start] !== DIGIT_0 || at === start + 1) && at - start < SAFE_DIGITS;
+      if (!plain) {
+        this.at = start;
+        break;
+      }
+      passed++;
+      at++;
+      if (bytes[at] === SPACE) at++;
+      start = at;
+    }
+    counts[this.depth - 1] = (counts[this.depth - 1] ?? 0) + passed;
+    this.valuesLeft -= passed;
+    if (this.valuesLeft < 0) this.fail("the text holds too many values");
+    return this.next();
   }
 
   private scalar(c: number): void {
@@ -237,9 +293,9 @@ class Scanner extends JsonTokens {
     if (this.depth >= this.maxDepth) this.fail(`values nest deeper than ${this.maxDepth}`);
     this.at++;
     const depth = this.depth;
-    this.objects[depth] = object;
-    this.counts[depth] = 0;
-    this.own[depth] = 0;
+    objects[depth] = object ? 1 : 0;
+    counts[depth] = 0;
+    own[depth] = 0;
     this.depth = depth + 1;
     if (depth >= this.deepest) this.deepest = depth;
     if (this.next() !== (object ? CLOSE_BRACE : CLOSE_BRACKET)) {
@@ -257,9 +313,9 @@ class Scanner extends JsonTokens {
       const depth = this.depth;
       if (depth === 0) return false;
       if (depth === 1) this.keep();
-      const count = (this.counts[depth - 1] ?? 0) + 1;
-      this.counts[depth - 1] = count;
-      const object = this.objects[depth - 1] === true;
+      const count = (counts[depth - 1] ?? 0) + 1;
+      counts[depth - 1] = count;
+      const object = objects[depth - 1] === 1;
       const c = this.next();
       if (c === COMMA) {
         this.at++;
@@ -284,7 +340,7 @@ class Scanner extends JsonTokens {
     if (this.members.length >= this.maxMembers) this.fail(`there are more than ${this.maxMembers} members`);
     this.members.push({
       name: this.name,
-      keyStart: this.objects[0] === true ? this.keyStart : this.start,
+      keyStart: objects[0] === 1 ? this.keyStart : this.start,
       start: this.start,
       end: this.at,
       kind: this.kind,
@@ -311,15 +367,25 @@ class Scanner extends JsonTokens {
 
   private rename(from: number, to: number): void {
     this.keyStart = from - 1;
-    this.name = this.escaped ? this.decode(from, to) : this.bytes.toString("utf8", from, to);
-    if (this.names.size === this.names.add(this.name).size) this.fail("the key stands twice in one object");
+    this.name = this.escaped ? this.decode(from, to) : nameAt(this.bytes, from, to);
+    if (this.isKnown(this.name)) this.fail("the key stands twice in one object");
+  }
+
+  private isKnown(name: string): boolean {
+    const { members } = this;
+    if (members.length < FEW) {
+      for (const member of members) if (member.name === name) return true;
+      return false;
+    }
+    this.names ??= new Set(members.map((member) => member.name));
+    return this.names.size === this.names.add(name).size;
   }
 
   private see(bit: number): void {
     if (bit === FORBIDDEN) this.fail("the key __proto__ is not allowed");
-    const own = this.own[this.depth - 1] ?? 0;
-    if ((own & bit) !== 0) this.fail("the key stands twice in one object");
-    this.own[this.depth - 1] = own | bit;
+    const before = own[this.depth - 1] ?? 0;
+    if ((before & bit) !== 0) this.fail("the key stands twice in one object");
+    own[this.depth - 1] = before | bit;
     // A key of the outermost object belongs to no member's value.
     if (this.depth > 1) this.found |= bit;
   }
