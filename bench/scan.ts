@@ -6,7 +6,8 @@
  */
 import { cpus } from "node:os";
 import { parseJson } from "#base/json.ts";
-import { scanJson, WatchedKeys } from "#base/json-scan.ts";
+import { WatchedKeys } from "#base/json-keys.ts";
+import { scanJson } from "#base/json-scan.ts";
 
 const ROUNDS = 9;
 /** Of each round and reader. */

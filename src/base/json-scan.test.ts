@@ -5,7 +5,8 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { corpus } from "#test/corpora.ts";
 import { JsonError, parseJson } from "./json.ts";
-import { type JsonMember, type JsonScan, scanJson, WatchedKeys } from "./json-scan.ts";
+import { WatchedKeys } from "./json-keys.ts";
+import { type JsonMember, type JsonScan, scanJson } from "./json-scan.ts";
 
 const WATCHED = new WatchedKeys(["uuid", "image_url", "file"]);
 const UUID = WATCHED.bit("uuid");
