@@ -5,6 +5,7 @@ import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
+import type { Environment } from "#config/environment.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import { ownedKey } from "#core/owned.ts";
@@ -29,9 +30,11 @@ import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
 import { makeOutput } from "#serving/output.ts";
 import { Responses } from "#serving/responses.ts";
+import { byVersion } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import type { BatchWork } from "./batches.ts";
+import type { EgressRecords } from "./egress.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
@@ -64,12 +67,14 @@ export interface Server {
 
 export interface Parts {
   readonly settings: Settings;
+  readonly env: Environment;
   readonly source: ModelSource;
   readonly launched: Launched;
   readonly gate: Gate;
   readonly policy: Pick<Policy, "current">;
   /** Whether calls can be recorded, its metrics, and where changes are told. */
   readonly audit: Pick<Audit, "healthy" | "register" | "event">;
+  readonly egress: Pick<EgressRecords, "register">;
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
@@ -109,6 +114,7 @@ export async function compose(parts: Parts): Promise<Server> {
     },
   });
   parts.audit.register(registry);
+  parts.egress.register(registry);
   launched.observe(metrics.engineObserver(names[0]));
   const { tokenizer, engine } = await openModel(parts);
   served.push(servedModel(parts, names, engine, tokenizer));
@@ -256,7 +262,16 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   const services: Services = {
     serving,
     responses,
-    adapters: await loadAdapters(settings, models, first, inner.engine),
+    adapters: await loadAdapters({
+      settings,
+      env: parts.env,
+      models,
+      base: first,
+      modelPath: parts.source.path,
+      loader: inner.engine,
+      policy: parts.policy,
+      record: parts.audit.event,
+    }),
     admin,
     files: parts.batchWork.files,
     batches: parts.batchWork.batches,
@@ -277,9 +292,11 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     gate,
     client,
     dialect: openai,
+    orBy: byVersion,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
       maxUploadBytes: settings.maxUploadBytes,
+      maxAudioBytes: settings.maxAudioMegabytes * 1024 ** 2,
       maxTimeoutMs: settings.requestTimeout * 1000,
       redact,
       requestIdHeader: settings.enableRequestIdHeaders,

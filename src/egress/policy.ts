@@ -20,12 +20,17 @@ export interface EgressPolicy {
 /** Why a request did not get an answer that can be used. `transient` codes may pass when tried again. */
 export type EgressErrorCode = "forbidden" | "redirects" | "network" | "timeout" | "too_large" | "protocol" | "aborted";
 
+/** Which of the rules of docs/egress.md said no. */
+export type EgressRule = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
+
 export class EgressError extends Error {
   readonly code: EgressErrorCode;
-  constructor(code: EgressErrorCode, message: string, cause?: unknown) {
+  readonly rule: EgressRule | undefined;
+  constructor(code: EgressErrorCode, message: string, cause?: unknown, rule?: EgressRule) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = "EgressError";
     this.code = code;
+    this.rule = rule;
   }
   get transient(): boolean {
     return this.code === "network" || this.code === "timeout";
@@ -40,7 +45,7 @@ export function admit(url: URL, policy: EgressPolicy): void {
   if (plain && !(policy.plainLoopback && isLoopback(url.hostname))) {
     throw forbidden(`plain http to ${url.host} is not allowed: only https is`);
   }
-  if (!policy.hosts.some((rule) => matches(url.host, rule))) throw forbidden(`the host ${url.host} is not allowed`);
+  if (!policy.hosts.some((rule) => matches(url.host, rule))) throw forbidden(`the host ${url.host} is not allowed`, 3);
 }
 
 /** Parses text to a URL that `admit` accepts. @throws EgressError */
@@ -61,6 +66,6 @@ function matches(host: string, rule: string): boolean {
   return rule.startsWith("*.") ? host.length > rule.length - 1 && host.endsWith(rule.slice(1)) : host === rule;
 }
 
-function forbidden(message: string): EgressError {
-  return new EgressError("forbidden", message);
+function forbidden(message: string, rule: EgressRule = 1): EgressError {
+  return new EgressError("forbidden", message, undefined, rule);
 }

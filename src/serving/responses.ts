@@ -216,7 +216,7 @@ export class Responses {
       const last = begun && !signal.aborted ? writer.stop("failed", errorOf(error)) : [];
       if (last.length > 0) tell(error);
       yield* last;
-      throw renamed(error, turn.chat);
+      throw renamed(error);
     }
   }
 
@@ -246,7 +246,7 @@ export class Responses {
       return stream ? { kind: "events", events: tells(run.follow(-1, signal), told) } : { kind: "body", body };
     } catch (error) {
       leave();
-      throw renamed(error, turn.chat);
+      throw renamed(error);
     }
   }
 
@@ -331,11 +331,10 @@ function notFound(id: string, param = "response_id"): Fault {
 const FIELDS: Readonly<Record<string, string>> = { messages: "input", max_tokens: "max_output_tokens" };
 
 /** Serving names the fields of a chat; the client wrote others. */
-function renamed(error: unknown, { output }: ChatCall): unknown {
+function renamed(error: unknown): unknown {
   if (!(error instanceof Fault) || error.param === undefined) return error;
   const [first = "", ...rest] = error.param.split(".");
-  const own =
-    first === "structured_outputs" && output.structured?.kind === "json_schema" ? "text.format" : FIELDS[first];
+  const own = FIELDS[first];
   if (own === undefined) return error;
   const { kind, message, detail, retryAfterMs, cause } = error;
   return new Fault(kind, message, {

@@ -492,11 +492,13 @@ test("background: whose id cannot leave the server is not worked on, and is not 
     await withServer(ENDLESS, async ({ client, setting, store }) => {
       const asked = Promise.withResolvers<void>();
       const ready = Promise.withResolvers<void>();
+      const kept = Promise.withResolvers<void>();
       const begin = store.begin.bind(store);
       store.begin = async (tenant, response) => {
         asked.resolve();
         await ready.promise;
         await begin(tenant, response);
+        kept.resolve();
       };
       const leaving = new AbortController();
       const left = client.responses.create(
@@ -509,6 +511,7 @@ test("background: whose id cannot leave the server is not worked on, and is not 
       // The server hears of it on another connection's time: what comes after was received after.
       await client.models.list();
       ready.resolve();
+      await kept.promise;
       await until(() => store.rows.size === 0 && setting.backend.open === 0);
     });
 });
