@@ -11,12 +11,15 @@ import { defaultOf } from "#cli/help.ts";
 import { flagOf, settingRows, variableOf } from "#config/settings.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { FAULT_KINDS, Fault, type FaultKind } from "#core/fault.ts";
+import { egressMetrics } from "#egress/metrics.ts";
 import { openapi } from "#http/openapi.ts";
 import type { AnyRoute } from "#http/route.ts";
 import { registerAuditMetrics } from "#policy/audit/metrics.ts";
 import { registerLimitMetrics } from "#policy/limits/metrics.ts";
+import { registerResponseMetrics } from "#policy/responses/metrics.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { standing } from "#routes/standing.ts";
+import { registerBatchMetrics } from "#serving/batch/metrics.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
 import { anthropic } from "#wire/anthropic/dialect.ts";
@@ -111,6 +114,9 @@ async function metricsPage(): Promise<string> {
   registerAuditMetrics(registry, undefined);
   registerTlsMetrics(registry, undefined);
   registerLimitMetrics(registry);
+  registerBatchMetrics(registry);
+  registerResponseMetrics(registry);
+  egressMetrics().register(registry);
   const metrics = (await registry.getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
   const rows = metrics.map(({ name, type, help }) => [`\`${name}\``, String(type), help]);
   return page(

@@ -19,6 +19,8 @@ import type { AnyRoute, ListenerPlane } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
+import { registerResponseMetrics } from "#policy/responses/metrics.ts";
+import type { DatabaseResponses } from "#policy/responses/store.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { pairTemplate } from "#prompt/pair-template.ts";
 import { modelTemplate, type Rendered } from "#prompt/template.ts";
@@ -34,6 +36,7 @@ import { byVersion } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import type { BatchWork } from "./batches.ts";
+import type { EgressRecords } from "./egress.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
@@ -73,12 +76,13 @@ export interface Parts {
   readonly policy: Pick<Policy, "current">;
   /** Whether calls can be recorded, its metrics, and where changes are told. */
   readonly audit: Pick<Audit, "healthy" | "register" | "event">;
+  readonly egress: Pick<EgressRecords, "register">;
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
-  readonly batchWork: Pick<BatchWork, "files" | "batches">;
+  readonly batchWork: Pick<BatchWork, "files" | "batches" | "register">;
   /** Undefined: none are kept. */
-  readonly responses: ResponseStore | undefined;
+  readonly responses: (ResponseStore & Pick<DatabaseResponses, "totals">) | undefined;
   readonly tls: Tls;
   readonly client: FindClient;
   readonly log: Log;
@@ -112,6 +116,9 @@ export async function compose(parts: Parts): Promise<Server> {
     },
   });
   parts.audit.register(registry);
+  parts.batchWork.register(registry);
+  registerResponseMetrics(registry, parts.responses);
+  parts.egress.register(registry);
   launched.observe(metrics.engineObserver(names[0]));
   const { tokenizer, engine } = await openModel(parts);
   served.push(servedModel(parts, names, engine, tokenizer));
