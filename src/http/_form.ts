@@ -10,7 +10,7 @@ import { Fault, invalid } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { awaitingContinue, checkMediaType, type MediaType, requireKnownExpectation } from "./_body.ts";
 import type { Exchange } from "./_exchange.ts";
-import type { AnyRoute, Fields, FormLimits, TakeFile } from "./route.ts";
+import type { AnyRoute, Fields, FormFile, FormLimits, TakeFile } from "./route.ts";
 
 const FORM_TYPE: MediaType = {
   name: "multipart/form-data",
@@ -22,6 +22,7 @@ const HEADER_BYTES = 4096;
 const HEADER_PAIRS = 8;
 /** Boundaries and the headers of parts, besides fields and file. */
 const FRAME_BYTES = 64 * 1024;
+const MIB = 1024 * 1024;
 
 /**
  * @throws Fault unsupported_media_type | invalid_request | payload_too_large | request_timeout | what `take` throws
@@ -37,10 +38,13 @@ export async function readForm(
   requireKnownExpectation(exchange);
   const { req, res, options } = exchange;
   const contentType = checkMediaType(req.rawHeaders, FORM_TYPE);
-  const fileBytes = Math.min(bodyBytes, principal?.caps.uploadBytes ?? options.maxUploadBytes);
-  const most = fileBytes + limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
-  if (Number(req.headers["content-length"] ?? 0) > most) throw tooLarge(fileBytes);
-  const form = new Form(contentType, limits, fileBytes, take);
+  const fileBytes = Math.min(bodyBytes, capOf(limits, principal, options));
+  const around = limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
+  const most = fileBytes + around;
+  const announced = Number(req.headers["content-length"] ?? 0);
+  if (announced > most) throw tooLarge(fileBytes);
+  const atLeast = Math.max(0, announced - around);
+  const form = new Form(contentType, limits, fileBytes, (file) => take({ ...file, atLeast }));
   if (awaitingContinue.delete(req)) res.writeContinue();
   try {
     await feed(exchange, form, most, fileBytes);
@@ -53,6 +57,17 @@ export async function readForm(
     form.abandon(error);
     throw error;
   }
+}
+
+/** The key's own, where it has one, else the operator's. */
+function capOf(
+  { file }: FormLimits,
+  principal: Principal | undefined,
+  { maxAudioBytes, maxUploadBytes }: Exchange["options"],
+): number {
+  const { audioMegabytes, uploadBytes } = principal?.caps ?? {};
+  if (file === "audio") return audioMegabytes === undefined ? maxAudioBytes : audioMegabytes * MIB;
+  return uploadBytes ?? maxUploadBytes;
 }
 
 /** Hands the body on as it comes; ends when it has ended, or the form has. */
@@ -76,6 +91,8 @@ async function feed(exchange: Exchange, form: Form, most: number, fileBytes: num
   form.end();
 }
 
+type TakeBare = (file: Omit<FormFile, "atLeast">) => Promise<void>;
+
 class Form {
   readonly #parser: InstanceType<typeof Busboy>;
   readonly #fields = new Map<string, string>();
@@ -86,7 +103,7 @@ class Form {
   readonly #parsed: Promise<void>;
   #taken: Promise<void> = Promise.resolve();
 
-  constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeFile) {
+  constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeBare) {
     this.#fileBytes = fileBytes;
     this.#parser = new Busboy({
       headers: { "content-type": contentType } as BusboyHeaders,
@@ -154,7 +171,7 @@ class Form {
     else this.#fields.set(name, value);
   }
 
-  #receive(field: string | undefined, stream: BusboyFileStream, fileName: string | undefined, take: TakeFile): void {
+  #receive(field: string | undefined, stream: BusboyFileStream, fileName: string | undefined, take: TakeBare): void {
     this.#file = stream;
     // Read by `take`; one that nobody reads any more must not end the process.
     stream.on("error", () => {});

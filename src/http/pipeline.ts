@@ -10,6 +10,7 @@
  * route that answers (once): the walk goes back to authorize, by that route's declaration.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { headerValues } from "#base/headers.ts";
 import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import type { Dialect, FaultReply } from "#core/dialect.ts";
@@ -30,7 +31,7 @@ import type { HttpOptions } from "./options.ts";
 import { peerOf } from "./peer.ts";
 import type { Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute, Forward, ListenerPlane, TakeFile } from "./route.ts";
+import type { AnyRoute, Forward, ListenerPlane, Spoken, SpokenBy, TakeFile } from "./route.ts";
 
 /** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
 export interface CallRecord {
@@ -58,6 +59,7 @@ export interface Corridor<S> {
   readonly client: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
+  readonly orBy: SpokenBy | undefined;
   readonly options: HttpOptions;
   readonly counters: Counters;
   readonly log: Log;
@@ -102,7 +104,7 @@ export async function walk<S>(
     exchange,
     matched,
     plane,
-    dialect: dialectOf(corridor, matched),
+    dialect: dialectOf(corridor, matched, req.rawHeaders),
     peer: corridor.client(peerOf(req.socket), req.rawHeaders),
     principal: undefined,
     admission: undefined,
@@ -122,9 +124,11 @@ export async function walk<S>(
   }
 }
 
-function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>): Dialect {
-  if (matched.kind === "route") return matched.route.dialect;
-  return matched.kind === "other-method" ? matched.dialect : corridor.dialect;
+function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>, rawHeaders: readonly string[]): Dialect {
+  const spoken: Spoken =
+    matched.kind === "route" ? matched.route : matched.kind === "other-method" ? matched.spoken : corridor;
+  const { dialect, orBy } = spoken;
+  return orBy !== undefined && headerValues(rawHeaders, orBy.header).length > 0 ? orBy.dialect : dialect;
 }
 
 async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
@@ -256,13 +260,13 @@ async function forward<S>(
 
 function handle<S>(
   corridor: Corridor<S>,
-  { exchange, plane, principal }: Walk<S>,
+  { exchange, plane, principal, dialect }: Walk<S>,
   route: AnyRoute<S>,
   given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
 ): Reply | Forward<S> | Promise<Reply> {
   const { requestId, signal } = exchange;
   const form = (file: TakeFile) => readForm(exchange, route, principal, file);
-  const call = { ...given, form, plane, requestId, signal, services: corridor.services };
+  const call = { ...given, form, plane, dialect, requestId, signal, services: corridor.services };
   if (exchange.aborted !== undefined) throw exchange.aborted;
   const reply = route.handler(call as Parameters<typeof route.handler>[0]);
   return reply instanceof Promise ? later(corridor, exchange, reply) : reply;
@@ -291,6 +295,8 @@ async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unknown): 
   const { exchange, dialect } = step;
   const fault = faultOf(corridor, exchange, error);
   step.fault = fault;
+  // Whatever still works for the answer hears that it does not leave.
+  exchange.abort(fault);
   if (exchange.gone) return;
   try {
     if (!exchange.res.headersSent) await writeFault(corridor, step, fault);

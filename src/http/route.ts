@@ -44,6 +44,8 @@ export interface RouteLimits {
 export interface FormLimits {
   readonly fields: number;
   readonly fieldBytes: number;
+  /** Which cap lowers the file's size: the one of speech, or (absent) the one of uploads. */
+  readonly file?: "audio";
 }
 
 export type Fields = ReadonlyMap<string, string>;
@@ -53,6 +55,8 @@ export interface FormFile {
   readonly field: string;
   /** As the client named it: text for people, never part of a path. */
   readonly name: string;
+  /** Bytes that it has at the least, by the length that the request announced; 0: it announced none. */
+  readonly atLeast: number;
   /** Ends with a Fault where the form does. */
   readonly content: AsyncIterable<Uint8Array>;
 }
@@ -71,6 +75,19 @@ export interface ReplyDeclaration {
 /** `{name}` of a declared path; never: it has none. */
 type ParamName<P extends string> = P extends `${string}{${infer N}}${string}` ? N : never;
 
+/** `dialect` prints the failures of requests with the header, and says which credentials count in them. */
+export interface SpokenBy {
+  /** Lower case. */
+  readonly header: string;
+  readonly dialect: Dialect;
+}
+
+/** In which words failures are printed. */
+export interface Spoken {
+  readonly dialect: Dialect;
+  readonly orBy?: SpokenBy | undefined;
+}
+
 /** What a handler gets. */
 export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`> {
   readonly caller: CallerOf<A>;
@@ -82,6 +99,8 @@ export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`
   readonly params: Readonly<Record<ParamName<P>, string>>;
   /** The listener that it came in by. */
   readonly plane: ListenerPlane;
+  /** The route's own, or the other that the request speaks (`orBy`). */
+  readonly dialect: Dialect;
   /** Made by the server, or the client's X-Request-Id for tracing; never keys shared state. */
   readonly requestId: string;
   /** Aborted when the client goes away, the time is over or the server ends. */
@@ -105,6 +124,8 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   /** Literal, but for one segment that may be `{name}` (registrar.ts). */
   readonly path: P;
   readonly dialect: Dialect;
+  /** A path that two protocols share: what comes with this header is of the other one. */
+  readonly orBy?: SpokenBy;
   readonly access: A;
   readonly plane: Plane;
   /** What has to be switched on for the route to exist. Absent: it always does. */

@@ -22,7 +22,7 @@ import { type Address, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
 import { match, type RouteTable, registerRoutes } from "./registrar.ts";
-import type { AnyRoute, ListenerPlane } from "./route.ts";
+import type { AnyRoute, ListenerPlane, SpokenBy } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
 
 export interface HttpSettings<S> {
@@ -33,6 +33,8 @@ export interface HttpSettings<S> {
   readonly client?: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
+  /** The same, of requests with this header. */
+  readonly orBy?: SpokenBy;
   readonly options?: Partial<HttpOptions>;
   /** Called once a call, when it is over. */
   readonly observer?: Observer;
@@ -46,6 +48,7 @@ export interface Http {
   listen(plane: ListenerPlane, address: Address, tls?: TlsSource): Promise<Address>;
   /** From now on new calls with a key get `draining`; open routes go on, so that /health can say so. */
   beginDrain(): void;
+  isDraining(): boolean;
   /**
    * Drains, waits up to `graceMs` for calls on their way, ends what is left with `draining`, closes every door.
    * Idempotent: later calls wait for the first.
@@ -87,6 +90,7 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
       return listener.address;
     },
     beginDrain,
+    isDraining: () => corridor.draining,
     close: (graceMs) => {
       closed ??= close(graceMs);
       return closed;
@@ -100,6 +104,7 @@ function createCorridor<S>({
   gate,
   client = directClient,
   dialect,
+  orBy,
   options,
   observer,
   log,
@@ -109,6 +114,7 @@ function createCorridor<S>({
     gate,
     client,
     dialect,
+    orBy,
     options: { ...DEFAULT_HTTP_OPTIONS, ...options },
     counters: new Counters(),
     log: log ?? silentLog,

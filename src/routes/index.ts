@@ -21,7 +21,7 @@ import { health, ping, pingPost } from "./health.ts";
 import { invocations } from "./invocations.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { countMessageTokens, messages } from "./messages.ts";
-import { models } from "./models.ts";
+import { model, models } from "./models.ts";
 import {
   abortRequests,
   isPaused,
@@ -37,7 +37,7 @@ import {
   wakeUp,
 } from "./operations.ts";
 import { chatRender, completionRender, messagesRender } from "./render.ts";
-import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
+import { cancelResponse, createResponse, deleteResponse, responseInput, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, openapi, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
@@ -51,6 +51,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   completions,
   createResponse,
   retrieveResponse,
+  responseInput,
   cancelResponse,
   deleteResponse,
   messages,
@@ -85,6 +86,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   translations,
   realtime,
   models,
+  model,
   tokenize,
   detokenize,
   tokenizerInfo,

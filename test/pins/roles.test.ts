@@ -13,6 +13,7 @@ POST /v1/chat/completions/batch us-td-x
 POST /v1/completions          us-td-x
 POST /v1/responses            us-td-x
 GET  /v1/responses/{response_id} us--d-x
+GET  /v1/responses/{response_id}/input_items us--d-x
 POST /v1/responses/{response_id}/cancel us--d-x
 DELETE /v1/responses/{response_id} us--d-x
 POST /v1/messages             us-td-x
@@ -47,6 +48,7 @@ POST /v1/audio/transcriptions us--d-x
 POST /v1/audio/translations   us--d-x
 GET  /v1/realtime             us--d-x
 GET  /v1/models               usotdax
+GET  /v1/models/{model_id}    usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x
 GET  /tokenizer_info          us-td-x

@@ -3,12 +3,15 @@
  * left when the server dies in the middle.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, statSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import OpenAI, { APIError, NotFoundError, toFile } from "openai";
-import { makeKey, startServer, type TestServer, until } from "../harness.ts";
+import { startIssuer } from "../fixtures/issuer.ts";
+import { postgresMissing, startPostgres } from "../fixtures/postgres.ts";
+import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
 
 interface Row {
   readonly id: string;
@@ -190,10 +193,13 @@ test("a batch that is cancelled keeps what it has", async () => {
   const answers = await rowsOf(acme, batch.output_file_id);
   assert.ok(answers.length > 0 && answers.length < 3000);
   assert.equal(answers.length, batch.request_counts?.completed);
+  const numbers = answers.map(({ custom_id: name }) => Number(name));
   assert.deepEqual(
-    answers.map(({ custom_id }) => custom_id),
-    answers.map((_, i) => `${i}`),
+    numbers,
+    numbers.toSorted((a, b) => a - b),
   );
+  const codes = (await rowsOf(acme, batch.error_file_id)).map(({ error }) => error?.code);
+  assert.ok(codes.length < 32 && codes.every((code) => code === "batch_cancelled"), codes.join(" "));
 });
 
 test("a batch ends with the key that made it", async () => {
@@ -233,6 +239,60 @@ test("a batch ends with the key that made it", async () => {
   const batch = await over(second, id);
   assert.deepEqual([batch.status, batch.errors?.data?.[0]?.code], ["failed", "unauthenticated"]);
   assert.ok((await rowsOf(second, batch.output_file_id)).length > 0, "what was answered can be had");
+});
+
+test("a token's batch outlives the token, and ends with its rule or with its tenant when the policy says so", async (t) => {
+  const issuer = await startIssuer(t);
+  const policy = (rule: string, more = ""): string => `version: 1
+tenants: { org-b: { disabled: ${more === "closed"} } }
+tokens:
+  issuers:
+    - issuer: ${issuer.url}
+      audiences: [castellan]
+      algorithms: [ES256]
+      clockToleranceSeconds: 0
+      keys: { discovery: true, loopback: true, caFile: ${issuer.caFile} }
+      rules: [{ tenant: { claim: org, prefix: org- }, role: user${rule} }]
+`;
+  const folder = mkdtempSync(join(tmpdir(), "castellan-batches-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "policy.yaml");
+  writeFileSync(path, policy(""), { mode: 0o600 });
+  const own = await startServer({ args: [...ARGS, "--policy", path, "--log-level", "info"] });
+  t.after(() => own.stop());
+  const lines = Array.from({ length: 3000 }, (_, i) => line(`${i}`, 60));
+  const exp = Math.floor(Date.now() / 1000) + 4;
+  const by = (org: string): OpenAI => client(issuer.token({ org }), own);
+  const short = client(issuer.token({ org: "a", exp }), own);
+  const [outlives, closed] = [await begin(short, lines), await begin(by("b"), lines)];
+  await until("the token has run out", () =>
+    short.batches.list().then(
+      () => false,
+      (error) => status(error) === 401,
+    ),
+  );
+  const completed = async (): Promise<number> =>
+    (await by("a").batches.retrieve(outlives)).request_counts?.completed ?? 0;
+  const before = await completed();
+  await until("it goes on", async () => (await completed()) > before);
+  const reload = async (text: string): Promise<void> => {
+    const said = own.stderr().length;
+    writeFileSync(path, text);
+    own.child.kill("SIGHUP");
+    await until("the reload", () => own.stderr().slice(said).includes("the policy file was read anew"));
+  };
+  await reload(policy("", "closed"));
+  const other = await completed();
+  await until("another tenant's goes on", async () => (await completed()) > other);
+  await reload(policy(", limits: { requestsPerDay: 1000000 }"));
+  for (const [org, id] of [
+    ["a", outlives],
+    ["b", closed],
+  ] as const) {
+    const batch = await over(by(org), id);
+    assert.deepEqual([batch.status, batch.errors?.data?.[0]?.code], ["failed", "unauthenticated"], org);
+    assert.ok((await rowsOf(by(org), batch.output_file_id)).length > 0, "what was answered can be had");
+  }
 });
 
 test("lines are metered as their author's: what is used up ends them as it would a request", async () => {
@@ -300,4 +360,52 @@ test("a server that dies goes on at its next start: no line twice, none lost", a
   );
   const left = readdirSync(join(stateDir, "files")).filter((name) => !name.startsWith("file-"));
   assert.deepEqual(left, [], "nothing of the work is left");
+});
+
+test("two servers on one database: each shows a tenant's files and batches, contents are where they were written", {
+  skip: postgresMissing ?? false,
+}, async (t) => {
+  const postgres = await startPostgres();
+  t.after(() => postgres.stop());
+  const folder = mkdtempSync(join(tmpdir(), "castellan-batches-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const pepper = join(folder, "pepper");
+  writeFileSync(pepper, randomBytes(32).toString("hex"), { mode: 0o600 });
+  const args = [...ARGS, "--database-url", await postgres.database(), "--pepper-file", pepper];
+  const [first, second] = [await startServer({ args }), await startServer({ args })];
+  t.after(() => Promise.all([first.stop(), second.stop()]));
+  const [here, there] = [client(TEST_KEY, first), client(TEST_KEY, second)];
+  const input = await upload(here, [line("a", 2), line("b", 3)]);
+  assert.equal((await there.files.retrieve(input)).filename, "in.jsonl");
+  assert.deepEqual(
+    (await there.files.list()).data.map(({ id }) => id),
+    [input],
+  );
+  await assert.rejects(
+    there.files.content(input) as unknown as Promise<unknown>,
+    (error) => status(error) === 409 && /another server/.test((error as Error).message),
+  );
+  const made = await there.batches.create({
+    input_file_id: input,
+    endpoint: "/v1/completions",
+    completion_window: "24h",
+  });
+  const batch = await over(there, made.id);
+  assert.deepEqual([batch.status, batch.request_counts?.completed], ["completed", 2]);
+  assert.deepEqual(
+    (await rowsOf(here, batch.output_file_id)).map(({ custom_id: name }) => name),
+    ["a", "b"],
+  );
+  const long = await begin(
+    here,
+    Array.from({ length: 3000 }, (_, i) => line(`${i}`, 60)),
+  );
+  assert.equal((await there.batches.cancel(long)).status, "cancelling");
+  assert.equal((await over(here, long)).status, "cancelled");
+  assert.equal((await there.files.delete(input)).deleted, true);
+  await assert.rejects(here.files.retrieve(input), NotFoundError);
+  assert.deepEqual(
+    (await there.batches.list()).data.map(({ id }) => id),
+    [long, made.id],
+  );
 });

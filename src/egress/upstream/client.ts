@@ -3,7 +3,7 @@
  *
  * Invariants: no redirect is followed, nothing is tried twice, no proxy variable counts; one request at a time on a
  * connection, each with its exact length and never chunked; Host and the key are ours; what was not answered in whole
- * takes its connection along. Wall: T100. Callers: serving/upstreams.
+ * takes its connection along. Wall: T120. Callers: serving/upstreams.
  */
 import { Pool } from "undici";
 import type { Secret } from "#base/secret.ts";

@@ -1,7 +1,7 @@
 /**
  * The connection to an upstream: TLS verified whatever the environment says, and a look at where it arrived.
  *
- * Invariants (Wall: T101): plain HTTP goes to this machine or a private network only, unless the operator said otherwise;
+ * Invariants (Wall: T121): plain HTTP goes to this machine or a private network only, unless the operator said otherwise;
  * nothing goes to link-local addresses, metadata services, multicast or addresses that stand for others, however a name
  * is resolved. Callers: client.ts.
  */

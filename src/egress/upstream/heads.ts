@@ -1,7 +1,7 @@
 /**
  * What may stand in a request to an upstream, and what of its answer's head may go on to a client. Pure.
  *
- * Invariants (Wall: T100): both heads are rebuilt from closed lists of names, every value is printable ASCII, and nothing
+ * Invariants (Wall: T120): both heads are rebuilt from closed lists of names, every value is printable ASCII, and nothing
  * that frames a message (Host, Content-Length, Transfer-Encoding, Connection …) comes from outside; an answer whose end
  * cannot be told from a broken connection, or that is encoded in a way that was not asked for, is no answer.
  * Callers: client.ts, exchange.ts.

@@ -1,7 +1,7 @@
 /**
- * Records of files and batches in the store, of one server: `node` is whose state directory holds the contents.
+ * Records of files and batches in the store: `node` is whose state directory holds the contents, and who runs a batch.
  *
- * Invariants: what is asked for by a tenant is found in that tenant only (Wall: T74); room is looked at and taken under
+ * Invariants: a tenant finds its own from every server, each server looks after what is its own; what is asked for by a tenant is found in that tenant only (Wall: T74); room is looked at and taken under
  * one lock, so that two uploads at once do not pass what each of them saw room under. Made by the app.
  */
 import { parseJson, stringifyJson } from "#base/json.ts";
@@ -14,6 +14,8 @@ import {
   type BatchRecords,
   type BatchStatus,
   type FilePurpose,
+  type FileRoom,
+  type FilesUsed,
   OPEN_STATUSES,
   type StoredFile,
 } from "#core/batches.ts";
@@ -52,38 +54,30 @@ function answering(parts: BatchRecords): BatchRecords {
 
 type FileRecords = Pick<
   BatchRecords,
-  "addFile" | "file" | "files" | "removeFile" | "expiredFiles" | "fileIds" | "reads"
+  "addFile" | "used" | "file" | "files" | "removeFile" | "expiredFiles" | "fileIds" | "reads"
 >;
 
 function fileRecords(db: Database, node: string): FileRecords {
   const reads = async (fileId: string): Promise<boolean> =>
-    (await openBatches(db, node).where("input_file_id", "=", fileId).select("id").executeTakeFirst()) !== undefined;
+    (await openBatches(db).where("input_file_id", "=", fileId).select("id").executeTakeFirst()) !== undefined;
   return {
     addFile: (file, room) =>
       db.transaction().execute(async (transaction) => {
         await lock(transaction);
-        const of = transaction.selectFrom("files").where("node", "=", node);
-        const all = await of.select(({ fn }) => fn.sum<number | null>("bytes").as("bytes")).executeTakeFirst();
-        const own = await of
-          .where("tenant", "=", file.tenant)
-          .select(({ fn }) => [fn.sum<number | null>("bytes").as("bytes"), fn.countAll<number>().as("count")])
-          .executeTakeFirst();
-        const fits =
-          Number(all?.bytes ?? 0) + file.bytes <= room.allBytes &&
-          Number(own?.bytes ?? 0) + file.bytes <= room.tenantBytes &&
-          Number(own?.count ?? 0) < room.tenantFiles;
+        const fits = room === undefined || hasRoom(await used(transaction, node, file.tenant), file, room);
         if (fits) await transaction.insertInto("files").values(fileRow(file, node)).execute();
         return fits;
       }),
+    used: (tenant) => used(db, node, tenant),
     file: async (tenant, id) => {
-      const found = await ownFile(db, node, tenant, id);
-      return found === undefined ? undefined : fileOf(found);
+      const found = await ownFile(db, tenant, id);
+      return found === undefined ? undefined : fileOf(found, node);
     },
     files: async (tenant, { after, limit, purpose, oldestFirst = false }) => {
       const order = oldestFirst ? ("asc" as const) : ("desc" as const);
-      const from = after === undefined ? undefined : await ownFile(db, node, tenant, after);
+      const from = after === undefined ? undefined : await ownFile(db, tenant, after);
       if (after !== undefined && from === undefined) return [];
-      let query = db.selectFrom("files").selectAll().where("node", "=", node).where("tenant", "=", tenant);
+      let query = db.selectFrom("files").selectAll().where("tenant", "=", tenant);
       if (purpose !== undefined) query = query.where("purpose", "=", purpose);
       if (from !== undefined)
         query = query.where(({ eb, or, and }) =>
@@ -92,10 +86,12 @@ function fileRecords(db: Database, node: string): FileRecords {
             and([eb("created_at", "=", from.created_at), eb("id", oldestFirst ? ">" : "<", from.id)]),
           ]),
         );
-      return (await query.orderBy("created_at", order).orderBy("id", order).limit(limit).execute()).map(fileOf);
+      return (await query.orderBy("created_at", order).orderBy("id", order).limit(limit).execute()).map((row) =>
+        fileOf(row, node),
+      );
     },
     removeFile: async (id) => {
-      await db.deleteFrom("files").where("node", "=", node).where("id", "=", id).execute();
+      await db.deleteFrom("files").where("id", "=", id).execute();
     },
     expiredFiles: async (now) => {
       const rows = await db
@@ -103,7 +99,7 @@ function fileRecords(db: Database, node: string): FileRecords {
         .select("id")
         .where("node", "=", node)
         .where("expires_at", "<=", now)
-        .where("id", "not in", openBatches(db, node).select("input_file_id"))
+        .where("id", "not in", openBatches(db).select("input_file_id"))
         .limit(CHUNK)
         .execute();
       return rows.map(({ id }) => id);
@@ -119,22 +115,25 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
     add: (batch, mostOpen) =>
       db.transaction().execute(async (transaction) => {
         await lock(transaction);
-        const open = await openBatches(transaction, node)
+        const open = await openBatches(transaction)
           .where("tenant", "=", batch.tenant)
           .select(({ fn }) => fn.countAll<number>().as("count"))
           .executeTakeFirst();
         const fits = Number(open?.count ?? 0) < mostOpen;
-        if (fits) await transaction.insertInto("batches").values(batchRow(batch, node)).execute();
-        return fits;
+        if (!fits) return false;
+        const input = await ownFile(transaction, batch.tenant, batch.inputFileId);
+        const row = batchRow(batch, input?.node ?? node);
+        await transaction.insertInto("batches").values(row).execute();
+        return true;
       }),
     get: async (tenant, id) => {
-      const found = await ownBatch(db, node, tenant, id);
+      const found = await ownBatch(db, tenant, id);
       return found === undefined ? undefined : batchOf(found);
     },
     list: async (tenant, { after, limit }) => {
-      const from = after === undefined ? undefined : await ownBatch(db, node, tenant, after);
+      const from = after === undefined ? undefined : await ownBatch(db, tenant, after);
       if (after !== undefined && from === undefined) return [];
-      let query = db.selectFrom("batches").selectAll().where("node", "=", node).where("tenant", "=", tenant);
+      let query = db.selectFrom("batches").selectAll().where("tenant", "=", tenant);
       if (from !== undefined)
         query = query.where(({ eb, or, and }) =>
           or([
@@ -145,12 +144,13 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
       return (await query.orderBy("created_at", "desc").orderBy("id", "desc").limit(limit).execute()).map(batchOf);
     },
     open: async () =>
-      (await openBatches(db, node).selectAll().orderBy("created_at").orderBy("id").execute()).map(batchOf),
+      (await openBatches(db).where("node", "=", node).selectAll().orderBy("created_at").orderBy("id").execute()).map(
+        batchOf,
+      ),
     change: async (id, from, change) => {
       const { numUpdatedRows } = await db
         .updateTable("batches")
         .set(changed(change))
-        .where("node", "=", node)
         .where("id", "=", id)
         .where("status", "in", [...from])
         .executeTakeFirst();
@@ -167,6 +167,28 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
   };
 }
 
+async function used(db: Database, node: string, tenant: string): Promise<FilesUsed> {
+  const of = db.selectFrom("files").where("node", "=", node);
+  const all = await of.select(({ fn }) => fn.sum<number | null>("bytes").as("bytes")).executeTakeFirst();
+  const own = await of
+    .where("tenant", "=", tenant)
+    .select(({ fn }) => [fn.sum<number | null>("bytes").as("bytes"), fn.countAll<number>().as("count")])
+    .executeTakeFirst();
+  return {
+    allBytes: Number(all?.bytes ?? 0),
+    tenantBytes: Number(own?.bytes ?? 0),
+    tenantFiles: Number(own?.count ?? 0),
+  };
+}
+
+function hasRoom(taken: FilesUsed, { bytes }: StoredFile, room: FileRoom): boolean {
+  return (
+    taken.allBytes + bytes <= room.allBytes &&
+    taken.tenantBytes + bytes <= room.tenantBytes &&
+    taken.tenantFiles < room.tenantFiles
+  );
+}
+
 /** Until the transaction ends, nobody else adds. */
 async function lock(transaction: Database): Promise<void> {
   await transaction
@@ -176,34 +198,19 @@ async function lock(transaction: Database): Promise<void> {
     .execute();
 }
 
-function openBatches(db: Database, node: string) {
-  return db
-    .selectFrom("batches")
-    .where("node", "=", node)
-    .where("status", "in", [...OPEN_STATUSES]);
+function openBatches(db: Database) {
+  return db.selectFrom("batches").where("status", "in", [...OPEN_STATUSES]);
 }
 
 /** What is no id is nobody's: PostgreSQL would make a failure of some. */
-async function ownFile(db: Database, node: string, tenant: string, id: string): Promise<FileTable | undefined> {
+async function ownFile(db: Database, tenant: string, id: string): Promise<FileTable | undefined> {
   if (!isSegment(id)) return undefined;
-  return db
-    .selectFrom("files")
-    .selectAll()
-    .where("node", "=", node)
-    .where("tenant", "=", tenant)
-    .where("id", "=", id)
-    .executeTakeFirst();
+  return db.selectFrom("files").selectAll().where("tenant", "=", tenant).where("id", "=", id).executeTakeFirst();
 }
 
-async function ownBatch(db: Database, node: string, tenant: string, id: string): Promise<BatchTable | undefined> {
+async function ownBatch(db: Database, tenant: string, id: string): Promise<BatchTable | undefined> {
   if (!isSegment(id)) return undefined;
-  return db
-    .selectFrom("batches")
-    .selectAll()
-    .where("node", "=", node)
-    .where("tenant", "=", tenant)
-    .where("id", "=", id)
-    .executeTakeFirst();
+  return db.selectFrom("batches").selectAll().where("tenant", "=", tenant).where("id", "=", id).executeTakeFirst();
 }
 
 function fileRow(file: StoredFile, node: string): FileTable {
@@ -221,8 +228,9 @@ function fileRow(file: StoredFile, node: string): FileTable {
   };
 }
 
-function fileOf(row: FileTable): StoredFile {
+function fileOf(row: FileTable, node: string): StoredFile {
   return {
+    ...(row.node === node ? {} : { elsewhere: true as const }),
     id: row.id,
     tenant: row.tenant,
     createdBy: row.created_by,

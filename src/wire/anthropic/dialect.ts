@@ -23,6 +23,7 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   model_not_found: { status: 404, type: "not_found_error" },
   response_not_found: { status: 404, type: "not_found_error" },
   file_not_found: { status: 404, type: "not_found_error" },
+  file_elsewhere: { status: 409, type: "invalid_request_error" },
   batch_not_found: { status: 404, type: "not_found_error" },
   key_not_found: { status: 404, type: "not_found_error" },
   request_timeout: { status: 408, type: "timeout_error" },
@@ -48,6 +49,9 @@ export const anthropic: Dialect = {
   // Nothing follows an error event, not even message_stop.
   streamFault: (failure, requestId) => sseEvent("error", stringifyJson(errorBody(failure, requestId))),
 };
+
+/** Anthropic's clients say which version of its API they speak, and nobody else does. */
+export const byVersion = { header: "anthropic-version", dialect: anthropic };
 
 function errorBody(failure: Fault, requestId: string): unknown {
   return {

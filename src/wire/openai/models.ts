@@ -1,5 +1,5 @@
 /**
- * GET /v1/models as vLLM prints it, without paths: `root` is the served name.
+ * GET /v1/models as vLLM prints it, and one of its cards, without paths: `root` is the served name.
  */
 import { z } from "zod";
 
@@ -11,29 +11,29 @@ export interface ModelCard {
   readonly contextLength: number;
   /** Of a LoRA adapter: a name of the model that it changes, if the caller may know one. */
   readonly parent?: string;
+  /** Of a LoRA adapter: of what was loaded. */
+  readonly sha256?: string;
 }
 
-export const ModelList = z.object({
-  object: z.literal("list"),
-  data: z.array(
-    z.object({
-      id: z.string(),
-      object: z.literal("model"),
-      created: z.int(),
-      owned_by: z.string(),
-      root: z.string(),
-      parent: z.string().nullable(),
-      max_model_len: z.int(),
-      permission: z.array(z.looseObject({ id: z.string(), object: z.literal("model_permission") })),
-    }),
-  ),
+export const Model = z.object({
+  id: z.string(),
+  object: z.literal("model"),
+  created: z.int(),
+  owned_by: z.string(),
+  root: z.string(),
+  parent: z.string().nullable(),
+  max_model_len: z.int(),
+  sha256: z.string().optional(),
+  permission: z.array(z.looseObject({ id: z.string(), object: z.literal("model_permission") })),
 });
+
+export const ModelList = z.object({ object: z.literal("list"), data: z.array(Model) });
 
 export function encodeModels(cards: readonly ModelCard[]): z.infer<typeof ModelList> {
   return { object: "list", data: cards.map(encodeCard) };
 }
 
-function encodeCard(card: ModelCard): z.infer<typeof ModelList>["data"][number] {
+export function encodeCard(card: ModelCard): z.infer<typeof Model> {
   return {
     id: card.name,
     object: "model",
@@ -43,6 +43,7 @@ function encodeCard(card: ModelCard): z.infer<typeof ModelList>["data"][number] 
     root: card.name,
     parent: card.parent ?? null,
     max_model_len: card.contextLength,
+    ...(card.sha256 === undefined ? {} : { sha256: card.sha256 }),
     permission: [encodePermission(card)],
   };
 }

@@ -46,6 +46,7 @@ export const SERVICE: readonly Surface[] = [
       lora_path: silent("/b", "the loader takes any path"),
       load_inplace: silent(true, "there is nothing to replace"),
       is_3d_lora_weight: refused(true),
+      sha256: refused("0"),
     },
   ),
   surface(
@@ -54,6 +55,14 @@ export const SERVICE: readonly Surface[] = [
     { lora_name: absent("other"), lora_int_id: ignored(1) },
   ),
   surface("POST /abort_requests", { request_ids: [] }, { request_ids: silent(["a"], "nobody has it") }),
+  {
+    ...query("GET /v1/models", {
+      limit: honoured("1"),
+      after_id: honoured("demo"),
+      before_id: honoured("demo-alias"),
+    }),
+    headers: { "anthropic-version": "2023-06-01" },
+  },
   query("POST /pause", {
     mode: honoured("keep"),
     wait_for_inflight_requests: honoured("true"),
