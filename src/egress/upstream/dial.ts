@@ -8,7 +8,7 @@
 import type { Socket } from "node:net";
 import { buildConnector } from "undici";
 import type { Secret } from "#base/secret.ts";
-import { type AddressClass, addressClass } from "../addresses.ts";
+import { type AddressClass, addressClass } from "#egress/addresses.ts";
 
 export interface UpstreamTls {
   /** PEM: the only authorities that count, in place of the system's. */
