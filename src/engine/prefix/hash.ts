@@ -8,8 +8,8 @@
  * Called by cache.ts; one hasher an engine.
  */
 import { hash, randomBytes } from "node:crypto";
-import type { encode } from "cborg";
 import { endianness } from "node:os";
+import type { encode } from "cborg";
 import type { IHasher } from "hash-wasm";
 
 export type HashAlgorithm = "sha256" | "sha256_cbor" | "xxhash" | "xxhash_cbor";
