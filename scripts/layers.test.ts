@@ -33,6 +33,36 @@ test("fenced modules and words stay where they belong", () => {
   assert.deepEqual(breaches("serving/a.ts", "// JSON.parse( is for base\nconst a = 1;"), []);
 });
 
+test("nobody but the guard opens a connection or asks for a name", () => {
+  for (const [path, line] of [
+    ["serving/a.ts", 'import { lookup } from "node:dns/promises";'],
+    ["serving/a.ts", 'const net = await import("node:net");'],
+    ["serving/a.ts", 'const http = require("http"); import x from "http";'],
+    ["app/a.ts", 'import { Agent } from "undici";'],
+    ["app/a.ts", 'import WebSocket from "ws";'],
+    ["app/a.ts", "const socket = new WebSocket(url);"],
+    ["app/a.ts", "const answer = await fetch(url);"],
+    ["policy/a.ts", "const keys = createRemoteJWKSet(url);"],
+    ["integrity/a.ts", 'import { listFiles } from "@huggingface/hub";'],
+    ["http/a.ts", 'import { request } from "node:http";'],
+    ["http/a.ts", 'import { createServer, get } from "node:https";'],
+    ["http/a.ts", 'import net from "node:net";'],
+    ["http/a.ts", 'import * as tls from "node:tls";'],
+    ["egress/hub.ts", 'import { connect } from "node:tls";'],
+    ["egress/media/a.ts", 'import { resolve4 } from "node:dns/promises";'],
+  ] as const)
+    assert.ok(breaches(path, line).length > 0, `${path}: ${line}`);
+  for (const [path, line] of [
+    ["http/a.ts", 'import type { Agent, Server } from "node:http";'],
+    ["http/a.ts", 'import { createServer, type Agent } from "node:http";'],
+    ["egress/_dial.ts", 'import { connect } from "node:net";'],
+    ["egress/fetch.ts", 'import { Agent } from "undici";'],
+    ["egress/addresses.ts", 'import { isIP } from "node:net";'],
+    ["app/a.ts", 'import { request } from "./a.ts";'],
+  ] as const)
+    assert.deepEqual(breaches(path, line), [], `${path}: ${line}`);
+});
+
 test("no text becomes code", () => {
   for (const line of [
     "const x = eval(text);",

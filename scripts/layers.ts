@@ -28,11 +28,18 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
     why: "processes are started in launchers only",
   },
   {
-    module: /^node:(net|tls|http|https|http2|dgram|dns)$/,
+    module: /^(?:node:)?(net|tls|http|https|http2|dgram|dns|dns\/promises)$/,
     // networks.ts: node:net's reader and lists of addresses, no socket.
     may: /^(http\/|egress\/|policy\/networks\.ts$)/,
     why: "sockets belong to the listener and to egress",
   },
+  { module: /^(?:node:)?(inspector|repl|cluster)$/, may: /^app\/profiling\.ts$/, why: "they open ports of their own" },
+  {
+    module: /^(axios|got|node-fetch|cross-fetch|ws|superagent|request|needle|faye-websocket)$/,
+    may: /^$/,
+    why: "egress is the only way out, and dials by itself",
+  },
+  { module: /^@huggingface\/hub$/, may: /^egress\/hub\.ts$/, why: "it fetches, and is given our own way out there" },
   { module: /^undici$/, may: /^egress\//, why: "egress is the only way out" },
   { module: /^koffi$/, may: /^engine\/native\//, why: "native code is behind the kernel interface" },
   {
@@ -66,7 +73,19 @@ const WORDS: readonly { readonly text: RegExp; readonly may: RegExp; readonly wh
     why: "no text becomes code: modules are named in full",
   },
   { text: /(?<![.\w])fetch\(/, may: /^egress\//, why: "egress is the only way out" },
+  {
+    text: /\b(?:new\s+(?:WebSocket|EventSource|XMLHttpRequest)|createRemoteJWKSet|sendBeacon)\b/,
+    may: /^$/,
+    why: "egress is the only way out",
+  },
 ];
+
+/** What makes a connection or asks for a name, by where it comes from; whole modules are as good as each of it. */
+const DIALS = /^(?:node:)?(?:net|tls|http|https|http2|dgram|dns|dns\/promises)$/;
+const DIALLING =
+  /\b(?:request|get|connect|createConnection|Agent|ClientRequest|globalAgent|createSocket|lookup|resolve\w*|Resolver)\b/;
+/** The guard's own; and the probe of a Unix socket that somebody may have left. */
+const DIALLERS = /^(?:egress\/_dial\.ts|egress\/_addresses-of\.ts|http\/_unix-socket\.ts)$/;
 const BANNED_NAMES = /^(utils?|common|helpers?|types)\.ts$/;
 const MAX_LINES = 400;
 
@@ -102,11 +121,21 @@ function checkFile({ path, text }: SourceFile): string[] {
     if (word.text.test(withoutComments(text)) && !word.may.test(path))
       messages.push(`${word.text.source}: ${word.why}`);
   for (const specifier of imports(text)) messages.push(...checkImport(path, area, specifier));
+  if (!DIALLERS.test(path)) messages.push(...dialling(text));
   return messages;
 }
 
 function withoutComments(text: string): string {
   return text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "$1");
+}
+
+/** Imports of values that open connections. */
+function dialling(text: string): string[] {
+  const found = withoutComments(text).matchAll(/import\s+(?!type\b)([^;"]*?)\s*from\s*"([^"]+)"/g);
+  return [...found]
+    .filter(([, , specifier = ""]) => DIALS.test(specifier))
+    .filter(([, names = ""]) => !names.startsWith("{") || DIALLING.test(names.replace(/\btype\s+\w+/g, "")))
+    .map(([, names, specifier]) => `imports ${names} from ${specifier}: connections are made in egress/_dial.ts`);
 }
 
 function imports(text: string): string[] {

@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
 import { parseJson, stringifyJson } from "#base/json.ts";
 import type { Secret } from "#base/secret.ts";
+import { Fault } from "#core/fault.ts";
 import type { AnyRoute } from "#http/route.ts";
 import type { Http } from "#http/server.ts";
 import { BATCH_URLS, batchRoute } from "#routes/batch-urls.ts";
@@ -17,7 +18,7 @@ import { type BatchLine, decodeLine, type LineOutcome } from "#wire/batch/line.t
 export const LINE_BYTES = 8 * 1024 * 1024 + 64 * 1024;
 
 export interface LineParts {
-  readonly http: Pick<Http, "inject">;
+  readonly http: Pick<Http, "inject" | "isDraining">;
   /** Those that this server has. */
   readonly routes: readonly AnyRoute<Services>[];
   /** As whom the lines call. */
@@ -28,7 +29,10 @@ export interface LineParts {
   readonly patienceMs: number;
 }
 
-/** @throws the signal's reason: the line has no outcome and is to be done another time */
+/**
+ * @throws the signal's reason, or Fault draining while the server is ending: the line has no outcome and is to be done
+ * another time
+ */
 export async function runLine(parts: LineParts, { text }: InputLine, signal: AbortSignal): Promise<LineOutcome> {
   if (text === undefined) return refused(null, `The line is longer than ${LINE_BYTES} bytes.`);
   const line = decodeLine(text);
@@ -65,8 +69,11 @@ async function ask(parts: LineParts, line: BatchLine, path: string, signal: Abor
   for (let pause = FIRST_WAIT_MS; ; pause = Math.min(2 * pause, LONGEST_WAIT_MS)) {
     signal.throwIfAborted();
     const reply = await parts.http.inject("public", { method: "POST", url: path, headers, payload, signal });
-    signal.throwIfAborted();
     const { statusCode: status } = reply;
+    // What is answered is answered, and metered, whatever has come in between.
+    if (status >= 300) signal.throwIfAborted();
+    if (status >= 500 && parts.http.isDraining())
+      throw new Fault("draining", "The server is shutting down.", { detail: "a line is done again at the next start" });
     const retryAfter = reply.headers["retry-after"];
     const next = Math.max(pause, Number(retryAfter ?? 0) * 1000);
     // A limit that says no time is one that the line will never fit under.

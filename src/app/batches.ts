@@ -28,7 +28,7 @@ export interface BatchWork {
   readonly files: Files;
   readonly batches: Batches;
   /** Goes on with what was not over. Before it nothing runs. */
-  start(http: Pick<Http, "inject">, keys: TicketParts): void;
+  start(http: Pick<Http, "inject" | "isDraining">, keys: Omit<TicketParts, "needs">): void;
   /** Stops where it is. Before the listeners close. */
   close(): Promise<void>;
 }
@@ -53,17 +53,18 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
   let running: (() => Promise<void>) | undefined;
   const takes = (endpoint: string) => batchRoute(endpoint, declared) !== undefined;
   const batches = new Batches({ records, files, takes, wake: () => runner?.wake(), mostOpen: TENANT_BATCHES });
-  const start = (http: Pick<Http, "inject">, keys: TicketParts): void => {
+  const start = (http: Pick<Http, "inject" | "isDraining">, keys: Omit<TicketParts, "needs">): void => {
     const make = () =>
       new BatchRunner({
         records,
         files,
         call: (batch): LineCaller => {
-          const ticket = tickets.issue(batch, keys);
+          const access = batchRoute(batch.endpoint, declared)?.access;
+          const ticket = tickets.issue(batch, { ...keys, needs: access?.kind === "key" ? access.scope : "batch" });
           const parts = { http, routes: declared, key: ticket.key, only: batch.endpoint };
           return {
             run: async (line, signal) => {
-              await ticket.renew();
+              await ticket.renew(signal);
               const outcome = await runLine({ ...parts, patienceMs: batch.expiresAt - Date.now() }, line, signal);
               if (outcome.status === 401)
                 throw new Fault("unauthenticated", "Who made the batch may not call any more.");
@@ -75,7 +76,6 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
         width: settings.batchConcurrency,
         mostLines: MOST_LINES,
         lineBytes: LINE_BYTES,
-        mostBytes: tenantBytes,
         keepMs,
         log,
       });

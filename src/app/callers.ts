@@ -8,7 +8,7 @@ import type { CertificateMap } from "#policy/certificates.ts";
 import { withinTenants } from "#policy/file/tenants.ts";
 import { type Identify, identifyBy } from "#policy/identify.ts";
 import type { PeerCertificate } from "#policy/peer.ts";
-import type { BatchTickets } from "./batch-tickets.ts";
+import type { BatchTickets, TicketParts } from "./batch-tickets.ts";
 import type { Keys } from "./keys.ts";
 import type { Policy } from "./policy.ts";
 import { StartupError } from "./startup-error.ts";
@@ -50,6 +50,11 @@ export interface Callers {
   readonly certificates: CertificateMap | undefined;
   readonly rules: Policy;
   readonly batchWork: { readonly tickets: Pick<BatchTickets, "find"> };
+}
+
+/** Whether the rules that made a principal of a token or certificate hold still. */
+export function rulesStand({ tokens, certificates }: Pick<Callers, "tokens" | "certificates">): TicketParts["stands"] {
+  return (kind, mark) => (kind === "token" ? tokens?.stands(mark) : certificates?.stands(mark)) === true;
 }
 
 export function identifier({ rules, ...callers }: Callers): Identify {

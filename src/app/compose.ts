@@ -5,6 +5,7 @@ import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
+import type { Environment } from "#config/environment.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { CHARACTERS_PER_TOKEN } from "#core/model.ts";
 import { ownedKey } from "#core/owned.ts";
@@ -41,7 +42,7 @@ import { openOperations } from "./operations.ts";
 import { parsersFor } from "./parsers.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
-import { backgroundOf } from "./responses.ts";
+import { responseOptions } from "./responses.ts";
 import type { Sizing } from "./sizing.ts";
 import { StartupError } from "./startup-error.ts";
 import { placed, switchedOff } from "./switches.ts";
@@ -64,6 +65,7 @@ export interface Server {
 
 export interface Parts {
   readonly settings: Settings;
+  readonly env: Environment;
   readonly source: ModelSource;
   readonly launched: Launched;
   readonly gate: Gate;
@@ -248,7 +250,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   if (first === undefined) throw new StartupError("no model is served");
   const models = new Models([first, ...rest]);
   const serving = openServing(parts, inner, models);
-  const responses = new Responses({ serving, store: parts.responses, background: backgroundOf(settings), log });
+  const responses = new Responses({ serving, store: parts.responses, ...responseOptions(settings), log });
   let load = (): number => 0;
   const declared = routes
     .filter((route) => switchedOff(route, settings) === undefined)
@@ -256,7 +258,16 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
   const services: Services = {
     serving,
     responses,
-    adapters: await loadAdapters(settings, models, first, inner.engine),
+    adapters: await loadAdapters({
+      settings,
+      env: parts.env,
+      models,
+      base: first,
+      modelPath: parts.source.path,
+      loader: inner.engine,
+      policy: parts.policy,
+      record: parts.audit.event,
+    }),
     admin,
     files: parts.batchWork.files,
     batches: parts.batchWork.batches,
@@ -280,6 +291,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     options: {
       maxBodyBytes: settings.maxBodyBytes,
       maxUploadBytes: settings.maxUploadBytes,
+      maxAudioBytes: settings.maxAudioMegabytes * 1024 ** 2,
       maxTimeoutMs: settings.requestTimeout * 1000,
       redact,
       requestIdHeader: settings.enableRequestIdHeaders,

@@ -27,10 +27,13 @@ export async function openResponses(settings: Settings, { db }: Store, log: Log)
   }
 }
 
-export function backgroundOf(settings: Settings): ResponsesOptions["background"] {
+export function responseOptions(settings: Settings): Pick<ResponsesOptions, "background" | "reasoningEvents"> {
   return {
-    most: settings.maxBackgroundResponses,
-    mostOfTenant: settings.maxBackgroundResponsesOfTenant,
-    timeoutMs: settings.backgroundTimeout * 1000,
+    background: {
+      most: settings.maxBackgroundResponses,
+      mostOfTenant: settings.maxBackgroundResponsesOfTenant,
+      timeoutMs: settings.backgroundTimeout * 1000,
+    },
+    reasoningEvents: settings.responsesReasoningEvents,
   };
 }

@@ -18,8 +18,9 @@ import { openStateDirectory, type StateDirectory, StateError } from "#policy/sta
 import type { Store } from "#policy/store/store.ts";
 import { announce } from "./announce.ts";
 import type { Audit } from "./audit.ts";
+import type { TicketParts } from "./batch-tickets.ts";
 import type { BatchWork } from "./batches.ts";
-import { clientTable, identifier, takenTokens } from "./callers.ts";
+import { clientTable, identifier, rulesStand, takenTokens } from "./callers.ts";
 import type { Server } from "./compose.ts";
 import { hardenProcess } from "./hardening.ts";
 import type { Keys } from "./keys.ts";
@@ -51,7 +52,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
   await recordStart(ready, warnings).catch(abandoned);
   const [publicAddress, opsAddress] = await openListeners(server, settings, tls).catch(abandoned);
   const minted = await keys.ensureOne();
-  parts.batchWork.start(server.http, { keys: keys.book, isGiven: keys.isGiven });
+  parts.batchWork.start(server.http, { keys: keys.book, isGiven: keys.isGiven, stands: parts.stands });
   for (const warning of warnings) log("warn", warning);
   output.print(
     announce({
@@ -114,9 +115,10 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const admin = openAdministration({ settings, statePath: state.path, ...policy });
   const { responses } = policy;
   const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit };
-  const server = await compose({ settings, source, launched, ...parties, redact, log });
+  const server = await compose({ settings, env, source, launched, ...parties, redact, log });
   const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
-  return { parts: { server, ...policy }, source, tls, log, stateDir, warnings };
+  const stands = rulesStand({ tokens, certificates });
+  return { parts: { server, ...policy, stands }, source, tls, log, stateDir, warnings };
 }
 
 /** @throws StartupError it cannot be recorded */
@@ -200,7 +202,7 @@ interface Kept {
   readonly batchWork: BatchWork;
 }
 
-export type Running = Kept & { readonly server: Server };
+export type Running = Kept & { readonly server: Server; readonly stands: TicketParts["stands"] };
 
 /** A start that cannot go on. */
 async function abandon(parts: Running, error: unknown): Promise<never> {

@@ -12,6 +12,8 @@ import { StartupError } from "./startup-error.ts";
 export interface CallerTokens {
   readonly prover: TokenProver;
   readonly issuers: number;
+  /** Whether the rules that made a principal hold still. */
+  stands(mark: string): boolean;
   /** Where the file leaves the safe defaults. */
   readonly warnings: readonly string[];
   /** Has the keys of other issuers fetched. @returns puts them in force. @throws StartupError */
@@ -49,6 +51,7 @@ export async function callerTokens(file: TokenFile, apiKeys: readonly string[], 
       verify: (token) => current.verify(token),
     },
     issuers: config.issuers.length,
+    stands: (mark) => current.stands(mark),
     warnings,
     prepare: async (next) => {
       const prover = await started({ path, config: next }, log);

@@ -1,7 +1,7 @@
 /**
  * The rows of the settings table that are about stored responses. Spread into SETTINGS, under its rules.
  */
-import { bytes, integer, seconds, switched } from "./kinds.ts";
+import { bytes, choice, integer, seconds, switched } from "./kinds.ts";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
@@ -13,6 +13,10 @@ export const RESPONSE_SETTINGS = {
     doc: "Keep responses of /v1/responses in the database, to be read, continued and worked on in the background.",
     loosens: "what is said and answered is kept in the database",
     variables: ["VLLM_ENABLE_RESPONSES_API_STORE"],
+  }),
+  responsesReasoningEvents: choice("openai", ["openai", "vllm"], {
+    section,
+    doc: "Events around reasoning in streams of /v1/responses: content_part, or vLLM's reasoning_part.",
   }),
   responsesKeepDays: integer(30, [1, 3650], { section, doc: "Days after which a stored response goes." }),
   maxResponses: integer(100_000, [1, 100_000_000], {

@@ -55,6 +55,8 @@ export interface BatchAuthor {
   readonly reach: Reach;
   readonly limits: Principal["limits"];
   readonly caps: Principal["caps"];
+  /** Of a token or a certificate. */
+  readonly ruledBy?: string;
 }
 
 export interface Batch {
@@ -90,6 +92,13 @@ export interface FileRoom {
   readonly tenantFiles: number;
 }
 
+/** What files take. */
+export interface FilesUsed {
+  readonly allBytes: number;
+  readonly tenantBytes: number;
+  readonly tenantFiles: number;
+}
+
 /** A part of a list, newest first. */
 export interface PageRequest {
   /** Goes on behind the one with this id. */
@@ -103,8 +112,9 @@ export interface PageRequest {
  * @throws Fault policy_unavailable the store is away
  */
 export interface BatchRecords {
-  /** All or nothing. @returns false: there is no room */
-  addFile(file: StoredFile, room: FileRoom): Promise<boolean>;
+  /** All or nothing. @param room absent: it is added whatever there is @returns false: there is no room */
+  addFile(file: StoredFile, room?: FileRoom): Promise<boolean>;
+  used(tenant: string): Promise<FilesUsed>;
   file(tenant: string, id: string): Promise<StoredFile | undefined>;
   files(
     tenant: string,

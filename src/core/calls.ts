@@ -57,6 +57,8 @@ export interface OutputOptions {
   readonly cacheSalt?: string;
   /** What the text has to look like. */
   readonly structured?: StructuredOutput;
+  /** Where the client wrote that, for messages. Absent: `structured_outputs`. */
+  readonly structuredField?: string;
   /** Keep only the last (or first) tokens of the prompt; -1 = the window. */
   readonly truncatePrompt?: { readonly tokens: number; readonly side: "left" | "right" };
 }

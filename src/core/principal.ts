@@ -82,6 +82,13 @@ export interface Principal {
   readonly within?: Pick<Reach, Named>;
   /** Of this principal alone; those of its tenant and of models come besides. */
   readonly limits: Limits;
+  /**
+   * Digest of the operator's rules that made it, up to the one that decided: as long as those stand, whoever it is would
+   * be made the same again. Absent: no rule did (a key).
+   */
+  readonly ruledBy?: string;
+  /** Unix milliseconds: of a key that ends, or whose secret does. A token or certificate is renewed elsewhere, and has none. */
+  readonly until?: number;
   /** What it asks for waits behind what others do; a batch's lines. */
   readonly behind?: true;
   /** Request-parameter limits that differ from the server's. */

@@ -35,6 +35,13 @@ export const CAP_ROWS = {
     doc: "A file that is uploaded (/v1/files).",
     loosens: "room that one request can take",
   },
+  audioMegabytes: {
+    fallback: 25,
+    bounds: [1, 512],
+    doc: "Mebibytes of a file of speech (/v1/audio).",
+    variables: ["VLLM_MAX_AUDIO_CLIP_FILESIZE_MB"],
+    loosens: "room that one request can take",
+  },
   n: {
     fallback: 16,
     bounds: [1, 16_384],
@@ -68,6 +75,12 @@ export const CAP_ROWS = {
     bounds: [1, 1 << 24],
     doc: "Numbers in the answer to such a request: vectors times their size.",
     loosens: "size of an answer",
+  },
+  scoringSequences: {
+    fallback: 64,
+    bounds: [1, 16_384],
+    doc: "Items of one /generative_scoring request that the engine has at a time; the others wait for these.",
+    loosens: "how long one request can hold up the others' start",
   },
   derenderTokens: {
     fallback: 262_144,

@@ -63,7 +63,7 @@ export interface KeptResponse {
   /** What was printed last; `status` and `error` stand over what it says. */
   readonly body: ResponseBody;
   readonly error?: ResponseError;
-  /** The conversation up to and with the answer, without instructions; empty unless it completed. */
+  /** The conversation, without instructions; where it completed or was cut off at its budget, with the answer. */
   readonly messages: readonly ChatMessage[];
   /** Of a background response that has ended: what its stream is made of. */
   readonly log?: readonly CallEvent[];

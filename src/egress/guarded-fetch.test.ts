@@ -69,7 +69,7 @@ const refused = (code: string, text: RegExp) => (error: unknown) => {
 
 test("one plain GET: its host and name, no encodings, no credentials", async (t) => {
   const server = await rig(t, (_, response) => void response.writeHead(404).end("not here"));
-  assert.deepEqual(await server.get("/a?b=c"), { status: 404, body: Buffer.from("not here") });
+  assert.deepEqual(await server.get("/a?b=c"), { status: 404, type: undefined, body: Buffer.from("not here") });
   const [request] = server.seen;
   assert.equal(request?.url, "/a?b=c");
   assert.deepEqual(request?.rawHeaders, [

@@ -1,35 +1,49 @@
 /**
- * One GET to a place that has to be proven harmless first: the URL, then every address that its name has, then the
- * connection itself.
+ * One request to a place that has to be proven harmless first: the URL, then every address that its name has, then the
+ * connection itself, and again for each redirect where any is allowed.
  *
- * Invariants (Wall: T44): a name is resolved once; every address that it has is judged, and one bad address refuses
- * all; the socket goes to an address that was judged, and is asked where it arrived before a byte is sent; no redirect
- * is followed, no proxy variable counts, no connection is kept; TLS is verified whatever the environment says; the
- * answer has an end in time and bytes, and no content encoding, so that its bytes are counted as they are.
+ * Invariants (Wall: T44): the rules of docs/egress.md, in their order, for every hop: a name is resolved once; every
+ * address that it has is judged, and one bad address refuses all; the socket goes to an address that was judged, and is
+ * asked where it arrived before a byte is sent; no proxy variable counts, no connection is kept; TLS is verified whatever
+ * the environment says; the answer has an end in time and bytes, and no content encoding, so that its bytes are counted
+ * as they are. No header is sent that a place could be told apart by, or that holds a secret: a hop takes nothing along.
  * Errors are for the operator's log: none of their text, nor of the answer's, goes to a client.
- * Callers: policy/tokens, through what app hands to it.
+ * Callers: policy/tokens, media/, and app for files that a command line names.
  */
-import { lookup, Resolver } from "node:dns/promises";
-import { request as httpRequest, type IncomingMessage } from "node:http";
-import { connect, type Socket } from "node:net";
-import { connect as tlsConnect } from "node:tls";
-import { type AddressClass, addressClass, sameAddress } from "./addresses.ts";
+import { judgedAddresses } from "./_addresses-of.ts";
+import { dial, isNotThere, type Outbound, readBounded, send } from "./_dial.ts";
+import type { FetchTrace } from "./decision.ts";
 import { guardedUrl, type Target, type UrlRules } from "./guarded-url.ts";
 import { EgressError } from "./policy.ts";
 
 export interface GuardOptions {
   /** The only hosts, as a URL prints them (`host`, `host:port`). */
   readonly hosts: readonly string[];
+  /** Besides them, on `ports`: names, and with a leading dot what is below them. */
+  readonly domains?: readonly string[];
+  readonly ports?: readonly number[];
   /** Private addresses and inside names too. */
   readonly privateNetworks?: boolean;
   /** Loopback too, and then plain http to it. */
   readonly loopback?: boolean;
+  /** Plain http to public places, too. */
+  readonly plainPublic?: boolean;
+  /** CIDR blocks that are refused besides all that is: prefixes of NAT64, public addresses of an own network. */
+  readonly refusedNetworks?: readonly string[];
+  /** Hops after the first; 0 unless said. */
+  readonly redirects?: number;
   /** PEM; the only authorities that count, in place of the system's. */
   readonly ca?: string;
   /** From the first name asked to the last byte, milliseconds. */
   readonly deadlineMs: number;
+  /** Longest silence of a connection, milliseconds; the deadline unless said. */
+  readonly idleMs?: number;
+  readonly signal?: AbortSignal;
   readonly maxBytes: number;
+  readonly maxUrlLength?: number;
   readonly accept: string;
+  /** Is told what happened, for the record of the decision. */
+  readonly trace?: FetchTrace;
   /** `address:port` of name servers in place of the system's. For tests. */
   readonly nameServers?: readonly string[];
   /** All addresses of a name. For tests. */
@@ -38,203 +52,144 @@ export interface GuardOptions {
 
 export interface GuardedAnswer {
   readonly status: number;
+  /** Content-Type as it was sent. */
+  readonly type: string | undefined;
   readonly body: Buffer;
 }
 
 /** Addresses of one name that are tried one after the other. */
 const MAX_TRIES = 3;
-/** More addresses than any honest name has. */
-const MAX_ADDRESSES = 32;
-const MAX_HEADER_BYTES = 16 * 1024;
-const NOT_THERE = new Set(["ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH", "EADDRNOTAVAIL", "ETIMEDOUT"]);
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 
 /** @throws EgressError */
 export async function guardedGet(text: string, options: GuardOptions): Promise<GuardedAnswer> {
-  const target = guardedUrl(text, rulesOf(options));
-  const signal = AbortSignal.timeout(options.deadlineMs);
-  try {
-    const addresses = await judged(target, options, signal);
-    return await firstReached(target, addresses, options, signal);
-  } catch (error) {
-    throw translate(error, target.url.host, signal);
-  }
+  const chunks: Buffer[] = [];
+  const { status, type } = await guardedExchange(text, options, { method: "GET" }, (chunk) => void chunks.push(chunk));
+  return { status, type, body: Buffer.concat(chunks) };
 }
 
-function rulesOf({ hosts, privateNetworks = false, loopback = false }: GuardOptions): UrlRules {
-  return { hosts, localNames: privateNetworks || loopback, plainLoopback: loopback };
-}
-
-/** Where the name leads, once none of it leads elsewhere. */
-async function judged(target: Target, options: GuardOptions, signal: AbortSignal): Promise<readonly string[]> {
-  const resolve = options.resolve ?? resolverOf(options);
-  const addresses = target.isAddress ? [target.hostname] : await before(signal, resolve(target.hostname, signal));
-  const { host } = target.url;
-  if (addresses.length === 0) throw new EgressError("network", `${host} has no address`);
-  if (addresses.length > MAX_ADDRESSES) throw forbidden(`${host} has more than ${MAX_ADDRESSES} addresses`);
-  const allowed = allowedClasses(target, options);
-  for (const address of addresses) {
-    const kind = addressClass(address);
-    if (!allowed.includes(kind)) throw forbidden(`${host} leads to an address that is ${kind}`);
-  }
-  return addresses;
-}
-
-function allowedClasses({ url }: Target, { privateNetworks, loopback }: GuardOptions): readonly AddressClass[] {
-  if (url.protocol === "http:") return ["loopback"];
-  return [
-    "public",
-    ...(privateNetworks ? (["private", "own"] as const) : []),
-    ...(loopback ? (["loopback"] as const) : []),
-  ];
-}
-
-function resolverOf({ privateNetworks, loopback, nameServers }: GuardOptions): NonNullable<GuardOptions["resolve"]> {
-  if (privateNetworks || loopback) return systemAddresses;
-  return (name, signal) => dnsAddresses(name, signal, nameServers);
-}
-
-/** A and AAAA from the name servers. A family that is not there, or whose server is away, leaves the other. */
-async function dnsAddresses(
-  name: string,
-  signal: AbortSignal,
-  servers: readonly string[] | undefined,
-): Promise<readonly string[]> {
-  const resolver = new Resolver({ timeout: 2000, tries: 2 });
-  if (servers !== undefined) resolver.setServers(servers);
-  const stop = (): void => resolver.cancel();
-  signal.addEventListener("abort", stop, { once: true });
-  try {
-    const [v4, v6] = await Promise.allSettled([resolver.resolve4(name), resolver.resolve6(name)]);
-    return [...(v4.status === "fulfilled" ? v4.value : []), ...(v6.status === "fulfilled" ? v6.value : [])];
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-}
-
-/** As the system knows it: names inside a network stand in its hosts file and search domains. */
-async function systemAddresses(name: string): Promise<readonly string[]> {
-  return (await lookup(name, { all: true, order: "ipv4first" })).map(({ address }) => address);
-}
-
-async function firstReached(
-  target: Target,
-  addresses: readonly string[],
+/** The answer's body goes to `sink`, chunk by chunk, whatever its status. @throws EgressError, and what the sink throws */
+export async function guardedExchange(
+  text: string,
   options: GuardOptions,
+  outbound: Outbound,
+  sink: (chunk: Buffer) => void | Promise<void>,
+): Promise<Omit<GuardedAnswer, "body">> {
+  const deadline = AbortSignal.timeout(options.deadlineMs);
+  const signal = options.signal === undefined ? deadline : AbortSignal.any([deadline, options.signal]);
+  let target = judgedUrl(text, options);
+  for (let hop = 0; ; hop++) {
+    const answer = await asked(target, options, outbound, signal, sink);
+    if (answer.next === undefined) return answer;
+    if (hop >= (options.redirects ?? 0) || outbound.method !== "GET")
+      throw new EgressError("redirects", `${target.url.host} answers with a redirect`, undefined, 7);
+    target = redirected(target, answer.next, options);
+    if (options.trace !== undefined) options.trace.hops++;
+  }
+}
+
+/** Rules 1 to 3, which ask nobody. @throws EgressError */
+export function judgedUrl(text: string, options: GuardOptions): Target {
+  const target = guardedUrl(text, rulesOf(options));
+  if (options.trace !== undefined) options.trace.host = target.url.host;
+  return target;
+}
+
+function rulesOf({ privateNetworks = false, loopback = false, ...options }: GuardOptions): UrlRules {
+  return {
+    hosts: options.hosts,
+    ...(options.domains === undefined ? {} : { domains: options.domains }),
+    ...(options.ports === undefined ? {} : { ports: options.ports }),
+    ...(options.maxUrlLength === undefined ? {} : { maxLength: options.maxUrlLength }),
+    localNames: privateNetworks || loopback,
+    plainLoopback: loopback,
+    plainPublic: options.plainPublic === true,
+  };
+}
+
+/** Rule 7: a Location is a whole URL or begins at the root, and is judged as if it had been asked for. */
+function redirected({ url }: Target, location: string, options: GuardOptions): Target {
+  const target = judgedUrl(/^\/(?!\/)/.test(location) ? url.origin + location : location, options);
+  if (url.protocol === "https:" && target.url.protocol !== "https:")
+    throw new EgressError("forbidden", `${url.host} redirects from https to http`, undefined, 7);
+  return target;
+}
+
+interface Hop extends Omit<GuardedAnswer, "body"> {
+  /** Where it sends us; its body was not read. */
+  readonly next?: string;
+}
+
+/** Rules 4 to 6, and 8. */
+async function asked(
+  target: Target,
+  options: GuardOptions,
+  outbound: Outbound,
   signal: AbortSignal,
-): Promise<GuardedAnswer> {
+  sink: (chunk: Buffer) => void | Promise<void>,
+): Promise<Hop> {
+  try {
+    const addresses = await judgedAddresses(target, options, signal);
+    if (options.trace !== undefined) options.trace.addresses = addresses;
+    return await firstReached(addresses, (address) => exchange(target, address, options, outbound, signal, sink));
+  } catch (error) {
+    throw translate(error, target.url.host, signal, options.signal);
+  }
+}
+
+async function firstReached(addresses: readonly string[], ask: (address: string) => Promise<Hop>): Promise<Hop> {
   let last: unknown;
   for (const address of addresses.slice(0, MAX_TRIES)) {
     try {
-      return await get(target, address, options, signal);
+      return await ask(address);
     } catch (error) {
-      if (!NOT_THERE.has(codeOf(error))) throw error;
+      if (!isNotThere(error)) throw error;
       last = error;
     }
   }
   throw last;
 }
 
-async function get(
+async function exchange(
   target: Target,
   address: string,
   options: GuardOptions,
+  outbound: Outbound,
   signal: AbortSignal,
-): Promise<GuardedAnswer> {
+  sink: (chunk: Buffer) => void | Promise<void>,
+): Promise<Hop> {
   const { url } = target;
-  const socket = dial(target, address, options.ca);
+  const socket = dial(target, address, { ca: options.ca, idleMs: options.idleMs ?? options.deadlineMs });
   try {
-    const response = await send(url, socket, options.accept, signal);
+    const response = await send(url, socket, options.accept, outbound, signal);
     const status = response.statusCode ?? 0;
-    if (status >= 300 && status < 400) throw new EgressError("redirects", `${url.host} answers with a redirect`);
-    return { status, body: await bounded(response, url.host, options.maxBytes) };
+    const { location, "content-type": type } = response.headers;
+    if (status >= 300 && status < 400) {
+      if (REDIRECTS.has(status) && location !== undefined) return { status, type, next: location };
+      throw new EgressError("redirects", `${url.host} answers with a redirect`, undefined, 7);
+    }
+    for await (const chunk of readBounded(response, url.host, options.maxBytes)) {
+      if (options.trace !== undefined) options.trace.bytes += chunk.length;
+      await sink(chunk);
+    }
+    return { status, type };
+  } catch (error) {
+    // A reader is told that the socket ended; the socket knows why.
+    throw socket.errored instanceof EgressError ? socket.errored : error;
   } finally {
     socket.destroy();
   }
-}
-
-/** A socket of its own to exactly this address; it dies where it arrives elsewhere. */
-function dial({ url, hostname, isAddress }: Target, address: string, ca: string | undefined): Socket {
-  const secure = url.protocol === "https:";
-  const port = Number(url.port === "" ? (secure ? 443 : 80) : url.port);
-  // An address in place of a name: nothing is looked up again, and only one family is tried.
-  const place = { host: address, port, autoSelectFamily: false };
-  const socket = secure
-    ? tlsConnect({
-        ...place,
-        servername: isAddress ? "" : hostname,
-        // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED has no say.
-        rejectUnauthorized: true,
-        minVersion: "TLSv1.2",
-        ALPNProtocols: ["http/1.1"],
-        ...(ca === undefined ? {} : { ca }),
-      })
-    : connect(place);
-  // A socket that fails after its exchange is over has nobody else to tell.
-  socket.on("error", () => {});
-  // Registered before the client's own listeners, so before anything is written.
-  socket.once("connect", () => {
-    const arrived = socket.remoteAddress;
-    if (arrived === undefined || !sameAddress(arrived, address))
-      socket.destroy(forbidden(`the connection to ${url.host} arrived at another address`));
-  });
-  return socket;
-}
-
-function send(url: URL, socket: Socket, accept: string, signal: AbortSignal): Promise<IncomingMessage> {
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  const request = httpRequest({
-    // With a connection of its own it asks no agent, so no proxy variable either.
-    createConnection: () => socket,
-    method: "GET",
-    host: url.hostname,
-    path: url.pathname + url.search,
-    headers: { host: url.host, accept, "accept-encoding": "identity", "user-agent": "castellan", connection: "close" },
-    maxHeaderSize: MAX_HEADER_BYTES,
-    signal,
-  });
-  request.once("response", resolve);
-  // Stays: an abort after the answer began is told here as well.
-  request.on("error", reject);
-  request.once("upgrade", () => reject(new EgressError("protocol", `${url.host} wants another protocol`)));
-  request.end();
-  return promise;
-}
-
-async function bounded(response: IncomingMessage, host: string, limit: number): Promise<Buffer> {
-  const encoding = response.headers["content-encoding"] ?? "identity";
-  if (encoding !== "identity") throw new EgressError("protocol", `${host} encodes its answer, which was not asked for`);
-  const large = new EgressError("too_large", `the answer of ${host} is larger than ${limit} bytes`);
-  if (Number(response.headers["content-length"] ?? 0) > limit) throw large;
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of response as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > limit) throw large;
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks, size);
-}
-
-/** What cannot be cancelled is left behind at the deadline. */
-function before<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const stop = (): void => late.reject(new DOMException("late", "TimeoutError"));
-  signal.addEventListener("abort", stop, { once: true });
-  return Promise.race([work, late.promise]).finally(() => signal.removeEventListener("abort", stop));
 }
 
 function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "";
 }
 
-function translate(error: unknown, host: string, signal: AbortSignal): EgressError {
+function translate(error: unknown, host: string, signal: AbortSignal, callers: AbortSignal | undefined): unknown {
   if (error instanceof EgressError) return error;
-  if (signal.aborted) return new EgressError("timeout", `${host} did not answer in time`, error);
+  if (callers?.aborted === true) return new EgressError("aborted", `the request to ${host} was stopped`, error);
+  if (signal.aborted) return new EgressError("timeout", `${host} did not answer in time`, error, 8);
   const code = codeOf(error);
-  if (code.startsWith("HPE_")) return new EgressError("protocol", `${host} does not speak HTTP (${code})`, error);
+  if (code.startsWith("HPE_")) return new EgressError("protocol", `${host} does not speak HTTP (${code})`, error, 8);
   return new EgressError("network", `the connection to ${host} failed${code === "" ? "" : ` (${code})`}`, error);
-}
-
-function forbidden(message: string): EgressError {
-  return new EgressError("forbidden", message);
 }

@@ -20,12 +20,17 @@ export interface EgressPolicy {
 /** Why a request did not get an answer that can be used. `transient` codes may pass when tried again. */
 export type EgressErrorCode = "forbidden" | "redirects" | "network" | "timeout" | "too_large" | "protocol" | "aborted";
 
+/** Which of the rules of docs/egress.md said no. */
+export type EgressRule = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
+
 export class EgressError extends Error {
   readonly code: EgressErrorCode;
-  constructor(code: EgressErrorCode, message: string, cause?: unknown) {
+  readonly rule: EgressRule | undefined;
+  constructor(code: EgressErrorCode, message: string, cause?: unknown, rule?: EgressRule) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = "EgressError";
     this.code = code;
+    this.rule = rule;
   }
   get transient(): boolean {
     return this.code === "network" || this.code === "timeout";

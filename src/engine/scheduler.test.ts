@@ -36,6 +36,7 @@ function sequenceOf(
   promptLogprobs = false,
   share = "",
   weight = 1,
+  adapter?: number,
 ): Sequence {
   const sampling = promptLogprobs ? { ...NEUTRAL_SAMPLING, promptLogprobs: 0 } : NEUTRAL_SAMPLING;
   const prompt = new Int32Array(length);
@@ -50,7 +51,7 @@ function sequenceOf(
     cacheSalt: "",
     share,
     weight,
-    adapter: undefined,
+    adapter: adapter === undefined ? undefined : { number: adapter, name: String(adapter) },
     shared: false,
   });
 }
@@ -105,6 +106,27 @@ describe("Scheduler", () => {
     for (const order of [1, 2]) scheduler.enqueue(sequenceOf(order, 6));
     for (let step = 0; step < 3; step++) plans.push(tokensOf(advanced(scheduler)));
     assert.deepEqual(plans, [{ 0: 9 }, { 0: 1, 1: 4 }, { 0: 1, 1: 2, 2: 2 }, { 0: 1, 1: 1, 2: 4 }]);
+  });
+
+  it("gives the next free place for an adapter to the share that waits for one, however many another has waiting", () => {
+    const { scheduler, placement } = schedulerOf(LIMITS);
+    const live: Sequence[] = [];
+    const enqueue = (order: number, share: string, adapter: number): Sequence => {
+      const sequence = sequenceOf(order, 2, 0, false, share, 1, adapter);
+      live.push(sequence);
+      scheduler.enqueue(sequence);
+      return sequence;
+    };
+    const first = enqueue(0, "a", 1);
+    enqueue(1, "a", 2);
+    advanced(scheduler);
+    const late = enqueue(2, "b", 3);
+    const more = Array.from({ length: 6 }, (_, i) => enqueue(3 + i, "a", 1 + (i % 2)));
+    advanced(scheduler);
+    assert.deepEqual([late.state, ...more.map(({ state }) => state)], new Array(7).fill("waiting"));
+    drop(scheduler, placement, live, first);
+    advanced(scheduler);
+    assert.equal(late.state, "running");
   });
 
   it("takes the lowest free slot", () => {

@@ -17,7 +17,7 @@ import {
   requireKnownExpectation,
 } from "./_body.ts";
 import type { Exchange } from "./_exchange.ts";
-import type { AnyRoute, Fields, FormLimits, TakeFile } from "./route.ts";
+import type { AnyRoute, Fields, FormFile, FormLimits, TakeFile } from "./route.ts";
 
 const FORM_TYPE: MediaType = {
   name: "multipart/form-data",
@@ -29,6 +29,7 @@ const HEADER_BYTES = 4096;
 const HEADER_PAIRS = 8;
 /** Boundaries and the headers of parts, besides fields and file. */
 const FRAME_BYTES = 64 * 1024;
+const MIB = 1024 * 1024;
 
 type FormRoute = Pick<AnyRoute<never>, "form" | "limits">;
 
@@ -37,6 +38,8 @@ interface Announced {
   readonly fileBytes: number;
   /** Of the whole body. */
   readonly most: number;
+  /** Of the file, at the least. */
+  readonly atLeast: number;
   readonly limits: FormLimits;
 }
 
@@ -51,10 +54,12 @@ function judge(exchange: Exchange, route: FormRoute, principal: Principal | unde
   requireKnownExpectation(exchange);
   const { req, options } = exchange;
   const contentType = checkMediaType(req.rawHeaders, FORM_TYPE);
-  const fileBytes = Math.min(bodyBytes, principal?.caps.uploadBytes ?? options.maxUploadBytes);
-  const most = fileBytes + limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
-  if (Number(req.headers["content-length"] ?? 0) > most) throw tooLarge(fileBytes);
-  return { contentType, fileBytes, most, limits };
+  const fileBytes = Math.min(bodyBytes, capOf(limits, principal, options));
+  const around = limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
+  const most = fileBytes + around;
+  const announced = Number(req.headers["content-length"] ?? 0);
+  if (announced > most) throw tooLarge(fileBytes);
+  return { contentType, fileBytes, most, atLeast: Math.max(0, announced - around), limits };
 }
 
 /** A form that nobody looks into: its bytes, within the bounds of all its parts together. @throws Fault */
@@ -78,9 +83,9 @@ export async function readForm(
   take: TakeFile,
   held?: RawBody,
 ): Promise<Fields> {
-  const { contentType, fileBytes, most, limits } = judge(exchange, route, principal);
+  const { contentType, fileBytes, most, atLeast, limits } = judge(exchange, route, principal);
   const { req, res } = exchange;
-  const form = new Form(contentType, limits, fileBytes, take);
+  const form = new Form(contentType, limits, fileBytes, (file) => take({ ...file, atLeast }));
   if (awaitingContinue.delete(req)) res.writeContinue();
   try {
     if (held?.bytes === undefined) await feed(exchange, form, most, fileBytes);
@@ -99,6 +104,17 @@ export async function readForm(
 async function feedHeld(exchange: Exchange, form: Form, bytes: Buffer): Promise<void> {
   await exchange.race(form.during(form.write(bytes)));
   form.end();
+}
+
+/** The key's own, where it has one, else the operator's. */
+function capOf(
+  { file }: FormLimits,
+  principal: Principal | undefined,
+  { maxAudioBytes, maxUploadBytes }: Exchange["options"],
+): number {
+  const { audioMegabytes, uploadBytes } = principal?.caps ?? {};
+  if (file === "audio") return audioMegabytes === undefined ? maxAudioBytes : audioMegabytes * MIB;
+  return uploadBytes ?? maxUploadBytes;
 }
 
 /** Hands the body on as it comes; ends when it has ended, or the form has. */
@@ -122,6 +138,8 @@ async function feed(exchange: Exchange, form: Form, most: number, fileBytes: num
   form.end();
 }
 
+type TakeBare = (file: Omit<FormFile, "atLeast">) => Promise<void>;
+
 class Form {
   readonly #parser: InstanceType<typeof Busboy>;
   readonly #fields = new Map<string, string>();
@@ -132,7 +150,7 @@ class Form {
   readonly #parsed: Promise<void>;
   #taken: Promise<void> = Promise.resolve();
 
-  constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeFile) {
+  constructor(contentType: string, { fields, fieldBytes }: FormLimits, fileBytes: number, take: TakeBare) {
     this.#fileBytes = fileBytes;
     this.#parser = new Busboy({
       headers: { "content-type": contentType } as BusboyHeaders,
@@ -200,7 +218,7 @@ class Form {
     else this.#fields.set(name, value);
   }
 
-  #receive(field: string | undefined, stream: BusboyFileStream, fileName: string | undefined, take: TakeFile): void {
+  #receive(field: string | undefined, stream: BusboyFileStream, fileName: string | undefined, take: TakeBare): void {
     this.#file = stream;
     // Read by `take`; one that nobody reads any more must not end the process.
     stream.on("error", () => {});

@@ -16,6 +16,8 @@ export async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unk
   const { exchange, dialect } = step;
   const fault = faultOf(corridor, exchange, error);
   step.fault = fault;
+  // Whatever still works for the answer hears that it does not leave.
+  exchange.abort(fault);
   if (exchange.gone) return;
   try {
     if (!exchange.res.headersSent) await writeFault(corridor, step, fault);

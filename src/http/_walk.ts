@@ -18,7 +18,7 @@ import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 import type { Matched } from "./registrar.ts";
 import type { Relay } from "./relay.ts";
-import type { AnyRoute, ListenerPlane } from "./route.ts";
+import type { AnyRoute, ListenerPlane, SpokenBy } from "./route.ts";
 
 /** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
 export interface CallRecord {
@@ -46,6 +46,7 @@ export interface Corridor<S> {
   readonly client: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
+  readonly orBy: SpokenBy | undefined;
   readonly options: HttpOptions;
   readonly counters: Counters;
   readonly log: Log;

@@ -6,6 +6,8 @@ export interface HttpOptions {
   readonly maxBodyBytes: number;
   /** Lowers the limit of files in forms. */
   readonly maxUploadBytes: number;
+  /** The same of speech. */
+  readonly maxAudioBytes: number;
   /** Lowers every route's own time limit. */
   readonly maxTimeoutMs: number;
   /** Calls with a key that may be in the corridor at once; 0: no cap. Beyond: `overloaded`. */
@@ -51,6 +53,7 @@ export interface HttpOptions {
 export const DEFAULT_HTTP_OPTIONS: HttpOptions = {
   maxBodyBytes: 32 * 1024 * 1024,
   maxUploadBytes: 64 * 1024 * 1024,
+  maxAudioBytes: 25 * 1024 * 1024,
   maxTimeoutMs: 600_000,
   maxInFlight: 0,
   accessLog: true,

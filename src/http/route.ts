@@ -44,6 +44,8 @@ export interface RouteLimits {
 export interface FormLimits {
   readonly fields: number;
   readonly fieldBytes: number;
+  /** Which cap lowers the file's size: the one of speech, or (absent) the one of uploads. */
+  readonly file?: "audio";
 }
 
 export type Fields = ReadonlyMap<string, string>;
@@ -53,6 +55,8 @@ export interface FormFile {
   readonly field: string;
   /** As the client named it: text for people, never part of a path. */
   readonly name: string;
+  /** Bytes that it has at the least, by the length that the request announced; 0: it announced none. */
+  readonly atLeast: number;
   /** Ends with a Fault where the form does. */
   readonly content: AsyncIterable<Uint8Array>;
 }

@@ -49,6 +49,7 @@ export interface Http {
   listen(plane: ListenerPlane, address: Address, tls?: TlsSource): Promise<Address>;
   /** From now on new calls with a key get `draining`; open routes go on, so that /health can say so. */
   beginDrain(): void;
+  isDraining(): boolean;
   /**
    * Drains, waits up to `graceMs` for calls on their way, ends what is left with `draining`, closes every door.
    * Idempotent: later calls wait for the first.
@@ -90,6 +91,7 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
       return listener.address;
     },
     beginDrain,
+    isDraining: () => corridor.draining,
     close: (graceMs) => {
       closed ??= close(graceMs);
       return closed;

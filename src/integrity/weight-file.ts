@@ -7,8 +7,7 @@
  */
 import { type BigIntStats, constants, statSync } from "node:fs";
 import { open } from "node:fs/promises";
-import { dirname } from "node:path";
-import { checkOwn, RootedFileError, rootedFile } from "./_rooted-file.ts";
+import { checkFolders, type Rooted, RootedFileError, rootedFile } from "./_rooted-file.ts";
 import { sha256OfFile } from "./digest.ts";
 
 export { RootedFileError as WeightFileError };
@@ -41,15 +40,9 @@ export async function weightFile(
   }
 }
 
-async function judged(
-  { path, root }: { readonly path: string; readonly root: string },
-  sha256: string,
-  signal: AbortSignal,
-): Promise<WeightFile> {
-  for (let folder = dirname(path); ; folder = dirname(folder)) {
-    checkOwn(folder, "folder");
-    if (folder === root) break;
-  }
+async function judged(found: Rooted, sha256: string, signal: AbortSignal): Promise<WeightFile> {
+  checkFolders(found);
+  const { path } = found;
   const file = await open(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
   try {
     const before = await file.stat({ bigint: true });

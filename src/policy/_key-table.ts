@@ -119,6 +119,11 @@ export class KeyTable<P> {
     return STATES[(this.#states[row] ?? 0) & ~STORED] as KeyState;
   }
 
+  /** Infinity: it does not end. */
+  expiresAt(row: number): number {
+    return this.#expiresAt[row] as number;
+  }
+
   /** Whether its times let it be used. */
   times(row: number, now: number): "now" | "early" | "late" {
     if (now < (this.#notBefore[row] as number)) return "early";

@@ -16,6 +16,7 @@ import { unauthenticated } from "./keys.ts";
 import { networkProblem } from "./networks.ts";
 import type { PeerCertificate } from "./peer.ts";
 import { principalOf } from "./roles.ts";
+import { ruleChain } from "./rule-chain.ts";
 
 const names = z.array(z.string().min(1).max(256)).max(256);
 
@@ -68,6 +69,7 @@ type Name =
 
 export class CertificateMap {
   #rules: readonly CertificateRule[];
+  #marks: readonly string[];
   readonly #now: () => number;
   /** By the object, which a connection keeps. */
   #known = new WeakMap<PeerCertificate, Match | "nobody">();
@@ -75,13 +77,20 @@ export class CertificateMap {
   /** @param rules none: a certificate names nobody, and is held to its validity only */
   constructor(rules: readonly CertificateRule[], now: () => number = Date.now) {
     this.#rules = rules;
+    this.#marks = ruleChain("certificates", rules);
     this.#now = now;
   }
 
   /** From the next request on. */
   replace(rules: readonly CertificateRule[]): void {
     this.#rules = rules;
+    this.#marks = ruleChain("certificates", rules);
     this.#known = new WeakMap();
+  }
+
+  /** Whether the rules that made a principal hold still. */
+  stands(mark: string): boolean {
+    return this.#marks.includes(mark);
   }
 
   /** Whose certificate it is. */
@@ -115,8 +124,10 @@ export class CertificateMap {
 
   #evaluate(certificate: PeerCertificate): Match | undefined {
     const name = nameOf(certificate);
-    const rule = name === undefined ? undefined : this.#rules.find((each) => applies(each, name));
-    if (name === undefined || rule === undefined) return undefined;
+    const at = name === undefined ? -1 : this.#rules.findIndex((each) => applies(each, name));
+    const rule = this.#rules[at];
+    const mark = this.#marks[at];
+    if (name === undefined || rule === undefined || mark === undefined) return undefined;
     const { tenant, role, scopes, forwards = false } = rule;
     const principal = principalOf({
       id: certificatePrincipalId(name.text),
@@ -124,6 +135,7 @@ export class CertificateMap {
       tenant,
       role,
       reach: reachOf(rule),
+      ruledBy: mark,
       ...(scopes === undefined ? {} : { scopes }),
     });
     return { principal, forwards };

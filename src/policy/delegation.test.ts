@@ -4,22 +4,30 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import { BUDGET_UNITS, type Budget, type LimitFigure, type Limits, PERIODS } from "#core/limits.ts";
 import { matches } from "#core/name-patterns.ts";
 import { type Principal, type Reach, ROLES, type Role, SCOPES, type Scope } from "#core/principal.ts";
 import { CAP_ROWS, type CapName, capsFor, DEFAULT_CAPS, type RequestCaps } from "#core/request-caps.ts";
-import { administers, excessOf, type KeyRights } from "./delegation.ts";
+import { administers, excessOf, type KeyRights, reachExcess } from "./delegation.ts";
 import { inNetworks } from "./networks.ts";
 import { principalOf } from "./roles.ts";
 
 const MANAGER: readonly Scope[] = ["keys:read", "keys:write"];
 
-function manager(reach: Reach = {}, more: { caps?: Partial<RequestCaps>; scopes?: readonly Scope[] } = {}): Principal {
-  const { caps = {}, scopes = MANAGER } = more;
-  return principalOf({ id: "key_m", tenant: "acme", role: "admin", scopes, reach, caps });
+interface More {
+  readonly caps?: Partial<RequestCaps>;
+  readonly scopes?: readonly Scope[];
+  readonly limits?: Limits;
+  readonly until?: number;
+}
+
+function manager(reach: Reach = {}, { caps = {}, scopes = MANAGER, limits = {}, until }: More = {}): Principal {
+  const principal = principalOf({ id: "key_m", tenant: "acme", role: "admin", scopes, reach, caps, limits });
+  return until === undefined ? principal : { ...principal, until };
 }
 
 function key(reach: Reach = {}, more: Partial<KeyRights> = {}): KeyRights {
-  return { role: "user", reach, caps: {}, ...more };
+  return { role: "user", reach, caps: {}, limits: {}, ...more };
 }
 
 test("the operator's tenant administers all, any other its own", () => {
@@ -31,7 +39,7 @@ test("the operator's tenant administers all, any other its own", () => {
 test("who has the scope admin in the operator's tenant may hand out anything; in another tenant it is held", () => {
   const wide = key({ priority: -100 }, { role: "admin", caps: { n: 16_384, logprobs: -1 } });
   const narrow = { models: ["a"], networks: ["10.0.0.0/8"], priority: 9 };
-  const held = manager(narrow, { scopes: ["admin"] });
+  const held = manager(narrow, { scopes: ["admin"], limits: { requestsPerDay: 1 }, until: 1000 });
   assert.equal(excessOf({ ...held, tenant: "default" }, wide, DEFAULT_CAPS), undefined);
   assert.match(excessOf(held, wide, DEFAULT_CAPS) ?? "", /^scopes:/);
 });
@@ -69,6 +77,52 @@ test("beyond the caller: which part, and not a step earlier", () => {
     [manager({ networks: ["10.0.0.0/8"] }), key({ networks: ["10.1.2.3/4"] }), /^networks:/],
     [manager({ networks: ["10.0.0.0/8"] }), key({ networks: ["11.0.0.1"] }), /^networks:/],
     [manager({ networks: ["10.0.0.0/8"] }), key({ networks: ["::/0"] }), /^networks:/],
+    [
+      manager({}, { limits: { requestsPerMinute: 60 } }),
+      key(),
+      /^limits: requests_per_minute has to be .* at most 60$/,
+    ],
+    [
+      manager({}, { limits: { requestsPerMinute: 60 } }),
+      key({}, { limits: { requestsPerDay: 1 } }),
+      /^limits: requests_per_m/,
+    ],
+    [manager({}, { limits: { tokensPerDay: 0 } }), key({}, { limits: { tokensPerDay: 1 } }), /^limits: tokens_per_day/],
+    [manager({}, { limits: { tokensPerDay: 9 } }), key({}, { limits: { tokensPerDay: 9 } }), undefined],
+    [
+      manager({}, { limits: { queuedSequences: 9 } }),
+      key({}, { limits: { queuedSequences: 10 } }),
+      /^limits: queued_seq/,
+    ],
+    [manager(), key({}, { limits: { tokensPerDay: 9 }, expiresAt: 5 }), undefined],
+    [manager({}, { limits: budgets(["day", "usd", 9]) }), key(), /^limits: a budget in usd a day has to .* at most 9$/],
+    [
+      manager({}, { limits: budgets(["day", "usd", 9]) }),
+      key({}, { limits: budgets(["day", "usd", 10]) }),
+      /^limits: a b/,
+    ],
+    [
+      manager({}, { limits: budgets(["day", "usd", 9]) }),
+      key({}, { limits: budgets(["week", "usd", 9]) }),
+      /^limits: a b/,
+    ],
+    [
+      manager({}, { limits: budgets(["day", "usd", 9]) }),
+      key({}, { limits: budgets(["day", "tokens", 9]) }),
+      /^limits:/,
+    ],
+    [
+      manager({}, { limits: budgets(["day", "usd", 9]) }),
+      key({}, { limits: budgets(["day", "usd", 99], ["day", "usd", 8]) }),
+      undefined,
+    ],
+    [
+      manager({}, { until: 1000 }),
+      key(),
+      /^expires_at: has to be given, and is 1970-01-01T00:00:01\.000Z at the latest/,
+    ],
+    [manager({}, { until: 1000 }), key({}, { expiresAt: 1001 }), /^expires_at:/],
+    [manager({}, { until: 1000 }), key({}, { expiresAt: 1000 }), undefined],
   ];
   for (const [caller, wanted, excess] of cases) {
     const found = excessOf(caller, wanted, DEFAULT_CAPS);
@@ -76,6 +130,59 @@ test("beyond the caller: which part, and not a step earlier", () => {
     if (excess === undefined) assert.equal(found, undefined, label);
     else assert.match(found ?? "nothing", excess, label);
   }
+});
+
+function budgets(...lines: readonly [Budget["period"], Budget["unit"], number][]): Limits {
+  return { budgets: lines.map(([period, unit, amount]) => ({ period, unit, amount })) };
+}
+
+test("to end a key neither its limits nor its time is looked at, its reach is", () => {
+  const caller = manager({ models: ["a"] }, { limits: { tokensPerDay: 1 }, until: 1000 });
+  assert.equal(reachExcess(caller, key({ models: ["a"] }), DEFAULT_CAPS), undefined);
+  assert.match(excessOf(caller, key({ models: ["a"] }), DEFAULT_CAPS) ?? "", /^limits:/);
+  assert.match(reachExcess(caller, key({ models: ["b"] }), DEFAULT_CAPS) ?? "", /^models:/);
+});
+
+const FIGURES: readonly LimitFigure[] = ["requestsPerMinute", "concurrentRequests"];
+const small = fc.integer({ min: 0, max: 3 });
+const limitsOf = fc.record(
+  {
+    requestsPerMinute: small,
+    concurrentRequests: small,
+    budgets: fc.array(
+      fc.record({ period: fc.constantFrom(...PERIODS), unit: fc.constantFrom(...BUDGET_UNITS), amount: small }),
+      { maxLength: 3 },
+    ),
+  },
+  { requiredKeys: [] },
+);
+
+test("property: no use and no time fits a key that passes and not its maker", () => {
+  let passed = 0;
+  const time = fc.option(small, { nil: undefined });
+  fc.assert(
+    fc.property(limitsOf, limitsOf, time, time, (own, given, until, expiresAt) => {
+      const caller = manager({}, { limits: own, ...(until !== undefined && { until }) });
+      const wanted = key({}, { limits: given, ...(expiresAt !== undefined && { expiresAt }) });
+      if (excessOf(caller, wanted, DEFAULT_CAPS) !== undefined) return;
+      passed++;
+      const fits = (limits: Limits, used: number): boolean =>
+        FIGURES.every((name) => used <= (limits[name] ?? Infinity));
+      const fitsBudgets = ({ budgets: all = [] }: Limits, used: Budget): boolean =>
+        all.every(({ period, unit, amount }) => period !== used.period || unit !== used.unit || used.amount <= amount);
+      for (let used = 0; used < 5; used++) {
+        assert.ok(!fits(given, used) || fits(own, used));
+        for (const period of PERIODS)
+          for (const unit of BUDGET_UNITS)
+            assert.ok(
+              !fitsBudgets(given, { period, unit, amount: used }) || fitsBudgets(own, { period, unit, amount: used }),
+            );
+        assert.ok(!(used < (expiresAt ?? Infinity)) || used < (until ?? Infinity));
+      }
+    }),
+    { numRuns: 5000 },
+  );
+  assert.ok(passed > 50, `only ${passed} keys passed`);
 });
 
 const names = fc.option(fc.array(fc.stringMatching(/^[ab*?]{0,4}$/), { maxLength: 3 }), { nil: undefined, freq: 1 });
@@ -114,7 +221,7 @@ test("property: a key that passes does nothing that its maker cannot, or a servi
       const caller = principalFrom(one);
       const made = principalFrom(other);
       if (caller.scopes.has("admin")) return;
-      const wanted = { role: made.role, scopes: [...made.scopes], reach: made.reach, caps: made.caps };
+      const wanted = { role: made.role, scopes: [...made.scopes], reach: made.reach, caps: made.caps, limits: {} };
       if (excessOf(caller, wanted, DEFAULT_CAPS) !== undefined) return;
       passed++;
       const service: readonly Scope[] = ROLES.service;

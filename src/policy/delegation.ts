@@ -3,8 +3,10 @@
  *
  * Invariants: a principal of the operator's tenant administers every tenant, any other one its own alone (Wall: T83);
  * but for administrators of the operator's tenant nobody makes, wakes, ends or gets the secret of a key that may more
- * than they do, but for what the role service has (Wall: T84). Pure. Callers: serving/admin-*.ts, before any change.
+ * than they do, but for what the role service has, or makes, wakes or gets the secret of one that may use more or lasts
+ * longer (Wall: T84). Pure. Callers: serving/admin-*.ts, before any change.
  */
+import { type Budget, LIMIT_DOCS, type LimitFigure, type Limits } from "#core/limits.ts";
 import { matchesAny } from "#core/name-patterns.ts";
 import { OPERATOR_TENANT, type Principal, type Reach, ROLES, type Role, type Scope } from "#core/principal.ts";
 import { CAP_ROWS, type CapName, capsFor, type RequestCaps } from "#core/request-caps.ts";
@@ -34,17 +36,25 @@ export interface KeyRights {
   readonly scopes?: readonly Scope[];
   readonly reach: Reach;
   readonly caps: Partial<RequestCaps>;
+  readonly limits: Limits;
+  /** Unix milliseconds; absent: it does not end. */
+  readonly expiresAt?: number;
 }
 
-type Caller = Pick<Principal, "tenant" | "scopes" | "reach" | "caps">;
+type Caller = Pick<Principal, "tenant" | "scopes" | "reach" | "caps" | "limits" | "until">;
 
 /**
+ * For whoever makes a key, wakes it or gets its secret.
  * @param server its caps, where a principal has none of its own
  * @returns which part of the key lies beyond the caller, as a sentence; undefined: none
  */
 export function excessOf(caller: Caller, key: KeyRights, server: RequestCaps): string | undefined {
-  // An administrator of one tenant is held: operations and caps are the whole server's.
-  if (caller.scopes.has("admin") && caller.tenant === OPERATOR_TENANT) return undefined;
+  return reachExcess(caller, key, server) ?? (isHeld(caller) ? limitExcess(caller, key) : undefined);
+}
+
+/** For whoever ends a key, which gives nobody more to use. */
+export function reachExcess(caller: Caller, key: KeyRights, server: RequestCaps): string | undefined {
+  if (!isHeld(caller)) return undefined;
   return (
     scopeExcess(caller, key) ??
     priorityExcess(caller, key) ??
@@ -61,6 +71,35 @@ const SERVICE: ReadonlySet<Scope> = new Set(ROLES.service);
 function scopeExcess(caller: Caller, { role, scopes = ROLES[role] }: KeyRights): string | undefined {
   const beyond = scopes.find((scope) => !caller.scopes.has(scope) && !SERVICE.has(scope));
   return beyond === undefined ? undefined : `scopes: ${beyond} is not yours to give`;
+}
+
+/** An administrator of one tenant is held: operations and caps are the whole server's. */
+function isHeld({ scopes, tenant }: Caller): boolean {
+  return !scopes.has("admin") || tenant !== OPERATOR_TENANT;
+}
+
+/** Each of the caller's own limits is one of the key's too, and the key ends with the caller's at the latest. */
+function limitExcess(caller: Caller, { limits, expiresAt = Infinity }: KeyRights): string | undefined {
+  const own = caller.limits;
+  for (const name of Object.keys(LIMIT_DOCS) as LimitFigure[]) {
+    const most = own[name];
+    if (most !== undefined && !((limits[name] ?? Infinity) <= most))
+      return `limits: ${wordOf(name)} has to be given, and is at most ${most}`;
+  }
+  const budget = own.budgets?.find((most) => !limits.budgets?.some((given) => isWithin(given, most)));
+  if (budget !== undefined)
+    return `limits: a budget in ${budget.unit} a ${budget.period} has to be given, and is at most ${budget.amount}`;
+  if (caller.until === undefined || expiresAt <= caller.until) return undefined;
+  return `expires_at: has to be given, and is ${new Date(caller.until).toISOString()} at the latest, when yours ends`;
+}
+
+function isWithin(given: Budget, most: Budget): boolean {
+  return given.period === most.period && given.unit === most.unit && given.amount <= most.amount;
+}
+
+/** As the routes write it. */
+function wordOf(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 /** Lower runs first; who says nothing has 0. */

@@ -52,8 +52,8 @@ export interface KeyEntry {
   readonly stored?: boolean;
 }
 
-/** A principal but for its id. */
-export type Profile = Omit<Principal, "id">;
+/** A principal but for its id and end. */
+export type Profile = Omit<Principal, "id" | "until">;
 
 export function mintKey(): Secret {
   const key = KEY_PREFIX + randomText(RANDOM_CHARACTERS);
@@ -186,7 +186,9 @@ export class KeySet {
   }
 
   #make(row: number): Principal {
-    const principal = Object.freeze({ ...this.#table.profile(row), id: this.#table.id(row) });
+    const until = this.#table.expiresAt(row);
+    const end = until === Infinity ? {} : { until };
+    const principal = Object.freeze({ ...this.#table.profile(row), id: this.#table.id(row), ...end });
     if (this.#made.size >= MADE) this.#made.delete(this.#made.keys().next().value as number);
     this.#made.set(row, principal);
     return principal;

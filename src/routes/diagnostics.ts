@@ -65,10 +65,11 @@ export const startProfile = route({
   path: "/start_profile",
   access: operatorKey("profile"),
   switchedBy: "profileDir",
-  limits,
+  limits: { timeoutMs: MINUTE },
   query: StartProfileQuery,
   reply: [
     { status: 200, contentType: "application/json", schema: StartProfileReply, doc: "It is being recorded." },
+    late,
     ...failures,
   ],
   doc: "Record a profile of this process and the engines' steps.",
@@ -87,6 +88,7 @@ export const stopProfile = route({
   limits: { timeoutMs: MINUTE },
   reply: [
     { status: 200, contentType: "application/json", schema: StopProfileReply, doc: "The files that were written." },
+    late,
     ...failures,
   ],
   doc: "End the profile, and say which files hold it.",

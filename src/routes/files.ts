@@ -28,9 +28,9 @@ export const uploadFile = route({
   doc: "Upload a file of requests: a form (multipart/form-data) with `purpose` batch and `file`.",
   handler: async ({ caller, form, services }) => {
     const file = await services.files.upload(caller, async (take) => {
-      const fields: Fields = await form(async ({ field, name, content }) => {
+      const fields: Fields = await form(async ({ field, ...upload }) => {
         if (field !== "file") throw invalid("file", "The form's file has the name file.");
-        await take(content, name);
+        await take(upload);
       });
       return decodeUpload(fields);
     });

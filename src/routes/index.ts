@@ -37,7 +37,7 @@ import {
   wakeUp,
 } from "./operations.ts";
 import { chatRender, completionRender, messagesRender } from "./render.ts";
-import { cancelResponse, createResponse, deleteResponse, retrieveResponse } from "./responses.ts";
+import { cancelResponse, createResponse, deleteResponse, responseInput, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
 import { load, metrics, openapi, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
@@ -51,6 +51,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   completions,
   createResponse,
   retrieveResponse,
+  responseInput,
   cancelResponse,
   deleteResponse,
   messages,

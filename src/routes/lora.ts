@@ -25,9 +25,9 @@ export const loadLora = route({
   reply: [success, ...failures],
   audit: "metadata",
   doc: "Load a LoRA adapter from one of the operator's folders, and serve it under a name.",
-  handler: async ({ caller, body, services }) => {
+  handler: async ({ caller, body, services, signal }) => {
     const call = decodeLoadLora(body);
-    await services.adapters.load(caller, call);
+    await services.adapters.load(caller, call, signal);
     return text(`Success: LoRA adapter '${call.name}' added successfully.`);
   },
 });
@@ -45,9 +45,9 @@ export const unloadLora = route({
   reply: [success, ...failures],
   audit: "metadata",
   doc: "Serve a LoRA adapter no longer; answers that it has begun go on.",
-  handler: ({ caller, body, services }) => {
+  handler: async ({ caller, body, services }) => {
     const name = decodeUnloadLora(body);
-    services.adapters.unload(caller, name);
+    await services.adapters.unload(caller, name);
     return text(`Success: LoRA adapter '${name}' removed successfully.`);
   },
 });

@@ -24,7 +24,11 @@ export const models = route({
   handler: ({ caller, services }) => {
     const cards = services.serving.models.visibleTo(caller.principal).flatMap(({ model, names, parent }) => {
       const { createdAt, contextLength } = model.backend.model;
-      return names.map((name) => ({ name, createdAt, contextLength, ...(parent === undefined ? {} : { parent }) }));
+      const more = {
+        ...(parent === undefined ? {} : { parent }),
+        ...(model.lora === undefined ? {} : { sha256: model.lora.sha256 }),
+      };
+      return names.map((name) => ({ name, createdAt, contextLength, ...more }));
     });
     return json(encodeModels(cards));
   },

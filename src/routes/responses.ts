@@ -1,5 +1,5 @@
 /**
- * POST /v1/responses, and what is done with a stored response: read, stream again, cancel, delete.
+ * POST /v1/responses, and what is done with a stored response: read, its input too, stream again, cancel, delete.
  */
 import { invalid } from "#core/fault.ts";
 import { capsFor } from "#core/request-caps.ts";
@@ -11,6 +11,7 @@ import { beginBody } from "#wire/responses/body.ts";
 import { decodeResponse, type Echo } from "#wire/responses/decode.ts";
 import { responses } from "#wire/responses/dialect.ts";
 import { responseFrames } from "#wire/responses/frames.ts";
+import { InputItemList, InputItemsQuery, inputItemsPage } from "#wire/responses/input-items.ts";
 import { DeletedReply, ResponseReply, ResponseStreamEvent } from "#wire/responses/replies.ts";
 import { ResponsesBody, RetrieveQuery } from "#wire/responses/schema.ts";
 import { Writer } from "#wire/responses/writer.ts";
@@ -49,10 +50,15 @@ export const createResponse = route({
   },
 });
 
-function makeWriter({ defaults, ...begun }: Begun, echo: Echo, { usage, tokensAsIds }: Services): Writer {
+function makeWriter({ defaults, ...begun }: Begun, echo: Echo, services: Services): Writer {
   const { temperature = 1, topP = 1 } = defaults;
   const head = beginBody({ ...begun, temperature, topP }, echo);
-  return new Writer(head, { cachedTokens: usage.cachedTokens, tokensAsIds, logs: echo.background });
+  return new Writer(head, {
+    cachedTokens: services.usage.cachedTokens,
+    tokensAsIds: services.tokensAsIds,
+    reasoningEvents: services.responses.reasoningEvents,
+    logs: echo.background,
+  });
 }
 
 export const retrieveResponse = route({
@@ -75,6 +81,24 @@ export const retrieveResponse = route({
     const after = query.starting_after === undefined ? -1 : Number(query.starting_after);
     return events(responseFrames(await services.responses.follow(caller, id, after, signal)));
   },
+});
+
+export const responseInput = route({
+  method: "GET",
+  path: "/v1/responses/{response_id}/input_items",
+  dialect: responses,
+  access: key("responses"),
+  plane: "public",
+  limits: { timeoutMs: 30 * SECOND },
+  query: InputItemsQuery,
+  reply: [
+    { status: 200, contentType: "application/json", schema: InputItemList, doc: "Items, as a page." },
+    ...failures,
+  ],
+  audit: "metadata",
+  doc: "The conversation that a stored response answers, as items.",
+  handler: async ({ caller, params, query, services }) =>
+    json(inputItemsPage(await services.responses.kept(caller, params.response_id), query)),
 });
 
 export const cancelResponse = route({

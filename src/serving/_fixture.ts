@@ -13,7 +13,7 @@ import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { modelTemplate } from "#prompt/template.ts";
 import { type Script, ScriptedBackend } from "./_scripted-backend.ts";
-import { type AdapterLoader, Adapters } from "./adapters.ts";
+import { type AdapterLoader, Adapters, type AdaptersOptions } from "./adapters.ts";
 import type { Serving } from "./context.ts";
 import { Models, type ServedModel } from "./models.ts";
 import { NO_OBSERVER } from "./observe.ts";
@@ -37,7 +37,11 @@ export interface Fixture {
   readonly loaded: ReadonlySet<number>;
 }
 
-export function fixture(script: Script = {}, changes: Partial<ServedModel> = {}): Fixture {
+export function fixture(
+  script: Script = {},
+  changes: Partial<ServedModel> = {},
+  changedAdapters: Partial<AdaptersOptions> = {},
+): Fixture {
   const tokenizer = fakeTokenizer({
     specials: ["<s>", "<|im_start|>", "<|im_end|>"],
     bos: "<s>",
@@ -76,7 +80,14 @@ export function fixture(script: Script = {}, changes: Partial<ServedModel> = {})
     },
     unloadAdapter: (adapter) => void loaded.delete(adapter),
   };
-  const adapters = new Adapters({ models: serving.models, base: model, loader, most: 2, fileOf: (path) => path });
+  const adapterParts: Pick<AdaptersOptions, "mostOf" | "digestRequired" | "prepare" | "record"> = {
+    mostOf: () => 3,
+    digestRequired: false,
+    prepare: async ({ path }) => ({ path, sha256: `of ${path}`, form: "gguf", release: () => {} }),
+    record: async () => {},
+    ...changedAdapters,
+  };
+  const adapters = new Adapters({ models: serving.models, base: model, loader, most: 2, ...adapterParts });
   return { serving, backend, model, adapters, loaded };
 }
 

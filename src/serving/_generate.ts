@@ -49,6 +49,8 @@ export interface Work {
   /** Tenant's part and the client's, already joined. */
   readonly cacheSalt: string;
   readonly share: FairShare;
+  /** Engine requests that are open at a time; the others begin in their order as these end. Absent: all. */
+  readonly atOnce?: number;
 }
 
 export interface Tally {
@@ -137,12 +139,12 @@ class Run {
   }
 
   events(): AsyncIterable<RunEvent> {
-    const { prompts, output } = this.work;
+    const { prompts, output, atOnce } = this.work;
     const sources = prompts.flatMap((prompt, p) =>
       Array.from({ length: output.n }, (_, s) => this.sample(prompt, p, s)),
     );
     const only = sources.length === 1 ? sources[0] : undefined;
-    return only ?? merge(sources, () => this.stop.abort());
+    return only ?? merge(sources, () => this.stop.abort(), atOnce);
   }
 
   /** Whatever ended it. */

@@ -46,14 +46,14 @@ async function* run(work: PreparedWork, reservation: Reservation, signal: AbortS
   }
 }
 
-function estimate({ model, prompts, output: { n } }: PreparedWork) {
+function estimate({ model, prompts, output: { n }, atOnce = Number.POSITIVE_INFINITY }: PreparedWork) {
   const sum = (of: (prompt: Work["prompts"][number]) => number): number =>
     prompts.reduce((total, prompt) => total + of(prompt), 0);
   return {
     model: countedAs(model),
     promptTokens: sum(({ tokens }) => tokens.length),
     completionTokens: sum(({ sampling }) => sampling.maxTokens * n),
-    sequences: prompts.length * n,
+    sequences: Math.min(prompts.length * n, atOnce),
   };
 }
 

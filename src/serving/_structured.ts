@@ -35,7 +35,8 @@ export async function chatConstraint(
 
 /** @throws Fault invalid_request naming the field | overloaded */
 export async function outputConstraint(output: OutputOptions, grammars: Grammars): Promise<Constraint | undefined> {
-  return output.structured === undefined ? undefined : compiled(output.structured, "structured_outputs", grammars);
+  const { structured, structuredField = "structured_outputs" } = output;
+  return structured === undefined ? undefined : compiled(structured, structuredField, grammars);
 }
 
 function forced(call: ChatCall, model: ServedModel): StructuredOutput | undefined {

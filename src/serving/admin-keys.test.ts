@@ -204,3 +204,34 @@ function bookOf({ book }: AdminScene): ConstructorParameters<typeof AdminKeys>[0
     delete: (id) => book.delete(id),
   };
 }
+
+test("a key with limits and an end hands out none that may use more or lasts longer, but ends any of its tenant", async (t) => {
+  const scene = await adminScene(t);
+  const expiresAt = Date.now() + 3_600_000;
+  const limits = { requestsPerMinute: 60, budgets: [{ period: "day", unit: "tokens", amount: 1000 }] } as const;
+  const made = await create(scene, operator, { tenant: "acme", role: "admin", limits, expiresAt });
+  const open = await create(scene, operator, { tenant: "acme" });
+  const who = scene.set.find(made.key.expose());
+  const write = may(who, "keys:write");
+  await refused(create(scene, who), "forbidden", /limits: requests_per_minute has to be given, and is at most 60\.$/);
+  await refused(create(scene, who, { limits: { requestsPerMinute: 60 } }), "forbidden", /a budget in tokens a day/);
+  await refused(create(scene, who, { limits }), "forbidden", /expires_at: has to be given, and is 20.*Z at the latest/);
+  await refused(create(scene, who, { limits, expiresAt: expiresAt + 1 }), "forbidden", /expires_at/);
+  assert.equal((await create(scene, who, { limits, expiresAt })).record.expiresAt, expiresAt);
+  await refused(scene.keys.rotate(write, open.record.id, 0), "forbidden", /limits/);
+  await scene.keys.change(write, "disable", open.record.id);
+  await refused(scene.keys.change(write, "enable", open.record.id), "forbidden", /limits/);
+  await scene.keys.change(write, "delete", open.record.id);
+});
+
+test("who calls with a secret that was rotated away gets nothing that outlives it", async (t) => {
+  const scene = await adminScene(t);
+  const { record, key } = await create(scene, operator, { tenant: "acme", role: "admin" });
+  assert.equal(scene.set.find(key.expose()).until, undefined);
+  await scene.keys.rotate(may(operator, "keys:write"), record.id, 3600);
+  const old = scene.set.find(key.expose());
+  assert.ok(old.until !== undefined && old.until <= Date.now() + 3_600_000);
+  await refused(create(scene, old), "forbidden", /expires_at/);
+  await refused(scene.keys.rotate(may(old, "keys:write"), record.id, 3600), "forbidden", /expires_at/);
+  assert.ok((await create(scene, old, { expiresAt: old.until })).record.expiresAt);
+});

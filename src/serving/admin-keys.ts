@@ -9,7 +9,7 @@ import { Fault, invalid } from "#core/fault.ts";
 import type { Grant, Principal } from "#core/principal.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import type { EventKind } from "#policy/audit/record.ts";
-import { administers, excessOf, type KeyRights, withinTenants } from "#policy/delegation.ts";
+import { administers, excessOf, type KeyRights, reachExcess, withinTenants } from "#policy/delegation.ts";
 import { checkKeySpec, KeyError, type KeySpec } from "#policy/key-spec.ts";
 import type { KeyRecord, KeyStore, NewKey } from "#policy/key-store.ts";
 import { mintKeyId } from "#policy/keys.ts";
@@ -87,7 +87,7 @@ export class AdminKeys {
 
   /** The next generation. @throws Fault key_not_found | forbidden | invalid_request | policy_unavailable */
   async rotate({ principal }: Grant<"keys:write">, id: string, overlapSeconds: number): Promise<NewKey> {
-    await this.#ownable(principal, id);
+    await this.#ownable(principal, id, excessOf);
     await this.#record(principal, "key.rotate", id, { overlap: `${overlapSeconds}s` });
     const made = await stored(this.#options.keys.rotate(id, overlapSeconds * 1000, principal.id));
     await this.#follow();
@@ -96,7 +96,7 @@ export class AdminKeys {
 
   /** @throws Fault key_not_found | forbidden | invalid_request | policy_unavailable */
   async change({ principal }: Grant<"keys:write">, change: KeyChange, id: string): Promise<KeyRecord> {
-    await this.#ownable(principal, id);
+    await this.#ownable(principal, id, change === "enable" ? excessOf : reachExcess);
     await this.#record(principal, `key.${change}`, id);
     const changed = await stored(this.#options.keys[change](id));
     if (!(await this.#follow()))
@@ -115,15 +115,15 @@ export class AdminKeys {
   }
 
   /** A key that the caller sees, could have made, and that can still change. @throws Fault key_not_found | forbidden | invalid_request */
-  async #ownable(principal: Principal, id: string): Promise<void> {
+  async #ownable(principal: Principal, id: string, judge: typeof excessOf): Promise<void> {
     const record = await this.#visible(principal, id);
-    this.#mayGive(principal, record);
+    this.#mayGive(principal, record, judge);
     if (record.deletedAt !== undefined) throw invalid("id", "The key is deleted.");
   }
 
   /** @throws Fault forbidden */
-  #mayGive(principal: Principal, rights: KeyRights): void {
-    const excess = excessOf(principal, rights, this.#options.caps);
+  #mayGive(principal: Principal, rights: KeyRights, judge = excessOf): void {
+    const excess = judge(principal, rights, this.#options.caps);
     if (excess !== undefined) throw forbidden(principal, excess);
   }
 

@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
+import { type Meter, NO_USAGE, type Work } from "#core/metering.ts";
 import type { LabelCall } from "#core/pool-calls.ts";
+import { authorize } from "#policy/authorize.ts";
+import { principalOf } from "#policy/roles.ts";
 import { fixture, grant } from "./_fixture.ts";
 import { poolFixture } from "./_fixture-pooling.ts";
 import { scoreLabels } from "./generative-scoring.ts";
@@ -68,6 +72,73 @@ test("refuses what cannot be scored by its field", async () => {
   await assert.rejects(scoreLabels(grant("embeddings"), capped, CALL, NEVER), refused("items"));
   const pooling = poolFixture().serving;
   await assert.rejects(scoreLabels(grant("embeddings"), pooling, CALL, NEVER), refused("model"));
+});
+
+/** A meter that remembers, and a serving whose engine gets three items at a time. */
+function few(script: Parameters<typeof fixture>[0]) {
+  const { serving, backend } = fixture(script);
+  const reserved: Work[] = [];
+  const settled: Usage[] = [];
+  const meter: Meter = {
+    reserve: (work) => {
+      reserved.push(work);
+      let open = true;
+      return {
+        settle: async (usage) => {
+          if (open) settled.push(usage);
+          open = false;
+        },
+      };
+    },
+  };
+  const own = { ...serving, caps: { ...serving.caps, scoringSequences: 3 } };
+  const caller = authorize(principalOf({ id: "k", tenant: "t", role: "user" }), "embeddings", meter);
+  return {
+    backend,
+    reserved,
+    settled,
+    score: (call: LabelCall, signal = NEVER) => scoreLabels(caller, own, call, signal),
+  };
+}
+
+const MANY = { ...CALL, items: Array.from({ length: 20 }, (_, at) => [at + 1]) };
+
+test("the engine has a few items at a time, under one reservation, and the scores come in the items' order", async () => {
+  let peak = 0;
+  // The first label's logprob is -0.5 where it is drawn and -1.5 where it comes after.
+  const { backend, reserved, settled, score } = few({
+    reply: ({ prompt }) => {
+      peak = Math.max(peak, backend.open);
+      return [(prompt.at(-1) ?? 0) % 2 === 0 ? 65 : 64];
+    },
+  });
+  const { scores, usage } = await score({ ...MANY, amongLabels: false });
+  assert.equal(peak, 3);
+  assert.deepEqual(
+    scores.map((value) => Math.log(value).toFixed(1)),
+    MANY.items.map((_, at) => ((at + 1) % 2 === 0 ? "-0.5" : "-1.5")),
+  );
+  assert.deepEqual(reserved, [{ model: "demo", promptTokens: 60, completionTokens: 20, sequences: 3 }]);
+  assert.deepEqual([settled, usage.promptTokens], [[usage], 60]);
+});
+
+test("when one fails, or the caller leaves, what runs is stopped and nothing more is begun", async () => {
+  const failing = few({ reply: () => [65], failAfter: 0 });
+  await assert.rejects(failing.score(MANY), (error) => error instanceof Fault && error.kind === "engine_failed");
+  assert.deepEqual([failing.backend.open, failing.backend.requests.length, failing.settled], [0, 3, [NO_USAGE]]);
+
+  const leave = new AbortController();
+  const left = few({
+    reply: ({ prompt }) => {
+      if (prompt.at(-1) === 5) leave.abort();
+      return [65];
+    },
+  });
+  await assert.rejects(left.score(MANY, leave.signal), (error) => error instanceof Fault && error.kind === "cancelled");
+  assert.equal(left.backend.open, 0);
+  assert.ok(left.backend.requests.length <= 8, String(left.backend.requests.length));
+  const [used] = left.settled;
+  assert.ok(used !== undefined && used.promptTokens > 0 && used.promptTokens < 60 && left.settled.length === 1);
 });
 
 test("who hangs up leaves nothing running", async () => {

@@ -1,6 +1,9 @@
 /**
  * Items after a query → how likely a model that generates goes on with the first of some labels. One token is drawn for
  * each item and thrown away; what counts is the row of logits that it was drawn from.
+ *
+ * Invariant: all items are reserved at once, and the engine has a few of them at a time, so that a request with a
+ * thousand stands beside others and not before them (Wall: T82).
  */
 import type { CallEvent, Prompt, Usage } from "#core/calls.ts";
 import { Fault, invalid } from "#core/fault.ts";
@@ -31,7 +34,7 @@ export async function scoreLabels(
   if (model.backend.model.pooling !== undefined) throw unsupported("Generative Scoring");
   requireInVocabulary("label_token_ids", call.labels, model.backend.model.vocabularySize);
   const priority = priorityOf(call.priority, principal, serving.priorities);
-  const { badWordTokens, poolingTokens } = capsFor(serving.caps, principal.caps);
+  const { badWordTokens, poolingTokens, scoringSequences } = capsFor(serving.caps, principal.caps);
   const output = owned(principal, { ...OUTPUT, ...given(call), logprobs: call.labels.length });
   const input = { temperature: 0, maxTokens: 1, logprobTokenIds: call.labels };
   const shared = await resolveSampling(input, { model, n: 1, logprobs: call.labels.length, badWordTokens });
@@ -52,6 +55,7 @@ export async function scoreLabels(
       meter,
       cacheSalt: cacheSalt(principal, output),
       share: serving.shareOf(principal),
+      atOnce: scoringSequences,
     },
     signal,
   );

@@ -17,6 +17,36 @@ async function* paced(items: readonly number[], waits: number): AsyncGenerator<n
   }
 }
 
+test("so many sources at a time, each begun when one before it has ended, and none after the consumer left", async () => {
+  for (const leaveAfter of [undefined, 3]) {
+    let open = 0;
+    let peak = 0;
+    const begun: number[] = [];
+    const source = async function* (number: number) {
+      begun.push(number);
+      peak = Math.max(peak, ++open);
+      try {
+        for (let i = 0; i <= number % 3; i++) {
+          await tick();
+          yield number;
+        }
+      } finally {
+        open--;
+      }
+    };
+    const seen: number[] = [];
+    const sources = Array.from({ length: 10 }, (_, number) => source(number));
+    for await (const number of merge(sources, () => {}, 2)) if (seen.push(number) === leaveAfter) break;
+    assert.deepEqual([peak, open], [2, 0]);
+    assert.deepEqual(
+      begun,
+      begun.map((_, at) => at),
+    );
+    assert.equal(begun.length, leaveAfter === undefined ? 10 : begun.length);
+    assert.ok(leaveAfter === undefined ? seen.length === 19 : begun.length < 6);
+  }
+});
+
 test("keeps every item, and the order within each source", async () => {
   await fc.assert(
     fc.asyncProperty(

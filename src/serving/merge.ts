@@ -1,10 +1,14 @@
 /**
- * Several streams as one, in the order in which their items come.
+ * Several streams as one, in the order in which their items come: all at once, or so many at a time, in their order.
  *
  * Backpressure: of every source at most one item is pulled ahead. When the consumer leaves, or a source fails, `stop`
  * is called first (it aborts the work, so that pending pulls end) and then every source is closed.
  */
-export async function* merge<T>(sources: readonly AsyncIterable<T>[], stop: () => void): AsyncGenerator<T> {
+export async function* merge<T>(
+  sources: readonly AsyncIterable<T>[],
+  stop: () => void,
+  atOnce = Number.POSITIVE_INFINITY,
+): AsyncGenerator<T> {
   const ready: Settled<T>[] = [];
   let wake: (() => void) | undefined;
   const settle = (settled: Settled<T>): void => {
@@ -18,15 +22,19 @@ export async function* merge<T>(sources: readonly AsyncIterable<T>[], stop: () =
     );
   };
   const iterators = sources.map((source) => source[Symbol.asyncIterator]());
+  const later = iterators.slice(atOnce);
   let open = iterators.length;
   try {
-    for (const iterator of iterators) pull(iterator);
+    for (const iterator of iterators.slice(0, atOnce)) pull(iterator);
     while (open > 0) {
       while (ready.length === 0) await new Promise<void>((resolve) => (wake = resolve));
       for (const settled of ready.splice(0)) {
         if ("error" in settled) throw settled.error;
-        if (settled.result.done === true) open--;
-        else {
+        if (settled.result.done === true) {
+          open--;
+          const next = later.shift();
+          if (next !== undefined) pull(next);
+        } else {
           yield settled.result.value;
           pull(settled.iterator);
         }

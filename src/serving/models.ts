@@ -19,8 +19,8 @@ export interface ServedModel {
   readonly backend: Backend;
   /** The tenant whose it is: for nobody else it exists. Absent: everybody's. */
   readonly owner?: string;
-  /** Of a LoRA adapter: which one, and the model that it changes. */
-  readonly lora?: { readonly adapter: AdapterReference; readonly base: ServedModel };
+  /** Of a LoRA adapter: which one, the model that it changes, and the SHA-256 of what was loaded. */
+  readonly lora?: { readonly adapter: AdapterReference; readonly base: ServedModel; readonly sha256: string };
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
   /** Of a model that scores pairs: what it was trained to see around them; absent: its own tokens alone. */
@@ -116,6 +116,16 @@ export class Models {
         const parent = base?.names.find((name) => sees(principal, base, name));
         return parent === undefined ? visible : { ...visible, parent };
       });
+  }
+
+  /**
+   * Whether what came from the model of this name is for a principal: if it sees the model, under any of its names. One
+   * that is served no longer may have been a model or an adapter, so both lists have to hold its name.
+   */
+  mayKnow(name: string, principal: Principal): boolean {
+    const model = this.find(name, principal.tenant) ?? this.find(name);
+    if (model !== undefined) return model.names.some((own) => sees(principal, model, own));
+    return mayUse(principal, "models", name) && mayUse(principal, "adapters", name);
   }
 
   get all(): readonly ServedModel[] {

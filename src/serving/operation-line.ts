@@ -6,6 +6,7 @@
  * operations.ts and weights.ts, which share one.
  */
 import { Fault } from "#core/fault.ts";
+import { within } from "./_within.ts";
 
 /** work → what it may overtake. A resume calls off a pause that waits, and must not wait for it. */
 const OVERTAKES = {
@@ -102,15 +103,5 @@ export class OperationLine {
     return new Fault("overloaded", `Nothing was done (${work}): ${first} is under way. Try again later.`, {
       retryAfterMs: 5000,
     });
-  }
-}
-
-async function within<T>(work: Promise<T>, limitMs: number, late: () => Fault): Promise<T> {
-  const timeout = Promise.withResolvers<never>();
-  const timer = setTimeout(() => timeout.reject(late()), limitMs);
-  try {
-    return await Promise.race([work, timeout.promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

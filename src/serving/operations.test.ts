@@ -5,6 +5,8 @@ import { FakeOperations, fakeServerOperations, ONE_ENGINE } from "./_fake-operat
 import { grant } from "./_fixture.ts";
 
 const ops = grant("ops", "default");
+/** What can go on has gone on. */
+const turns = (): Promise<void> => new Promise((done) => setImmediate(done));
 const faultOf =
   (kind: string, message = /./) =>
   (error: unknown) =>
@@ -88,4 +90,47 @@ test("engines that are down are started at once, and the work goes on when all a
   await supervision.apply(ops, "retry", 1000);
   assert.deepEqual([operations.asked.at(-1), operations.paused], ["resume", false]);
   assert.deepEqual(supervision.status(ops), [{ engine: 0, state: "ready", restarts: 0 }]);
+});
+
+test("engines that never answer: everything that is asked for ends in time, and what comes behind it too", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const [dev, weights] = [grant("dev", "default"), grant("weights", "default")];
+  const update = { path: "/w", sha256: "0", mode: "wait" } as const;
+  const never = new AbortController().signal;
+  type Asked = (made: ReturnType<typeof fakeServerOperations>) => Promise<unknown>;
+  const asks: readonly (readonly [hangs: string, asked: Asked])[] = [
+    ["pause", ({ engine }) => engine.pause(ops, "wait", false)],
+    ["resume", ({ engine }) => engine.resume(ops)],
+    ["sleep", ({ engine }) => engine.sleep(ops, 1, "wait")],
+    ["wake", ({ engine }) => engine.wake(ops, undefined)],
+    ["scale", ({ engine }) => engine.scale(ops, 2, 1000)],
+    ["reset", ({ engine }) => engine.resetPrefixCache(ops, true)],
+    ["reset", ({ engine }) => engine.rpc(dev, "reset_prefix_cache", undefined)],
+    ["reload", (made) => made.weights.update(weights, { ...update, mode: "keep" }, never)],
+    ["pause", (made) => made.weights.update(weights, update, never)],
+    ["resume", (made) => made.weights.update(weights, update, never)],
+    ["pause", ({ supervision }) => supervision.apply(ops, "pause", 1000)],
+    ["resume", ({ supervision }) => supervision.apply(ops, "retry", 1000)],
+  ];
+  for (const [hangs, asked] of asks) {
+    const operations = new FakeOperations();
+    operations.waits.set(hangs, new Promise(() => {}));
+    const made = fakeServerOperations({ operations });
+    const first = asked(made).then(
+      () => "done",
+      (error: unknown) => error,
+    );
+    await turns();
+    const behind = made.engine.sleep(ops, 0, "keep").then(
+      () => "done",
+      (error: unknown) => error,
+    );
+    for (let minutes = 0; minutes < 10; minutes++) {
+      await turns();
+      t.mock.timers.tick(60_000);
+    }
+    const ended = await first;
+    assert.ok(ended instanceof Fault && ended.kind === "request_timeout", `${hangs} ${asked}: ${ended}`);
+    assert.ok((await behind) instanceof Fault || (await behind) === "done", `${hangs} ${asked}`);
+  }
 });

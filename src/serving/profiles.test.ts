@@ -7,6 +7,10 @@ import { grant } from "./_fixture.ts";
 const may = grant("profile", "default");
 const faultOf = (message: RegExp) => (error: unknown) =>
   error instanceof Fault && error.kind === "invalid_request" && message.test(error.message);
+const timeoutOf = (message: RegExp) => (error: unknown) =>
+  error instanceof Fault && error.kind === "request_timeout" && message.test(error.message);
+/** What can go on has gone on. */
+const turns = (): Promise<void> => new Promise((done) => setImmediate(done));
 
 function scene(profiles: FakeParts["profiles"] = {}) {
   const operations = new FakeOperations();
@@ -83,4 +87,78 @@ test("a start that fails leaves nothing recording", async () => {
   await assert.rejects(profiles.start(may), /no profiler/);
   assert.deepEqual(operations.asked, ["start-profile", "stop-profile"]);
   await assert.rejects(profiles.stop(may), faultOf(/No profile/));
+});
+
+test("an engine that does not answer: the start fails in time, and the next one works", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { operations, written, profiles } = scene({ waitMs: 10 });
+  const hanging = Promise.withResolvers<void>();
+  operations.waits.set("start-profile", hanging.promise);
+  const late = assert.rejects(profiles.start(may), timeoutOf(/engines do not answer: nothing is recorded/));
+  await turns();
+  await assert.rejects(profiles.start(may), faultOf(/stop it first/));
+  t.mock.timers.tick(10);
+  await late;
+  await assert.rejects(profiles.stop(may), faultOf(/No profile/));
+  hanging.resolve();
+  await turns();
+  assert.deepEqual(operations.asked, ["start-profile", "stop-profile"], "what began too late was told to stop");
+  operations.waits.clear();
+  await profiles.start(may);
+  assert.equal((await profiles.stop(may)).files.length, 2);
+  assert.equal(written.size, 2);
+});
+
+test("an engine that begins late does not end the profile that has begun meanwhile", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { operations, profiles } = scene({ waitMs: 10 });
+  const hanging = Promise.withResolvers<void>();
+  operations.waits.set("start-profile", hanging.promise);
+  const late = assert.rejects(profiles.start(may), timeoutOf(/engines/));
+  await turns();
+  t.mock.timers.tick(10);
+  await late;
+  operations.waits.clear();
+  await profiles.start(may);
+  hanging.resolve();
+  await turns();
+  assert.deepEqual(operations.asked, ["start-profile", "start-profile"]);
+  await profiles.stop(may);
+});
+
+test("what does not answer at the end is left out; the rest is written, and there is a next one", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const never = new Promise<never>(() => {});
+  const { operations, profiles } = scene({ waitMs: 10 });
+  await profiles.start(may);
+  operations.waits.set("stop-profile", never);
+  const stopped = profiles.stop(may);
+  await turns();
+  t.mock.timers.tick(10);
+  const { files, leftOut } = await stopped;
+  assert.match(files.join(), /^[^,]*http\.cpuprofile$/);
+  assert.match(leftOut.join(), /^[^,]*engine\.trace\.json$/);
+  operations.waits.clear();
+  await profiles.start(may);
+  assert.equal((await profiles.stop(may)).files.length, 2);
+  const noProfiler = scene({ waitMs: 10, cpu: { start: () => never, stop: async () => ({}) } });
+  const late = assert.rejects(noProfiler.profiles.start(may), timeoutOf(/profiler/));
+  await turns();
+  t.mock.timers.tick(10);
+  await late;
+  assert.deepEqual(noProfiler.operations.asked, ["start-profile", "stop-profile"]);
+  for (const folder of [
+    { ready: () => never, write: async () => {} },
+    { ready: async () => {}, write: () => never },
+  ]) {
+    const deaf = scene({ waitMs: 10, folder });
+    const failed = assert.rejects(
+      deaf.profiles.start(may).then(() => deaf.profiles.stop(may)),
+      timeoutOf(/folder/),
+    );
+    await turns();
+    t.mock.timers.tick(10);
+    await failed;
+    await assert.rejects(deaf.profiles.stop(may), faultOf(/No profile/));
+  }
 });

@@ -36,6 +36,8 @@ export interface ResponsesOptions {
   /** Undefined: this server keeps no responses. */
   readonly store: ResponseStore | undefined;
   readonly background: { readonly most: number; readonly mostOfTenant: number; readonly timeoutMs: number };
+  /** In whose words reasoning is streamed. */
+  readonly reasoningEvents: "openai" | "vllm";
   readonly log: Log;
 }
 
@@ -82,6 +84,10 @@ export class Responses {
     this.#background = store === undefined ? undefined : new Background({ store, ...background, log });
   }
 
+  get reasoningEvents(): ResponsesOptions["reasoningEvents"] {
+    return this.#options.reasoningEvents;
+  }
+
   /** @throws Fault as chat does, response_not_found, forbidden */
   async create(grant: Grant<"inference">, asked: Asked, signal: AbortSignal): Promise<Answered> {
     const { call } = asked;
@@ -96,6 +102,11 @@ export class Responses {
   /** @throws Fault response_not_found */
   async retrieve(grant: Grant<"responses">, id: string): Promise<ResponseBody> {
     return printKept(await this.#kept(grant, id));
+  }
+
+  /** For its input. @throws Fault response_not_found */
+  kept(grant: Grant<"responses">, id: string): Promise<KeptResponse> {
+    return this.#kept(grant, id);
   }
 
   /**
@@ -136,6 +147,7 @@ export class Responses {
   /** A background response that is on its way ends. @throws Fault response_not_found */
   async remove(grant: Grant<"responses">, id: string): Promise<void> {
     const { tenant } = grant.principal;
+    await this.#kept(grant, id);
     if ((await this.#options.store?.remove(tenant, id)) !== true) throw notFound(id);
     this.#background?.find(tenant, id)?.cancel();
   }
@@ -183,8 +195,7 @@ export class Responses {
   }
 
   async #earlier(grant: Grant<"inference">, id: string): Promise<readonly ChatMessage[]> {
-    const kept = await this.#options.store?.get(grant.principal.tenant, id);
-    if (kept === undefined) throw notFound(id, "previous_response_id");
+    const kept = await this.#kept(grant, id, "previous_response_id");
     if (kept.status !== "completed" && kept.status !== "incomplete")
       throw invalid("previous_response_id", `The previous response is ${kept.status}: it cannot be continued.`);
     return kept.messages;
@@ -205,7 +216,7 @@ export class Responses {
       const last = begun && !signal.aborted ? writer.stop("failed", errorOf(error)) : [];
       if (last.length > 0) tell(error);
       yield* last;
-      throw renamed(error, turn.chat);
+      throw renamed(error);
     }
   }
 
@@ -217,6 +228,7 @@ export class Responses {
     const controller = new AbortController();
     try {
       const work = await prepareChat(grant, this.#options.serving, turn.chat);
+      signal.throwIfAborted();
       // Before the store makes room for it: what has no right to run costs nobody what was stored.
       const events = await reserved(work, controller.signal);
       await store.begin(tenant, ended(turn)).catch(async (error) => {
@@ -226,10 +238,15 @@ export class Responses {
       const job: Job = { tenant, id, writer, finish: () => store.finish(tenant, ended(turn)) };
       const body = writer.body();
       const run = this.#background.start(job, events, controller, leave);
-      return stream ? { kind: "events", events: run.follow(-1, signal) } : { kind: "body", body };
+      const told = unlessTold(signal, () => {
+        run.cancel();
+        // What cannot be removed now stays as cancelled.
+        store.remove(tenant, id).catch(() => {});
+      });
+      return stream ? { kind: "events", events: tells(run.follow(-1, signal), told) } : { kind: "body", body };
     } catch (error) {
       leave();
-      throw renamed(error, turn.chat);
+      throw renamed(error);
     }
   }
 
@@ -246,12 +263,14 @@ export class Responses {
       if (signal.aborted) return;
       kept = await this.#kept(grant, first.id);
     }
-    for (const event of replay(kept)) if (event.sequence_number > after) yield event;
+    for (const event of replay(kept, this.#options.reasoningEvents)) if (event.sequence_number > after) yield event;
   }
 
-  async #kept(grant: Grant<"responses">, id: string): Promise<KeptResponse> {
-    const kept = await this.#options.store?.get(grant.principal.tenant, id);
-    if (kept === undefined) throw notFound(id);
+  /** Wall: T50. Of its tenant, and of a model that the principal may use: what another model said does not exist for it. */
+  async #kept({ principal }: Grant<"inference" | "responses">, id: string, param?: string): Promise<KeptResponse> {
+    const { serving, store } = this.#options;
+    const kept = await store?.get(principal.tenant, id);
+    if (kept === undefined || !serving.models.mayKnow(String(kept.body["model"]), principal)) throw notFound(id, param);
     return kept;
   }
 }
@@ -264,7 +283,7 @@ function ended({ id, writer, conversation }: Turn): EndedResponse {
     id,
     status,
     body: writer.body(),
-    messages: whole ? [...conversation, ...writer.answer()] : [],
+    messages: whole ? [...conversation, ...writer.answer()] : conversation,
     ...(log.length === 0 ? {} : { log }),
   };
 }
@@ -276,6 +295,24 @@ async function unwanted(events: AsyncIterable<CallEvent>, controller: AbortContr
     for await (const _ of events);
   } catch {
     // It was cancelled.
+  }
+}
+
+/**
+ * A background response outlives its request from where its id has left the server: before, nobody could ever ask for it.
+ * @param signal fires when the answer does not leave. @returns says that the id has left
+ */
+function unlessTold(signal: AbortSignal, forget: () => void): () => void {
+  if (signal.aborted) forget();
+  else signal.addEventListener("abort", forget, { once: true });
+  return () => signal.removeEventListener("abort", forget);
+}
+
+/** The first event has the id; it has left when the next one is wanted. */
+async function* tells(events: AsyncIterable<ResponseEvent>, told: () => void): AsyncGenerator<ResponseEvent> {
+  for await (const event of events) {
+    yield event;
+    told();
   }
 }
 
@@ -294,11 +331,10 @@ function notFound(id: string, param = "response_id"): Fault {
 const FIELDS: Readonly<Record<string, string>> = { messages: "input", max_tokens: "max_output_tokens" };
 
 /** Serving names the fields of a chat; the client wrote others. */
-function renamed(error: unknown, { output }: ChatCall): unknown {
+function renamed(error: unknown): unknown {
   if (!(error instanceof Fault) || error.param === undefined) return error;
   const [first = "", ...rest] = error.param.split(".");
-  const own =
-    first === "structured_outputs" && output.structured?.kind === "json_schema" ? "text.format" : FIELDS[first];
+  const own = FIELDS[first];
   if (own === undefined) return error;
   const { kind, message, detail, retryAfterMs, cause } = error;
   return new Fault(kind, message, {

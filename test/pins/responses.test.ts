@@ -14,7 +14,7 @@ import { responses, tell } from "#wire/responses/dialect.ts";
 import { responseFrames } from "#wire/responses/frames.ts";
 import { replay } from "#wire/responses/replay.ts";
 import { ResponsesBody } from "#wire/responses/schema.ts";
-import { Writer } from "#wire/responses/writer.ts";
+import { Writer, type WriterOptions } from "#wire/responses/writer.ts";
 
 const START: CallEvent = { type: "start", model: "m", prompts: [{ tokenIds: [1, 2, 3] }] };
 const usage = (completionTokens: number, reasoningTokens = 0): CallEvent => ({
@@ -22,7 +22,7 @@ const usage = (completionTokens: number, reasoningTokens = 0): CallEvent => ({
   final: true,
   usage: { promptTokens: 3, completionTokens, cachedTokens: 2, reasoningTokens },
 });
-const OPTIONS = { cachedTokens: false, tokensAsIds: false, logs: true };
+const OPTIONS = { cachedTokens: false, tokensAsIds: false, reasoningEvents: "openai", logs: true } as WriterOptions;
 
 function writer(body: Record<string, unknown> = {}, options = OPTIONS): Writer {
   const { echo } = decodeResponse(ResponsesBody.parse({ input: "hi", stream: true, ...body }), DEFAULT_CAPS);
@@ -115,6 +115,38 @@ test("reasoning, then two calls", async () => {
   );
 });
 
+test("reasoning in vLLM's words, then a text", async () => {
+  const events: CallEvent[] = [
+    START,
+    { type: "reasoning", choice: 0, text: "h" },
+    { type: "reasoning", choice: 0, text: "m" },
+    { type: "text", choice: 0, text: "a" },
+    { type: "finish", choice: 0, reason: "stop" },
+    usage(3, 2),
+  ];
+  const thought =
+    '{"id":"rs_1_0","summary":[],"type":"reasoning","content":[{"text":"hm","type":"reasoning_text"}],"encrypted_content":null,"status":"completed"}';
+  const item =
+    '{"id":"msg_1_1","content":[{"annotations":[],"text":"a","type":"output_text","logprobs":[]}],"role":"assistant","status":"completed","type":"message"}';
+  const own = writer({}, { ...OPTIONS, reasoningEvents: "vllm" });
+  const expected =
+    `${OPENING}event: response.output_item.added\ndata: {"item":{"id":"rs_1_0","summary":[],"type":"reasoning","content":null,"encrypted_content":null,"status":"in_progress"},"output_index":0,"sequence_number":2,"type":"response.output_item.added"}\n\n` +
+    `event: response.reasoning_part.added\ndata: {"content_index":0,"item_id":"rs_1_0","output_index":0,"part":{"text":"","type":"reasoning_text"},"sequence_number":3,"type":"response.reasoning_part.added"}\n\n` +
+    `event: response.reasoning_text.delta\ndata: {"content_index":0,"delta":"h","item_id":"rs_1_0","output_index":0,"sequence_number":4,"type":"response.reasoning_text.delta"}\n\n` +
+    `event: response.reasoning_text.delta\ndata: {"content_index":0,"delta":"m","item_id":"rs_1_0","output_index":0,"sequence_number":5,"type":"response.reasoning_text.delta"}\n\n` +
+    `event: response.reasoning_text.done\ndata: {"content_index":0,"item_id":"rs_1_0","output_index":0,"text":"hm","sequence_number":6,"type":"response.reasoning_text.done"}\n\n` +
+    `event: response.reasoning_part.done\ndata: {"content_index":0,"item_id":"rs_1_0","output_index":0,"part":{"text":"hm","type":"reasoning_text"},"sequence_number":7,"type":"response.reasoning_part.done"}\n\n` +
+    `event: response.output_item.done\ndata: {"item":${thought},"output_index":0,"sequence_number":8,"type":"response.output_item.done"}\n\n` +
+    `event: response.output_item.added\ndata: {"item":{"id":"msg_1_1","content":[],"role":"assistant","status":"in_progress","type":"message"},"output_index":1,"sequence_number":9,"type":"response.output_item.added"}\n\n` +
+    `event: response.content_part.added\ndata: {"content_index":0,"item_id":"msg_1_1","output_index":1,"part":{"annotations":[],"text":"","type":"output_text","logprobs":[]},"sequence_number":10,"type":"response.content_part.added"}\n\n` +
+    `event: response.output_text.delta\ndata: {"content_index":0,"delta":"a","item_id":"msg_1_1","logprobs":[],"output_index":1,"sequence_number":11,"type":"response.output_text.delta"}\n\n` +
+    `event: response.output_text.done\ndata: {"content_index":0,"item_id":"msg_1_1","logprobs":[],"output_index":1,"text":"a","sequence_number":12,"type":"response.output_text.done"}\n\n` +
+    `event: response.content_part.done\ndata: {"content_index":0,"item_id":"msg_1_1","output_index":1,"part":{"annotations":[],"text":"a","type":"output_text","logprobs":[]},"sequence_number":13,"type":"response.content_part.done"}\n\n` +
+    `event: response.output_item.done\ndata: {"item":${item},"output_index":1,"sequence_number":14,"type":"response.output_item.done"}\n\n` +
+    `event: response.completed\ndata: {"response":${object("completed", `[${thought},${item}]`, used(3, 2))},"sequence_number":15,"type":"response.completed"}\n\n`;
+  assert.equal(await bytes(run(own, events)), expected);
+});
+
 test("cut off by the budget: incomplete, item and response", async () => {
   const events: CallEvent[] = [
     START,
@@ -167,7 +199,7 @@ test("logprobs stand on deltas and on the part; what the cache held and ids are 
   const plain = await bytes(run(writer(asked), events));
   const entry = '{"token":"a","logprob":-0.5,"bytes":[97],"top_logprobs":[{"token":"a","logprob":-0.5,"bytes":[97]}]}';
   assert.equal(plain.split(`"logprobs":[${entry}]`).length - 1, 5);
-  const loose = await bytes(run(writer(asked, { cachedTokens: true, tokensAsIds: true, logs: true }), events));
+  const loose = await bytes(run(writer(asked, { ...OPTIONS, cachedTokens: true, tokensAsIds: true }), events));
   assert.match(loose, /"token":"token_id:5"/);
   assert.match(loose, /"input_tokens_details":\{"cached_tokens":2,/);
 });
@@ -185,7 +217,7 @@ test("a stored background response is replayed to the byte", async () => {
   const kept = JSON.parse(
     JSON.stringify({ id: "resp_1", status: own.status, body: own.body(), messages: [], log: own.log() }),
   );
-  assert.equal(await bytes([...replay(kept)]), first);
+  assert.equal(await bytes([...replay(kept, "openai")]), first);
   assert.match(first, /^event: response.created\ndata: .*"status":"queued"/);
 });
 

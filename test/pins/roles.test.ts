@@ -13,6 +13,7 @@ POST /v1/chat/completions/batch us-td-x
 POST /v1/completions          us-td-x
 POST /v1/responses            us-td-x
 GET  /v1/responses/{response_id} us--d-x
+GET  /v1/responses/{response_id}/input_items us--d-x
 POST /v1/responses/{response_id}/cancel us--d-x
 DELETE /v1/responses/{response_id} us--d-x
 POST /v1/messages             us-td-x

@@ -3,11 +3,12 @@
  * left when the server dies in the middle.
  */
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import OpenAI, { APIError, NotFoundError, toFile } from "openai";
+import { startIssuer } from "../fixtures/issuer.ts";
 import { makeKey, startServer, type TestServer, until } from "../harness.ts";
 
 interface Row {
@@ -190,10 +191,13 @@ test("a batch that is cancelled keeps what it has", async () => {
   const answers = await rowsOf(acme, batch.output_file_id);
   assert.ok(answers.length > 0 && answers.length < 3000);
   assert.equal(answers.length, batch.request_counts?.completed);
+  const numbers = answers.map(({ custom_id: name }) => Number(name));
   assert.deepEqual(
-    answers.map(({ custom_id }) => custom_id),
-    answers.map((_, i) => `${i}`),
+    numbers,
+    numbers.toSorted((a, b) => a - b),
   );
+  const codes = (await rowsOf(acme, batch.error_file_id)).map(({ error }) => error?.code);
+  assert.ok(codes.length < 32 && codes.every((code) => code === "batch_cancelled"), codes.join(" "));
 });
 
 test("a batch ends with the key that made it", async () => {
@@ -233,6 +237,60 @@ test("a batch ends with the key that made it", async () => {
   const batch = await over(second, id);
   assert.deepEqual([batch.status, batch.errors?.data?.[0]?.code], ["failed", "unauthenticated"]);
   assert.ok((await rowsOf(second, batch.output_file_id)).length > 0, "what was answered can be had");
+});
+
+test("a token's batch outlives the token, and ends with its rule or with its tenant when the policy says so", async (t) => {
+  const issuer = await startIssuer(t);
+  const policy = (rule: string, more = ""): string => `version: 1
+tenants: { org-b: { disabled: ${more === "closed"} } }
+tokens:
+  issuers:
+    - issuer: ${issuer.url}
+      audiences: [castellan]
+      algorithms: [ES256]
+      clockToleranceSeconds: 0
+      keys: { discovery: true, loopback: true, caFile: ${issuer.caFile} }
+      rules: [{ tenant: { claim: org, prefix: org- }, role: user${rule} }]
+`;
+  const folder = mkdtempSync(join(tmpdir(), "castellan-batches-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "policy.yaml");
+  writeFileSync(path, policy(""), { mode: 0o600 });
+  const own = await startServer({ args: [...ARGS, "--policy", path, "--log-level", "info"] });
+  t.after(() => own.stop());
+  const lines = Array.from({ length: 3000 }, (_, i) => line(`${i}`, 60));
+  const exp = Math.floor(Date.now() / 1000) + 4;
+  const by = (org: string): OpenAI => client(issuer.token({ org }), own);
+  const short = client(issuer.token({ org: "a", exp }), own);
+  const [outlives, closed] = [await begin(short, lines), await begin(by("b"), lines)];
+  await until("the token has run out", () =>
+    short.batches.list().then(
+      () => false,
+      (error) => status(error) === 401,
+    ),
+  );
+  const completed = async (): Promise<number> =>
+    (await by("a").batches.retrieve(outlives)).request_counts?.completed ?? 0;
+  const before = await completed();
+  await until("it goes on", async () => (await completed()) > before);
+  const reload = async (text: string): Promise<void> => {
+    const said = own.stderr().length;
+    writeFileSync(path, text);
+    own.child.kill("SIGHUP");
+    await until("the reload", () => own.stderr().slice(said).includes("the policy file was read anew"));
+  };
+  await reload(policy("", "closed"));
+  const other = await completed();
+  await until("another tenant's goes on", async () => (await completed()) > other);
+  await reload(policy(", limits: { requestsPerDay: 1000000 }"));
+  for (const [org, id] of [
+    ["a", outlives],
+    ["b", closed],
+  ] as const) {
+    const batch = await over(by(org), id);
+    assert.deepEqual([batch.status, batch.errors?.data?.[0]?.code], ["failed", "unauthenticated"], org);
+    assert.ok((await rowsOf(by(org), batch.output_file_id)).length > 0, "what was answered can be had");
+  }
 });
 
 test("lines are metered as their author's: what is used up ends them as it would a request", async () => {

@@ -2,12 +2,14 @@
  * LoRA adapters over the real server: named at start, loaded and unloaded while it runs, out of reach of clients.
  */
 import assert from "node:assert/strict";
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { writeAdapter, writeModel } from "../fixtures/gguf.ts";
-import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
+import { PLAIN_CONFIG, randomTensors, safetensorsOf, tinyModules, writePeft } from "../fixtures/peft.ts";
+import { makeKey, type ServerOptions, startServer as start, TEST_KEY, type TestServer, until } from "../harness.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "castellan-lora-"));
 const root = join(folder, "adapters");
@@ -22,6 +24,9 @@ const adapter = (path: string, seed: number): string => {
 const first = adapter(join(folder, "first.gguf"), 21);
 const second = adapter(join(root, "second.gguf"), 22);
 adapter(join(root, "third.gguf"), 23);
+
+const startServer = (options: ServerOptions): Promise<TestServer> =>
+  start({ ...options, args: [...(options.args ?? []), "--lora-cache-dir", join(folder, "copies")] });
 
 const post = (url: string, body: unknown, key = TEST_KEY): Promise<Response> =>
   fetch(url, {
@@ -159,6 +164,67 @@ test("with the setting for it adapters are loaded over the public listener, by k
     const unload = (key: string) => post(`${server.url}/v1/unload_lora_adapter`, { lora_name: "own" }, key);
     assert.equal((await unload(other)).status, 404);
     assert.equal((await unload(trainer)).status, 200);
+  } finally {
+    await server.stop();
+  }
+});
+
+test("a folder in PEFT form is loaded under its digest, at start and later, and stands in the audit log", async () => {
+  const weights = safetensorsOf(randomTensors(tinyModules(4), "BF16"));
+  const path = writePeft(join(root, "peft"), PLAIN_CONFIG, weights);
+  const sha256 = (bytes: Uint8Array | string): string => createHash("sha256").update(bytes).digest("hex");
+  const [config, tensors] = ["adapter_config.json", "adapter_model.safetensors"];
+  const lines = [config, tensors].map((name) => `${sha256(readFileSync(join(path, name as string)))}  ${name}\n`);
+  const digest = sha256(lines.join(""));
+  const args = ["--enable-lora", "--allow-runtime-lora-updating", "--lora-roots", root, "--audit", "on"];
+  const modules = ["--lora-modules", JSON.stringify({ name: "at-start", path, sha256: digest })];
+  const more = ["--require-lora-digest", "--max-model-len", "256", "--served-model-name", "base"];
+  const server = await startServer({ model, args: [...args, ...modules, ...more] });
+  try {
+    const load = (body: object) => admin(server, "load", { lora_name: "later", lora_path: path, ...body });
+    const without = await load({});
+    assert.equal(without.status, 400);
+    assert.match(await without.text(), /--require-lora-digest/);
+    assert.match(await (await load({ sha256: "0".repeat(64) })).text(), /SHA-256 is not the one that was named/);
+    assert.match(await (await load({ sha256: "0" })).text(), /is a SHA-256 in hexadecimal/);
+    assert.equal((await load({ sha256: digest.toUpperCase() })).status, 200);
+    assert.equal(await answer(server, "later"), await answer(server, "at-start"));
+    assert.notEqual(await answer(server, "later"), await answer(server, "base"));
+    const cards = ((await (await server.fetch("/v1/models")).json()) as { data: { sha256?: string }[] }).data;
+    assert.deepEqual(
+      cards.map((card) => card.sha256),
+      [undefined, digest, digest],
+    );
+    const records = await fetch(`${server.opsUrl}/admin/audit?limit=1000`, {
+      headers: { authorization: `Bearer ${server.adminKey}` },
+    });
+    assert.equal((await records.text()).split(digest).length - 1, 2);
+  } finally {
+    await server.stop();
+  }
+});
+
+test("with a folder by tenant a tenant finds its own files alone, and has so many adapters", async () => {
+  const by = join(folder, "by");
+  for (const tenant of ["acme", "other"]) mkdirSync(join(by, tenant), { recursive: true, mode: 0o700 });
+  const [own, theirs] = [adapter(join(by, "acme/a.gguf"), 31), adapter(join(by, "other/b.gguf"), 32)];
+  const switches = ["--enable-lora", "--allow-runtime-lora-updating", "--public-lora-routes"];
+  const bounds = ["--lora-roots", join(by, "{tenant}"), "--max-loras-per-tenant", "1", "--max-model-len", "256"];
+  const server = await startServer({ model, args: [...switches, ...bounds] });
+  try {
+    const key = await makeKey(server.stateDir, "trainer", { tenant: "acme" });
+    await until("the key is known", async () => (await server.fetch("/v1/models", { key })).status === 200);
+    const load = async (name: string, path: string) => {
+      const response = await post(`${server.url}/v1/load_lora_adapter`, { lora_name: name, lora_path: path }, key);
+      return [response.status, await response.text()] as const;
+    };
+    const [status, text] = await load("x", theirs);
+    assert.equal(status, 400);
+    for (const path of [join(by, "other/none.gguf"), join(by, "nobody/b.gguf"), join(by, "acme/../other/b.gguf"), by])
+      assert.deepEqual(await load("x", path), [status, text], "as if nothing were there");
+    assert.equal((await load("x", own))[0], 200);
+    assert.match((await load("y", own))[1], /may have 1 lora adapters loaded/);
+    assert.equal((await admin(server, "load", { lora_name: "z", lora_path: theirs })).status, 200);
   } finally {
     await server.stop();
   }

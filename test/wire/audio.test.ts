@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import OpenAI, { APIError, toFile } from "openai";
+import { resolveSettings } from "#config/resolve.ts";
 import { createHttp } from "#http/server.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes } from "#routes/index.ts";
@@ -15,17 +16,18 @@ import { openai } from "#wire/openai/dialect.ts";
 const TEXT = "The model does not support audio: this server runs models of text only.";
 const PATHS = ["/v1/audio/transcriptions", "/v1/audio/translations"];
 
-async function server(t: TestContext) {
+async function server(t: TestContext, options: { readonly maxAudioBytes?: number } = {}) {
   const user = principalOf({ id: "k", tenant: "t", role: "user" });
   const http = await createHttp({
     routes,
     services: servicesOf(fixture()),
     gate: gateOf({
       key: user,
-      small: { ...user, caps: { uploadBytes: 1024 } },
+      small: { ...user, caps: { audioMegabytes: 1 } },
       mute: principalOf({ id: "m", tenant: "t", role: "operator" }),
     }),
     dialect: openai,
+    options,
   });
   t.after(() => http.close(0));
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
@@ -72,6 +74,20 @@ test("key, scope, type and size are looked at before", async (t) => {
     );
     assert.equal(statusOf(await exchange(port, message(`POST ${path}`, [form, "Content-Length: 99999999"]))), 401);
   }
+});
+
+test("the size of a file of speech is the operator's to say, in vLLM's variable, and a key's", async (t) => {
+  const { settings } = resolveSettings([], { VLLM_MAX_AUDIO_CLIP_FILESIZE_MB: "40" });
+  assert.equal(settings.maxAudioMegabytes, 40);
+  const { port } = await server(t, { maxAudioBytes: settings.maxAudioMegabytes * 1024 ** 2 });
+  const announced = async (token: string, mebibytes: number): Promise<number> => {
+    const headers = ["Content-Type: multipart/form-data; boundary=x", `Authorization: Bearer ${token}`];
+    const file = 'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF';
+    const size = `Content-Length: ${mebibytes * 1024 ** 2}`;
+    return statusOf(await exchange(port, `${message(`POST ${PATHS[0]}`, [...headers, size])}--x\r\n${file}`));
+  };
+  assert.deepEqual([await announced("key", 40), await announced("key", 42)], [501, 413]);
+  assert.deepEqual([await announced("small", 1), await announced("small", 3)], [501, 413]);
 });
 
 const UPGRADE = [

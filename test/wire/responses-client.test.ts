@@ -3,13 +3,20 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import OpenAI, { APIError, BadRequestError, InternalServerError, NotFoundError, PermissionDeniedError } from "openai";
+import OpenAI, {
+  APIError,
+  APIUserAbortError,
+  BadRequestError,
+  InternalServerError,
+  NotFoundError,
+  PermissionDeniedError,
+} from "openai";
 import type { Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { type Meter, UNMETERED, type Work } from "#core/metering.ts";
 import type { Principal } from "#core/principal.ts";
 import { createHttp, type Http } from "#http/server.ts";
-import type { Gate } from "#policy/gate.ts";
+import type { Admission, Gate } from "#policy/gate.ts";
 import { principalOf } from "#policy/roles.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { type Fixture, fixture, says } from "#serving/_fixture.ts";
@@ -33,6 +40,8 @@ const PRINCIPALS: Readonly<Record<string, Principal>> = {
   two: principalOf({ id: "k2", tenant: "a", role: "user" }),
   other: principalOf({ id: "k3", tenant: "b", role: "user" }),
   trainer: principalOf({ id: "k4", tenant: "a", role: "trainer" }),
+  narrow: principalOf({ id: "k6", tenant: "a", role: "user", reach: { models: ["other"] } }),
+  aliased: principalOf({ id: "k7", tenant: "a", role: "user", reach: { models: ["demo-alias"] } }),
   capped: principalOf({ id: "k5", tenant: "c", role: "user", caps: { messages: 4, bodyBytes: 4096 } }),
 };
 
@@ -42,11 +51,12 @@ async function withServer(
   use: (server: Server) => Promise<void>,
   keeps = true,
   meter: Meter = UNMETERED,
+  record?: Admission["record"],
 ): Promise<void> {
   const setting = fixture(script);
   const store = new MemoryResponses();
   const services = servicesOf(setting, keeps ? store : null);
-  const http = await createHttp<Services>({ routes, services, dialect: openai, gate: metered(meter) });
+  const http = await createHttp<Services>({ routes, services, dialect: openai, gate: metered(meter, record) });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
   assert.ok("port" in address);
   const url = `http://127.0.0.1:${address.port}`;
@@ -61,9 +71,10 @@ async function withServer(
 }
 
 /** What a call reserves goes to this meter. */
-function metered(meter: Meter): Gate {
+function metered(meter: Meter, record?: Admission["record"]): Gate {
   const gate = gateOf(PRINCIPALS);
-  return { identify: gate.identify, open: (call) => ({ ...gate.open(call), meter }) };
+  const own = record === undefined ? {} : { record };
+  return { identify: gate.identify, open: (call) => ({ ...gate.open(call), meter, ...own }) };
 }
 
 const input = "hi";
@@ -233,6 +244,145 @@ test("a stored response: read, continued and deleted by its tenant; it does not 
   });
 });
 
+test("the input of a stored response, as items: in pages, either way, of earlier turns too", async () => {
+  await withServer({ reply: says(`<think>hm</think>${CALL}`) }, async ({ client, as, url, store }) => {
+    const first = await client.responses.create({ model: "demo", input: "Weather?", instructions: "SHORT", tools });
+    const call = first.output.find(({ type }) => type === "function_call");
+    assert.ok(call?.type === "function_call");
+    const output = [{ type: "input_text" as const, text: "RAIN" }];
+    const second = await client.responses.create({
+      model: "demo",
+      tools,
+      previous_response_id: first.id,
+      input: [
+        { type: "function_call_output", call_id: call.call_id, output },
+        {
+          role: "user",
+          content: [
+            { type: "input_text", text: "And" },
+            { type: "input_text", text: "then?" },
+          ],
+        },
+      ],
+    });
+    const name = second.id.replace("resp_", "");
+    const status = "completed";
+    const expected = [
+      {
+        id: `msg_${name}_in_0`,
+        content: [{ text: "Weather?", type: "input_text" }],
+        role: "user",
+        status,
+        type: "message",
+      },
+      {
+        id: `rs_${name}_in_1`,
+        summary: [],
+        type: "reasoning",
+        content: [{ text: "hm", type: "reasoning_text" }],
+        encrypted_content: null,
+        status,
+      },
+      {
+        arguments: call.arguments,
+        call_id: call.call_id,
+        name: "weather",
+        type: "function_call",
+        id: `fc_${name}_in_2`,
+        status,
+      },
+      {
+        id: `fc_${name}_in_3`,
+        call_id: call.call_id,
+        output: [{ text: "RAIN", type: "input_text" }],
+        status,
+        type: "function_call_output",
+      },
+      {
+        id: `msg_${name}_in_4`,
+        content: [
+          { text: "And", type: "input_text" },
+          { text: "then?", type: "input_text" },
+        ],
+        role: "user",
+        status,
+        type: "message",
+      },
+    ];
+    const all = async (query: OpenAI.Responses.InputItemListParams): Promise<unknown[]> => {
+      const items: unknown[] = [];
+      for await (const item of client.responses.inputItems.list(second.id, query)) items.push(item);
+      return items;
+    };
+    assert.deepEqual(await all({ order: "asc" }), expected);
+    assert.deepEqual(await all({ order: "asc", limit: 2 }), expected);
+    assert.deepEqual(await all({}), [...expected].reverse());
+    assert.deepEqual(await all({ limit: 3, after: `fc_${name}_in_3` }), expected.slice(0, 3).reverse());
+    const page = await fetch(`${url}/v1/responses/${second.id}/input_items?limit=2&order=asc`, {
+      headers: { authorization: "Bearer one" },
+    });
+    assert.deepEqual(await page.json(), {
+      object: "list",
+      data: expected.slice(0, 2),
+      first_id: `msg_${name}_in_0`,
+      last_id: `rs_${name}_in_1`,
+      has_more: true,
+    });
+    await assert.rejects(as("other").responses.inputItems.list(second.id), NotFoundError);
+    await assert.rejects(as("narrow").responses.inputItems.list(second.id), NotFoundError);
+    await assert.rejects(as("trainer").responses.inputItems.list(second.id), PermissionDeniedError);
+    for (const query of ["after=msg_other", "limit=0", "limit=-1", "limit=1e3", "order=up", "order=asc&order=asc"]) {
+      const reply = await fetch(`${url}/v1/responses/${second.id}/input_items?${query}`, {
+        headers: { authorization: "Bearer one" },
+      });
+      assert.equal(reply.status, 400, query);
+      await reply.arrayBuffer();
+    }
+    const row = store.rows.get(second.id);
+    assert.ok(row);
+    for (const kept of [
+      { ...row.kept, status: "incomplete" as const },
+      { ...row.kept, status: "cancelled" as const, messages: row.kept.messages.slice(0, -1) },
+    ]) {
+      row.kept = kept;
+      assert.deepEqual(await all({ order: "asc" }), expected, kept.status);
+    }
+  });
+});
+
+test("a response of a model that a key may not use does not exist for it", async () => {
+  await withServer(ENDLESS, async ({ client, as, store }) => {
+    const { id } = await client.responses.create({ model: "demo", input, background: true });
+    const { responses } = as("narrow");
+    await assert.rejects(responses.retrieve(id), NotFoundError);
+    await assert.rejects(responses.retrieve(id, { stream: true }), NotFoundError);
+    await assert.rejects(responses.cancel(id), NotFoundError);
+    await assert.rejects(responses.delete(id), NotFoundError);
+    assert.equal(store.rows.size, 1);
+    assert.equal((await as("aliased").responses.retrieve(id)).id, id, "another name of the same model");
+    await as("aliased").responses.cancel(id);
+    await until(() => store.rows.get(id)?.working === false);
+  });
+  await withServer({ reply: says("x") }, async ({ client, as, store, setting }) => {
+    const { id } = await client.responses.create({ model: "demo", input });
+    const { serving, model } = setting;
+    serving.models.add({ ...model, names: ["other"] });
+    const go = { model: "other", input, previous_response_id: id };
+    await assert.rejects(
+      as("narrow").responses.create(go),
+      (error) => error instanceof NotFoundError && error.param === "previous_response_id",
+    );
+    assert.equal(setting.backend.requests.length, 1);
+    assert.equal((await client.responses.create(go)).previous_response_id, id);
+    // A model that is served no longer: its name has to be one of both lists.
+    const row = store.rows.get(id);
+    assert.ok(row);
+    row.kept = { ...row.kept, body: { ...row.kept.body, model: "gone" } };
+    assert.equal((await client.responses.retrieve(id)).model, "gone");
+    await assert.rejects(as("narrow").responses.retrieve(id), NotFoundError);
+  });
+});
+
 test("store: false keeps nothing; a server without a store says so", async () => {
   await withServer({ reply: says("x") }, async ({ client, store }) => {
     const answer = await client.responses.create({ model: "demo", input, store: false });
@@ -335,6 +485,52 @@ test("background: what other servers end, and what is deleted, ends here", async
     assert.deepEqual((await client.responses.retrieve(ended.id)).error, { code: "server_error", message: "gone" });
     await assert.rejects(client.responses.retrieve(deleted.id), NotFoundError);
   });
+});
+
+test("background: whose id cannot leave the server is not worked on, and is not kept", async () => {
+  for (const stream of [false, true])
+    await withServer(ENDLESS, async ({ client, setting, store }) => {
+      const asked = Promise.withResolvers<void>();
+      const ready = Promise.withResolvers<void>();
+      const kept = Promise.withResolvers<void>();
+      const begin = store.begin.bind(store);
+      store.begin = async (tenant, response) => {
+        asked.resolve();
+        await ready.promise;
+        await begin(tenant, response);
+        kept.resolve();
+      };
+      const leaving = new AbortController();
+      const left = client.responses.create(
+        { model: "demo", input, background: true, stream },
+        { signal: leaving.signal },
+      );
+      await asked.promise;
+      leaving.abort();
+      await assert.rejects(left, APIUserAbortError);
+      // The server hears of it on another connection's time: what comes after was received after.
+      await client.models.list();
+      ready.resolve();
+      await kept.promise;
+      await until(() => store.rows.size === 0 && setting.backend.open === 0);
+    });
+});
+
+test("background: an answer that may not leave since its record cannot be written leaves nothing behind", async () => {
+  for (const stream of [false, true])
+    await withServer(
+      ENDLESS,
+      async ({ client, setting, store }) => {
+        await assert.rejects(
+          client.responses.create({ model: "demo", input, background: true, stream }),
+          (error) => error instanceof APIError && error.status === 503,
+        );
+        await until(() => store.rows.size === 0 && setting.backend.open === 0);
+      },
+      true,
+      UNMETERED,
+      () => Promise.reject(new Fault("policy_unavailable", "The record cannot be written.")),
+    );
 });
 
 test("background runs are limited by tenant and in all, and refused before they are promised", async () => {

@@ -31,6 +31,8 @@ const TOOLS = [
   },
   { type: "function" as const, function: { name: "stop_all" } },
 ];
+/** Nothing is valid under it. */
+const IMPOSSIBLE = { name: "f", parameters: { type: "object", properties: { a: { not: {} } }, required: ["a"] } };
 
 let server: TestServer;
 let client: OpenAI;
@@ -215,7 +217,9 @@ test("what cannot be followed is refused by name, beside a running stream", asyn
       { structured_outputs: { structural_tag: { structures: [{ begin: "a", end: "b" }], triggers: ["c"] } } },
       "structured_outputs",
     ],
-    [{ response_format: { type: "json_schema", json_schema: { schema: { not: {} } } } }, "structured_outputs"],
+    [{ response_format: { type: "json_schema", json_schema: { schema: { not: {} } } } }, "response_format"],
+    [{ response_format: { type: "text" }, structured_outputs: { regex: "(a)\\1" } }, "structured_outputs"],
+    [{ tools: [{ type: "function", function: IMPOSSIBLE }], tool_choice: "required" }, "tools"],
     [{ response_format: { type: "json_schema", json_schema: { schema: 5 } } }, "response_format.json_schema.schema"],
     [{ response_format: { type: "yaml" } }, "response_format.type"],
     [{ response_format: { type: "json_object" }, structured_outputs: { choice: ["a"] } }, "structured_outputs"],
@@ -229,6 +233,46 @@ test("what cannot be followed is refused by name, beside a running stream", asyn
     const body = (await answer.json()) as { error: { param: string } };
     assert.equal(answer.status, 400, JSON.stringify(extra));
     assert.equal(body.error.param, param, JSON.stringify([extra, body]));
+  }
+});
+
+test("every route names the field that its client wrote", async () => {
+  const schema = IMPOSSIBLE.parameters;
+  const regex = { regex: "(a)\\1" };
+  const messages = [{ role: "user", content: "hi" }];
+  const tool = { type: "function", name: "f", parameters: schema };
+  for (const [path, body, field] of [
+    ["/v1/completions", { prompt: "a", structured_outputs: regex }, "structured_outputs"],
+    [
+      "/v1/completions",
+      { prompt: "a", response_format: { type: "json_schema", json_schema: { schema } } },
+      "response_format",
+    ],
+    ["/v1/responses", { input: "hi", text: { format: { type: "json_schema", name: "f", schema } } }, "text.format"],
+    ["/v1/responses", { input: "hi", structured_outputs: regex }, "structured_outputs"],
+    ["/v1/responses", { input: "hi", tools: [tool], tool_choice: "required" }, "tools"],
+    [
+      "/inference/v1/generate",
+      { token_ids: [1], sampling_params: { structured_outputs: regex } },
+      "sampling_params.structured_outputs",
+    ],
+    [
+      "/v1/messages",
+      { messages, max_tokens: 4, output_config: { format: { type: "json_schema", schema } } },
+      "output_config.format",
+    ],
+    [
+      "/v1/messages",
+      { messages, max_tokens: 4, tools: [{ name: "f", input_schema: schema }], tool_choice: { type: "any" } },
+      "tools",
+    ],
+  ] as const) {
+    const answer = await server.fetch(path, { method: "POST", body: JSON.stringify({ model: base.model, ...body }) });
+    const { error } = (await answer.json()) as { error: { message: string; param?: string | null } };
+    assert.equal(answer.status, 400, JSON.stringify([path, error]));
+    assert.ok(error.message.startsWith(`Invalid ${field}: `), error.message);
+    // Anthropic's object has no place for it.
+    if (path !== "/v1/messages") assert.equal(error.param, field, path);
   }
 });
 

@@ -41,6 +41,8 @@ export const EVENT_KINDS = {
   "key.disable": "a key was disabled",
   "key.enable": "a disabled key was enabled",
   "key.delete": "a key was deleted",
+  "adapter.load": "a LoRA adapter was loaded, or is about to be: which one, by its digest",
+  "adapter.unload": "a LoRA adapter was unloaded",
   "weights.change": "a running model was given other weights",
   "policy.change": "tenants, limits or rules were changed",
 } as const;

@@ -106,6 +106,17 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
     assert.equal(await records.addFile(file("small-6", "b", { bytes: 1 }), ROOM), true);
   });
 
+  it("what a batch has written is added whatever there is, and counts", async (open) => {
+    const records = open();
+    assert.equal(await records.addFile(file("file-1", "acme", { bytes: 600 }), ROOM), true);
+    assert.equal(await records.addFile(file("file-2", "acme", { bytes: 500, purpose: "batch_output" })), true);
+    await records.addFile(file("file-3", "other", { bytes: 7 }));
+    assert.deepEqual(await records.used("acme"), { allBytes: 1107, tenantBytes: 1100, tenantFiles: 2 });
+    assert.deepEqual(await records.used("nobody"), { allBytes: 1107, tenantBytes: 0, tenantFiles: 0 });
+    assert.deepEqual(await open("b").used("acme"), { allBytes: 0, tenantBytes: 0, tenantFiles: 0 });
+    assert.equal(await records.addFile(file("file-4", "third", { bytes: 1 }), ROOM), false);
+  });
+
   it("files are listed newest first, or oldest, behind one, by purpose", async (open) => {
     const records = open();
     const room = { allBytes: 1e6, tenantBytes: 1e6, tenantFiles: 100 };

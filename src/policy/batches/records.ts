@@ -14,6 +14,8 @@ import {
   type BatchRecords,
   type BatchStatus,
   type FilePurpose,
+  type FileRoom,
+  type FilesUsed,
   OPEN_STATUSES,
   type StoredFile,
 } from "#core/batches.ts";
@@ -52,7 +54,7 @@ function answering(parts: BatchRecords): BatchRecords {
 
 type FileRecords = Pick<
   BatchRecords,
-  "addFile" | "file" | "files" | "removeFile" | "expiredFiles" | "fileIds" | "reads"
+  "addFile" | "used" | "file" | "files" | "removeFile" | "expiredFiles" | "fileIds" | "reads"
 >;
 
 function fileRecords(db: Database, node: string): FileRecords {
@@ -62,19 +64,11 @@ function fileRecords(db: Database, node: string): FileRecords {
     addFile: (file, room) =>
       db.transaction().execute(async (transaction) => {
         await lock(transaction);
-        const of = transaction.selectFrom("files").where("node", "=", node);
-        const all = await of.select(({ fn }) => fn.sum<number | null>("bytes").as("bytes")).executeTakeFirst();
-        const own = await of
-          .where("tenant", "=", file.tenant)
-          .select(({ fn }) => [fn.sum<number | null>("bytes").as("bytes"), fn.countAll<number>().as("count")])
-          .executeTakeFirst();
-        const fits =
-          Number(all?.bytes ?? 0) + file.bytes <= room.allBytes &&
-          Number(own?.bytes ?? 0) + file.bytes <= room.tenantBytes &&
-          Number(own?.count ?? 0) < room.tenantFiles;
+        const fits = room === undefined || hasRoom(await used(transaction, node, file.tenant), file, room);
         if (fits) await transaction.insertInto("files").values(fileRow(file, node)).execute();
         return fits;
       }),
+    used: (tenant) => used(db, node, tenant),
     file: async (tenant, id) => {
       const found = await ownFile(db, node, tenant, id);
       return found === undefined ? undefined : fileOf(found);
@@ -165,6 +159,28 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
         .execute();
     },
   };
+}
+
+async function used(db: Database, node: string, tenant: string): Promise<FilesUsed> {
+  const of = db.selectFrom("files").where("node", "=", node);
+  const all = await of.select(({ fn }) => fn.sum<number | null>("bytes").as("bytes")).executeTakeFirst();
+  const own = await of
+    .where("tenant", "=", tenant)
+    .select(({ fn }) => [fn.sum<number | null>("bytes").as("bytes"), fn.countAll<number>().as("count")])
+    .executeTakeFirst();
+  return {
+    allBytes: Number(all?.bytes ?? 0),
+    tenantBytes: Number(own?.bytes ?? 0),
+    tenantFiles: Number(own?.count ?? 0),
+  };
+}
+
+function hasRoom(taken: FilesUsed, { bytes }: StoredFile, room: FileRoom): boolean {
+  return (
+    taken.allBytes + bytes <= room.allBytes &&
+    taken.tenantBytes + bytes <= room.tenantBytes &&
+    taken.tenantFiles < room.tenantFiles
+  );
 }
 
 /** Until the transaction ends, nobody else adds. */

@@ -16,6 +16,7 @@ const Patterns = z.array(z.string().min(1).max(256)).max(256);
 const TenantName = z.string().regex(TENANT, "is 1 to 64 letters, digits, dots, dashes and underscores");
 const Network = z.string().refine((text) => networkProblem(text) === undefined, "is no network such as 10.0.0.0/8");
 const HIGHEST_WEIGHT = 1000;
+const MOST_ADAPTERS = 4096;
 
 const Tenant = z.strictObject({
   /** Nobody of it is let in. */
@@ -24,6 +25,8 @@ const Tenant = z.strictObject({
   weight: z.number().min(0.001).max(HIGHEST_WEIGHT).optional(),
   /** Of all its callers together. */
   limits: LIMITS.optional(),
+  /** LoRA adapters that it may have loaded at once. */
+  adapterSlots: z.int().min(0).max(MOST_ADAPTERS).optional(),
   /** What its callers see at most, whatever their keys say. */
   models: Patterns.optional(),
   adapters: Patterns.optional(),

@@ -13,7 +13,7 @@ import type { GuardedAnswer, GuardOptions } from "#egress/guarded-fetch.ts";
 import { keysOfSet, secretKeys, type TokenKeys } from "./key-set.ts";
 import type { IssuerConfig } from "./schema.ts";
 
-export type GuardedGet = (url: string, options: GuardOptions) => Promise<GuardedAnswer>;
+export type GuardedGet = (url: string, options: GuardOptions) => Promise<Pick<GuardedAnswer, "status" | "body">>;
 
 const MAX_BYTES = 256 * 1024;
 const JSON_LIMITS = { maxDepth: 16, maxValues: 100_000 };

@@ -19,12 +19,13 @@ export interface Unmapped {
   readonly reason: string;
 }
 
-/** @param issuer as configured @param subject `sub` of the token */
+/** @param issuer as configured @param subject `sub` of the token @param marks of the rules (rule-chain.ts) */
 export function principalFrom(
   rules: readonly Rule[],
   issuer: string,
   subject: string,
   claims: Claims,
+  marks: readonly string[] = [],
 ): Principal | Unmapped {
   const at = rules.findIndex(({ when }) => when.every((condition) => holds(condition, claims)));
   const rule = rules[at];
@@ -34,6 +35,7 @@ export function principalFrom(
   const role = roleOf(rule, claims);
   if (role === undefined) return { reason: `rule ${at + 1}: the claim for the role is missing or not in the table` };
   const scopes = scopesOf(rule, claims);
+  const mark = marks[at];
   return principalOf({
     id: tokenPrincipalId(issuer, subject),
     kind: "token",
@@ -42,6 +44,7 @@ export function principalFrom(
     ...(scopes === undefined ? {} : { scopes }),
     reach: reachOf(rule),
     ...(rule.limits === undefined ? {} : { limits: rule.limits as Principal["limits"] }),
+    ...(mark === undefined ? {} : { ruledBy: mark }),
   });
 }
 

@@ -38,7 +38,8 @@ test("a good token is a principal of its own", async () => {
   const made = await bench();
   const principal = await made.tokens.verify(made.token());
   assert.match(principal.id, /^tok_[0-9a-f]{32}$/);
-  const { id: _, scopes, ...rest } = principal;
+  const { id: _, scopes, ruledBy, ...rest } = principal;
+  assert.match(ruledBy ?? "", /^[0-9a-f]{64}$/);
   assert.deepEqual(rest, { kind: "token", tenant: "acme", role: "user", reach: {}, limits: {}, caps: {} });
   assert.ok(scopes.has("inference") && !scopes.has("ops"));
   const again = await made.tokens.verify(made.token({ jti: "another", aud: ["x", "castellan"] }));

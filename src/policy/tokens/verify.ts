@@ -14,6 +14,7 @@ import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import { guardedGet } from "#egress/guarded-fetch.ts";
 import type { TokenProver } from "#policy/identify.ts";
+import { ruleChain } from "#policy/rule-chain.ts";
 import { readClaims, readCompact, type TokenHeader } from "./compact.ts";
 import type { TokenKey } from "./key-set.ts";
 import { KeySource } from "./key-source.ts";
@@ -38,6 +39,7 @@ interface Issuer {
   readonly algorithms: ReadonlySet<string>;
   readonly types: ReadonlySet<string>;
   readonly source: KeySource;
+  readonly marks: readonly string[];
 }
 
 const MAX_SUBJECT = 1024;
@@ -62,6 +64,7 @@ export class Tokens implements TokenProver {
       config,
       algorithms: new Set(config.algorithms),
       types: new Set(config.types.map(plainType)),
+      marks: ruleChain(config.issuer, config.rules),
       source: new KeySource({
         issuer: config.issuer,
         load: () => loadKeys(config, this.#get),
@@ -88,6 +91,11 @@ export class Tokens implements TokenProver {
     await Promise.all(issuers.map(({ source }) => source.refresh()));
   }
 
+  /** Whether the rules that made a principal are among its issuer's still. */
+  stands(mark: string): boolean {
+    return [...this.#issuers.values()].some(({ marks }) => marks.includes(mark));
+  }
+
   /** @throws Fault unauthenticated | forbidden | policy_unavailable, or rejects with one */
   verify(token: string): Principal | Promise<Principal> {
     const digest = this.#verified.digest(token);
@@ -104,7 +112,7 @@ export class Tokens implements TokenProver {
       const key = await keyFor(header, issuer);
       await this.#check(token, header, key, issuer.config);
       const subject = subjectOf(claims);
-      const made = principalFrom(issuer.config.rules, issuer.config.issuer, subject, claims);
+      const made = principalFrom(issuer.config.rules, issuer.config.issuer, subject, claims, issuer.marks);
       if ("reason" in made) throw unmapped(tokenPrincipalId(issuer.config.issuer, subject), made.reason);
       const until = endOf(claims, issuer.config);
       this.#verified.keep(digest, { principal: made, until, stands: () => stands(issuer, key) });

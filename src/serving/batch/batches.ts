@@ -27,13 +27,17 @@ export interface BatchesOptions {
   readonly wake: () => void;
   /** Of one tenant. */
   readonly mostOpen: number;
+  /** Unix milliseconds. For tests. */
+  readonly now?: () => number;
 }
 
 export class Batches {
   readonly #options: BatchesOptions;
+  readonly #now: () => number;
 
   constructor(options: BatchesOptions) {
     this.#options = options;
+    this.#now = options.now ?? Date.now;
   }
 
   /** @throws Fault invalid_request | rate_limited */
@@ -47,7 +51,7 @@ export class Batches {
       throw error;
     });
     if (file.purpose !== "batch") throw invalid("input_file_id", "The file's purpose is not batch.");
-    const now = Date.now();
+    const now = this.#now();
     const batch: Batch = {
       ...words,
       id: newId("batch_"),
@@ -79,7 +83,7 @@ export class Batches {
   /** @throws Fault batch_not_found | invalid_request: it is over */
   async cancel(grant: Grant<"batch">, id: string): Promise<Batch> {
     const batch = await this.get(grant, id);
-    const times = { ...batch.times, cancelling: Date.now() };
+    const times = { ...batch.times, cancelling: this.#now() };
     const { records, wake } = this.#options;
     if (await records.change(id, ["validating", "in_progress"], { status: "cancelling", times })) wake();
     const now = await this.get(grant, id);
@@ -89,7 +93,8 @@ export class Batches {
   }
 }
 
-function authorOf({ id, kind, role, scopes, reach, limits, caps }: Principal): BatchAuthor {
+function authorOf({ id, kind, role, scopes, reach, limits, caps, ruledBy }: Principal): BatchAuthor {
   const { networks: _, ...rest } = reach;
-  return { id, kind, role, scopes: [...scopes], reach: rest, limits, caps };
+  const author = { id, kind, role, scopes: [...scopes], reach: rest, limits, caps };
+  return { ...author, ...(ruledBy === undefined ? {} : { ruledBy }) };
 }

@@ -3,7 +3,7 @@
  *
  * Invariants: a file is its tenant's, and nobody else's exists (Wall: T74); what a client names a file never stands in a
  * path; a record has its content, whole, on the disk before anybody sees it; bytes and number are bounded for a tenant
- * and for all, uploads at once too, and what is old goes. Made by the app.
+ * and for all, while they are written too, and what is old goes; what a batch answered is never lost for want of room. Made by the app.
  */
 import { randomUUID } from "node:crypto";
 import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
@@ -11,6 +11,7 @@ import { join } from "node:path";
 import type { BatchRecords, FileRoom, PageRequest, StoredFile } from "#core/batches.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { Grant } from "#core/principal.ts";
+import { type Held, Room } from "./room.ts";
 
 /** What the form says besides the file. */
 export interface UploadWords {
@@ -18,10 +19,15 @@ export interface UploadWords {
   readonly keepMs?: number;
 }
 
+export interface Upload {
+  readonly content: AsyncIterable<Uint8Array>;
+  readonly name: string;
+  /** Bytes that are sure to come. */
+  readonly atLeast: number;
+}
+
 /** A form with one file, while it is read. */
-export type ReadUpload = (
-  take: (content: AsyncIterable<Uint8Array>, name: string) => Promise<void>,
-) => Promise<UploadWords>;
+export type ReadUpload = (take: (upload: Upload) => Promise<void>) => Promise<UploadWords>;
 
 export interface FilesOptions {
   readonly records: BatchRecords;
@@ -46,9 +52,11 @@ export function newId(prefix: string): string {
 export class Files {
   readonly #options: FilesOptions;
   readonly #uploading = new Map<string, number>();
+  readonly #room: Room;
 
   constructor(options: FilesOptions) {
     this.#options = options;
+    this.#room = new Room(options.records, options.room);
   }
 
   /** @throws Fault payload_too_large | overloaded | what `read` throws */
@@ -56,17 +64,24 @@ export class Files {
     const { tenant, id: createdBy } = principal;
     const done = this.#begin(tenant);
     const staged = join(this.#options.folder, `${STAGED}${randomUUID()}`);
+    let held: Held | undefined;
     try {
+      const room = await this.#room.hold(tenant);
+      held = room;
       let taken: { name: string; bytes: number } | undefined;
-      const { keepMs } = await read(async (content, name) => {
-        taken = { name: name.replaceAll(CONTROLS, ""), bytes: await write(staged, content) };
+      const { keepMs } = await read(async ({ content, name, atLeast }) => {
+        room.reach(atLeast);
+        taken = { name: name.replaceAll(CONTROLS, ""), bytes: await write(staged, content, room) };
       });
       if (taken === undefined) throw invalid("file", "The form has no file.");
       const now = Date.now();
       const expiresAt = now + Math.min(keepMs ?? Number.POSITIVE_INFINITY, this.#options.keepMs);
-      const file = { id: newId("file-"), tenant, createdBy, purpose: "batch" as const, ...taken, createdAt: now };
-      return await this.#adopt(staged, { ...file, expiresAt });
+      const words = { id: newId("file-"), tenant, createdBy, purpose: "batch" as const, ...taken, createdAt: now };
+      const file = { ...words, expiresAt };
+      await this.#adopt(staged, file, room, false);
+      return file;
     } finally {
+      held?.release();
       done();
       await rm(staged, { force: true });
     }
@@ -85,32 +100,41 @@ export class Files {
     };
   }
 
+  /** Room for what a batch of the tenant writes. */
+  hold(tenant: string): Promise<Held> {
+    return this.#room.hold(tenant);
+  }
+
+  /** What is wrong when there is none. */
+  full(): Fault {
+    return this.#room.full();
+  }
+
   /** Gives a file of this folder its name and record. @throws Fault payload_too_large: there is no room */
-  async #adopt(path: string, file: StoredFile): Promise<StoredFile> {
-    const { records, room } = this.#options;
+  async #adopt(path: string, file: StoredFile, held: Held, anyhow: boolean): Promise<void> {
     await rename(path, this.path(file.id));
-    const added = await records.addFile(file, room).catch(async (error: unknown) => {
+    try {
+      await this.#room.add(file, held, anyhow);
+    } catch (error) {
       await rm(this.path(file.id), { force: true });
       throw error;
-    });
-    if (added) return file;
-    await rm(this.path(file.id), { force: true });
-    throw new Fault(
-      "payload_too_large",
-      `There is no room: files of a tenant have ${room.tenantBytes} bytes and ${room.tenantFiles} places, all together ${room.allBytes} bytes. Delete some.`,
-    );
+    }
   }
 
   /**
-   * A batch's output; the same id may come again after a crash.
-   * @throws Fault payload_too_large
+   * A batch's output, of which the rows have been on this disk for long: what was answered is kept, whether there is room
+   * or not, and a tenant that has none left uploads nothing. The same id may come again after a crash.
    */
-  async adoptOutput(path: string, file: Pick<StoredFile, "id" | "tenant" | "createdBy" | "name">): Promise<void> {
+  async adoptOutput(
+    path: string,
+    file: Pick<StoredFile, "id" | "tenant" | "createdBy" | "name">,
+    held: Held,
+  ): Promise<void> {
     const now = Date.now();
     await this.#options.records.removeFile(file.id);
     const { size: bytes } = await stat(path);
     const expiresAt = now + this.#options.keepMs;
-    await this.#adopt(path, { ...file, purpose: "batch_output", bytes, createdAt: now, expiresAt });
+    await this.#adopt(path, { ...file, purpose: "batch_output", bytes, createdAt: now, expiresAt }, held, true);
   }
 
   /** @throws Fault file_not_found */
@@ -150,7 +174,7 @@ export class Files {
     return join(this.#options.folder, id);
   }
 
-  /** Takes away what is old. @param all also what a crash left: files without a record */
+  /** Takes away what is old. @param all also what a crash left: files without a record, rows of batches that are over */
   async sweep(all: boolean): Promise<void> {
     const { records, folder } = this.#options;
     for (const id of await records.expiredFiles(Date.now())) {
@@ -158,9 +182,11 @@ export class Files {
       await rm(this.path(id), { force: true });
     }
     if (!all) return;
-    const known = new Set(await records.fileIds());
+    const known = new Set([...(await records.fileIds()), ...(await records.open()).map(({ id }) => id)]);
     for (const name of await readdir(folder)) {
-      const stray = name.startsWith(STAGED) || (name.startsWith("file-") && !known.has(name));
+      const ours = name.startsWith("file-") || name.startsWith("batch_");
+      // Rows of a batch are `batch_….rows` and what stands beside them.
+      const stray = name.startsWith(STAGED) || (ours && !known.has(name.split(".")[0] ?? ""));
       if (stray && (await stat(join(folder, name))).mtimeMs < Date.now() - STRAY_MS)
         await rm(join(folder, name), { force: true });
     }
@@ -171,12 +197,13 @@ function notFound(id: string): Fault {
   return new Fault("file_not_found", `File with id '${id}' not found.`);
 }
 
-/** @returns how many bytes it has; all of them on the disk */
-async function write(path: string, content: AsyncIterable<Uint8Array>): Promise<number> {
+/** @returns how many bytes it has; all of them on the disk. @throws Fault payload_too_large: there is no more room */
+async function write(path: string, content: AsyncIterable<Uint8Array>, room: Held): Promise<number> {
   const file = await open(path, "wx", 0o600);
   try {
     let bytes = 0;
     for await (const piece of content) {
+      room.reach(bytes + piece.length);
       for (let at = 0; at < piece.length; ) at += (await file.write(piece, at)).bytesWritten;
       bytes += piece.length;
     }

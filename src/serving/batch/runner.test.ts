@@ -1,15 +1,27 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { silentLog } from "#base/log.ts";
-import { type Batch, type BatchChange, type BatchRecords, type BatchStatus, OPEN_STATUSES } from "#core/batches.ts";
+import { type Batch, type BatchChange, type BatchRecords, type FileRoom, OPEN_STATUSES } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
+import { memoryRecords } from "#test/fixtures/batches.ts";
 import { Files } from "./files.ts";
-import { BatchRunner } from "./runner.ts";
+import type { InputLine } from "./lines.ts";
+import { BatchRunner, type LineCaller } from "./runner.ts";
 
-const batch: Batch = {
+const WINDOW = 86_400_000;
+const BATCH: Batch = {
   id: "batch_1",
   tenant: "t",
   author: { id: "k", kind: "key", role: "user", scopes: [], reach: {}, limits: {}, caps: {} },
@@ -19,92 +31,330 @@ const batch: Batch = {
   window: "24h",
   metadata: null,
   createdAt: 0,
-  expiresAt: Number.MAX_SAFE_INTEGER,
+  expiresAt: WINDOW,
   times: {},
   counts: { total: 0, completed: 0, failed: 0 },
 };
+const ROOM: FileRoom = { allBytes: 1 << 30, tenantBytes: 1 << 20, tenantFiles: 10 };
 
-test("a store that was away for a moment does not end a batch, nor lose what was done of it", async (t) => {
+interface Rig {
+  readonly folder: string;
+  readonly records: BatchRecords;
+  readonly files: Files;
+  readonly runner: BatchRunner;
+  /** Unix milliseconds. */
+  clock: number;
+  now(): Promise<Batch>;
+  /** @param step of the clock, at each look */
+  over(step?: number): Promise<Batch>;
+  rows(file: string | undefined): readonly { readonly custom_id: string; readonly error: { code: string } | null }[];
+}
+
+type Run = (name: string, signal: AbortSignal) => Promise<void>;
+
+interface Words {
+  readonly lines: number;
+  readonly room?: FileRoom;
+  readonly width?: number;
+  readonly answer?: string;
+  readonly wrap?: (records: BatchRecords) => BatchRecords;
+}
+
+/** A batch of lines that are named by their numbers. @param run resolves: the line is answered */
+async function rig(t: TestContext, words: Words, run: Run): Promise<Rig> {
   const folder = mkdtempSync(join(tmpdir(), "castellan-runner-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
-  writeFileSync(
-    join(folder, batch.inputFileId),
-    '{"custom_id":"a","method":"POST","url":"/v1/completions","body":{}}\n',
-  );
-  let [now, runs, away] = [batch, 0, false];
-  const over = Promise.withResolvers<void>();
-  const records = {
-    open: async () => (OPEN_STATUSES.includes(now.status) ? [now] : []),
-    get: async () => now,
-    change: async (_id: string, from: readonly BatchStatus[], change: BatchChange) => {
-      if (away) {
-        away = false;
-        throw new Fault("policy_unavailable", "The store is away.");
-      }
-      if (from.includes(now.status)) now = { ...now, ...change };
-      if (!OPEN_STATUSES.includes(now.status)) over.resolve();
-      return true;
+  const line = (_: unknown, at: number): string =>
+    `{"custom_id":"${at}","method":"POST","url":"/v1/completions","body":{}}\n`;
+  writeFileSync(join(folder, BATCH.inputFileId), Array.from({ length: words.lines }, line).join(""));
+  const plain = memoryRecords();
+  const records = words.wrap?.(plain) ?? plain;
+  const files = new Files({ records, folder, room: words.room ?? ROOM, keepMs: WINDOW });
+  await plain.add(BATCH, 1);
+  const call = (): LineCaller => ({
+    run: async ({ text }: InputLine, signal) => {
+      const { custom_id: name } = JSON.parse(String(text)) as { custom_id: string };
+      await run(name, signal);
+      return { customId: name, id: name, requestId: name, status: 200, answer: words.answer ?? "{}" };
     },
-    addFile: async () => true,
-    removeFile: async () => {},
-    expiredFiles: async () => [],
-    fileIds: async () => [],
-    removeOver: async () => {},
-  } as unknown as BatchRecords;
-  const room = { allBytes: 1, tenantBytes: 1, tenantFiles: 1 };
-  const runner = new BatchRunner({
+    close: () => {},
+  });
+  const made: Rig = {
+    folder,
     records,
-    files: new Files({ records, folder, room, keepMs: 1000 }),
+    files,
+    clock: 0,
+    runner: new BatchRunner({
+      records,
+      files,
+      call,
+      width: words.width ?? 4,
+      mostLines: 100,
+      lineBytes: 1000,
+      keepMs: WINDOW,
+      log: silentLog,
+      now: () => made.clock,
+    }),
+    now: async () => (await plain.get("t", BATCH.id)) ?? BATCH,
+    over: async (step = 0) => {
+      for (;;) {
+        const batch = await made.now();
+        if (!OPEN_STATUSES.includes(batch.status)) return batch;
+        made.clock += step;
+        made.runner.wake();
+        await new Promise(setImmediate);
+      }
+    },
+    rows: (file) =>
+      file === undefined
+        ? []
+        : readFileSync(join(folder, file), "utf8")
+            .split("\n")
+            .slice(0, -1)
+            .map((row) => JSON.parse(row)),
+  };
+  t.after(() => made.runner.close());
+  return made;
+}
+
+const until = async (condition: () => boolean | Promise<boolean>): Promise<void> => {
+  while (!(await condition())) await new Promise(setImmediate);
+};
+
+/** Ends as the signal does. */
+const never = (signal: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });
+
+const names = (rows: ReturnType<Rig["rows"]>): readonly string[] => rows.map(({ custom_id: name }) => name);
+
+/** Fails as the store would, when it is told to. */
+function sick(state: { away: boolean }): (records: BatchRecords) => BatchRecords {
+  return (records) => ({
+    ...records,
+    change: async (id, from, change) => {
+      if (state.away) throw new Fault("policy_unavailable", "The store is away.");
+      return records.change(id, from, change);
+    },
+  });
+}
+
+test("a store that was away for a moment does not end a batch, nor lose what was done of it", async (t) => {
+  const state = { away: false };
+  let runs = 0;
+  const made = await rig(t, { lines: 1, wrap: sick(state) }, async () => {
+    runs++;
+    state.away = true;
+  });
+  made.runner.start();
+  await until(() => runs === 1);
+  await until(() => existsSync(join(made.folder, "batch_1.rows")));
+  state.away = false;
+  const { status, counts } = await made.over(1000);
+  assert.deepEqual([status, counts, runs], ["completed", { total: 1, completed: 1, failed: 0 }, 1]);
+});
+
+test("a batch whose end cannot be kept is tried again, later each time", async (t) => {
+  let tries = 0;
+  const made = await rig(
+    t,
+    {
+      lines: 1,
+      wrap: (records) => ({
+        ...records,
+        change: async () => {
+          tries++;
+          throw new Error("the disk is full");
+        },
+      }),
+    },
+    async () => assert.fail("no line is run"),
+  );
+  made.runner.start();
+  for (const [after, expected] of [
+    [0, 1],
+    [999, 1],
+    [1, 2],
+    [1999, 2],
+    [1, 3],
+    [3999, 3],
+    [1, 4],
+  ] as const) {
+    made.clock += after;
+    for (let turn = 0; turn < 200; turn++) {
+      made.runner.wake();
+      await new Promise(setImmediate);
+    }
+    assert.equal(tries, expected, `at ${made.clock}`);
+  }
+  for (let turn = 0; turn < 10; turn++) {
+    const before = tries;
+    made.clock += 60_000;
+    made.runner.wake();
+    await until(() => tries === before + 1);
+  }
+});
+
+test("whatever stops a batch, a line that was answered has its row, and those before it say why they have none", async (t) => {
+  for (const why of ["cancelled", "expired", "failed"] as const) {
+    const answered = new Set<string>();
+    const gate = Promise.withResolvers<void>();
+    const made = await rig(t, { lines: 50, width: 4 }, async (name, signal) => {
+      if (name === "5") return never(signal);
+      if (name === "9") {
+        await gate.promise;
+        if (why === "failed") throw new Fault("unauthenticated", "The key is gone.");
+        return never(signal);
+      }
+      answered.add(name);
+    });
+    made.runner.start();
+    await until(() => answered.has("20"));
+    if (why === "cancelled")
+      await made.records.change(BATCH.id, ["in_progress"], { status: "cancelling", times: { cancelling: 1 } });
+    if (why === "expired") made.clock = WINDOW;
+    gate.resolve();
+    const batch = await made.over();
+    assert.equal(batch.status, why);
+    const good = names(made.rows(batch.outputFileId));
+    const bad = made.rows(batch.errorFileId);
+    assert.deepEqual([...good].sort(), [...answered].sort(), why);
+    const code = { cancelled: "batch_cancelled", expired: "batch_expired", failed: "unauthenticated" }[why];
+    assert.ok(bad.every(({ error }) => error?.code === code));
+    assert.deepEqual(names(bad).slice(0, 2), ["5", "9"]);
+    assert.equal(new Set([...good, ...names(bad)]).size, good.length + bad.length, "none twice");
+    if (why === "expired") assert.equal(good.length + bad.length, 50);
+    assert.equal(batch.problem?.code, why === "failed" ? "unauthenticated" : undefined);
+    await until(() => readdirSync(made.folder).every((name) => !name.startsWith("batch_")));
+  }
+});
+
+test("a window that was over before a line ran ends the batch with a row for each line", async (t) => {
+  const made = await rig(t, { lines: 3 }, async () => assert.fail("no line is run"));
+  made.clock = WINDOW;
+  made.runner.start();
+  const batch = await made.over();
+  assert.equal(batch.status, "expired");
+  assert.deepEqual(names(made.rows(batch.errorFileId)), ["0", "1", "2"]);
+  assert.deepEqual([batch.outputFileId, batch.times.expired], [undefined, WINDOW]);
+});
+
+test("answers are kept when the tenant's room has been used up in the meantime; no further line is begun", async (t) => {
+  const room = { allBytes: 1 << 30, tenantBytes: 1000, tenantFiles: 1 };
+  const begun: string[] = [];
+  const made = await rig(t, { lines: 50, width: 1, room, answer: `"${"x".repeat(300)}"` }, async (name) => {
+    begun.push(name);
+  });
+  await made.records.addFile({
+    ...{ id: "file-1", tenant: "t", createdBy: "k", purpose: "batch", name: "in" },
+    ...{ bytes: 100, createdAt: 0, expiresAt: 1 },
+  });
+  made.runner.start();
+  const batch = await made.over();
+  assert.deepEqual([batch.status, batch.problem?.code], ["failed", "payload_too_large"]);
+  assert.ok(begun.length > 0 && begun.length < 20, `${begun.length} lines`);
+  assert.deepEqual(names(made.rows(batch.outputFileId)), begun);
+});
+
+test("a batch without any room runs no line", async (t) => {
+  const room = { allBytes: 100, tenantBytes: 1000, tenantFiles: 1 };
+  const made = await rig(t, { lines: 2, room }, async () => assert.fail("no line is run"));
+  await made.records.addFile({
+    ...{ id: "file-9", tenant: "other", createdBy: "k", purpose: "batch", name: "in" },
+    ...{ bytes: 100, createdAt: 0, expiresAt: 1 },
+  });
+  made.runner.start();
+  assert.deepEqual((await made.over()).problem?.code, "payload_too_large");
+});
+
+test("a disk that fails while results are written keeps the rows, and they are written later", async (t) => {
+  let runs = 0;
+  const made = await rig(t, { lines: 5 }, async () => {
+    runs++;
+  });
+  const inTheWay = join(made.folder, "batch_1.rows.output");
+  mkdirSync(inTheWay);
+  made.runner.start();
+  await until(async () => (await made.now()).status === "finalizing");
+  for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+  assert.equal((await made.now()).status, "finalizing");
+  rmdirSync(inTheWay);
+  const batch = await made.over(1000);
+  assert.deepEqual([batch.status, runs], ["completed", 5]);
+  assert.deepEqual(names(made.rows(batch.outputFileId)), ["0", "1", "2", "3", "4"]);
+});
+
+test("why a batch failed is known after a crash between its last line and its end", async (t) => {
+  const made = await rig(t, { lines: 5 }, async () => assert.fail("no line is run"));
+  const change: BatchChange = {
+    status: "finalizing",
+    problem: { code: "unauthenticated", message: "m" },
+    counts: { total: 5, completed: 0, failed: 0 },
+  };
+  await made.records.change(BATCH.id, ["validating"], change);
+  made.runner.start();
+  const batch = await made.over();
+  assert.deepEqual([batch.status, batch.problem?.code], ["failed", "unauthenticated"]);
+});
+
+test("a server that is ending ends no batch: what it could not answer any more is done another time", async (t) => {
+  let draining = true;
+  const done: string[] = [];
+  const made = await rig(t, { lines: 8, width: 2 }, async (name) => {
+    if (draining && Number(name) > 2) throw new Fault("draining", "The server is shutting down.");
+    done.push(name);
+  });
+  made.runner.start();
+  await until(() => done.includes("2"));
+  for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+  assert.equal((await made.now()).status, "in_progress");
+  draining = false;
+  const batch = await made.over(1000);
+  assert.deepEqual([batch.status, batch.counts], ["completed", { total: 8, completed: 8, failed: 0 }]);
+  assert.deepEqual(
+    done.toSorted((a, b) => Number(a) - Number(b)),
+    ["0", "1", "2", "3", "4", "5", "6", "7"],
+  );
+});
+
+test("what closes in the middle leaves rows of a beginning, and another goes on there", async (t) => {
+  const first = await rig(t, { lines: 10, width: 2 }, (name, signal) =>
+    Number(name) < 4 ? Promise.resolve() : never(signal),
+  );
+  first.runner.start();
+  await until(async () => {
+    const rows = join(first.folder, "batch_1.rows");
+    return existsSync(rows) && readFileSync(rows, "utf8").split("\n").length === 5;
+  });
+  await first.runner.close();
+  assert.equal((await first.now()).status, "in_progress");
+  const later: string[] = [];
+  const second = new BatchRunner({
+    ...{ records: first.records, files: first.files, width: 2, mostLines: 100, lineBytes: 1000, keepMs: WINDOW },
     call: () => ({
-      run: async () => {
-        runs++;
-        away = true;
-        return { customId: "a", id: "1", requestId: "2", status: 200, answer: "{}" };
+      run: async ({ text }) => {
+        const { custom_id: name } = JSON.parse(String(text)) as { custom_id: string };
+        later.push(name);
+        return { customId: name, id: name, requestId: name, status: 200, answer: "{}" };
       },
       close: () => {},
     }),
-    width: 1,
-    mostLines: 10,
-    lineBytes: 1000,
-    mostBytes: 100_000,
-    keepMs: 1000,
     log: silentLog,
+    now: () => 0,
   });
-  runner.start();
-  await over.promise;
-  await runner.close();
-  assert.deepEqual([now.status, now.counts, runs], ["completed", { total: 1, completed: 1, failed: 0 }, 1]);
+  t.after(() => second.close());
+  second.start();
+  const batch = await first.over();
+  assert.deepEqual(later, ["4", "5", "6", "7", "8", "9"]);
+  assert.deepEqual(names(first.rows(batch.outputFileId)), ["0", "1", "2", "3", ...later]);
 });
 
-test("a batch whose end cannot be kept is not tried again and again without a pause", async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), "castellan-runner-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  let tries = 0;
-  const records = {
-    open: async () => [batch],
-    get: async () => batch,
-    change: async () => {
-      tries++;
-      throw new Error("the disk is full");
-    },
-    expiredFiles: async () => [],
-    fileIds: async () => [],
-    removeOver: async () => {},
-  } as unknown as BatchRecords;
-  const room = { allBytes: 1, tenantBytes: 1, tenantFiles: 1 };
-  const runner = new BatchRunner({
-    records,
-    files: new Files({ records, folder, room, keepMs: 1 }),
-    call: () => assert.fail("no line is run"),
-    width: 1,
-    mostLines: 1,
-    lineBytes: 1,
-    mostBytes: 1,
-    keepMs: 1,
-    log: silentLog,
-  });
-  runner.start();
-  for (let turn = 0; turn < 3000 && tries < 20; turn++) await new Promise(setImmediate);
-  await runner.close();
-  assert.ok(tries > 0 && tries < 20, `${tries} tries`);
+test("an input that is gone fails the batch; what was answered before is kept", async (t) => {
+  const made = await rig(t, { lines: 3 }, async () => {});
+  rmSync(join(made.folder, BATCH.inputFileId));
+  made.runner.start();
+  const batch = await made.over();
+  assert.deepEqual([batch.status, batch.problem?.message], ["failed", "Its file is gone."]);
 });

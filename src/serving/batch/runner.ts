@@ -5,24 +5,17 @@
  * process, the next start goes on from these two; a batch always ends with a status, and with a reason where it failed.
  * Between tenants the one with the fewest running batches is next. Made by the app.
  */
-import { createWriteStream } from "node:fs";
 import { rm } from "node:fs/promises";
-import { pipeline } from "node:stream/promises";
 import type { Log } from "#base/log.ts";
-import type { Batch, BatchCounts, BatchProblem, BatchRecords, BatchStatus } from "#core/batches.ts";
+import type { Batch, BatchChange, BatchCounts, BatchProblem, BatchRecords, BatchStatus } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
-import {
-  decodeLine,
-  type LineOutcome,
-  printOpenaiRow,
-  printUnanswered,
-  ROW_HEAD,
-  rowSucceeded,
-} from "#wire/batch/line.ts";
-import { type Files, newId } from "./files.ts";
-import { inOrder } from "./in-order.ts";
+import { type LineOutcome, ROW_HEAD, rowSucceeded } from "#wire/batch/line.ts";
+import { answerLines, problemOf, type Stop } from "./answering.ts";
+import type { Files } from "./files.ts";
 import { behind, type InputLine, readLines } from "./lines.ts";
 import { BatchOutput, OutputError, statePath } from "./output.ts";
+import { countRows, partPath, type Results, splitRows } from "./results.ts";
+import type { Held } from "./room.ts";
 import { Turns } from "./turns.ts";
 
 /** Calls as a batch's author. */
@@ -42,21 +35,20 @@ export interface RunnerOptions {
   readonly mostLines: number;
   /** Bytes of a line. */
   readonly lineBytes: number;
-  /** Bytes of a batch's rows. */
-  readonly mostBytes: number;
   /** How long a batch that is over can be looked at. */
   readonly keepMs: number;
   readonly log: Log;
+  /** Unix milliseconds. For tests. */
+  readonly now?: () => number;
 }
 
 const MOST_RUNNING = 4;
-const AHEAD = 4;
 /** How often the store is asked what there is to do, and told how far the batches are. */
 const TICK_MS = 1000;
 const SWEEP_MS = 10 * 60_000;
 
-/** Why work on a batch stops before its lines are done. */
-type Stop = "cancelled" | "expired" | "closing";
+/** Until a batch that was interrupted is tried again: doubled each time, up to the second. */
+const PAUSES_MS = [TICK_MS, 60_000] as const;
 
 interface Running {
   readonly tenant: string;
@@ -64,10 +56,31 @@ interface Running {
   ended: Promise<void>;
 }
 
+type Counts = { -readonly [N in keyof BatchCounts]: BatchCounts[N] };
+
+interface Work {
+  readonly batch: Batch;
+  readonly rows: BatchOutput;
+  /** Lines. */
+  readonly counted: number;
+  readonly held: Held;
+  readonly signal: AbortSignal;
+}
+
+interface Outcome {
+  readonly why: Exclude<Stop, "closing"> | undefined;
+  readonly problem: BatchProblem | undefined;
+  /** Lines that have a row. */
+  readonly answered: number;
+}
+
 export class BatchRunner {
   readonly #options: RunnerOptions;
   readonly #running = new Map<string, Running>();
   readonly #turns: Turns;
+  readonly #now: () => number;
+  /** Interrupted ones: when they are tried again. */
+  readonly #resting = new Map<string, { readonly pause: number; readonly until: number }>();
   #closed = false;
   #wake = (): void => {};
   #loop: Promise<void> | undefined;
@@ -76,6 +89,7 @@ export class BatchRunner {
   constructor(options: RunnerOptions) {
     this.#options = options;
     this.#turns = new Turns(options.width);
+    this.#now = options.now ?? Date.now;
   }
 
   start(): void {
@@ -117,7 +131,7 @@ export class BatchRunner {
   }
 
   async #sweep(): Promise<void> {
-    const now = Date.now();
+    const now = this.#now();
     if (now - this.#sweptAt < SWEEP_MS) return;
     const { files, records, keepMs } = this.#options;
     await files.sweep(this.#sweptAt === 0);
@@ -129,12 +143,13 @@ export class BatchRunner {
     const running = this.#running.get(id);
     if (running === undefined) return;
     if (status === "cancelling") running.stop.abort("cancelled" satisfies Stop);
-    else if (expiresAt <= Date.now()) running.stop.abort("expired" satisfies Stop);
+    else if (expiresAt <= this.#now()) running.stop.abort("expired" satisfies Stop);
   }
 
   /** Those whose turn it is: the oldest of the tenants that have the fewest at work. */
   #next(open: readonly Batch[]): readonly Batch[] {
-    const waiting = open.filter(({ id }) => !this.#running.has(id));
+    const rests = (id: string): boolean => (this.#resting.get(id)?.until ?? 0) > this.#now();
+    const waiting = open.filter(({ id }) => !this.#running.has(id) && !rests(id));
     const chosen: Batch[] = [];
     const atWork = (tenant: string): number =>
       [...this.#running.values(), ...chosen].filter((one) => one.tenant === tenant).length;
@@ -152,158 +167,153 @@ export class BatchRunner {
     const running: Running = { tenant: batch.tenant, stop, ended: Promise.resolve() };
     this.#running.set(batch.id, running);
     if (batch.status === "cancelling") stop.abort("cancelled" satisfies Stop);
-    else if (batch.expiresAt <= Date.now()) stop.abort("expired" satisfies Stop);
+    else if (batch.expiresAt <= this.#now()) stop.abort("expired" satisfies Stop);
     running.ended = this.#work(batch, stop.signal)
-      .catch((error: unknown) => this.#fail(batch, error))
+      .then(() => void this.#resting.delete(batch.id))
+      .catch((error: unknown) => this.#interrupted(batch, error))
       .finally(() => {
         this.#running.delete(batch.id);
         this.#wake();
       });
   }
 
-  /** Never throws. */
-  async #fail(batch: Batch, error: unknown): Promise<void> {
+  /** Never throws. It stays open, its rows stand there, and it goes on behind them: not at once, as whatever it is may last. */
+  async #interrupted(batch: Batch, error: unknown): Promise<void> {
     const { log } = this.#options;
-    try {
-      // Its rows stand there: it goes on behind them when the store is back.
-      if (isAway(error)) throw error;
-      log("error", "a batch failed", { batch: batch.id, reason: messageOf(error) });
-      await this.#end(batch, "failed", { problem: problemOf(error) });
-      await this.#clear(batch);
-    } catch (second) {
-      log("error", "a batch is interrupted", { batch: batch.id, reason: messageOf(second) });
-      // It is open still, and tried again: not at once, as whatever it is may last.
-      if (!this.#closed) await new Promise((resolve) => setTimeout(resolve, TICK_MS));
-    }
+    const [first, longest] = PAUSES_MS;
+    const pause = Math.min(2 * (this.#resting.get(batch.id)?.pause ?? first / 2), longest);
+    this.#resting.set(batch.id, { pause, until: this.#now() + pause });
+    const ending = this.#closed || (error instanceof Fault && error.kind === "draining");
+    if (!ending) log("error", "a batch is interrupted", { batch: batch.id, reason: messageOf(error) });
   }
 
   async #work(batch: Batch, signal: AbortSignal): Promise<void> {
-    const { records, files } = this.#options;
+    const { files } = this.#options;
     const counted = await this.#validate(batch, signal);
     if (counted === undefined) return;
-    const identity = { input: batch.inputFileId, model: batch.endpoint };
-    const rows = await BatchOutput.open(this.#rowsPath(batch), identity);
-    const counts = { total: counted, ...(await countRows(this.#rowsPath(batch), this.#rowBytes)) };
-    let problem: BatchProblem | undefined;
+    const held = await files.hold(batch.tenant);
     try {
-      problem = await this.#answer(batch, rows, counts, signal);
+      const rows = await this.#open(batch);
+      if (rows === undefined) return;
+      const problem = await this.#fill({ batch, rows, counted, held, signal }).finally(() => rows.close());
+      const why = signal.aborted ? (signal.reason as Stop) : undefined;
+      if (why === "closing") return;
+      await this.#finish(batch, { why, problem, answered: rows.rows }, held);
     } finally {
-      await rows.close();
-      await records.change(batch.id, ["in_progress", "cancelling"], { counts });
+      held.release();
     }
-    const why = signal.aborted ? (signal.reason as Stop) : undefined;
-    if (why === "closing") return;
-    const finalizing = { ...(await this.#timesOf(batch)), finalizing: Date.now() };
-    await records.change(batch.id, ["in_progress"], { status: "finalizing", times: finalizing });
-    const left =
-      why === "expired"
-        ? behind(readLines(files.path(batch.inputFileId), this.#options.lineBytes), rows.rows)
-        : undefined;
-    const made = await this.#split(batch, left);
-    const status = problem === undefined ? (why ?? "completed") : "failed";
-    await this.#end(batch, status, { ...made, ...(problem === undefined ? {} : { problem }) });
-    await this.#clear(batch);
+  }
+
+  /** @returns undefined: they cannot be gone on with, which has been said */
+  async #open(batch: Batch): Promise<BatchOutput | undefined> {
+    const { log } = this.#options;
+    try {
+      return await BatchOutput.open(this.#rows(batch), { input: batch.inputFileId, model: batch.endpoint });
+    } catch (error) {
+      if (!(error instanceof OutputError)) throw error;
+      log("error", "a batch failed", { batch: batch.id, reason: error.message });
+      await this.#end(batch, "failed", { problem: { code: "server_error", message: "What was done of it is lost." } });
+      await this.#clear(batch);
+      return undefined;
+    }
   }
 
   /** @returns how many lines there are; undefined: none that could be run, which has been said */
   async #validate(batch: Batch, signal: AbortSignal): Promise<number | undefined> {
-    const { records, files, lineBytes, mostLines } = this.#options;
+    const { records, mostLines } = this.#options;
     if (batch.status !== "validating" && batch.counts.total > 0) return batch.counts.total;
-    let total = 0;
-    for await (const _ of readLines(files.path(batch.inputFileId), lineBytes)) {
-      if (signal.reason === "closing") return undefined;
-      if (++total > mostLines) break;
-    }
-    const problem = total === 0 ? "The file has no lines." : `The file has more than ${mostLines} lines.`;
-    if (total === 0 || total > mostLines) {
+    const found = await this.#count(batch, signal);
+    if (found === "closing") return undefined;
+    if (typeof found !== "number" || found === 0 || found > mostLines) {
       await this.#end(batch, "failed", {
-        problem: { code: total === 0 ? "empty_file" : "too_many_lines", message: problem },
+        problem: typeof found === "number" ? lengthProblem(found, mostLines) : found,
       });
       return undefined;
     }
-    const counts = { total, completed: 0, failed: 0 };
-    const times = { ...batch.times, in_progress: Date.now() };
+    const counts = { total: found, completed: 0, failed: 0 };
+    const times = { ...batch.times, in_progress: this.#now() };
     await records.change(batch.id, ["validating"], { status: "in_progress", times, counts });
     await records.change(batch.id, ["cancelling"], { counts });
-    return total;
+    return found;
   }
 
-  /** Fills the rows up, as far as nothing stops it. `counts` is kept true. @returns why it cannot go on */
-  async #answer(
-    batch: Batch,
-    rows: BatchOutput,
-    counts: { -readonly [N in keyof BatchCounts]: BatchCounts[N] },
-    signal: AbortSignal,
-  ): Promise<BatchProblem | undefined> {
-    const { records, files, width, lineBytes, mostBytes } = this.#options;
-    const caller = this.#options.call(batch);
-    const lines = behind(readLines(files.path(batch.inputFileId), lineBytes), rows.rows);
-    const work = (line: InputLine): Promise<LineOutcome> => this.#turns.take(() => caller.run(line, signal), signal);
-    let told = Date.now();
+  async #count(batch: Batch, signal: AbortSignal): Promise<number | BatchProblem | "closing"> {
+    const { mostLines } = this.#options;
+    let total = 0;
     try {
-      if (signal.aborted) return undefined;
-      for await (const outcome of inOrder(lines, { width, ahead: AHEAD * width }, work)) {
-        const row = printOpenaiRow(outcome);
-        await rows.append(row);
-        if (rowSucceeded(row.slice(0, ROW_HEAD))) counts.completed++;
-        else counts.failed++;
-        if (rows.bytes > mostBytes)
-          throw new Fault("payload_too_large", `The answers take more than ${mostBytes} bytes.`);
-        if (Date.now() - told < TICK_MS) continue;
-        told = Date.now();
-        await records.change(batch.id, ["in_progress", "cancelling"], { counts });
+      for await (const _ of this.#lines(batch)) {
+        if (signal.reason === ("closing" satisfies Stop)) return "closing";
+        if (++total > mostLines) break;
       }
-      return undefined;
+      return total;
     } catch (error) {
-      if (signal.aborted) return undefined;
-      if (error instanceof Fault && !isAway(error)) return problemOf(error);
+      return problemOf(error);
+    }
+  }
+
+  /** Fills the rows up, as far as nothing stops it. @returns why it cannot go on */
+  async #fill(work: Work): Promise<BatchProblem | undefined> {
+    const { batch, rows, counted, held, signal } = work;
+    held.grow(rows.bytes);
+    // Known since before a crash.
+    if (batch.status === "finalizing" && batch.problem !== undefined) return batch.problem;
+    const counts = { total: counted, ...(await countRows(this.#rows(batch))) };
+    try {
+      return signal.aborted ? undefined : await this.#answer(work, counts);
+    } catch (error) {
+      if (signal.reason === ("closing" satisfies Stop)) return undefined;
       throw error;
+    } finally {
+      await this.#options.records.change(batch.id, ["in_progress", "cancelling"], { counts });
+    }
+  }
+
+  /** @param counts kept true */
+  async #answer({ batch, rows, held, signal }: Work, counts: Counts): Promise<BatchProblem | undefined> {
+    const { records, files, width, log } = this.#options;
+    const caller = this.#options.call(batch);
+    let told = this.#now();
+    const tell = async (): Promise<void> => {
+      if (this.#now() - told < TICK_MS) return;
+      told = this.#now();
+      await records.change(batch.id, ["in_progress", "cancelling"], { counts });
+      await held.refresh();
+    };
+    try {
+      return await answerLines({
+        lines: behind(this.#lines(batch), rows.rows),
+        answer: (line, stopped) => this.#turns.take(() => caller.run(line, stopped), stopped),
+        width,
+        put: async (row) => {
+          await rows.append(row);
+          held.grow(rows.bytes);
+          if (rowSucceeded(row.slice(0, ROW_HEAD))) counts.completed++;
+          else counts.failed++;
+          await tell();
+        },
+        full: () => (held.isFull() ? files.full() : undefined),
+        signal,
+        onProblem: (error) => log("warn", "a batch cannot go on", { batch: batch.id, reason: messageOf(error) }),
+      });
     } finally {
       caller.close();
     }
   }
 
-  /** Answers into one file, failures into another; those that have any. */
-  async #split(
-    batch: Batch,
-    left: AsyncIterable<InputLine> | undefined,
-  ): Promise<{ outputFileId?: string; errorFileId?: string }> {
-    const rowsPath = this.#rowsPath(batch);
-    const made: { outputFileId?: string; errorFileId?: string } = {};
-    for (const [field, ending, good] of [
-      ["outputFileId", "output", true],
-      ["errorFileId", "error", false],
-    ] as const) {
-      const path = `${rowsPath}.${ending}`;
-      const chosen = rowsOf(rowsPath, this.#rowBytes, good, good ? undefined : left);
-      await pipeline(chosen, createWriteStream(path, { mode: 0o600, flush: true }));
-      // The same at every try, so that a crash leaves no second one.
-      const id = `file-${batch.id.slice("batch_".length)}_${ending}`;
-      const { tenant, author } = batch;
-      const name = `${batch.id}_${ending}.jsonl`;
-      if (await this.#keep(path, { id, tenant, createdBy: author.id, name })) made[field] = id;
-    }
-    return made;
+  /** Its rows into files. Whatever fails is tried again: the rows stand there until the files do. */
+  async #finish(batch: Batch, { why, problem, answered }: Outcome, held: Held): Promise<void> {
+    const { records, files } = this.#options;
+    const said = problem === undefined ? {} : { problem };
+    const times = { ...(await this.#timesOf(batch)), finalizing: this.#now() };
+    await records.change(batch.id, ["in_progress"], { status: "finalizing", times, ...said });
+    const left = why === "expired" ? behind(this.#lines(batch), answered) : undefined;
+    const made = await splitRows(batch, this.#rows(batch), left, { files, held });
+    await this.#end(batch, problem === undefined ? (why ?? "completed") : "failed", { ...made, ...said });
+    await this.#clear(batch);
   }
 
-  /** @returns false: it is empty, and gone */
-  async #keep(path: string, file: Parameters<Files["adoptOutput"]>[1]): Promise<boolean> {
-    let bytes = false;
-    for await (const _ of readLines(path, 0)) {
-      bytes = true;
-      break;
-    }
-    if (bytes) await this.#options.files.adoptOutput(path, file);
-    else await rm(path, { force: true });
-    return bytes;
-  }
-
-  async #end(
-    batch: Batch,
-    status: BatchStatus,
-    more: { problem?: BatchProblem; outputFileId?: string; errorFileId?: string },
-  ): Promise<void> {
-    const times = { ...(await this.#timesOf(batch)), [status]: Date.now() };
+  async #end(batch: Batch, status: BatchStatus, more: Results & Pick<BatchChange, "problem">): Promise<void> {
+    const times = { ...(await this.#timesOf(batch)), [status]: this.#now() };
     const from = ["validating", "in_progress", "finalizing", "cancelling"] as const;
     await this.#options.records.change(batch.id, from, { status, times, ...more });
   }
@@ -313,58 +323,24 @@ export class BatchRunner {
   }
 
   async #clear(batch: Batch): Promise<void> {
-    const rows = this.#rowsPath(batch);
-    for (const path of [rows, statePath(rows), `${rows}.output`, `${rows}.error`]) await rm(path, { force: true });
+    const path = this.#rows(batch);
+    for (const one of [path, statePath(path), partPath(path, "output"), partPath(path, "error")])
+      await rm(one, { force: true });
   }
 
-  #rowsPath({ id }: Batch): string {
+  #lines({ inputFileId }: Batch): AsyncIterable<InputLine> {
+    return readLines(this.#options.files.path(inputFileId), this.#options.lineBytes);
+  }
+
+  #rows({ id }: Batch): string {
     return this.#options.files.path(`${id}.rows`);
   }
-
-  get #rowBytes(): number {
-    return this.#options.mostBytes;
-  }
 }
 
-async function countRows(path: string, most: number): Promise<Omit<BatchCounts, "total">> {
-  const counts = { completed: 0, failed: 0 };
-  for await (const { text } of readLines(path, most))
-    if (text !== undefined && rowSucceeded(headOf(text))) counts.completed++;
-    else counts.failed++;
-  return counts;
-}
-
-async function* rowsOf(
-  path: string,
-  most: number,
-  good: boolean,
-  left: AsyncIterable<InputLine> | undefined,
-): AsyncGenerator<Uint8Array> {
-  const end = Buffer.from("\n");
-  for await (const { text } of readLines(path, most))
-    if (text !== undefined && rowSucceeded(headOf(text)) === good) yield Buffer.concat([text, end]);
-  if (left === undefined) return;
-  for await (const { text } of left) {
-    const customId = text === undefined ? null : decodeLine(text).customId;
-    const message = "This request could not be executed before the completion window expired.";
-    yield Buffer.from(`${printUnanswered(newId(""), customId, "batch_expired", message)}\n`);
-  }
-}
-
-function headOf(text: Uint8Array): string {
-  return Buffer.from(text.buffer, text.byteOffset, Math.min(text.length, ROW_HEAD)).toString();
-}
-
-function problemOf(error: unknown): BatchProblem {
-  if (error instanceof Fault) return { code: error.kind, message: error.message };
-  if (error instanceof OutputError) return { code: "server_error", message: "What was done of it is lost." };
-  const gone = (error as NodeJS.ErrnoException).code === "ENOENT";
-  return { code: "server_error", message: gone ? "Its file is gone." : "Internal server error." };
-}
-
-/** The store does not answer: that is no fault of the batch. */
-function isAway(error: unknown): boolean {
-  return error instanceof Fault && error.kind === "policy_unavailable";
+function lengthProblem(lines: number, most: number): BatchProblem {
+  return lines === 0
+    ? { code: "empty_file", message: "The file has no lines." }
+    : { code: "too_many_lines", message: `The file has more than ${most} lines.` };
 }
 
 function messageOf(error: unknown): string {

@@ -20,6 +20,7 @@ export function decodeMessages(body: MessagesBodyValue, caps: RequestCaps, reaso
   if (maxTokens < 1) throw invalid("max_tokens", `max_tokens must be at least 1, got ${maxTokens}.`);
   const { temperature, top_p, top_k } = body;
   const { budget, shown } = decodeThinking(body.thinking);
+  const format = decodeFormat(body.output_config, caps);
   const thinking_token_budget = reasons ? budget : undefined;
   return {
     model: body.model,
@@ -34,7 +35,8 @@ export function decodeMessages(body: MessagesBodyValue, caps: RequestCaps, reaso
       skipSpecialTokens: true,
       returnTokenIds: false,
       stream: body.stream ?? false,
-      structured: decodeFormat(body.output_config, caps),
+      structured: format,
+      structuredField: format === undefined ? undefined : "output_config.format",
     }),
     template: decodeTemplate(body, caps),
   };

@@ -6,7 +6,7 @@ import { invalid } from "#core/fault.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { decodeBeam } from "./_beam.ts";
 import { decodeLogprobs, decodeStop, dropAbsent, type SharedBody } from "./_sampling.ts";
-import { decodeStructured } from "./_structured.ts";
+import { asksByFormat, decodeStructured } from "./_structured.ts";
 
 /** How the answer is printed: what the encoders need of the request. */
 export interface Print {
@@ -52,6 +52,7 @@ export function decodeOutput(body: SharedBody, caps: RequestCaps, decided: Decid
     priority: body.priority,
     cacheSalt: decodeSalt(body.cache_salt),
     structured: decodeStructured(body, caps),
+    structuredField: asksByFormat(body) ? "response_format" : undefined,
     truncatePrompt: decodeTruncation(body),
   });
 }

@@ -35,6 +35,11 @@ export function decodeStructured(body: Body, caps: RequestCaps): StructuredOutpu
   return format ?? params;
 }
 
+/** Whether it is `response_format` that says what the output has to look like. */
+export function asksByFormat({ response_format: format }: Body): boolean {
+  return isObject(format) && format.type !== "text";
+}
+
 function isGiven(value: unknown): boolean {
   return value !== undefined && value !== null;
 }

@@ -11,6 +11,8 @@ export interface ModelCard {
   readonly contextLength: number;
   /** Of a LoRA adapter: a name of the model that it changes, if the caller may know one. */
   readonly parent?: string;
+  /** Of a LoRA adapter: of what was loaded. */
+  readonly sha256?: string;
 }
 
 export const ModelList = z.object({
@@ -24,6 +26,7 @@ export const ModelList = z.object({
       root: z.string(),
       parent: z.string().nullable(),
       max_model_len: z.int(),
+      sha256: z.string().optional(),
       permission: z.array(z.looseObject({ id: z.string(), object: z.literal("model_permission") })),
     }),
   ),
@@ -43,6 +46,7 @@ function encodeCard(card: ModelCard): z.infer<typeof ModelList>["data"][number] 
     root: card.name,
     parent: card.parent ?? null,
     max_model_len: card.contextLength,
+    ...(card.sha256 === undefined ? {} : { sha256: card.sha256 }),
     permission: [encodePermission(card)],
   };
 }

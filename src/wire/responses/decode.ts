@@ -63,7 +63,7 @@ export function decodeResponse(body: ResponsesBodyValue, caps: RequestCaps): Dec
     sampling: decodeSampling({ ...body, stream_options: undefined }, caps, maxTokens, logprobs !== undefined),
     output: {
       ...output,
-      ...(text.format === undefined ? {} : { structured: text.format }),
+      ...(text.format === undefined ? {} : { structured: text.format, structuredField: "text.format" }),
       ...(body.truncation === "auto" ? { truncatePrompt: { tokens: -1, side: "left" } } : {}),
     },
     template: decodeTemplateOptions({ reasoning_effort: body.reasoning?.effort }, caps),

@@ -3,7 +3,8 @@
  *
  * Invariants: sequence numbers count from 0 without gaps; of items one is open at a time; every opened part and item is
  * closed before the end; the same events give the same bytes, ids included, so that a log of them replays a stream.
- * Reasoning comes as a content part: OpenAI's clients know no `reasoning_part` and refuse what they do not know.
+ * The part of a reasoning item comes in OpenAI's words or vLLM's: OpenAI's clients know no `reasoning_part`, and refuse
+ * what they do not know.
  */
 import type { CallEvent, PrintedPosition, Usage } from "#core/calls.ts";
 import type { ChatMessage } from "#core/chat.ts";
@@ -17,6 +18,8 @@ export interface WriterOptions {
   readonly cachedTokens: boolean;
   /** Tokens in logprobs print as `token_id:N`. */
   readonly tokensAsIds: boolean;
+  /** Whose events a part of reasoning has (--responses-reasoning-events): `content_part`, or `reasoning_part`. */
+  readonly reasoningEvents: "openai" | "vllm";
   /** Keep the events, for `log`. */
   readonly logs: boolean;
 }
@@ -168,10 +171,12 @@ export class Writer implements ResponseWriter {
     const names = { callId: call?.id ?? "", name: call?.name ?? "", call: call?.index ?? 0 };
     const item: OpenItem = { kind, id, index, text: [], logprobs: [], ...names };
     this.#open = item;
-    this.#emit("response.output_item.added", { item: printItem(item, "in_progress"), output_index: index });
+    const printed = printItem(item, "in_progress");
+    const begun = this.#partOf(kind) === "reasoning_part" ? { ...printed, content: null } : printed;
+    this.#emit("response.output_item.added", { item: begun, output_index: index });
     if (kind === "function_call") return;
     const part = kind === "message" ? textPart("", []) : reasoningPart("");
-    this.#emit("response.content_part.added", { content_index: 0, ...place(item), part });
+    this.#emit(`response.${this.#partOf(kind)}.added`, { content_index: 0, ...place(item), part });
   }
 
   #close(status: ItemStatus): void {
@@ -199,11 +204,15 @@ export class Writer implements ResponseWriter {
         });
       else this.#emit("response.reasoning_text.done", { content_index: 0, ...at, text });
       const part = message ? textPart(text, item.logprobs) : reasoningPart(text);
-      this.#emit("response.content_part.done", { content_index: 0, ...at, part });
+      this.#emit(`response.${this.#partOf(item.kind)}.done`, { content_index: 0, ...at, part });
     }
     const printed = printItem(item, status);
     this.#items.push(printed);
     this.#emit("response.output_item.done", { item: printed, output_index: item.index });
+  }
+
+  #partOf(kind: OpenItem["kind"]): string {
+    return kind === "reasoning" && this.#options.reasoningEvents === "vllm" ? "reasoning_part" : "content_part";
   }
 
   #end(status: ResponseStatus): void {

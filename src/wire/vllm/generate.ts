@@ -106,7 +106,12 @@ export function decodeGenerate(body: z.infer<typeof GenerateBody>, caps: Request
       caps,
     ),
   );
-  return { call, print: { ...print, text: body.output_mode === "text", promptIds: promptIds ?? false } };
+  const { output } = call;
+  const field = output.structured === undefined ? {} : { structuredField: "sampling_params.structured_outputs" };
+  return {
+    call: { ...call, output: { ...output, ...field } },
+    print: { ...print, text: body.output_mode === "text", promptIds: promptIds ?? false },
+  };
 }
 
 function requireNothing(value: unknown, field: string): void {

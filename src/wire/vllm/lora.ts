@@ -7,7 +7,17 @@ import { bool } from "#wire/openai/_fields.ts";
 
 export const LoadLoraBody = z.object({
   lora_name: z.string().nullish(),
-  lora_path: z.string().nullish().meta({ description: "A GGUF in one of the folders of --lora-roots." }),
+  lora_path: z
+    .string()
+    .nullish()
+    .meta({ description: "A GGUF, or a folder in PEFT form, in one of the folders of --lora-roots." }),
+  sha256: z
+    .string()
+    .regex(/^[0-9a-fA-F]{64}$/, "is a SHA-256 in hexadecimal")
+    .nullish()
+    .meta({
+      description: "Castellan's own: what the file has to be; of a folder, of what sha256sum prints of its two files.",
+    }),
   load_inplace: bool.optional(),
   is_3d_lora_weight: bool.optional().meta({ description: "Only false." }),
 });
@@ -18,13 +28,18 @@ export const UnloadLoraBody = z.object({
 });
 
 /** @throws Fault invalid_request | not_implemented */
-export function decodeLoadLora(body: z.infer<typeof LoadLoraBody>): { name: string; path: string; inPlace: boolean } {
+export function decodeLoadLora(body: z.infer<typeof LoadLoraBody>): {
+  readonly name: string;
+  readonly path: string;
+  readonly sha256: string | undefined;
+  readonly inPlace: boolean;
+} {
   const { lora_name: name, lora_path: path } = body;
   if (!name || !path)
     throw invalid(name ? "lora_path" : "lora_name", "Both 'lora_name' and 'lora_path' must be provided.");
   if (body.is_3d_lora_weight)
     throw new Fault("not_implemented", "is_3d_lora_weight is not supported.", { param: "is_3d_lora_weight" });
-  return { name, path, inPlace: body.load_inplace ?? false };
+  return { name, path, sha256: body.sha256?.toLowerCase(), inPlace: body.load_inplace ?? false };
 }
 
 /** @throws Fault invalid_request */

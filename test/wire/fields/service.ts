@@ -46,6 +46,7 @@ export const SERVICE: readonly Surface[] = [
       lora_path: silent("/b", "the loader takes any path"),
       load_inplace: silent(true, "there is nothing to replace"),
       is_3d_lora_weight: refused(true),
+      sha256: refused("0"),
     },
   ),
   surface(

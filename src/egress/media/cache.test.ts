@@ -1,0 +1,156 @@
+import assert from "node:assert/strict";
+import {
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { png } from "#test/fixtures/images.ts";
+import { mediaRig } from "./_fixture.ts";
+import { MediaCache, MediaCacheError } from "./cache.ts";
+
+const KEY = Buffer.alloc(32, 7);
+const IMAGE = png(3, 5);
+const SIZES = { maxBytes: 10_000, maxAgeMs: 60_000 };
+const place = (url: string, tenant = "t") => ({ tenant, kind: "image" as const, url });
+const kept = { bytes: IMAGE, type: "image/png" };
+
+function folder(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), "castellan-media-cache-"));
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+test("what is put comes back to its tenant, and is nothing to anybody who reads the disk", async (t) => {
+  const directory = folder(t);
+  const cache = await MediaCache.open({ directory, key: KEY, ...SIZES });
+  await cache.put(place("https://a/x?sig=1"), kept);
+  assert.deepEqual(await cache.get(place("https://a/x?sig=1")), kept);
+  assert.equal(await cache.get(place("https://a/x?sig=1", "other")), undefined);
+  assert.equal(await cache.get(place("https://a/x?sig=2")), undefined);
+  assert.equal(await cache.get({ ...place("https://a/x?sig=1"), kind: "video" }), undefined);
+  const [name = ""] = readdirSync(join(directory, "kept"));
+  assert.match(name, /^[0-9a-f]{64}$/);
+  const file = join(directory, "kept", name);
+  assert.equal(statSync(file).mode & 0o777, 0o600);
+  assert.ok(!readFileSync(file).includes("PNG") && !readFileSync(file).includes("image/png"));
+  const next = await MediaCache.open({ directory, key: KEY, ...SIZES });
+  assert.deepEqual(await next.get(place("https://a/x?sig=1")), kept);
+  const stranger = await MediaCache.open({ directory, key: Buffer.alloc(32, 8), ...SIZES });
+  assert.equal(await stranger.get(place("https://a/x?sig=1")), undefined);
+});
+
+test("a file that was changed, moved, linked or cut is no file", async (t) => {
+  const directory = folder(t);
+  const open = () => MediaCache.open({ directory, key: KEY, ...SIZES });
+  const cache = await open();
+  const at = (name: string) => join(directory, "kept", name);
+  const names = async (): Promise<string[]> => {
+    for (const name of readdirSync(join(directory, "kept"))) rmSync(at(name));
+    await cache.put(place("a"), kept);
+    const [first = ""] = readdirSync(join(directory, "kept"));
+    await cache.put(place("b"), { ...kept, type: "image/other" });
+    return [first, readdirSync(join(directory, "kept")).find((name) => name !== first) ?? ""];
+  };
+  const [a = "", b = ""] = await names();
+  for (const spoil of [
+    () => {
+      const bytes = readFileSync(at(a));
+      bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;
+      writeFileSync(at(a), bytes);
+    },
+    () => writeFileSync(at(a), readFileSync(at(a)).subarray(0, -1)),
+    () => writeFileSync(at(a), ""),
+    () => renameSync(at(b), at(a)),
+    () => {
+      renameSync(at(a), join(directory, "aside"));
+      symlinkSync(join(directory, "aside"), at(a));
+    },
+    () => rmSync(at(a)),
+  ]) {
+    await names();
+    spoil();
+    assert.equal(await cache.get(place("a")), undefined);
+    assert.equal(await (await open()).get(place("a")), undefined);
+  }
+});
+
+test("it has an end in bytes and in time", async (t) => {
+  const directory = folder(t);
+  const cache = await MediaCache.open({ directory, key: KEY, maxBytes: 1000, maxAgeMs: 60_000 });
+  for (let index = 0; index < 20; index++) await cache.put(place(`u${index}`), kept);
+  await cache.put(place("large"), { ...kept, bytes: Buffer.alloc(2000) });
+  const sizes = readdirSync(join(directory, "kept")).map((name) => statSync(join(directory, "kept", name)).size);
+  assert.ok(sizes.length > 1 && sizes.reduce((a, b) => a + b) <= 1000);
+  assert.equal(await cache.get(place("u0")), undefined);
+  assert.deepEqual(await cache.get(place("u19")), kept);
+  const smaller = await MediaCache.open({ directory, key: KEY, maxBytes: 400, maxAgeMs: 60_000 });
+  assert.ok(readdirSync(join(directory, "kept")).length < sizes.length);
+  assert.deepEqual(await smaller.get(place("u19")), kept);
+  const past = await MediaCache.open({ directory, key: KEY, maxBytes: 1000, maxAgeMs: -1 });
+  assert.equal(await past.get(place("u19")), undefined);
+  assert.deepEqual(readdirSync(join(directory, "kept")), []);
+});
+
+test("without a key all is of this start, and goes with it and with those that died", async (t) => {
+  const directory = folder(t);
+  const dead = await MediaCache.open({ directory, ...SIZES });
+  await dead.put(place("a"), kept);
+  const [own = ""] = readdirSync(directory);
+  const foreign = own.replace(/^start-\d+/, "start-4194305");
+  renameSync(join(directory, own), join(directory, foreign));
+  const cache = await MediaCache.open({ directory, ...SIZES });
+  await cache.put(place("a"), kept);
+  assert.deepEqual(await cache.get(place("a")), kept);
+  assert.deepEqual(readdirSync(directory).length, 1);
+  await cache.close();
+  assert.deepEqual(readdirSync(directory), []);
+  await cache.put(place("b"), kept);
+  assert.equal(await cache.get(place("b")), undefined);
+});
+
+test("a folder that others may enter, a link, a short key: no cache", async (t) => {
+  const directory = folder(t);
+  const refused = (error: unknown): boolean => error instanceof MediaCacheError;
+  await assert.rejects(MediaCache.open({ directory, key: Buffer.alloc(31), ...SIZES }), refused);
+  chmodSync(directory, 0o755);
+  await assert.rejects(MediaCache.open({ directory, ...SIZES }), refused);
+  chmodSync(directory, 0o700);
+  symlinkSync(directory, `${directory}-link`);
+  t.after(() => rmSync(`${directory}-link`));
+  await assert.rejects(MediaCache.open({ directory: `${directory}-link`, ...SIZES }), refused);
+});
+
+test("a fetch that was kept leaves no trace at the server, is judged again, and is told in its record", async (t) => {
+  const rig = await mediaRig(t, (_, response) => void response.setHeader("content-type", "image/png").end(IMAGE));
+  const cache = await MediaCache.open({ directory: folder(t), ...SIZES });
+  const fetcher = await rig.fetcher({ cache });
+  const fetch = (tenant: string, of = fetcher) =>
+    of.fetch({ url: rig.url("/x"), kind: "image" }, { tenant, signal: new AbortController().signal });
+  const [first, second] = [await fetch("a"), await fetch("a")];
+  assert.ok("media" in first && "media" in second);
+  assert.deepEqual(second.media, first.media);
+  await fetch("b");
+  assert.equal(rig.seen.length, 2);
+  assert.deepEqual(
+    rig.decisions.map(({ cached, bytes }) => [cached, bytes]),
+    [
+      [false, IMAGE.length],
+      [true, 0],
+      [false, IMAGE.length],
+    ],
+  );
+  const strict = await rig.fetcher({ cache, image: { pixels: 1, frames: 1, aspectRatio: 1 } });
+  assert.ok("refusal" in (await fetch("a", strict)));
+  const elsewhere = await rig.fetcher({ cache, domains: ["other.test"] });
+  assert.ok("refusal" in (await fetch("a", elsewhere)));
+  assert.equal(rig.seen.length, 2);
+});

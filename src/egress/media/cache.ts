@@ -1,0 +1,234 @@
+/**
+ * Media that were fetched before, on disk: off unless a folder is named, small, and nobody's to read or to change.
+ *
+ * Invariants (Wall: T113): what is kept is found by tenant, kind and URL together, under a name that tells none of them; it is
+ * encrypted and authenticated (AES-256-GCM) together with that name, so that a file that was changed, moved or brought
+ * from elsewhere is no file; all of it has an end in bytes and in time; a disk that fails is a cache that misses. What
+ * comes out is judged again as if it had been fetched.
+ * Without a key of the operator's the key is of this start, and everything goes with it.
+ * Callers: fetcher.ts; app opens it.
+ */
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { parseJson, stringifyJson } from "#base/json.ts";
+import type { MediaRequest } from "./fetcher.ts";
+
+export interface MediaCacheOptions {
+  readonly directory: string;
+  /** 32 bytes or more; undefined: a key of this start. */
+  readonly key?: Uint8Array;
+  readonly maxBytes: number;
+  readonly maxAgeMs: number;
+}
+
+export interface KeptMedia {
+  readonly bytes: Buffer;
+  readonly type: string;
+}
+
+type Place = MediaRequest & { readonly tenant: string };
+
+export class MediaCacheError extends Error {
+  override readonly name = "MediaCacheError";
+}
+
+const NAME = /^[0-9a-f]{64}$/;
+const MAGIC = Buffer.from("CMC1");
+const IV = 12;
+const TAG = 16;
+const MAX_ENTRIES = 100_000;
+const ANY_OTHERS = 0o077;
+
+const Head = z.strictObject({ type: z.string(), at: z.number() });
+
+export class MediaCache {
+  readonly #folder: string;
+  readonly #options: MediaCacheOptions;
+  readonly #nameKey: Uint8Array;
+  readonly #contentKey: Uint8Array;
+  /** name → bytes on disk; the first is the one that was used longest ago. */
+  readonly #entries = new Map<string, number>();
+  #bytes = 0;
+
+  private constructor(folder: string, options: MediaCacheOptions, key: Uint8Array) {
+    this.#folder = folder;
+    this.#options = options;
+    this.#nameKey = new Uint8Array(hkdfSync("sha256", key, "", "castellan media cache: names", 32));
+    this.#contentKey = new Uint8Array(hkdfSync("sha256", key, "", "castellan media cache: content", 32));
+  }
+
+  /** @throws MediaCacheError for people */
+  static async open(options: MediaCacheOptions): Promise<MediaCache> {
+    const { directory, key } = options;
+    if (key !== undefined && key.length < 32) throw new MediaCacheError("the media cache's key has less than 32 bytes");
+    await ownFolder(directory);
+    await removeDead(directory);
+    const folder = join(
+      directory,
+      key === undefined ? `start-${process.pid}-${randomBytes(6).toString("hex")}` : "kept",
+    );
+    await ownFolder(folder);
+    const cache = new MediaCache(folder, options, key ?? randomBytes(32));
+    if (key !== undefined) await cache.#readFolder();
+    return cache;
+  }
+
+  /** Undefined: it is not there, too old, or not what was put there. */
+  async get(place: Place): Promise<KeptMedia | undefined> {
+    const name = this.#nameOf(place);
+    const size = this.#entries.get(name);
+    if (size === undefined) return undefined;
+    const kept = await this.#read(name, size).catch(() => undefined);
+    if (kept === undefined) {
+      await this.#drop(name);
+      return undefined;
+    }
+    this.#entries.delete(name);
+    this.#entries.set(name, size);
+    return kept;
+  }
+
+  async put(place: Place, { bytes, type }: KeptMedia): Promise<void> {
+    const name = this.#nameOf(place);
+    const sealed = this.#seal(name, bytes, type);
+    if (sealed.length > this.#options.maxBytes) return;
+    while (this.#bytes + sealed.length > this.#options.maxBytes || this.#entries.size >= MAX_ENTRIES) {
+      const [oldest] = this.#entries.keys();
+      if (oldest === undefined) break;
+      await this.#drop(oldest);
+    }
+    await this.#drop(name);
+    // Counted before it is written, so that those that are written at the same time see it.
+    this.#count(name, sealed.length);
+    await this.#write(name, sealed).catch(() => this.#drop(name));
+  }
+
+  async close(): Promise<void> {
+    if (this.#options.key === undefined) await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  #nameOf({ tenant, kind, url }: Place): string {
+    return createHmac("sha256", this.#nameKey)
+      .update(stringifyJson([tenant, kind, url]))
+      .digest("hex");
+  }
+
+  #count(name: string, size: number): void {
+    this.#entries.set(name, size);
+    this.#bytes += size;
+  }
+
+  async #drop(name: string): Promise<void> {
+    const size = this.#entries.get(name);
+    if (size === undefined) return;
+    this.#entries.delete(name);
+    this.#bytes -= size;
+    await rm(join(this.#folder, name), { force: true }).catch(() => {});
+  }
+
+  #seal(name: string, bytes: Buffer, type: string): Buffer {
+    const iv = randomBytes(IV);
+    const cipher = createCipheriv("aes-256-gcm", this.#contentKey, iv);
+    cipher.setAAD(Buffer.from(name));
+    const head = Buffer.from(stringifyJson({ type, at: Date.now() }));
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(head.length);
+    const sealed = [cipher.update(length), cipher.update(head), cipher.update(bytes), cipher.final()];
+    return Buffer.concat([MAGIC, iv, cipher.getAuthTag(), ...sealed]);
+  }
+
+  #unseal(name: string, sealed: Buffer): KeptMedia | undefined {
+    const [iv, tag, start] = [MAGIC.length, MAGIC.length + IV, MAGIC.length + IV + TAG];
+    if (sealed.length < start || !sealed.subarray(0, iv).equals(MAGIC)) return undefined;
+    const decipher = createDecipheriv("aes-256-gcm", this.#contentKey, sealed.subarray(iv, tag), {
+      authTagLength: TAG,
+    });
+    decipher.setAAD(Buffer.from(name));
+    decipher.setAuthTag(sealed.subarray(tag, start));
+    const plain = Buffer.concat([decipher.update(sealed.subarray(start)), decipher.final()]);
+    const end = 4 + plain.readUInt32BE();
+    const { type, at } = Head.parse(parseJson(plain.subarray(4, end)));
+    return Date.now() - at > this.#options.maxAgeMs ? undefined : { type, bytes: plain.subarray(end) };
+  }
+
+  /** @throws whatever is wrong with the file */
+  async #read(name: string, size: number): Promise<KeptMedia | undefined> {
+    const file = await open(join(this.#folder, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      const found = await file.stat();
+      if (!found.isFile() || found.size !== size) return undefined;
+      return this.#unseal(name, await file.readFile());
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #write(name: string, sealed: Buffer): Promise<void> {
+    const temporary = join(this.#folder, `${name}.${randomBytes(6).toString("hex")}`);
+    let file: FileHandle | undefined;
+    try {
+      file = await open(temporary, "wx", 0o600);
+      await file.writeFile(sealed);
+      await file.close();
+      await rename(temporary, join(this.#folder, name));
+    } catch (error) {
+      await file?.close().catch(() => {});
+      await rm(temporary, { force: true });
+      throw error;
+    }
+  }
+
+  /** What an earlier start left, oldest first; what is not ours or half written goes. */
+  async #readFolder(): Promise<void> {
+    const found: { name: string; size: number; at: number }[] = [];
+    for (const name of await readdir(this.#folder)) {
+      const path = join(this.#folder, name);
+      const { size, mtimeMs } = await stat(path);
+      const fits = NAME.test(name) && found.length < MAX_ENTRIES && Date.now() - mtimeMs <= this.#options.maxAgeMs;
+      if (fits) found.push({ name, size, at: mtimeMs });
+      else await rm(path, { force: true, recursive: true });
+    }
+    for (const { name, size } of found.sort((a, b) => a.at - b.at)) this.#count(name, size);
+    for (const name of [...this.#entries.keys()]) if (this.#bytes > this.#options.maxBytes) await this.#drop(name);
+  }
+}
+
+/** Made, or there and this user's alone. @throws MediaCacheError */
+async function ownFolder(path: string): Promise<void> {
+  let folder: FileHandle;
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  } catch (error) {
+    throw new MediaCacheError(
+      `${path} is not a folder for media (${(error as NodeJS.ErrnoException).code ?? "error"})`,
+    );
+  }
+  try {
+    const { uid, mode } = await folder.stat();
+    const own = process.getuid === undefined || (uid === process.getuid() && (mode & ANY_OTHERS) === 0);
+    if (!own) throw new MediaCacheError(`${path} is open to other users, or another user's: chmod 700 it`);
+  } finally {
+    await folder.close();
+  }
+}
+
+/** Folders of starts that did not end in order; their keys are gone. */
+async function removeDead(directory: string): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const [, pid] = /^start-(\d{1,10})-[0-9a-f]{12}$/.exec(name) ?? [];
+    if (pid !== undefined && !isAlive(Number(pid))) await rm(join(directory, name), { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
