@@ -30,6 +30,7 @@ import { registerMetrics, type VllmMetrics } from "#serving/metrics.ts";
 import { Models, type ServedModel } from "#serving/models.ts";
 import { makeOutput } from "#serving/output.ts";
 import { Responses } from "#serving/responses.ts";
+import { byVersion } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import type { BatchWork } from "./batches.ts";
@@ -288,6 +289,7 @@ async function createServer(parts: Parts, inner: Inner): Promise<{ http: Http; r
     gate,
     client,
     dialect: openai,
+    orBy: byVersion,
     options: {
       maxBodyBytes: settings.maxBodyBytes,
       maxUploadBytes: settings.maxUploadBytes,

@@ -30,9 +30,7 @@ function operation<S>(route: AnyRoute<S>): unknown {
   return {
     summary: route.doc,
     security:
-      route.access.kind === "open"
-        ? []
-        : [{ key: [] }, ...(route.dialect.name === "anthropic" ? [{ apiKey: [] }] : [])],
+      route.access.kind === "open" ? [] : [{ key: [] }, ...(speaks(route, "anthropic") ? [{ apiKey: [] }] : [])],
     ...(route.access.kind === "key" ? { "x-scope": route.access.scope } : {}),
     "x-listener": route.plane,
     ...parametersOf(route),
@@ -47,6 +45,10 @@ function operation<S>(route: AnyRoute<S>): unknown {
         }),
     responses: responses(route.reply),
   };
+}
+
+function speaks<S>({ dialect, orBy }: AnyRoute<S>, name: string): boolean {
+  return dialect.name === name || orBy?.dialect.name === name;
 }
 
 function parametersOf<S>({ path, query }: Pick<AnyRoute<S>, "path" | "query">): object {

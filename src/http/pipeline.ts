@@ -10,6 +10,7 @@
  * route that answers (once): the walk goes back to authorize, by that route's declaration.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { headerValues } from "#base/headers.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
 import type { RawBody } from "./_body.ts";
@@ -33,7 +34,7 @@ import { writeReply } from "./_write.ts";
 import { peerOf } from "./peer.ts";
 import type { Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute, Forward, ListenerPlane, TakeFile } from "./route.ts";
+import type { AnyRoute, Forward, ListenerPlane, Spoken, TakeFile } from "./route.ts";
 
 export type { CallRecord, Corridor, Observer } from "./_walk.ts";
 
@@ -50,7 +51,7 @@ export async function walk<S>(
     exchange,
     matched,
     plane,
-    dialect: dialectOf(corridor, matched),
+    dialect: dialectOf(corridor, matched, req.rawHeaders),
     peer: corridor.client(peerOf(req.socket), req.rawHeaders),
     principal: undefined,
     admission: undefined,
@@ -71,9 +72,11 @@ export async function walk<S>(
   }
 }
 
-function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>): Dialect {
-  if (matched.kind === "route") return matched.route.dialect;
-  return matched.kind === "other-method" ? matched.dialect : corridor.dialect;
+function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>, rawHeaders: readonly string[]): Dialect {
+  const spoken: Spoken =
+    matched.kind === "route" ? matched.route : matched.kind === "other-method" ? matched.spoken : corridor;
+  const { dialect, orBy } = spoken;
+  return orBy !== undefined && headerValues(rawHeaders, orBy.header).length > 0 ? orBy.dialect : dialect;
 }
 
 async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
@@ -174,13 +177,13 @@ async function run<S>(corridor: Corridor<S>, step: Walk<S>, route: AnyRoute<S>, 
 
 function handle<S>(
   corridor: Corridor<S>,
-  { exchange, plane, principal }: Walk<S>,
+  { exchange, plane, principal, dialect }: Walk<S>,
   route: AnyRoute<S>,
   { form: held, ...given }: Given,
 ): Reply | Forward<S> | Promise<Reply> {
   const { requestId, signal } = exchange;
   const form = (file: TakeFile) => readForm(exchange, route, principal, file, held);
-  const call = { ...given, form, plane, requestId, signal, services: corridor.services };
+  const call = { ...given, form, plane, dialect, requestId, signal, services: corridor.services };
   if (exchange.aborted !== undefined) throw exchange.aborted;
   const reply = route.handler(call as Parameters<typeof route.handler>[0]);
   return reply instanceof Promise ? later(corridor, exchange, reply) : reply;

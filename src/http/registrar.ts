@@ -4,10 +4,9 @@
  * have (Wall: T95).
  */
 import type { FastifyInstance } from "fastify";
-import type { Dialect } from "#core/dialect.ts";
 import { fit, isSegment, type PathParams, type PathShape, shapeOf } from "#core/path-shapes.ts";
 import { SCOPES } from "#core/principal.ts";
-import { type AnyRoute, isRoute, type ListenerPlane } from "./route.ts";
+import { type AnyRoute, isRoute, type ListenerPlane, type Spoken } from "./route.ts";
 
 /**
  * A request's place among the routes. Paths are compared as bytes: no decoding, no case folding, no dot segments. A
@@ -15,7 +14,7 @@ import { type AnyRoute, isRoute, type ListenerPlane } from "./route.ts";
  */
 export type Matched<S> =
   | { readonly kind: "route"; readonly route: AnyRoute<S>; readonly params: PathParams }
-  | { readonly kind: "other-method"; readonly allow: string; readonly dialect: Dialect }
+  | { readonly kind: "other-method"; readonly allow: string; readonly spoken: Spoken }
   | { readonly kind: "unknown" };
 
 export interface RouteTable<S> {
@@ -135,7 +134,7 @@ export function match<S>(table: RouteTable<S>, config: unknown, target: string):
   const others = table.paths.get(declared);
   const first = others?.[0];
   if (others === undefined || first === undefined) return { kind: "unknown" };
-  return { kind: "other-method", allow: others.map((other) => other.method).join(", "), dialect: first.dialect };
+  return { kind: "other-method", allow: others.map((other) => other.method).join(", "), spoken: first };
 }
 
 const NO_PARAMS: PathParams = {};

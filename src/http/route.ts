@@ -75,6 +75,19 @@ export interface ReplyDeclaration {
 /** `{name}` of a declared path; never: it has none. */
 type ParamName<P extends string> = P extends `${string}{${infer N}}${string}` ? N : never;
 
+/** `dialect` prints the failures of requests with the header, and says which credentials count in them. */
+export interface SpokenBy {
+  /** Lower case. */
+  readonly header: string;
+  readonly dialect: Dialect;
+}
+
+/** In which words failures are printed. */
+export interface Spoken {
+  readonly dialect: Dialect;
+  readonly orBy?: SpokenBy | undefined;
+}
+
 /** What a handler gets. */
 export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`> {
   readonly caller: CallerOf<A>;
@@ -86,6 +99,8 @@ export interface Call<S, A extends Access, B, Q, P extends string = `/${string}`
   readonly params: Readonly<Record<ParamName<P>, string>>;
   /** The listener that it came in by. */
   readonly plane: ListenerPlane;
+  /** The route's own, or the other that the request speaks (`orBy`). */
+  readonly dialect: Dialect;
   /** Made by the server, or the client's X-Request-Id for tracing; never keys shared state. */
   readonly requestId: string;
   /** Aborted when the client goes away, the time is over or the server ends. */
@@ -109,6 +124,8 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   /** Literal, but for one segment that may be `{name}` (registrar.ts). */
   readonly path: P;
   readonly dialect: Dialect;
+  /** A path that two protocols share: what comes with this header is of the other one. */
+  readonly orBy?: SpokenBy;
   readonly access: A;
   readonly plane: Plane;
   /** What has to be switched on for the route to exist. Absent: it always does. */

@@ -23,7 +23,7 @@ import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
 import { match, type RouteTable, registerRoutes } from "./registrar.ts";
 import type { Relay } from "./relay.ts";
-import type { AnyRoute, ListenerPlane } from "./route.ts";
+import type { AnyRoute, ListenerPlane, SpokenBy } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
 
 export interface HttpSettings<S> {
@@ -34,6 +34,8 @@ export interface HttpSettings<S> {
   readonly client?: FindClient;
   /** Prints what happens outside of any route. */
   readonly dialect: Dialect;
+  /** The same, of requests with this header. */
+  readonly orBy?: SpokenBy;
   readonly options?: Partial<HttpOptions>;
   /** Called once a call, when it is over. */
   readonly observer?: Observer;
@@ -105,6 +107,7 @@ function createCorridor<S>({
   gate,
   client = directClient,
   dialect,
+  orBy,
   options,
   observer,
   log,
@@ -116,6 +119,7 @@ function createCorridor<S>({
     gate,
     client,
     dialect,
+    orBy,
     options: { ...DEFAULT_HTTP_OPTIONS, ...options },
     counters: new Counters(),
     log: log ?? silentLog,

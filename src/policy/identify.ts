@@ -14,7 +14,7 @@ import type { Peer, PeerCertificate } from "./peer.ts";
 
 /**
  * @param rawHeaders name and value in turn, as they came
- * @param dialect name of the route's dialect: `x-api-key` counts on "anthropic" routes only
+ * @param dialect name of the request's dialect: `x-api-key` counts in "anthropic" only
  * @throws Fault unauthenticated
  */
 export type Identify = (rawHeaders: readonly string[], dialect: string, peer: Peer) => Principal | Promise<Principal>;

@@ -21,7 +21,7 @@ import { health, ping, pingPost } from "./health.ts";
 import { invocations } from "./invocations.ts";
 import { loadLora, unloadLora } from "./lora.ts";
 import { countMessageTokens, messages } from "./messages.ts";
-import { models } from "./models.ts";
+import { model, models } from "./models.ts";
 import {
   abortRequests,
   isPaused,
@@ -86,6 +86,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   translations,
   realtime,
   models,
+  model,
   tokenize,
   detokenize,
   tokenizerInfo,

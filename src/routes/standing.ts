@@ -8,9 +8,9 @@ import type { Services } from "./_services.ts";
 export type Standing = "vllm" | "own" | "later";
 
 const OWN = /^\/(?:admin|v1\/(?:files|batches))(?:\/|$)/;
-const RESPONSES_OWN = /^(?:DELETE \/v1\/responses\/.*|GET \/v1\/responses\/.*\/input_items)$/;
+const OWN_METHODS = /^(?:GET \/v1\/models\/.*|DELETE \/v1\/responses\/.*|GET \/v1\/responses\/.*\/input_items)$/;
 
 export function standing({ path, method, reply }: AnyRoute<Services>): Standing {
-  if (OWN.test(path) || RESPONSES_OWN.test(`${method} ${path}`)) return "own";
+  if (OWN.test(path) || OWN_METHODS.test(`${method} ${path}`)) return "own";
   return reply.every(({ status }) => status >= 400) ? "later" : "vllm";
 }

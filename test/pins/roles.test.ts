@@ -48,6 +48,7 @@ POST /v1/audio/transcriptions us--d-x
 POST /v1/audio/translations   us--d-x
 GET  /v1/realtime             us--d-x
 GET  /v1/models               usotdax
+GET  /v1/models/{model_id}    usotdax
 POST /tokenize                us-td-x
 POST /detokenize              us-td-x
 GET  /tokenizer_info          us-td-x

@@ -47,6 +47,7 @@ const TABLE = [
   "POST /v1/audio/translations audio public 536870912",
   "GET /v1/realtime audio public -",
   "GET /v1/models models:read public -",
+  "GET /v1/models/{model_id} models:read public -",
   "POST /tokenize tokenize public 8388608",
   "POST /detokenize tokenize public 8388608",
   "GET /tokenizer_info tokenize public -",

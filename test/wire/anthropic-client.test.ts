@@ -23,8 +23,9 @@ import { routes, type Services } from "#routes/index.ts";
 import { type Fixture, fixture, says } from "#serving/_fixture.ts";
 import type { Script } from "#serving/_scripted-backend.ts";
 import { servicesOf } from "#test/fixtures/services.ts";
-import { anthropic } from "#wire/anthropic/dialect.ts";
+import { byVersion } from "#wire/anthropic/dialect.ts";
 import { CountTokensReply, MessageErrorReply, MessageReply } from "#wire/anthropic/replies.ts";
+import { openai } from "#wire/openai/dialect.ts";
 
 const KEY = "test-key";
 const PRINCIPALS = {
@@ -44,7 +45,8 @@ async function serve(script: Script, changes: Parameters<typeof fixture>[1] = {}
   const http = await createHttp<Services>({
     routes,
     services: servicesOf(setting),
-    dialect: anthropic,
+    dialect: openai,
+    orBy: byVersion,
     gate: plainGate(identifyBy({ keys: (key) => new Map(Object.entries(PRINCIPALS)).get(key) })),
   });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
@@ -147,6 +149,73 @@ describe("messages", () => {
       assert.equal(reply.status, 401);
       MessageErrorReply.parse(await reply.json());
     }
+  });
+
+  test("models: the client's own pages and cards, by either header", async () => {
+    const { url, client, setting } = server;
+    const names = setting.model.names;
+    for (const more of [{ apiKey: KEY }, { authToken: KEY }]) {
+      const own = clientOf(url, more);
+      const page = await own.models.list();
+      assert.deepEqual(
+        page.data.map(({ id, type, display_name }) => [id, type, display_name]),
+        names.map((name) => [name, "model", name]),
+      );
+      assert.deepEqual([page.has_more, page.first_id, page.last_id], [false, names[0], names[1]]);
+    }
+    const card = await client.models.retrieve("demo-alias");
+    assert.deepEqual(
+      [card.id, card.created_at, card.max_input_tokens],
+      ["demo-alias", "1970-01-01T00:00:07.000Z", 512],
+    );
+    const walked: string[] = [];
+    for await (const { id } of client.models.list({ limit: 1 })) walked.push(id);
+    assert.deepEqual(walked, names);
+    const back = await client.models.list({ limit: 1, before_id: "demo-alias" });
+    assert.deepEqual([back.data.map(({ id }) => id), back.has_more], [["demo"], false]);
+  });
+
+  test("models: what is wrong comes in the client's classes, and others are answered as before", async () => {
+    const { url, client } = server;
+    await assert.rejects(client.models.retrieve("nobody"), NotFoundError);
+    await assert.rejects(clientOf(url, { apiKey: "wrong" }).models.list(), AuthenticationError);
+    for (const query of [
+      { limit: 0 },
+      { limit: 1001 },
+      { after_id: "nobody" },
+      { after_id: "demo", before_id: "demo" },
+    ])
+      await assert.rejects(client.models.list(query), BadRequestError, JSON.stringify(query));
+    const ask = async (headers: Record<string, string>, path = "/v1/models"): Promise<[number, unknown]> => {
+      const reply = await fetch(`${url}${path}`, { headers });
+      return [reply.status, Object.keys((await reply.json()) as object)];
+    };
+    const authorization = `Bearer ${KEY}`;
+    const version = { "anthropic-version": "2023-06-01" };
+    // Without a version x-api-key is no credential, so that nobody has two.
+    assert.equal((await ask({ "x-api-key": KEY }))[0], 401);
+    assert.deepEqual(await ask({ "x-api-key": "of a proxy", authorization }), [200, ["object", "data"]]);
+    assert.deepEqual(await ask({ authorization }, "/v1/models?limit=many"), [200, ["object", "data"]]);
+    assert.equal((await ask({ ...version, "x-api-key": KEY, authorization }))[0], 401);
+    assert.equal((await ask({ ...version, "x-api-key": "other", authorization }))[0], 401);
+    assert.equal((await ask({ ...version, authorization: `Basic ${KEY}` }))[0], 401);
+    const one = await fetch(`${url}/v1/models/demo`, { headers: { authorization } });
+    assert.equal(((await one.json()) as { object: string }).object, "model");
+    assert.equal((await ask({ authorization }, "/v1/models/nobody"))[0], 404);
+    const posted = await fetch(`${url}/v1/models`, { method: "POST", headers: { ...version, authorization } });
+    assert.equal(posted.status, 405);
+  });
+
+  test("what the client offers beyond that is not there", async () => {
+    const { client } = server;
+    const gone: readonly (() => Promise<unknown>)[] = [
+      async () => client.messages.batches.list(),
+      async () => client.messages.batches.retrieve("msgbatch_1"),
+      async () => client.messages.batches.create({ requests: [{ custom_id: "a", params: hello }] }),
+    ];
+    for (const call of gone) await assert.rejects(call(), NotFoundError);
+    const headers = { "x-api-key": KEY };
+    assert.equal((await fetch(`${server.url}/v1/messages/batches`, { headers })).status, 401, "no version, no key");
   });
 
   test("thinking: what the template is told, what the answer shows", async () => {

@@ -46,6 +46,9 @@ export const anthropic: Dialect = {
   streamFault: (failure, requestId) => sseEvent("error", stringifyJson(errorBody(failure, requestId))),
 };
 
+/** Anthropic's clients say which version of its API they speak, and nobody else does. */
+export const byVersion = { header: "anthropic-version", dialect: anthropic };
+
 function errorBody(failure: Fault, requestId: string): unknown {
   return {
     type: "error",

@@ -1,5 +1,5 @@
 /**
- * GET /v1/models as vLLM prints it, without paths: `root` is the served name.
+ * GET /v1/models as vLLM prints it, and one of its cards, without paths: `root` is the served name.
  */
 import { z } from "zod";
 
@@ -15,28 +15,25 @@ export interface ModelCard {
   readonly sha256?: string;
 }
 
-export const ModelList = z.object({
-  object: z.literal("list"),
-  data: z.array(
-    z.object({
-      id: z.string(),
-      object: z.literal("model"),
-      created: z.int(),
-      owned_by: z.string(),
-      root: z.string(),
-      parent: z.string().nullable(),
-      max_model_len: z.int(),
-      sha256: z.string().optional(),
-      permission: z.array(z.looseObject({ id: z.string(), object: z.literal("model_permission") })),
-    }),
-  ),
+export const Model = z.object({
+  id: z.string(),
+  object: z.literal("model"),
+  created: z.int(),
+  owned_by: z.string(),
+  root: z.string(),
+  parent: z.string().nullable(),
+  max_model_len: z.int(),
+  sha256: z.string().optional(),
+  permission: z.array(z.looseObject({ id: z.string(), object: z.literal("model_permission") })),
 });
+
+export const ModelList = z.object({ object: z.literal("list"), data: z.array(Model) });
 
 export function encodeModels(cards: readonly ModelCard[]): z.infer<typeof ModelList> {
   return { object: "list", data: cards.map(encodeCard) };
 }
 
-function encodeCard(card: ModelCard): z.infer<typeof ModelList>["data"][number] {
+export function encodeCard(card: ModelCard): z.infer<typeof Model> {
   return {
     id: card.name,
     object: "model",

@@ -34,6 +34,8 @@ export interface Surface {
   readonly changes?: true;
   /** Where the fields stand; the body unless said. */
   readonly within?: "query";
+  /** Headers of every call, besides the key and the type. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** What becomes of a field that nobody knows. */
   readonly unknown: "ignored" | "refused";
 }

@@ -55,6 +55,14 @@ export const SERVICE: readonly Surface[] = [
     { lora_name: absent("other"), lora_int_id: ignored(1) },
   ),
   surface("POST /abort_requests", { request_ids: [] }, { request_ids: silent(["a"], "nobody has it") }),
+  {
+    ...query("GET /v1/models", {
+      limit: honoured("1"),
+      after_id: honoured("demo"),
+      before_id: honoured("demo-alias"),
+    }),
+    headers: { "anthropic-version": "2023-06-01" },
+  },
   query("POST /pause", {
     mode: honoured("keep"),
     wait_for_inflight_requests: honoured("true"),

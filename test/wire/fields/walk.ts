@@ -85,14 +85,18 @@ export async function walker(model: Surface["model"]): Promise<Walker> {
   };
 }
 
-async function post(http: Http, { route, within }: Surface, body: Body) {
+async function post(http: Http, { route, within, headers }: Surface, body: Body) {
   const [method, path = ""] = route.split(" ");
   const plane = routes.find((known) => known.path === path)?.plane === "ops" ? "ops" : "public";
   const query = within === "query" ? `?${new URLSearchParams(body as Record<string, string>)}` : "";
   const answer = await http.inject(plane, {
     method: method as "GET" | "POST",
     url: `${path}${query}`,
-    headers: { authorization: "Bearer key", ...(within === "query" ? {} : { "content-type": "application/json" }) },
+    headers: {
+      authorization: "Bearer key",
+      ...headers,
+      ...(within === "query" ? {} : { "content-type": "application/json" }),
+    },
     ...(within === "query" ? {} : { payload: JSON.stringify(body) }),
   });
   return { status: answer.statusCode, type: answer.headers["content-type"], text: answer.body };
