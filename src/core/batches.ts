@@ -18,6 +18,8 @@ export interface StoredFile {
   readonly bytes: number;
   readonly createdAt: number;
   readonly expiresAt: number;
+  /** Its content is on another server's disk. */
+  readonly elsewhere?: true;
 }
 
 export type BatchStatus =
@@ -107,13 +109,14 @@ export interface PageRequest {
 }
 
 /**
- * Keeps records of files and batches of one server (their contents are on its disk), each for its tenant. What is
- * another tenant's does not exist.
+ * Keeps records of files and batches, each for its tenant; what is another tenant's does not exist. A tenant's are found
+ * from every server on one store; contents are on the disk of one, which looks after what is its own.
  * @throws Fault policy_unavailable the store is away
  */
 export interface BatchRecords {
-  /** All or nothing. @param room absent: it is added whatever there is @returns false: there is no room */
+  /** Of this server, all or nothing. @param room absent: it is added whatever there is @returns false: there is no room */
   addFile(file: StoredFile, room?: FileRoom): Promise<boolean>;
+  /** On this server. */
   used(tenant: string): Promise<FilesUsed>;
   file(tenant: string, id: string): Promise<StoredFile | undefined>;
   files(
@@ -121,15 +124,15 @@ export interface BatchRecords {
     page: PageRequest & { readonly purpose?: string; readonly oldestFirst?: boolean },
   ): Promise<readonly StoredFile[]>;
   removeFile(id: string): Promise<void>;
-  /** Ids of those whose time is over, and of which no open batch reads. */
+  /** Ids of those here whose time is over, and of which no open batch reads. */
   expiredFiles(now: number): Promise<readonly string[]>;
-  /** Of every tenant. */
+  /** Of every tenant, here. */
   fileIds(): Promise<readonly string[]>;
-  /** @returns false: the tenant has as many open ones as it may */
+  /** It runs where its input is. @returns false: the tenant has as many open ones as it may */
   add(batch: Batch, mostOpen: number): Promise<boolean>;
   get(tenant: string, id: string): Promise<Batch | undefined>;
   list(tenant: string, page: PageRequest): Promise<readonly Batch[]>;
-  /** Those that are not over, oldest first, of every tenant. */
+  /** Those that are not over and run here, oldest first, of every tenant. */
   open(): Promise<readonly Batch[]>;
   /** @returns whether it had one of these statuses, and so was changed */
   change(id: string, from: readonly BatchStatus[], change: BatchChange): Promise<boolean>;

@@ -19,6 +19,7 @@ export const FAULT_KINDS = {
   model_not_found: "no model of this name is served here",
   response_not_found: "the caller's tenant has no response of this id",
   file_not_found: "the caller's tenant has no file of this id",
+  file_elsewhere: "the content is on the disk of another server of this service",
   batch_not_found: "the caller's tenant has no batch of this id",
   key_not_found: "the caller has no key of this id to look after",
   request_timeout: "the client or the work took longer than the route's limit",

@@ -7,6 +7,7 @@ import { appendFileSync, mkdtempSync, readdirSync, readFileSync, statSync, utime
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { test } from "node:test";
+import fc from "fast-check";
 import { readAdapter } from "#engine/gguf/adapter.ts";
 import { readGgufHeader } from "#engine/gguf/header.ts";
 import { writeAdapter, writeModel } from "../../test/fixtures/gguf.ts";
@@ -179,6 +180,29 @@ test("headers that promise what is not there", async () => {
     ],
   ];
   for (const [header, says] of cases) await refusedWeights(file(header), says);
+});
+
+test("whatever bytes are changed or cut, the folder is taken or refused, and nothing else happens", async () => {
+  const path = peft();
+  const file = join(path, "adapter_model.safetensors");
+  const headerEnd = 8 + WEIGHTS.readUInt32LE(0);
+  const change = fc.record({ at: fc.nat(headerEnd + 64), value: fc.nat(255) });
+  let taken = 0;
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { maxLength: 3 }), fc.nat(3), async (changes, cut) => {
+      const bytes = Buffer.from(WEIGHTS.subarray(0, cut === 0 ? WEIGHTS.length : Math.floor(WEIGHTS.length / cut)));
+      for (const { at, value } of changes) if (at < bytes.length) bytes[at] = value;
+      writeFileSync(file, bytes);
+      try {
+        readAdapter((await prepare(path)).path, model, 8);
+        taken++;
+      } catch (error) {
+        if (!(error instanceof AdapterFileError)) throw error;
+      }
+    }),
+    { numRuns: 150, examples: [[[], 0]] },
+  );
+  assert.ok(taken > 0);
 });
 
 test("tensors that are no adapter of this model", async () => {

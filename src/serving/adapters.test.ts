@@ -46,7 +46,7 @@ test("names of models, odd names, one too many and two at a time are refused", a
     adapters.load(caller, load("demo", "/a", true)),
     refused("invalid_request", /belongs to a model/),
   );
-  for (const name of ["", "a b", "../x", "a\n", "x".repeat(129), "ü"])
+  for (const name of ["", "a b", "../x", "a/../../x", "a/.", "a\0", "a\n", "x".repeat(129), "ü"])
     await assert.rejects(adapters.load(caller, load(name)), refused("invalid_request", /lora_name/));
   const both = await Promise.allSettled([adapters.load(caller, load("a")), adapters.load(caller, load("a"))]);
   assert.deepEqual(

@@ -66,6 +66,8 @@ export interface LoadCall {
 }
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127}$/;
+/** No path is made of a name here; who makes one elsewhere should not be led astray. */
+const DOTS = /(?:^|\/)\.{1,2}(?:\/|$)/;
 
 const SERVER: Actor = { kind: "server", id: "server" };
 
@@ -163,8 +165,9 @@ export class Adapters {
   /** What has the name now and gives way to the new one. @throws Fault when it may not, or there is no room */
   #replaced(name: string, inPlace: boolean, owner: string | undefined): ServedModel | undefined {
     const { models, most } = this.#options;
-    if (!NAME.test(name)) {
-      const message = "lora_name takes letters, digits and ._:@/+-, at most 128 characters, a letter or digit first.";
+    if (!NAME.test(name) || DOTS.test(name)) {
+      const message =
+        "lora_name takes letters, digits and ._:@/+-, at most 128 characters, a letter or digit first, no part of dots.";
       throw invalid("lora_name", message);
     }
     const common = models.find(name);

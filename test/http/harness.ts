@@ -40,6 +40,7 @@ const STATUS: Record<FaultKind, number> = {
   model_not_found: 404,
   response_not_found: 404,
   file_not_found: 404,
+  file_elsewhere: 409,
   batch_not_found: 404,
   key_not_found: 404,
   request_timeout: 408,

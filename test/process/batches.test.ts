@@ -3,13 +3,15 @@
  * left when the server dies in the middle.
  */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import OpenAI, { APIError, NotFoundError, toFile } from "openai";
 import { startIssuer } from "../fixtures/issuer.ts";
-import { makeKey, startServer, type TestServer, until } from "../harness.ts";
+import { postgresMissing, startPostgres } from "../fixtures/postgres.ts";
+import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
 
 interface Row {
   readonly id: string;
@@ -358,4 +360,52 @@ test("a server that dies goes on at its next start: no line twice, none lost", a
   );
   const left = readdirSync(join(stateDir, "files")).filter((name) => !name.startsWith("file-"));
   assert.deepEqual(left, [], "nothing of the work is left");
+});
+
+test("two servers on one database: each shows a tenant's files and batches, contents are where they were written", {
+  skip: postgresMissing ?? false,
+}, async (t) => {
+  const postgres = await startPostgres();
+  t.after(() => postgres.stop());
+  const folder = mkdtempSync(join(tmpdir(), "castellan-batches-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const pepper = join(folder, "pepper");
+  writeFileSync(pepper, randomBytes(32).toString("hex"), { mode: 0o600 });
+  const args = [...ARGS, "--database-url", await postgres.database(), "--pepper-file", pepper];
+  const [first, second] = [await startServer({ args }), await startServer({ args })];
+  t.after(() => Promise.all([first.stop(), second.stop()]));
+  const [here, there] = [client(TEST_KEY, first), client(TEST_KEY, second)];
+  const input = await upload(here, [line("a", 2), line("b", 3)]);
+  assert.equal((await there.files.retrieve(input)).filename, "in.jsonl");
+  assert.deepEqual(
+    (await there.files.list()).data.map(({ id }) => id),
+    [input],
+  );
+  await assert.rejects(
+    there.files.content(input) as unknown as Promise<unknown>,
+    (error) => status(error) === 409 && /another server/.test((error as Error).message),
+  );
+  const made = await there.batches.create({
+    input_file_id: input,
+    endpoint: "/v1/completions",
+    completion_window: "24h",
+  });
+  const batch = await over(there, made.id);
+  assert.deepEqual([batch.status, batch.request_counts?.completed], ["completed", 2]);
+  assert.deepEqual(
+    (await rowsOf(here, batch.output_file_id)).map(({ custom_id: name }) => name),
+    ["a", "b"],
+  );
+  const long = await begin(
+    here,
+    Array.from({ length: 3000 }, (_, i) => line(`${i}`, 60)),
+  );
+  assert.equal((await there.batches.cancel(long)).status, "cancelling");
+  assert.equal((await over(here, long)).status, "cancelled");
+  assert.equal((await there.files.delete(input)).deleted, true);
+  await assert.rejects(here.files.retrieve(input), NotFoundError);
+  assert.deepEqual(
+    (await there.batches.list()).data.map(({ id }) => id),
+    [long, made.id],
+  );
 });

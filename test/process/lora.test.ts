@@ -7,7 +7,7 @@ import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { writeAdapter, writeModel } from "../fixtures/gguf.ts";
+import { type TensorSpec, writeAdapter, writeModel } from "../fixtures/gguf.ts";
 import { PLAIN_CONFIG, randomTensors, safetensorsOf, tinyModules, writePeft } from "../fixtures/peft.ts";
 import { makeKey, type ServerOptions, startServer as start, TEST_KEY, type TestServer, until } from "../harness.ts";
 
@@ -111,6 +111,17 @@ test("loading takes only files in the operator's folders, by an operator, on the
     for (const path of [first, "/etc/passwd", join(root, "../first.gguf"), "org/repo", join(root, "none.gguf")])
       await refused(path, /not a file in a folder that adapters may be loaded from/);
     await refused(join(root, "model.gguf"), /not an adapter/);
+    const broken = join(root, "nan.gguf");
+    const nan = (tensors: TensorSpec[]): TensorSpec[] =>
+      tensors.map((tensor) => ({ ...tensor, data: () => tensor.data().fill(0xff) }));
+    writeAdapter(broken, {}, { tensors: nan });
+    chmodSync(broken, 0o600);
+    assert.equal((await admin(server, "load", { lora_name: "nan", lora_path: broken })).status, 200);
+    const [before, engines] = [await answer(server, "model"), server.descendants()];
+    const [failed, beside] = await Promise.all(["nan", "model"].map((name) => answer(server, name)));
+    assert.equal(failed, "503", "values that are no numbers fail the requests for the adapter");
+    assert.equal(beside, before, "and nobody else's");
+    assert.deepEqual(server.descendants(), engines, "no engine ended");
     await refused("", /must be provided/);
     const onPublic = await post(
       `${server.url}/v1/load_lora_adapter`,

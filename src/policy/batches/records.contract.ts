@@ -76,17 +76,18 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
     }
   });
 
-  it("a file is what was added, for its tenant and its server", async (open) => {
+  it("a file is what was added, for its tenant, from every server", async (open) => {
     const records = open();
     const one = file("file-1", "acme", { expiresAt: 1_900_000_000_000, bytes: 600 });
     assert.equal(await records.addFile(one, ROOM), true);
     assert.deepEqual(await records.file("acme", "file-1"), one);
     assert.equal(await records.file("other", "file-1"), undefined);
-    assert.equal(await open("b").file("acme", "file-1"), undefined);
-    assert.deepEqual(await records.fileIds(), ["file-1"]);
+    assert.deepEqual(await open("b").file("acme", "file-1"), { ...one, elsewhere: true });
+    assert.deepEqual(await open("b").files("acme", { limit: 1 }), [{ ...one, elsewhere: true }]);
+    assert.deepEqual([await records.fileIds(), await open("b").fileIds()], [["file-1"], []]);
+    assert.deepEqual(await open("b").expiredFiles(2_000_000_000_000), []);
     await open("b").removeFile("file-1");
-    assert.deepEqual(await records.fileIds(), ["file-1"]);
-    await records.removeFile("file-1");
+    assert.deepEqual(await records.fileIds(), []);
     assert.equal(await records.file("acme", "file-1"), undefined);
   });
 
@@ -155,13 +156,27 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
     assert.equal(await records.add(one, 2), true);
     assert.deepEqual(await records.get("acme", "batch_1"), one);
     assert.equal(await records.get("other", "batch_1"), undefined);
-    assert.equal(await open("b").get("acme", "batch_1"), undefined);
+    assert.deepEqual(await open("b").get("acme", "batch_1"), one);
     const change = { status: "failed", times: { failed: 7 }, counts: { total: 3, completed: 1, failed: 2 } } as const;
     const more = { outputFileId: "o", errorFileId: "e", problem: { code: "c", message: "m" } };
     assert.equal(await records.change("batch_1", ["in_progress"], change), false);
     assert.equal(await records.change("batch_1", ["validating", "cancelling"], { ...change, ...more }), true);
     assert.equal(await records.change("batch_1", ["validating", "cancelling"], { status: "completed" }), false);
     assert.deepEqual(await records.get("acme", "batch_1"), { ...one, ...change, ...more });
+  });
+
+  it("a batch runs where its input is, whoever was asked for it, and anyone can cancel it", async (open) => {
+    const [here, there] = [open(), open("b")];
+    await there.addFile(file("file-1", "acme"), ROOM);
+    await there.addFile(file("file-2", "other"), ROOM);
+    assert.equal(await here.add(batch("batch_1", "acme"), 2), true);
+    assert.equal(await here.add(batch("batch_2", "acme", { inputFileId: "file-2" }), 2), true, "another tenant's");
+    assert.equal(await there.add(batch("batch_3", "acme"), 2), false, "they are counted together");
+    assert.deepEqual([ids(await here.open()), ids(await there.open())], ["batch_2", "batch_1"]);
+    assert.equal(await here.reads("file-1"), true);
+    assert.equal(await here.change("batch_1", ["validating"], { status: "cancelling" }), true);
+    assert.equal((await there.open())[0]?.status, "cancelling");
+    assert.equal(ids(await there.list("acme", { limit: 9 })), "batch_2 batch_1");
   });
 
   it("open batches are bounded for a tenant, and found; those that were over long ago go", async (open) => {

@@ -1,7 +1,7 @@
 /**
- * Records of files and batches in the store, of one server: `node` is whose state directory holds the contents.
+ * Records of files and batches in the store: `node` is whose state directory holds the contents, and who runs a batch.
  *
- * Invariants: what is asked for by a tenant is found in that tenant only (Wall: T74); room is looked at and taken under
+ * Invariants: a tenant finds its own from every server, each server looks after what is its own; what is asked for by a tenant is found in that tenant only (Wall: T74); room is looked at and taken under
  * one lock, so that two uploads at once do not pass what each of them saw room under. Made by the app.
  */
 import { parseJson, stringifyJson } from "#base/json.ts";
@@ -59,7 +59,7 @@ type FileRecords = Pick<
 
 function fileRecords(db: Database, node: string): FileRecords {
   const reads = async (fileId: string): Promise<boolean> =>
-    (await openBatches(db, node).where("input_file_id", "=", fileId).select("id").executeTakeFirst()) !== undefined;
+    (await openBatches(db).where("input_file_id", "=", fileId).select("id").executeTakeFirst()) !== undefined;
   return {
     addFile: (file, room) =>
       db.transaction().execute(async (transaction) => {
@@ -70,14 +70,14 @@ function fileRecords(db: Database, node: string): FileRecords {
       }),
     used: (tenant) => used(db, node, tenant),
     file: async (tenant, id) => {
-      const found = await ownFile(db, node, tenant, id);
-      return found === undefined ? undefined : fileOf(found);
+      const found = await ownFile(db, tenant, id);
+      return found === undefined ? undefined : fileOf(found, node);
     },
     files: async (tenant, { after, limit, purpose, oldestFirst = false }) => {
       const order = oldestFirst ? ("asc" as const) : ("desc" as const);
-      const from = after === undefined ? undefined : await ownFile(db, node, tenant, after);
+      const from = after === undefined ? undefined : await ownFile(db, tenant, after);
       if (after !== undefined && from === undefined) return [];
-      let query = db.selectFrom("files").selectAll().where("node", "=", node).where("tenant", "=", tenant);
+      let query = db.selectFrom("files").selectAll().where("tenant", "=", tenant);
       if (purpose !== undefined) query = query.where("purpose", "=", purpose);
       if (from !== undefined)
         query = query.where(({ eb, or, and }) =>
@@ -86,10 +86,12 @@ function fileRecords(db: Database, node: string): FileRecords {
             and([eb("created_at", "=", from.created_at), eb("id", oldestFirst ? ">" : "<", from.id)]),
           ]),
         );
-      return (await query.orderBy("created_at", order).orderBy("id", order).limit(limit).execute()).map(fileOf);
+      return (await query.orderBy("created_at", order).orderBy("id", order).limit(limit).execute()).map((row) =>
+        fileOf(row, node),
+      );
     },
     removeFile: async (id) => {
-      await db.deleteFrom("files").where("node", "=", node).where("id", "=", id).execute();
+      await db.deleteFrom("files").where("id", "=", id).execute();
     },
     expiredFiles: async (now) => {
       const rows = await db
@@ -97,7 +99,7 @@ function fileRecords(db: Database, node: string): FileRecords {
         .select("id")
         .where("node", "=", node)
         .where("expires_at", "<=", now)
-        .where("id", "not in", openBatches(db, node).select("input_file_id"))
+        .where("id", "not in", openBatches(db).select("input_file_id"))
         .limit(CHUNK)
         .execute();
       return rows.map(({ id }) => id);
@@ -113,22 +115,25 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
     add: (batch, mostOpen) =>
       db.transaction().execute(async (transaction) => {
         await lock(transaction);
-        const open = await openBatches(transaction, node)
+        const open = await openBatches(transaction)
           .where("tenant", "=", batch.tenant)
           .select(({ fn }) => fn.countAll<number>().as("count"))
           .executeTakeFirst();
         const fits = Number(open?.count ?? 0) < mostOpen;
-        if (fits) await transaction.insertInto("batches").values(batchRow(batch, node)).execute();
-        return fits;
+        if (!fits) return false;
+        const input = await ownFile(transaction, batch.tenant, batch.inputFileId);
+        const row = batchRow(batch, input?.node ?? node);
+        await transaction.insertInto("batches").values(row).execute();
+        return true;
       }),
     get: async (tenant, id) => {
-      const found = await ownBatch(db, node, tenant, id);
+      const found = await ownBatch(db, tenant, id);
       return found === undefined ? undefined : batchOf(found);
     },
     list: async (tenant, { after, limit }) => {
-      const from = after === undefined ? undefined : await ownBatch(db, node, tenant, after);
+      const from = after === undefined ? undefined : await ownBatch(db, tenant, after);
       if (after !== undefined && from === undefined) return [];
-      let query = db.selectFrom("batches").selectAll().where("node", "=", node).where("tenant", "=", tenant);
+      let query = db.selectFrom("batches").selectAll().where("tenant", "=", tenant);
       if (from !== undefined)
         query = query.where(({ eb, or, and }) =>
           or([
@@ -139,12 +144,13 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
       return (await query.orderBy("created_at", "desc").orderBy("id", "desc").limit(limit).execute()).map(batchOf);
     },
     open: async () =>
-      (await openBatches(db, node).selectAll().orderBy("created_at").orderBy("id").execute()).map(batchOf),
+      (await openBatches(db).where("node", "=", node).selectAll().orderBy("created_at").orderBy("id").execute()).map(
+        batchOf,
+      ),
     change: async (id, from, change) => {
       const { numUpdatedRows } = await db
         .updateTable("batches")
         .set(changed(change))
-        .where("node", "=", node)
         .where("id", "=", id)
         .where("status", "in", [...from])
         .executeTakeFirst();
@@ -192,34 +198,19 @@ async function lock(transaction: Database): Promise<void> {
     .execute();
 }
 
-function openBatches(db: Database, node: string) {
-  return db
-    .selectFrom("batches")
-    .where("node", "=", node)
-    .where("status", "in", [...OPEN_STATUSES]);
+function openBatches(db: Database) {
+  return db.selectFrom("batches").where("status", "in", [...OPEN_STATUSES]);
 }
 
 /** What is no id is nobody's: PostgreSQL would make a failure of some. */
-async function ownFile(db: Database, node: string, tenant: string, id: string): Promise<FileTable | undefined> {
+async function ownFile(db: Database, tenant: string, id: string): Promise<FileTable | undefined> {
   if (!isSegment(id)) return undefined;
-  return db
-    .selectFrom("files")
-    .selectAll()
-    .where("node", "=", node)
-    .where("tenant", "=", tenant)
-    .where("id", "=", id)
-    .executeTakeFirst();
+  return db.selectFrom("files").selectAll().where("tenant", "=", tenant).where("id", "=", id).executeTakeFirst();
 }
 
-async function ownBatch(db: Database, node: string, tenant: string, id: string): Promise<BatchTable | undefined> {
+async function ownBatch(db: Database, tenant: string, id: string): Promise<BatchTable | undefined> {
   if (!isSegment(id)) return undefined;
-  return db
-    .selectFrom("batches")
-    .selectAll()
-    .where("node", "=", node)
-    .where("tenant", "=", tenant)
-    .where("id", "=", id)
-    .executeTakeFirst();
+  return db.selectFrom("batches").selectAll().where("tenant", "=", tenant).where("id", "=", id).executeTakeFirst();
 }
 
 function fileRow(file: StoredFile, node: string): FileTable {
@@ -237,8 +228,9 @@ function fileRow(file: StoredFile, node: string): FileTable {
   };
 }
 
-function fileOf(row: FileTable): StoredFile {
+function fileOf(row: FileTable, node: string): StoredFile {
   return {
+    ...(row.node === node ? {} : { elsewhere: true as const }),
     id: row.id,
     tenant: row.tenant,
     createdBy: row.created_by,

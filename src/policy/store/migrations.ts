@@ -144,4 +144,12 @@ export const MIGRATIONS: readonly Migration[] = [
       "create index batches_status on batches (node, status, created_at)",
     ],
   },
+  {
+    name: "a tenant's files and batches on every server",
+    statements: () => [
+      "create index files_everywhere on files (tenant, created_at, id)",
+      "create index batches_everywhere on batches (tenant, created_at, id)",
+      "create index batches_input on batches (input_file_id)",
+    ],
+  },
 ];

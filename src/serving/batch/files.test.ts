@@ -106,6 +106,6 @@ test("sweeping takes what a crash left, and nothing of a batch that is open", as
     utimesSync(join(folder, name), 1, 1);
   }
   writeFileSync(join(folder, "batch_3.rows"), "young");
-  await files.sweep(true);
+  await files.sweep();
   assert.deepEqual(readdirSync(folder).sort(), ["batch_1.rows", "batch_1.rows.state", "batch_3.rows"]);
 });

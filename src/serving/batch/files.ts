@@ -151,9 +151,14 @@ export class Files {
     return this.#options.records.files(principal.tenant, page);
   }
 
-  /** @throws Fault file_not_found */
+  /** @throws Fault file_not_found | file_elsewhere */
   async content(grant: Grant<"batch">, id: string): Promise<{ pieces: AsyncIterable<Uint8Array>; length: number }> {
-    const { id: name, bytes } = await this.get(grant, id);
+    const { id: name, bytes, elsewhere } = await this.get(grant, id);
+    if (elsewhere === true)
+      throw new Fault(
+        "file_elsewhere",
+        "The content of this file is on another server of this service: ask for it there, by way of the server that the file or the batch was given to.",
+      );
     const file = await open(this.path(name), "r").catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") throw notFound(id);
       throw error;
@@ -174,14 +179,13 @@ export class Files {
     return join(this.#options.folder, id);
   }
 
-  /** Takes away what is old. @param all also what a crash left: files without a record, rows of batches that are over */
-  async sweep(all: boolean): Promise<void> {
+  /** Takes away what is old, what a crash left or another server deleted: files without a record, rows of batches that are over. */
+  async sweep(): Promise<void> {
     const { records, folder } = this.#options;
     for (const id of await records.expiredFiles(Date.now())) {
       await records.removeFile(id);
       await rm(this.path(id), { force: true });
     }
-    if (!all) return;
     const known = new Set([...(await records.fileIds()), ...(await records.open()).map(({ id }) => id)]);
     for (const name of await readdir(folder)) {
       const ours = name.startsWith("file-") || name.startsWith("batch_");

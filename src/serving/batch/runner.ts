@@ -134,7 +134,7 @@ export class BatchRunner {
     const now = this.#now();
     if (now - this.#sweptAt < SWEEP_MS) return;
     const { files, records, keepMs } = this.#options;
-    await files.sweep(this.#sweptAt === 0);
+    await files.sweep();
     await records.removeOver(now - keepMs);
     this.#sweptAt = now;
   }

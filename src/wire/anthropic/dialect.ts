@@ -23,6 +23,7 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   model_not_found: { status: 404, type: "not_found_error" },
   response_not_found: { status: 404, type: "not_found_error" },
   file_not_found: { status: 404, type: "not_found_error" },
+  file_elsewhere: { status: 409, type: "invalid_request_error" },
   batch_not_found: { status: 404, type: "not_found_error" },
   key_not_found: { status: 404, type: "not_found_error" },
   request_timeout: { status: 408, type: "timeout_error" },

@@ -23,6 +23,7 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   model_not_found: { status: 404, type: "NotFoundError" },
   response_not_found: { status: 404, type: "invalid_request_error" },
   file_not_found: { status: 404, type: "invalid_request_error" },
+  file_elsewhere: { status: 409, type: "Conflict" },
   batch_not_found: { status: 404, type: "invalid_request_error" },
   key_not_found: { status: 404, type: "NotFoundError" },
   request_timeout: { status: 408, type: "Request Timeout" },
