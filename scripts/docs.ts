@@ -11,6 +11,7 @@ import { defaultOf } from "#cli/help.ts";
 import { flagOf, settingRows, variableOf } from "#config/settings.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { FAULT_KINDS, Fault, type FaultKind } from "#core/fault.ts";
+import { egressMetrics } from "#egress/metrics.ts";
 import { openapi } from "#http/openapi.ts";
 import type { AnyRoute } from "#http/route.ts";
 import { registerAuditMetrics } from "#policy/audit/metrics.ts";
@@ -111,6 +112,7 @@ async function metricsPage(): Promise<string> {
   registerAuditMetrics(registry, undefined);
   registerTlsMetrics(registry, undefined);
   registerLimitMetrics(registry);
+  egressMetrics().register(registry);
   const metrics = (await registry.getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
   const rows = metrics.map(({ name, type, help }) => [`\`${name}\``, String(type), help]);
   return page(

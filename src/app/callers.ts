@@ -8,6 +8,7 @@ import type { CertificateMap } from "#policy/certificates.ts";
 import { withinTenants } from "#policy/file/tenants.ts";
 import { type Identify, identifyBy } from "#policy/identify.ts";
 import type { PeerCertificate } from "#policy/peer.ts";
+import type { TokenOptions } from "#policy/tokens/verify.ts";
 import type { BatchTickets, TicketParts } from "./batch-tickets.ts";
 import type { Keys } from "./keys.ts";
 import type { Policy } from "./policy.ts";
@@ -15,7 +16,11 @@ import { StartupError } from "./startup-error.ts";
 import type { CallerTokens } from "./tokens.ts";
 
 /** Those of the policy file, else of --jwt-config. */
-export async function takenTokens(settings: Settings, rules: Policy, log: Log): Promise<CallerTokens | undefined> {
+export async function takenTokens(
+  settings: Settings,
+  rules: Policy,
+  options: TokenOptions,
+): Promise<CallerTokens | undefined> {
   const { tokens: config } = rules.current().file;
   const { jwtConfig, apiKey } = settings;
   const said = config !== undefined;
@@ -26,8 +31,8 @@ export async function takenTokens(settings: Settings, rules: Policy, log: Log): 
   });
   if (!said && jwtConfig === undefined) return undefined;
   const { callerTokens, readTokenFile } = await import("./tokens.ts");
-  if (!said) return callerTokens(readTokenFile(jwtConfig ?? ""), apiKey, log);
-  const taken = await callerTokens({ path: rules.path ?? "", config }, apiKey, log);
+  if (!said) return callerTokens(readTokenFile(jwtConfig ?? ""), apiKey, options);
+  const taken = await callerTokens({ path: rules.path ?? "", config }, apiKey, options);
   rules.onReload(({ tokens = config }) => taken.prepare(tokens));
   return taken;
 }

@@ -34,6 +34,7 @@ import { byVersion } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Audit } from "./audit.ts";
 import type { BatchWork } from "./batches.ts";
+import type { EgressRecords } from "./egress.ts";
 import { embedPrefixes, generationDefaults, templateKwargs } from "./generation-config.ts";
 import type { Launched } from "./launch.ts";
 import type { Limits } from "./limits.ts";
@@ -73,6 +74,7 @@ export interface Parts {
   readonly policy: Pick<Policy, "current">;
   /** Whether calls can be recorded, its metrics, and where changes are told. */
   readonly audit: Pick<Audit, "healthy" | "register" | "event">;
+  readonly egress: Pick<EgressRecords, "register">;
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
@@ -112,6 +114,7 @@ export async function compose(parts: Parts): Promise<Server> {
     },
   });
   parts.audit.register(registry);
+  parts.egress.register(registry);
   launched.observe(metrics.engineObserver(names[0]));
   const { tokenizer, engine } = await openModel(parts);
   served.push(servedModel(parts, names, engine, tokenizer));

@@ -6,6 +6,7 @@ import { basename, resolve } from "node:path";
 import { Secret } from "#base/secret.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Settings } from "#config/settings.ts";
+import type { EgressObserver } from "#egress/decision.ts";
 import { HubError, type HubReference } from "#egress/hub-names.ts";
 import { GgufError } from "#engine/gguf/errors.ts";
 import { type ModelFacts, modelFacts } from "#engine/gguf/facts.ts";
@@ -26,6 +27,8 @@ export interface ModelSource {
 }
 
 export interface SourceEvents {
+  /** Told of what the hub is asked. */
+  readonly egress?: EgressObserver;
   readonly onProgress: (progress: ModelProgress) => void;
   readonly onWarning: (message: string) => void;
 }

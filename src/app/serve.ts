@@ -10,6 +10,7 @@ import { createRedact, type Redact } from "#base/redact.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
+import type { MediaFetcher } from "#egress/media/fetcher.ts";
 import type { Address } from "#http/listener.ts";
 import { trustProxies } from "#policy/client-address.ts";
 import { plainGate } from "#policy/gate.ts";
@@ -22,6 +23,7 @@ import type { TicketParts } from "./batch-tickets.ts";
 import type { BatchWork } from "./batches.ts";
 import { clientTable, identifier, rulesStand, takenTokens } from "./callers.ts";
 import type { Server } from "./compose.ts";
+import { checkEgress, type EgressRecords, egressRecords, openMedia, recordedGet } from "./egress.ts";
 import { hardenProcess } from "./hardening.ts";
 import type { Keys } from "./keys.ts";
 import { type Launched, launch } from "./launch.ts";
@@ -97,11 +99,13 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const certificates = await clientTable(settings, rules, log);
   const client = trustProxies(settings.trustedProxies.flatMap((item) => item.split(",")));
   if ("problem" in client) throw new StartupError(`--trusted-proxies: ${client.problem}`);
-  const opening = openKept(settings, rules, { state, redact, log });
+  checkEgress(settings);
+  const egress = egressRecords(log);
+  const opening = openKept(settings, rules, { state, redact, log, egress });
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
   if (namesHub(resolved.model)) await opening;
-  const launching = launchModel(resolved, env, output, log);
+  const launching = launchModel(resolved, env, { ...output, egress }, log);
   launching.catch(() => {});
   // What a store waits for and what the modules compute go together.
   const composing = launching.then(() => Promise.all([import("./compose.ts"), import("./admin.ts")]));
@@ -114,7 +118,7 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
   const admin = openAdministration({ settings, statePath: state.path, ...policy });
   const { responses } = policy;
-  const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit };
+  const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit, egress };
   const server = await compose({ settings, env, source, launched, ...parties, redact, log });
   const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
   const stands = rulesStand({ tokens, certificates });
@@ -131,13 +135,15 @@ interface Ground {
   readonly state: StateDirectory;
   readonly redact: Redact;
   readonly log: Log;
+  readonly egress: EgressRecords;
 }
 
 /** The audit log and the store, then the keys and what is counted under them, then whose signed tokens are taken. */
-async function openKept(settings: Settings, rules: Policy, { state, redact, log }: Ground): Promise<Kept> {
+async function openKept(settings: Settings, rules: Policy, { state, redact, log, egress }: Ground): Promise<Kept> {
   const [{ openAudit }, { openPolicyStore }] = await Promise.all([import("./audit.ts"), import("./store.ts")]);
   const audit = await stated(() => openAudit(settings, state, redact, log));
   rules.recordIn((actor, details) => audit.event("policy.change", actor, undefined, details));
+  egress.auditTo(audit.event);
   reloadOnHangup(rules, log);
   const opening = openPolicyStore(settings, state, log);
   opening.catch(() => {});
@@ -149,17 +155,18 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log 
   const responses = settings.responsesStore
     ? await (await import("./responses.ts")).openResponses(settings, store, log)
     : undefined;
-  const tokens = await takenTokens(settings, rules, log);
+  const tokens = await takenTokens(settings, rules, { log, get: recordedGet(settings, egress) });
+  const media = await openMedia(settings, egress);
   const { openBatches } = await import("./batches.ts");
   const batchWork = await stated(() => openBatches(settings, state, store, log));
-  return { rules, audit, store, keys, limits, responses, tokens, batchWork };
+  return { rules, audit, store, keys, limits, responses, tokens, batchWork, media };
 }
 
 /** Up to the engine's `init` message nothing waits but for a hub. */
 async function launchModel(
   { settings, model }: Resolved,
   env: Environment,
-  output: ServeOutput,
+  output: SourceEvents,
   log: Log,
 ): Promise<{ readonly source: ModelSource; readonly launched: Launched }> {
   const { speculativeConfig: config } = settings;
@@ -200,6 +207,7 @@ interface Kept {
   readonly responses: DatabaseResponses | undefined;
   readonly tokens: CallerTokens | undefined;
   readonly batchWork: BatchWork;
+  readonly media: MediaFetcher | undefined;
 }
 
 export type Running = Kept & { readonly server: Server; readonly stands: TicketParts["stands"] };
@@ -233,10 +241,11 @@ function endOnSignals(parts: Running, settings: Settings, log: Log): Promise<num
 }
 
 export async function close(parts: Running, graceMs: number, why: string): Promise<void> {
-  const { server, audit, limits, keys, responses, store, batchWork } = parts;
+  const { server, audit, limits, keys, responses, store, batchWork, media } = parts;
   // Lines that are on their way are done again at the next start.
   await batchWork.close();
   await Promise.all([server.http.close(graceMs), server.endBackground(graceMs)]);
+  await media?.close();
   await server.closeModel();
   await responses?.close();
   await limits.close();

@@ -2,10 +2,9 @@
  * Signed tokens as callers' credentials: the issuers of --jwt-config or of the policy file, their keys, and what is
  * loosened there.
  */
-import type { Log } from "#base/log.ts";
 import { looksLikeToken, type TokenProver } from "#policy/identify.ts";
 import { type TokensConfig, TokensSection } from "#policy/tokens/schema.ts";
-import { Tokens } from "#policy/tokens/verify.ts";
+import { type TokenOptions, Tokens } from "#policy/tokens/verify.ts";
 import { operatorYaml } from "./operator-yaml.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -34,11 +33,15 @@ export function readTokenFile(path: string): TokenFile {
  * @param apiKeys the operator's
  * @throws StartupError
  */
-export async function callerTokens(file: TokenFile, apiKeys: readonly string[], log: Log): Promise<CallerTokens> {
+export async function callerTokens(
+  file: TokenFile,
+  apiKeys: readonly string[],
+  options: TokenOptions,
+): Promise<CallerTokens> {
   if (apiKeys.some(looksLikeToken))
     throw new StartupError("an API key looks like a signed token, and where tokens are taken would be read as one");
   const { path, config } = file;
-  let current = await started(file, log);
+  let current = await started(file, options);
   const warnings = config.issuers.flatMap(({ issuer, keys }) => [
     ...(keys.privateNetworks ? [`${path}: the keys of ${issuer} may come from a private address`] : []),
     ...(keys.loopback ? [`${path}: the keys of ${issuer} may come from this machine, without TLS`] : []),
@@ -54,7 +57,7 @@ export async function callerTokens(file: TokenFile, apiKeys: readonly string[], 
     stands: (mark) => current.stands(mark),
     warnings,
     prepare: async (next) => {
-      const prover = await started({ path, config: next }, log);
+      const prover = await started({ path, config: next }, options);
       return () => {
         current = prover;
       };
@@ -62,8 +65,8 @@ export async function callerTokens(file: TokenFile, apiKeys: readonly string[], 
   };
 }
 
-async function started({ path, config }: TokenFile, log: Log): Promise<Tokens> {
-  const prover = new Tokens(config, { log });
+async function started({ path, config }: TokenFile, options: TokenOptions): Promise<Tokens> {
+  const prover = new Tokens(config, options);
   try {
     await prover.start();
   } catch (error) {

@@ -8,6 +8,7 @@ import { REASONING_ALIASES, REASONING_FAMILIES, TOOL_ALIASES, TOOL_FAMILIES } fr
 import { CAP_ROWS, type CapName, type CapRow } from "#core/request-caps.ts";
 import { AUDIT_SETTINGS } from "./audit-settings.ts";
 import { BATCH_SETTINGS } from "./batch-settings.ts";
+import { EGRESS_SETTINGS } from "./egress-settings.ts";
 import { KEY_SETTINGS } from "./key-settings.ts";
 import {
   bytes,
@@ -108,6 +109,7 @@ export const SETTINGS = {
   ...RESPONSE_SETTINGS,
   ...OPERATION_SETTINGS,
   ...BATCH_SETTINGS,
+  ...EGRESS_SETTINGS,
 
   servedModelName: list("name", {
     section: MODEL,

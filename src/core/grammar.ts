@@ -3,6 +3,7 @@
  *
  * A recursive transition network over bytes of UTF-8: states with byte edges, empty edges, and calls of other rules,
  * which return where they say. Built by prompt/grammar, run by engine/grammar.
+ * A control token, which no text is, stands in it as CONTROL and three bytes of its number; no UTF-8 has that byte.
  * Invariants: no rule calls itself before it has read a byte; targets are states; ranges are 0…255, low ≤ high.
  */
 export interface Grammar {
@@ -18,6 +19,13 @@ export interface Grammar {
   readonly callStart: Int32Array;
   /** 1 where a rule may end. */
   readonly ends: Uint8Array;
+}
+
+export const CONTROL = 0xff;
+
+/** The bytes of a control token in a grammar. */
+export function controlBytes(token: number): Uint8Array {
+  return Uint8Array.of(CONTROL, token >>> 16, (token >>> 8) & 0xff, token & 0xff);
 }
 
 export interface Constraint {

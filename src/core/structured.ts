@@ -32,7 +32,7 @@ export interface CallableTool {
   readonly parameters: unknown;
 }
 
-/** How calls are written: `begin (mark head NAME middle ARGUMENTS close) joint (…) … end`, arguments as JSON. */
+/** How calls are written: `begin (mark head NAME middle ARGUMENTS close) joint (…) … end`. */
 export interface CallForm {
   readonly begin: string;
   /** What tells a call from text; "" where nothing does. */
@@ -45,4 +45,28 @@ export interface CallForm {
   readonly close: string;
   readonly joint: string;
   readonly end: string;
+  /** One call a turn. */
+  readonly single?: true;
+  /** Absent: a JSON object. */
+  readonly arguments?: ArgumentForm;
+  /** Of the texts above those that the vocabulary has as control tokens, with their ids: no text is such a token. */
+  readonly tokens?: Readonly<Record<string, number>>;
+}
+
+export type ArgumentForm = PythonArguments | TaggedArguments;
+
+/** `a=1, b="x"`, values as Python's literals. */
+export interface PythonArguments {
+  readonly kind: "python";
+}
+
+/** `open KEY middle VALUE close after` for each: text as it is, other values as JSON. */
+export interface TaggedArguments {
+  readonly kind: "tagged";
+  readonly open: string;
+  readonly middle: string;
+  readonly close: string;
+  readonly after: string;
+  /** Texts that would end a value as well. */
+  readonly excludes: readonly string[];
 }

@@ -2,12 +2,13 @@
  * The way out: one HTTP request, its redirects followed here, every hop judged before a socket is opened.
  *
  * Invariants: no hop leaves the policy; the bearer token goes to its own origin and is dropped for good once a
- * redirect leads elsewhere; proxy variables of the environment have no say (the agent is ours, not the
+ * redirect leads elsewhere; each request is one record; proxy variables of the environment have no say (the agent is ours, not the
  * process-wide one); a body that dries up or drips ends with a timeout. Content encodings are not asked for, so
  * that bytes on the wire are bytes of the file.
  * Callers: egress only (hub.ts). Hosts here are named by the operator, so the addresses that they lead to are not judged.
  */
 import { Agent, errors } from "undici";
+import { decided, type EgressObserver, type FetchTrace } from "./decision.ts";
 import { type ExchangeBody, type ExchangeResponse, exchange } from "./exchange.ts";
 import { admittedUrl, EgressError, type EgressPolicy } from "./policy.ts";
 
@@ -45,15 +46,18 @@ export interface OutboundResponse {
 }
 
 const MAX_REDIRECTS = 5;
+const NOBODY: EgressObserver = { begin: () => () => {}, record: () => {} };
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 export class Egress {
   private readonly policy: EgressPolicy;
   private readonly timeouts: EgressTimeouts;
   private readonly agent: Agent;
+  private readonly observer: EgressObserver;
 
-  constructor(policy: EgressPolicy, timeouts: Partial<EgressTimeouts> = {}) {
+  constructor(policy: EgressPolicy, timeouts: Partial<EgressTimeouts> = {}, observer: EgressObserver = NOBODY) {
     this.policy = policy;
+    this.observer = observer;
     this.timeouts = { ...DEFAULT_TIMEOUTS, ...timeouts };
     this.agent = new Agent({
       connect: { timeout: this.timeouts.connectMs },
@@ -69,11 +73,17 @@ export class Egress {
     await this.agent.destroy();
   }
 
-  /** @throws EgressError */
-  async fetch(address: string, outbound: OutboundRequest = {}): Promise<OutboundResponse> {
+  /** The record is of the request and the answer's head: the body has a reader of its own. @throws EgressError */
+  fetch(address: string, outbound: OutboundRequest = {}): Promise<OutboundResponse> {
+    return decided({ kind: "hub" }, this.observer, (trace) => this.follow(address, outbound, trace));
+  }
+
+  private async follow(address: string, outbound: OutboundRequest, trace: FetchTrace): Promise<OutboundResponse> {
     let url = admittedUrl(address, undefined, this.policy);
     let trusted = true;
     for (let hop = 0; hop <= MAX_REDIRECTS; hop++) {
+      trace.host = url.host;
+      trace.hops = hop;
       trusted &&= url.origin === this.policy.bearer?.origin;
       const response = await this.send(url, outbound, trusted);
       const location = response.headers["location"];

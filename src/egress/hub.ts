@@ -11,6 +11,7 @@ import { listFiles, modelInfo, pathsInfo } from "@huggingface/hub";
 import { z } from "zod";
 import { JsonError, parseJson } from "#base/json.ts";
 import type { Secret } from "#base/secret.ts";
+import type { EgressObserver } from "./decision.ts";
 import { Egress, type EgressTimeouts, type OutboundRequest, type OutboundResponse, readAll } from "./fetch.ts";
 import { chooseFile, refuseSplit } from "./hub-choice.ts";
 import { checkFilePath, checkRevision, HubError, type HubReference, isCommit, isGguf, isSha256 } from "./hub-names.ts";
@@ -32,6 +33,8 @@ export interface HubOptions {
   /** Hosts that the endpoint may redirect to; HUB_STORAGE_HOSTS unless said. */
   readonly storageHosts?: readonly string[];
   readonly timeouts?: Partial<EgressTimeouts>;
+  /** Told of each request. */
+  readonly egress?: EgressObserver;
 }
 
 export interface HubFile {
@@ -73,7 +76,7 @@ export class Hub {
       plainLoopback: url.protocol === "http:",
       ...(options.token === undefined ? {} : { bearer: { origin: url.origin, token: options.token } }),
     };
-    this.egress = new Egress(policy, options.timeouts);
+    this.egress = new Egress(policy, options.timeouts, options.egress);
   }
 
   async close(): Promise<void> {

@@ -45,7 +45,7 @@ export function admit(url: URL, policy: EgressPolicy): void {
   if (plain && !(policy.plainLoopback && isLoopback(url.hostname))) {
     throw forbidden(`plain http to ${url.host} is not allowed: only https is`);
   }
-  if (!policy.hosts.some((rule) => matches(url.host, rule))) throw forbidden(`the host ${url.host} is not allowed`);
+  if (!policy.hosts.some((rule) => matches(url.host, rule))) throw forbidden(`the host ${url.host} is not allowed`, 3);
 }
 
 /** Parses text to a URL that `admit` accepts. @throws EgressError */
@@ -66,6 +66,6 @@ function matches(host: string, rule: string): boolean {
   return rule.startsWith("*.") ? host.length > rule.length - 1 && host.endsWith(rule.slice(1)) : host === rule;
 }
 
-function forbidden(message: string): EgressError {
-  return new EgressError("forbidden", message);
+function forbidden(message: string, rule: EgressRule = 1): EgressError {
+  return new EgressError("forbidden", message, undefined, rule);
 }

@@ -8,6 +8,7 @@
  */
 
 import type { Secret } from "#base/secret.ts";
+import type { EgressObserver } from "#egress/decision.ts";
 import type { EgressTimeouts } from "#egress/fetch.ts";
 import { HUB_ENDPOINT, Hub, type HubFile } from "#egress/hub.ts";
 import { checkRevision, HubError, type HubReference, isCommit, isGguf } from "#egress/hub-names.ts";
@@ -41,6 +42,7 @@ export interface FetchModelOptions {
   readonly storageHosts?: readonly string[];
   readonly onProgress?: (progress: ModelProgress) => void;
   readonly onWarning?: (message: string) => void;
+  readonly egress?: EgressObserver;
   readonly signal?: AbortSignal;
   readonly timeouts?: Partial<EgressTimeouts>;
   /** First pause before a broken download goes on; milliseconds. */

@@ -3,7 +3,6 @@ import { test } from "node:test";
 import { type ReasoningFamily, TOOL_FAMILIES, type ToolFamily } from "#core/parser-families.ts";
 import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { fakeTokenizer } from "#prompt/_fake-tokenizer.ts";
-import { TOOL_FORMS } from "#prompt/tools/families.ts";
 import { decodeChat } from "#wire/openai/chat-decode.ts";
 import { ChatBody } from "#wire/openai/chat-schema.ts";
 import { accepts } from "../../test/fixtures/grammar-walk.ts";
@@ -55,7 +54,7 @@ async function ask({ family, reply, specials = [], body = {}, reasoning }: Setti
   const { call } = decodeChat(request, DEFAULT_CAPS);
   const events = await collect(chat(grant("inference"), setting.serving, call, new AbortController().signal));
   const grammar = setting.backend.requests[0]?.sampling.constraint?.grammar;
-  return { ...summary(events), lets: (text: string) => grammar !== undefined && accepts(grammar, text) };
+  return { ...summary(events), lets: (text: string | Uint8Array) => grammar !== undefined && accepts(grammar, text) };
 }
 
 for (const family of TOOL_FAMILIES) {
@@ -72,7 +71,8 @@ for (const family of TOOL_FAMILIES) {
   });
 
   test(`${family}: forced calls are held to a form that is read again`, async () => {
-    const form = TOOL_FORMS[family].calls === undefined ? HERMES : reply;
+    // The token that ends a turn is no part of what is held.
+    const form = reply.replace("<|call|>", "");
     const required = await ask({ family, reply: form, body: { tool_choice: "required" } });
     assert.deepEqual([read(required), required.text, required.finish], [calls, "", "tool_calls"]);
     assert.ok(required.lets(form) && !required.lets("hi"));
@@ -97,17 +97,53 @@ test("a model that may make one call at a time shows its first", async () => {
   );
 });
 
-test("calls that a control token marks are not held, and forced ones are in Hermes' form", async () => {
-  const marks = ["<|tool_calls_section_begin|>"];
-  const free = await ask({ family: "kimi_k2", reply: CALL.kimi_k2, specials: marks });
-  assert.ok(!free.lets("hi"));
+/** As a grammar reads it: these texts are control tokens, numbered from behind the fixture's own. */
+function withTokens(text: string, marks: readonly string[]): Uint8Array {
+  const parts = text.split(new RegExp(`(${marks.map((mark) => mark.replace(/[|[\]]/g, "\\$&")).join("|")})`));
+  const bytes = parts.map((part) => {
+    const at = marks.indexOf(part);
+    return at < 0 ? Buffer.from(part) : Buffer.of(0xff, 0, 1, 3 + at);
+  });
+  return Buffer.concat(bytes);
+}
+
+test("calls that a control token marks are not held; forced ones are held to the token, and not to its spelling", async () => {
+  const cases: readonly (readonly [ToolFamily, marks: readonly string[]])[] = [
+    ["kimi_k2", ["<|tool_calls_section_begin|>"]],
+    ["mistral", ["[TOOL_CALLS]", "[ARGS]"]],
+    ["openai", ["<|channel|>", "<|constrain|>", "<|message|>"]],
+    ["deepseek_v3", ["<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"]],
+    ["hermes", ["<tool_call>", "</tool_call>"]],
+    ["qwen3_coder", ["<tool_call>"]],
+    ["glm45", ["<tool_call>"]],
+  ];
+  for (const [family, specials] of cases) {
+    const reply = CALL[family].replace("<|call|>", "");
+    const free = await ask({ family, reply, specials });
+    assert.ok(!free.lets("hi"), family);
+    const forced = await ask({ family, reply, specials, body: { tool_choice: "required" } });
+    assert.ok(forced.lets(withTokens(reply, specials)), family);
+    assert.ok(!forced.lets(reply) && !forced.lets(HERMES), family);
+    assert.equal(forced.calls.length, 1, family);
+  }
+});
+
+test("a Mistral model without [ARGS] writes its calls as a list", async () => {
+  const specials = ["[TOOL_CALLS]"];
+  const reply = '[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {"a": 2}}]';
+  const forced = await ask({ family: "mistral", reply, specials, body: { tool_choice: "required" } });
+  assert.ok(forced.lets(withTokens(reply, specials)));
+  assert.deepEqual(
+    forced.calls.map(({ name }) => name),
+    ["f", "g"],
+  );
+});
+
+test("calls of the model's own choice are held where text tells them", async () => {
   const held = await ask({ family: "kimi_k2", reply: CALL.kimi_k2 });
   assert.ok(
     held.lets("hi") && held.lets(CALL.kimi_k2) && !held.lets(CALL.kimi_k2.replace("functions.f", "functions.x")),
   );
-  const forced = await ask({ family: "kimi_k2", reply: HERMES, specials: marks, body: { tool_choice: "required" } });
-  assert.ok(forced.lets(HERMES));
-  assert.equal(forced.calls.length, 1);
 });
 
 test("gpt-oss thinks, speaks and calls in one answer, and its thoughts stay apart whatever is asked of its calls", async () => {
@@ -120,7 +156,7 @@ test("gpt-oss thinks, speaks and calls in one answer, and its thoughts stay apar
   assert.deepEqual([auto.calls[0]?.name, auto.calls[0]?.arguments], ["f", '{"a": 1}']);
   const none = await ask({ ...setting, body: { tool_choice: "none" } });
   assert.deepEqual([none.reasoning, none.text, none.calls], ["Hm.", 'Look. {"a": 1}', []]);
-  const required = await ask({ ...setting, reply: HERMES, body: { tool_choice: "required" } });
+  const required = await ask({ ...setting, reply: CALL.openai, body: { tool_choice: "required" } });
   assert.deepEqual([required.calls.length, required.text, required.reasoning], [1, "", ""]);
 });
 
@@ -135,4 +171,19 @@ test("names that a form cannot write are held in Hermes' form", async () => {
   const reply = HERMES.replace('"f"', '"f x"');
   const forced = await ask({ family: "deepseek_v31", reply, body: { tools: odd, tool_choice: "required" } });
   assert.deepEqual([forced.calls[0]?.name, forced.lets(reply)], ["f x", true]);
+});
+
+test("tags of arguments that are control tokens are not written: forced calls are in Hermes' form", async () => {
+  const body = { tool_choice: "required" };
+  const forced = await ask({ family: "glm45", reply: HERMES, specials: ["<arg_key>"], body });
+  assert.deepEqual([forced.calls[0]?.name, forced.lets(HERMES)], ["f", true]);
+});
+
+test("tools with arguments that a form cannot write are held in Hermes' form", async () => {
+  const two = { type: "object", properties: { a: { type: ["string", "integer"] } }, required: ["a"] };
+  const odd = [{ type: "function", function: { name: "f", parameters: two } }];
+  for (const family of ["qwen3_coder", "glm45"] as const) {
+    const forced = await ask({ family, reply: HERMES, body: { tools: odd, tool_choice: "required" } });
+    assert.deepEqual([forced.calls[0]?.name, forced.lets(HERMES)], ["f", true]);
+  }
 });

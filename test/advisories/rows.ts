@@ -127,9 +127,21 @@ const ACCESS: readonly Row[] = [
       "without a key, and with a wrong one, every method on every path is 401, but for the open list",
     ],
   }),
-  row("CVE-2025-6242 GHSA-3f6c-7fw2-ppm4", "media URLs reach inside", { later: "gateway" }),
-  row("CVE-2026-24779 GHSA-qh4c-xf7m-gxfc", "two URL parsers disagree on a backslash", { later: "gateway" }),
-  row("#57157", "a redirect leads to a host that is not allowed", { later: "gateway" }),
+  row("CVE-2025-6242 GHSA-3f6c-7fw2-ppm4", "media URLs reach inside", {
+    test: ["test/attack/egress-bed.test.ts", "nothing inside is reached, nor even connected to, whatever it is called"],
+  }),
+  row("CVE-2026-24779 GHSA-qh4c-xf7m-gxfc", "two URL parsers disagree on a backslash", {
+    test: [
+      "src/egress/guarded-url.test.ts",
+      "everything that two readers may read differently is refused, even where its host is named",
+    ],
+  }),
+  row("#57157", "a redirect leads to a host that is not allowed", {
+    test: [
+      "src/egress/media/fetcher.test.ts",
+      "redirects are followed where they are switched on, each judged, and counted",
+    ],
+  }),
   row("CVE-2026-34753 GHSA-pf3h-qjgv-vcpr", "file_url of a batch has no allowlist", { later: "gateway" }),
   row("CVE-2026-73560 GHSA-4hhp-h66f-j5j7", "a processor opens URLs and files itself", {
     test: ["scripts/layers.test.ts", "fenced modules and words stay where they belong"],
@@ -338,7 +350,12 @@ const SERVICE: readonly Row[] = [
   }),
   row("GHSA-99f2-hwrc-gvq8", "decoding speech takes time and memory without bound", { later: "media" }),
   row("GHSA-jcq2-4gch-5qhf", "audio in chats is not measured", { later: "media" }),
-  row("GHSA-p6g9-7v3x-m8mv", "media are made before limits are looked at", { later: "media" }),
+  row("GHSA-p6g9-7v3x-m8mv", "media are made before limits are looked at", {
+    test: [
+      "src/egress/media/fetcher.test.ts",
+      "the media of one request are counted before any is fetched, and weighed as they come",
+    ],
+  }),
   row("CVE-2026-54234 GHSA-8wr5-jm2h-8r4f", "an invalid token of the sampler is used again", {
     test: ["src/engine/sampler/sampler.test.ts", "fails clearly on rows that cannot be sampled"],
   }),

@@ -9,8 +9,11 @@ import { type TestContext, test } from "node:test";
 import { z } from "zod";
 import { createHttp, type Http } from "#http/server.ts";
 import { principalOf } from "#policy/roles.ts";
+import { pairTemplate } from "#prompt/pair-template.ts";
+import { modelTemplate } from "#prompt/template.ts";
 import { routes } from "#routes/index.ts";
 import { type Fixture, fixture, says } from "#serving/_fixture.ts";
+import { poolFixture } from "#serving/_fixture-pooling.ts";
 import { gateOf, servicesOf } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { Dice, generate, type JsonSchema, mutate, spoil } from "./generator.ts";
@@ -20,8 +23,10 @@ const SEED = Number(process.env["CASTELLAN_FUZZ_SEED"] ?? Math.floor(Math.random
 
 type Route = (typeof routes)[number];
 
-async function server(t: TestContext): Promise<{ http: Http; setting: Fixture }> {
-  const setting = fixture({ reply: says("x") });
+async function server(
+  t: TestContext,
+  setting: Fixture = fixture({ reply: says("x") }),
+): Promise<{ http: Http; setting: Fixture }> {
   const http = await createHttp({
     routes,
     services: servicesOf(setting),
@@ -87,6 +92,49 @@ test("no body, right or wrong, brings a bug to light or stops the server", async
   });
   assert.equal(alive.statusCode, 200, alive.body);
 });
+
+const SCORER = { tasks: ["classify", "score"], type: "rank", classes: 1 } as const;
+const CLASSIFIER = { tasks: ["classify"], type: "rank", classes: 3, labels: ["a", "b", "c"] } as const;
+const template = modelTemplate("{% for m in messages %}{{ m.content }}{% endfor %}{{ tone }}");
+const POOLING = routes.filter(
+  ({ access, path }) => (access.kind === "key" && access.scope === "embeddings") || path === "/invocations",
+);
+
+/** Models that give numbers, and the routes whose work each of them does. */
+const POOLERS = [
+  ["vectors", {}, /embed|pooling|score$|rerank/],
+  ["scores", { info: SCORER }, /classify|pooling|score$|rerank/],
+  ["classes", { info: CLASSIFIER }, /classify|pooling/],
+] as const;
+
+for (const [what, script, able] of POOLERS) {
+  const pairs = pairTemplate("<s>{query}<|>{document}</s>");
+  const pooler = () => poolFixture({ window: 64, ...script }, { template, ...(what === "scores" ? { pairs } : {}) });
+
+  test(`a model of ${what}: no body brings a bug to light, and nothing is left of any`, async (t) => {
+    const setting = pooler();
+    const { http } = await server(t, setting);
+    for (const [at, route] of POOLING.entries()) {
+      for (let round = 0; round < ROUNDS; round++) {
+        const { status, told } = await send(http, route, new Dice(SEED + at * 1_000_003 + round));
+        assert.ok(status < 500 || status === 501, `CASTELLAN_FUZZ_SEED=${SEED}: ${told}`);
+      }
+      assert.equal(setting.pooling.inputs, 0, `CASTELLAN_FUZZ_SEED=${SEED}: ${route.path} left inputs behind`);
+    }
+  });
+
+  test(`a model of ${what}: the bodies reach its work on every route that it can do`, async (t) => {
+    const setting = pooler();
+    const { http } = await server(t, setting);
+    const unreached: string[] = [];
+    for (const route of POOLING.filter(({ path }) => able.test(path) && path !== "/generative_scoring")) {
+      const before = setting.pooling.pools.length;
+      for (let seed = 0; seed < 100; seed++) await send(http, route, new Dice(seed));
+      if (setting.pooling.pools.length - before < 3) unreached.push(route.path);
+    }
+    assert.deepEqual(unreached, []);
+  });
+}
 
 test("a seed gives the same bodies again, and the generator makes bodies that are taken", async (t) => {
   const { http } = await server(t);

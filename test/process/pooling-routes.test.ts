@@ -390,6 +390,64 @@ describe("an embedding model", () => {
   });
 });
 
+describe("a model with a chat template", () => {
+  let server: TestServer;
+  before(async () => {
+    const model = join(directory, "chatty.gguf");
+    const chatTemplate =
+      "[CLS]{% for m in messages %}{{ m.role }} {{ m.content }}[SEP]{% endfor %}" +
+      "{{ tone }}{% if add_generation_prompt %}assistant{% endif %}";
+    writeBert(model, { pooling: MEAN, chatTemplate });
+    server = await startServer({ model, args: ["--served-model-name", "chatty"] });
+  });
+  after(() => server.stop());
+
+  const messages = [
+    { role: "user", content: "ab c" },
+    { role: "assistant", content: "de" },
+  ];
+  const TURNS = [
+    ...[CLS, ...word("user"), ...word("ab"), ...word("c"), SEP],
+    ...[...word("assistant"), ...word("de"), SEP],
+  ];
+
+  for (const [what, more, want] of [
+    ["as the template prints it, with nothing around", {}, TURNS],
+    ["with the beginning of an answer", { add_generation_prompt: true }, [...TURNS, ...word("assistant")]],
+    ["open at its end", { continue_final_message: true }, TURNS.slice(0, -1)],
+    ["between the model's own tokens", { add_special_tokens: true }, [CLS, ...TURNS, SEP]],
+    ["with the client's variables", { chat_template_kwargs: { tone: "xyz" } }, [...TURNS, ...word("xyz")]],
+    ["cut on the left", { truncate_prompt_tokens: 3, truncation_side: "left" }, TURNS.slice(-3)],
+  ] as const)
+    test(`a conversation is embedded ${what}`, async () => {
+      const [ids] = await vectors(server, { input: [want] });
+      const asked = await post(server, "/v1/embeddings", { messages, ...more }, EmbeddingsReply);
+      close(asked.data[0]?.embedding as number[], ids ?? []);
+      assert.equal(asked.usage.prompt_tokens, want.length);
+      const pooled = await post(server, "/pooling", { messages, ...more }, PoolingReply);
+      close(pooled.data[0]?.data as number[], ids ?? []);
+    });
+
+  test("what a client writes is text in it, and templates are the model's", async () => {
+    const content = "a [SEP] b";
+    const any = { parse: (value: unknown) => value as { tokens: number[] } };
+    const { tokens } = await post(server, "/tokenize", { prompt: content, add_special_tokens: false }, any);
+    assert.ok(!tokens.includes(SEP) && tokens.length > 2);
+    const [want] = await vectors(server, { input: [[CLS, ...word("user"), ...tokens, SEP]] });
+    const [got] = await vectors(server, { messages: [{ role: "user", content }] });
+    close(got ?? [], want ?? []);
+    for (const [more, refused] of [
+      [{ chat_template: "{{ messages }}" }, "400 chat_template"],
+      [{ chat_template_kwargs: { messages: [] } }, "400 chat_template_kwargs.messages"],
+      [{ add_generation_prompt: true, continue_final_message: true }, "400 continue_final_message"],
+      [{ input: "a" }, "400 input"],
+      [{ messages: [] }, "400 messages"],
+      [{ messages: [{ role: "user", content: "a ".repeat(200) }] }, "400 messages"],
+    ] as const)
+      assert.equal(await refusal(server, "/v1/embeddings", { messages, ...more }), refused, JSON.stringify(more));
+  });
+});
+
 describe("a reranker", () => {
   let server: TestServer;
   before(async () => {

@@ -200,6 +200,35 @@ test("the grammar begins behind the run of tokens that it waits for", () => {
   assert.ok(matcher.active && !matcher.allows(10) && matcher.allows(1) && !matcher.allows(END));
 });
 
+test("a control token comes where the grammar names it, and nowhere else", () => {
+  // root ::= "a" <token 0> "b"; a byte of no UTF-8 in a piece does not stand for one.
+  const named = tables(
+    [[[0x61, 0x61, 1]], [[0xff, 0xff, 2]], [[0, 0, 3]], [[0, 0, 4]], [[0, 0, 5]], [[0x62, 0x62, 6]], []],
+    {},
+    {},
+    [6],
+  );
+  const pieces = [undefined, ...["a", "b"].map((text) => Buffer.from(text)), Buffer.of(0xff), Buffer.of(0), undefined];
+  const matcher = new Grammars(pieces, [5]).matcher({ grammar: named, key: "c" });
+  const expected = [[1], [0], [2], [5]];
+  for (const [token] of expected) {
+    assert.ok(token !== undefined);
+    const mask = matcher.mask() as Uint32Array;
+    assert.deepEqual(
+      [...pieces.keys()].filter((one) => hasBit(mask, one)),
+      [token],
+    );
+    assert.deepEqual(
+      [...pieces.keys()].filter((one) => matcher.allows(one)),
+      [token],
+    );
+    matcher.advance(token);
+  }
+  assert.ok(matcher.finished);
+  for (let token = 0; token < PIECES.length; token++)
+    if (PIECES[token] === undefined) assert.ok(!grammars.matcher({ grammar: NESTED, key: "n" }).allows(token));
+});
+
 test("a vocabulary that cannot say it fails the request and nothing else", () => {
   const poor = new Grammars([undefined, Buffer.from("x"), undefined], [2]);
   const sequence = new SequenceSampler(

@@ -6,7 +6,7 @@
  * Invariants: end-of-turn tokens are let through exactly where the text may end; before `after` was said everything is.
  * Called by engine.ts (making) and the sampler.
  */
-import type { Constraint } from "#core/grammar.ts";
+import { CONTROL, type Constraint, controlBytes } from "#core/grammar.ts";
 import { Automaton, DEAD } from "./automaton.ts";
 import { setBit, TokenTable } from "./token-table.ts";
 
@@ -28,7 +28,9 @@ export class Grammars {
   readonly #shared = new Map<string, Shared>();
 
   constructor(pieces: readonly (Uint8Array | undefined)[], endOfTurn: readonly number[]) {
-    this.#table = new TokenTable(pieces.map((piece, token) => (endOfTurn.includes(token) ? undefined : piece)));
+    this.#table = new TokenTable(
+      pieces.map((piece, token) => (endOfTurn.includes(token) ? undefined : bytesOf(piece, token))),
+    );
     this.#enders = endOfTurn;
   }
 
@@ -51,6 +53,12 @@ export class Grammars {
     }
     return found;
   }
+}
+
+/** A piece with the byte that begins control tokens is part of no text. */
+function bytesOf(piece: Uint8Array | undefined, token: number): Uint8Array | undefined {
+  if (piece === undefined) return controlBytes(token);
+  return piece.includes(CONTROL) ? undefined : piece;
 }
 
 export class Matcher {

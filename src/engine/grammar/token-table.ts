@@ -1,7 +1,7 @@
 /**
  * The vocabulary in the order of its bytes, so that a walk over all tokens shares the work on common beginnings.
  *
- * Control tokens stand for no text and are not in it: a grammar never lets one through. Immutable after construction.
+ * Control tokens stand for no text: a grammar lets one through only where it names it. Immutable after construction.
  * Called by matcher.ts.
  */
 import { type Automaton, DEAD } from "./automaton.ts";

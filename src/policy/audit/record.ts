@@ -45,6 +45,7 @@ export const EVENT_KINDS = {
   "adapter.unload": "a LoRA adapter was unloaded",
   "weights.change": "a running model was given other weights",
   "policy.change": "tenants, limits or rules were changed",
+  "egress.refuse": "a fetch that a request named was refused for where it leads",
 } as const;
 export type EventKind = keyof typeof EVENT_KINDS;
 

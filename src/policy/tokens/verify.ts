@@ -26,7 +26,7 @@ import { VerifiedTokens } from "./verified-tokens.ts";
 
 export interface TokenOptions {
   readonly log: Log;
-  /** For tests. */
+  /** The guard, with a record of each fetch; without one unless said. */
   readonly get?: GuardedGet;
   /** Unix milliseconds. For tests. */
   readonly now?: () => number;

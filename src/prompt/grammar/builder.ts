@@ -5,7 +5,7 @@
  * can ask for many ({1,100000}). Rules may refer to each other and to themselves, but not before reading something.
  * Called by the compilers beside it.
  */
-import type { Grammar } from "#core/grammar.ts";
+import { controlBytes, type Grammar } from "#core/grammar.ts";
 import { leftRecursive } from "./left-recursion.ts";
 
 /** A grammar that cannot be used, in words for the client. */
@@ -27,6 +27,8 @@ export interface GrammarSize {
 
 export type Expr =
   | { readonly kind: "literal"; readonly text: string }
+  /** A control token. */
+  | { readonly kind: "token"; readonly id: number }
   /** Code points, ranges ascending and apart. */
   | { readonly kind: "chars"; readonly ranges: readonly (readonly [low: number, high: number])[] }
   | { readonly kind: "sequence"; readonly parts: readonly Expr[] }
@@ -103,6 +105,8 @@ class Builder {
     switch (expr.kind) {
       case "literal":
         return this.bytes(Buffer.from(expr.text), from);
+      case "token":
+        return this.bytes(controlBytes(expr.id), from);
       case "chars":
         return this.chars(expr.ranges, from);
       case "sequence":

@@ -3,6 +3,7 @@
  * names are always those of the tools and arguments fit their schemas. Called by compile.ts.
  */
 import type { CallableTool, CallForm } from "#core/structured.ts";
+import { argumentRules } from "./arguments.ts";
 import { choice, type Expr, GrammarError, literal, repeat, rule, sequence } from "./builder.ts";
 import { embed } from "./embed.ts";
 import { freeText } from "./free-text.ts";
@@ -16,14 +17,16 @@ const NUMBER: Expr = repeat({ kind: "chars", ranges: [[0x30, 0x39]] }, 1, 3);
 /** One call, or one after the other. @throws GrammarError */
 export function callRules(tools: readonly CallableTool[], many: boolean, form: CallForm): Map<string, Expr> {
   const rules = bodyRules(tools, form);
-  const first = sequence(literal(form.begin + form.mark), rule("body"));
-  rules.set("root", sequence(first, ...(many ? [moreCalls(form)] : []), literal(form.end)));
+  const first = sequence(written(form.begin + form.mark, form), rule("body"));
+  const more = many && form.single !== true ? [moreCalls(form)] : [];
+  rules.set("root", sequence(first, ...more, written(form.end, form)));
   return rules;
 }
 
 /** @throws GrammarError also for a form whose calls nothing tells from text */
 export function textWithCallRules(tools: readonly CallableTool[], form: CallForm): Map<string, Expr> {
-  if (form.mark === "") throw new GrammarError("calls in this form cannot be told from text");
+  if (form.mark === "" || form.tokens !== undefined)
+    throw new GrammarError("calls in this form cannot be told from text");
   const rules = bodyRules(tools, form);
   const triggers = new Map([[form.mark, rule("body") as Expr]]);
   if (form.begin !== "")
@@ -32,8 +35,16 @@ export function textWithCallRules(tools: readonly CallableTool[], form: CallForm
   return rules;
 }
 
-function moreCalls({ joint, mark }: CallForm): Expr {
-  return repeat(sequence(literal(joint + mark), rule("body")), 0, MOST_CALLS - 1);
+function moreCalls(form: CallForm): Expr {
+  return repeat(sequence(written(form.joint + form.mark, form), rule("body")), 0, MOST_CALLS - 1);
+}
+
+/** The text, with the control tokens that stand in it. */
+function written(text: string, form: Pick<CallForm, "tokens">): Expr {
+  const [mark, id] = Object.entries(form.tokens ?? {}).find(([one]) => text.includes(one)) ?? [];
+  if (mark === undefined || id === undefined) return literal(text);
+  const at = text.indexOf(mark);
+  return sequence(written(text.slice(0, at), form), { kind: "token", id }, written(text.slice(at + mark.length), form));
 }
 
 /** `body`: what stands behind the mark of a call. */
@@ -41,11 +52,14 @@ function bodyRules(tools: readonly CallableTool[], form: CallForm): Map<string, 
   const rules = new Map<string, Expr>();
   const bodies = tools.map(({ name, parameters }, at) => {
     return sequence(
-      literal(form.head + (form.name === "json" ? JSON.stringify(name) : name)),
+      written(form.head, form),
+      literal(form.name === "json" ? JSON.stringify(name) : name),
       ...(form.numbered ? [literal(":"), NUMBER] : []),
-      literal(form.middle),
-      embed(rules, schemaRules(parameters ?? ANY_OBJECT), String(at)),
-      literal(form.close),
+      written(form.middle, form),
+      form.arguments === undefined
+        ? embed(rules, schemaRules(parameters ?? ANY_OBJECT), String(at))
+        : argumentRules(rules, String(at), form.arguments, parameters),
+      written(form.close, form),
     );
   });
   rules.set("body", choice(...bodies));

@@ -17,6 +17,8 @@ export interface FreeText {
   /** What follows a string that has come, before the text goes on. */
   readonly triggers: ReadonlyMap<string, Expr>;
   readonly excludes: readonly string[];
+  /** What stands before the text, and may be the beginning of one of these. */
+  readonly behind?: string;
   /** What follows a trigger's own part in place of more text. */
   readonly afterTrigger?: Expr;
 }
@@ -64,7 +66,7 @@ export function freeText(rules: Map<string, Expr>, name: string, text: FreeText)
     options.push(sequence({ kind: "chars", ranges: others }, ruleOf(root)));
     rules.set(`${name}.${state.number}`, choice(...options));
   }
-  return ruleOf(root);
+  return ruleOf([...(text.behind ?? "")].reduce((at, char) => step(at, char, root), root));
 }
 
 function machine(strings: readonly string[]): State[] {

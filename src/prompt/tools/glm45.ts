@@ -3,6 +3,7 @@
  * argument, `</tool_call>`. Values that the function's schema does not call strings are JSON.
  */
 import type { ToolDefinition } from "#core/chat.ts";
+import type { CallForm } from "#core/structured.ts";
 import { MarkedCalls } from "./_calls.ts";
 import { TaggedCallReader, taggedForm } from "./_tagged-call.ts";
 import type { ToolParser } from "./parser.ts";
@@ -24,6 +25,25 @@ const FORM = taggedForm({
   trimBreaks: false,
   values: "loose",
 });
+
+export const GLM45_CALLS: CallForm = {
+  begin: "",
+  mark: OPEN,
+  head: "",
+  name: "plain",
+  middle: "\n",
+  arguments: {
+    kind: "tagged",
+    open: "<arg_key>",
+    middle: "</arg_key>\n<arg_value>",
+    close: "</arg_value>",
+    after: "\n",
+    excludes: [],
+  },
+  close: CLOSE,
+  joint: "\n",
+  end: "",
+};
 
 export function glm45Parser(tools: readonly ToolDefinition[]): ToolParser {
   return new MarkedCalls({ open: OPEN }, (index) => new TaggedCallReader(index, FORM, tools));

@@ -4,6 +4,7 @@
  * `{"name": …, "arguments": {…}}`. What follows the first mark tells which it is.
  */
 import { randomInt } from "node:crypto";
+import type { CallForm } from "#core/structured.ts";
 import { Marks } from "#prompt/marks.ts";
 import { LeadingCalls, MarkedCalls } from "./_calls.ts";
 import { type Head, HeadedCallReader, headMarks, nameOf } from "./_headed-call.ts";
@@ -18,6 +19,29 @@ export const MISTRAL_MARKS = [OPEN, ARGUMENTS, CALL_ID] as const;
 
 const HEAD = headMarks("</s>", [OPEN]);
 const OPENING = new Marks([OPEN]);
+
+export const MISTRAL_CALLS: CallForm = {
+  begin: "",
+  mark: OPEN,
+  head: "",
+  name: "plain",
+  middle: ARGUMENTS,
+  close: "",
+  joint: "",
+  end: "",
+};
+
+/** Of tokenizers that have no `[ARGS]`. */
+export const MISTRAL_LISTED_CALLS: CallForm = {
+  begin: `${OPEN}[`,
+  mark: "",
+  head: '{"name": ',
+  name: "json",
+  middle: ', "arguments": ',
+  close: "}",
+  joint: ", ",
+  end: "]",
+};
 
 export function mistralParser(): ToolParser {
   return new MistralParser();

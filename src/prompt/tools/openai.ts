@@ -2,9 +2,23 @@
  * Calls of gpt-oss: messages of Harmony to `functions.NAME`, whose body is a JSON object. The final channel and preambles
  * in the commentary are content; the analysis is nobody's, unless the parser of reasoning has taken it before.
  */
+import type { CallForm } from "#core/structured.ts";
 import { calledBy, type HarmonyPart, HarmonyReader } from "#prompt/harmony.ts";
 import { ObjectEnd } from "#prompt/object-end.ts";
 import { callId, type ToolParser, type ToolPart } from "./parser.ts";
+
+/** Behind `<|start|>assistant`, with which a prompt ends. The token that ends a call ends the turn: there is one. */
+export const OPENAI_CALLS: CallForm = {
+  begin: "",
+  mark: "<|channel|>commentary to=functions.",
+  head: "",
+  name: "plain",
+  middle: " <|constrain|>json<|message|>",
+  close: "",
+  joint: "",
+  end: "",
+  single: true,
+};
 
 export function openaiParser(): ToolParser {
   return new HarmonyCalls();

@@ -4,12 +4,26 @@
  *
  * A call is sent when it is whole: before that it may still be something else, which is content.
  */
+import type { CallForm } from "#core/structured.ts";
 import { LeadingCalls } from "./_calls.ts";
 import { keywordsToJson } from "./_python.ts";
 import { type CallReader, callId, type ToolParser, type ToolPart } from "./parser.ts";
 
 const START = "<|python_start|>";
 export const LLAMA4_MARKS = [START, "<|python_end|>"] as const;
+
+/** Llama 4's too, without its marks: they may stand around it, and are control tokens. */
+export const PYTHONIC_CALLS: CallForm = {
+  begin: "[",
+  mark: "",
+  head: "",
+  name: "plain",
+  middle: "(",
+  arguments: { kind: "python" },
+  close: ")",
+  joint: ", ",
+  end: "]",
+};
 
 export function pythonicParser(): ToolParser {
   return new LeadingCalls({ prefixes: [], first: "", list: true, joint: "," }, (index) => new PythonCallReader(index));

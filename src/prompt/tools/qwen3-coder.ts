@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { ToolDefinition } from "#core/chat.ts";
+import type { CallForm } from "#core/structured.ts";
 import { MarkedCalls } from "./_calls.ts";
 import { TaggedCallReader, taggedForm } from "./_tagged-call.ts";
 import type { ToolParser } from "./parser.ts";
@@ -26,6 +27,25 @@ const FORM = taggedForm({
   values: "typed",
   makeId: () => `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`,
 });
+
+export const QWEN3_CODER_CALLS: CallForm = {
+  begin: `${SECTION}\n`,
+  mark: OPEN,
+  head: "",
+  name: "plain",
+  middle: ">\n",
+  arguments: {
+    kind: "tagged",
+    open: "<parameter=",
+    middle: ">\n",
+    close: "\n</parameter>",
+    after: "\n",
+    excludes: ["</parameter>", "\n<parameter=", "\n</function>"],
+  },
+  close: "</function>",
+  joint: `\n</tool_call>\n${SECTION}\n`,
+  end: "\n</tool_call>",
+};
 
 export function qwen3CoderParser(tools: readonly ToolDefinition[]): ToolParser {
   return new MarkedCalls({ open: OPEN, section: SECTION }, (index) => new TaggedCallReader(index, FORM, tools));
