@@ -9,11 +9,11 @@
  * the measured process tree. Prints medians and ratios to nginx as JSON; a round in which others used more than a
  * third of a core is kept and told (`foreign`).
  */
-import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { mintKey } from "#policy/keys.ts";
 import { machine, memoryOf } from "./measure.ts";
 import { compile, drive, freePort, LOAD_CORE, type Load, listening, type Ran, start, stop } from "./processes.ts";
 import { type Bench, TARGETS, type Target } from "./targets.ts";
@@ -122,7 +122,7 @@ async function main(): Promise<void> {
   for (const name of ["load", "upstream"]) compile(join(import.meta.dirname, `${name}.c`), join(folder, name));
   const upstream = start(LOAD_CORE, join(folder, "upstream"), [String(upstreamPort)]);
   upstream.stdout?.resume();
-  const keys = Array.from({ length: 10_000 }, () => `cst_${randomBytes(23).toString("hex")}`);
+  const keys = Array.from({ length: 10_000 }, () => mintKey().expose());
   const missing: string[] = [];
   const samples = new Map<string, Map<string, Sample[]>>();
   try {
