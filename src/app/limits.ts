@@ -19,6 +19,7 @@ import { QueueShares } from "#policy/limits/queue-shares.ts";
 import type { Database } from "#policy/store/store.ts";
 import { createUsageBook } from "#policy/usage/book.ts";
 import { spentIn, usageSink } from "#policy/usage/table.ts";
+import { redisUrlOf } from "./given-urls.ts";
 import { operatorObject } from "./operator-json.ts";
 import type { Policy } from "./policy.ts";
 import { StartupError } from "./startup-error.ts";
@@ -31,6 +32,7 @@ type LimitSettings = Pick<
   | "modelPrices"
   | "tenantQueueBounds"
   | "redisUrl"
+  | "redisUrlFile"
   | "redisCaFile"
   | "limitsWhenUnavailable"
   | "maxNumQueuedReqs"
@@ -142,7 +144,8 @@ function joiner(): (own: Figures, defaults: Figures | undefined) => Figures {
 
 /** The client of Redis is loaded where there is one. */
 async function ledgerOf(settings: LimitSettings, spent: Spent, onUnavailable: () => void, log: Log): Promise<Ledger> {
-  const { redisUrl, redisCaFile, limitsWhenUnavailable } = settings;
+  const { redisCaFile, limitsWhenUnavailable } = settings;
+  const redisUrl = redisUrlOf(settings);
   if (redisUrl === undefined) return new MemoryLedger(spent);
   const url = new Secret(redisUrl);
   const { connectRedis, isPlainRemote, RedisUrlError } = await import("#policy/limits/redis.ts");

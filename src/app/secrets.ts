@@ -3,15 +3,17 @@
  */
 import { Secret } from "#base/secret.ts";
 import { type Settings, settingRows } from "#config/settings.ts";
+import { databaseUrlOf, redisUrlOf } from "./given-urls.ts";
 import { givenKeys } from "./keys.ts";
 
-/** @throws StartupError the key file cannot be read */
+/** @throws StartupError a file with secrets cannot be read */
 export function givenSecrets(settings: Settings): Secret[] {
   const texts = settingRows()
     .filter(([, row]) => row.secret === true)
     .flatMap(([name]) => settings[name])
     .filter((value) => typeof value === "string");
-  return [...givenKeys(settings), ...texts.flatMap(withPassword).map((text) => new Secret(text))];
+  const files = [databaseUrlOf(settings), redisUrlOf(settings)].filter((value) => value !== undefined);
+  return [...givenKeys(settings), ...[...texts, ...files].flatMap(withPassword).map((text) => new Secret(text))];
 }
 
 /** A URL's password is one by itself, too. */

@@ -3,18 +3,19 @@
  */
 import type { Log } from "#base/log.ts";
 import { Secret } from "#base/secret.ts";
-import type { Settings } from "#config/settings.ts";
 import { type StateDirectory, StateError } from "#policy/state.ts";
 import { openStore, type Store } from "#policy/store/store.ts";
 import { StoreError } from "#policy/store/store-error.ts";
+import { databaseUrlOf } from "./given-urls.ts";
 import { StartupError } from "./startup-error.ts";
 
 /** @throws StartupError */
 export async function openPolicyStore(
-  { databaseUrl }: Pick<Settings, "databaseUrl">,
+  settings: Parameters<typeof databaseUrlOf>[0],
   state: StateDirectory,
   log: Log,
 ): Promise<Store> {
+  const databaseUrl = databaseUrlOf(settings);
   try {
     return await openStore({
       state,

@@ -9,6 +9,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { closeSync, constants, fstatSync, openSync, readFileSync, type Stats, statSync } from "node:fs";
 import { Secret } from "#base/secret.ts";
 import { type ClientCertificates, checkMaterial, type TlsMaterial } from "#http/tls.ts";
+import { isOpenToOthers } from "./secret-file.ts";
 import { StartupError } from "./startup-error.ts";
 
 export interface TlsFiles {
@@ -153,11 +154,8 @@ function pemBlocks(path: string, shape: RegExp, what: string): string[] {
 function readPrivate(path: string): string {
   return readSmall(path, (stats) => {
     if (process.getuid === undefined) return undefined;
-    const owner = stats.uid === process.getuid();
-    if (!owner && stats.uid !== 0) return "belongs to another user";
-    // As mounted secrets come: root's, and readable by a group of ours.
-    const others = owner && stats.uid !== 0 ? 0o077 : 0o037;
-    if ((stats.mode & others) === 0) return undefined;
+    if (stats.uid !== process.getuid() && stats.uid !== 0) return "belongs to another user";
+    if (!isOpenToOthers(stats)) return undefined;
     return "can be read or written by others: run chmod 600 on it, and replace the key if they are not trusted";
   });
 }

@@ -87,8 +87,9 @@ export function place(command: Command): Command {
     json: ["--json", "print JSON"],
     stateDir: ["--state-dir <path>", "the server's state directory"],
     databaseUrl: ["--database-url <url>", "the servers' PostgreSQL; better in CASTELLAN_DATABASE_URL"],
+    databaseUrlFile: ["--database-url-file <path>", "a file that holds that URL"],
     pepperFile: ["--pepper-file <path>", "what keys are hashed under"],
-    config: ["--config <file>", "a server's YAML file, for these three"],
+    config: ["--config <file>", "a server's YAML file, for these four"],
   };
   for (const [flag, doc] of Object.values(options)) command.option(flag, doc);
   return command;

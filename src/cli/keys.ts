@@ -7,6 +7,7 @@
 import { existsSync } from "node:fs";
 import { userInfo } from "node:os";
 import { withCommandAudit } from "#app/audit.ts";
+import { databaseUrlOf } from "#app/given-urls.ts";
 import { openKeyStore } from "#app/keys.ts";
 import { stateDirectory } from "#app/paths.ts";
 import { StartupError } from "#app/startup-error.ts";
@@ -34,6 +35,7 @@ import { facts, screenOf, table } from "./table.ts";
 export interface PlaceOptions {
   readonly stateDir?: string;
   readonly databaseUrl?: string;
+  readonly databaseUrlFile?: string;
   readonly pepperFile?: string;
   readonly config?: string;
   readonly json?: boolean;
@@ -141,7 +143,7 @@ async function withKeys(
     const env = environment();
     const { settings } = resolveSettings(placeArguments(options), env);
     const directory = stateDirectory(settings.stateDir, env);
-    if (!make && settings.databaseUrl === undefined && !existsSync(directory))
+    if (!make && databaseUrlOf(settings) === undefined && !existsSync(directory))
       return fail(`there is no state directory ${directory}; name it with --state-dir`, FAILURE);
     const state = openStateDirectory(directory);
     const store = await openPolicyStore(settings, state, silentLog);
@@ -163,8 +165,14 @@ async function withKeys(
 }
 
 /** The command line that says it to the settings. */
-export function placeArguments({ stateDir, databaseUrl, pepperFile, config }: PlaceOptions): string[] {
-  const given = { "state-dir": stateDir, "database-url": databaseUrl, "pepper-file": pepperFile, config };
+export function placeArguments(options: PlaceOptions): string[] {
+  const given = {
+    "state-dir": options.stateDir,
+    "database-url": options.databaseUrl,
+    "database-url-file": options.databaseUrlFile,
+    "pepper-file": options.pepperFile,
+    config: options.config,
+  };
   return Object.entries(given).flatMap(([flag, value]) => (value === undefined ? [] : [`--${flag}`, value]));
 }
 

@@ -4,6 +4,7 @@
  */
 import { existsSync } from "node:fs";
 import { callerWords } from "#app/caller-words.ts";
+import { databaseUrlOf } from "#app/given-urls.ts";
 import { openKeyStore } from "#app/keys.ts";
 import { stateDirectory } from "#app/paths.ts";
 import { openPolicy } from "#app/policy.ts";
@@ -132,7 +133,7 @@ async function askerFor(options: ExplainOptions, settings: Settings, file: Polic
 
 async function keyAsker(which: string, settings: Settings): Promise<Asker> {
   const directory = stateDirectory(settings.stateDir, environment());
-  if (settings.databaseUrl === undefined && !existsSync(directory))
+  if (databaseUrlOf(settings) === undefined && !existsSync(directory))
     throw new StartupError(`there is no state directory ${directory}; name it with --state-dir`);
   const state = openStateDirectory(directory);
   const store = await openPolicyStore(settings, state, silentLog);

@@ -40,4 +40,8 @@ export const KEY_SETTINGS = {
     fallbackDoc: "the SQLite file policy.db in the state directory",
     secret: true,
   }),
+  databaseUrlFile: string(undefined, "path", {
+    section: KEYS,
+    doc: "File with that URL, readable by its owner alone, where the URL holds a password.",
+  }),
 } as const satisfies Record<string, Setting<unknown>>;

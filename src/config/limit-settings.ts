@@ -33,6 +33,10 @@ export const LIMIT_SETTINGS = {
     fallbackDoc: "each server counts in its memory",
     secret: true,
   }),
+  redisUrlFile: string(undefined, "path", {
+    section: CALLERS,
+    doc: "File with that URL, readable by its owner alone.",
+  }),
   redisCaFile: string(undefined, "path", {
     section: CALLERS,
     doc: "Certificates (PEM) of the authority that signed the Redis server's.",

@@ -30,6 +30,8 @@ export class Exchange {
   streaming = false;
   /** Sees what is said, where the operator wants it kept. */
   tap: ((part: "request" | "answer", piece: string | Uint8Array) => void) | undefined;
+  /** Where the client looks for the id besides x-request-id, if anywhere. */
+  idHeader: string | undefined;
   /** The connection ends with this answer. */
   last = false;
   #aborted: Fault | undefined;
@@ -163,6 +165,7 @@ export class Exchange {
       ...headers,
       "x-content-type-options": "nosniff",
       ...(this.options.requestIdHeader ? { "x-request-id": this.requestId } : {}),
+      ...(this.options.requestIdHeader && this.idHeader !== undefined ? { [this.idHeader]: this.requestId } : {}),
       ...(closes ? { connection: "close" } : {}),
     });
   }

@@ -72,5 +72,14 @@ async function writeFault<S>(corridor: Corridor<S>, step: Walk<S>, cause: Fault)
   if (fault.kind === "draining" || fault.kind === "request_timeout") exchange.last = true;
   if (fault.retryAfterMs !== undefined)
     headers["retry-after"] = String(Math.max(1, Math.ceil(fault.retryAfterMs / 1000)));
+  if (isVain(fault)) headers["x-should-retry"] = "false";
   await writeWhole(exchange, status, headers, exchange.options.redact(stringifyJson(body)));
+}
+
+/** OpenAI's and Anthropic's clients try 408, 429 and every 5xx again; they wait no minute, and do more soon. */
+const PATIENCE_MS = 60_000;
+
+/** Whether they would ask for the same work in vain, or for work that has just taken too long. */
+function isVain({ kind, retryAfterMs = 0 }: Fault): boolean {
+  return kind === "not_implemented" || kind === "request_timeout" || retryAfterMs > PATIENCE_MS;
 }

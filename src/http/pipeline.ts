@@ -61,6 +61,7 @@ export async function walk<S>(
     admitted: false,
     target: undefined,
   };
+  exchange.idHeader = step.dialect.requestIdHeader;
   corridor.counters.calls++;
   corridor.open.add(exchange);
   try {

@@ -42,6 +42,7 @@ const PARAM_LENGTH = 200;
 
 export const anthropic: Dialect = {
   name: "anthropic",
+  requestIdHeader: "request-id",
   fault: (failure, requestId) => ({ status: REPLIES[failure.kind].status, body: errorBody(failure, requestId) }),
   // Nothing follows an error event, not even message_stop.
   streamFault: (failure, requestId) => sseEvent("error", stringifyJson(errorBody(failure, requestId))),
