@@ -69,7 +69,13 @@ async function writeStream(
   const source = pieces[Symbol.asyncIterator]();
   try {
     const own = await exchange.once(before(200));
-    const described = { "content-type": "application/octet-stream", "content-length": length };
+    const described = {
+      "content-type": "application/octet-stream",
+      "content-length": length,
+      // What somebody uploaded is no page of this server.
+      "content-disposition": "attachment",
+      "x-content-type-options": "nosniff",
+    };
     exchange.head(200, { "cache-control": "no-store", ...own, ...described });
     for (let step = await exchange.race(source.next()); !step.done; step = await exchange.race(source.next()))
       if (!exchange.write(step.value)) await exchange.taken();
