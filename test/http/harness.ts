@@ -14,6 +14,7 @@ import type { FaultKind } from "#core/fault.ts";
 import { key, open } from "#http/access.ts";
 import type { HttpOptions } from "#http/options.ts";
 import type { CallRecord } from "#http/pipeline.ts";
+import type { Relay } from "#http/relay.ts";
 import { json } from "#http/reply.ts";
 import { type AnyRoute, type Call, defineRoute } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
@@ -196,6 +197,7 @@ export interface RigOptions {
   readonly dialect?: Dialect;
   /** Around who is known by the key. */
   readonly gate?: (gate: Gate) => Gate;
+  readonly relay?: Relay<Services>;
 }
 
 let everywhere: Promise<TlsSource> | undefined;
@@ -248,6 +250,7 @@ export async function rig(
     tls,
     dialect = openai,
     gate = (inner) => inner,
+    relay,
   }: RigOptions = {},
 ): Promise<Rig> {
   const source = tls ?? (await everywhere);
@@ -267,6 +270,7 @@ export async function rig(
     options,
     observer: (record) => void records.push(record),
     log,
+    ...(relay === undefined ? {} : { relay }),
   });
   t.after(() => http.close(0));
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 }, source);
