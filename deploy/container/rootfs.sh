@@ -20,7 +20,7 @@ cp -L "$(command -v node)" "$target/usr/bin/node"
 {
   echo "$target/usr/bin/node"
   find "$app/node_modules" \( -name '*.node' -o -name '*.so' -o -name '*.so.*' \) -type f | grep -v musl
-} | while read -r file; do ldd "$file"; done |
+} | while read -r file; do ldd "$file" || true; done |
   sed -n -e 's/.*=> \(\/[^ ]*\) (0x.*/\1/p' -e 's/^[[:space:]]*\(\/[^ ]*\) (0x.*/\1/p' |
   grep -v "^$target" | sort -u |
   while read -r library; do

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import type { Log } from "#base/log.ts";
+import type { Registry } from "#base/metrics.ts";
 import type { Settings } from "#config/settings.ts";
 import type { BatchRecords } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
@@ -18,6 +19,7 @@ import { batchRoute } from "#routes/batch-urls.ts";
 import { routes } from "#routes/index.ts";
 import { Batches } from "#serving/batch/batches.ts";
 import { Files } from "#serving/batch/files.ts";
+import { registerBatchMetrics } from "#serving/batch/metrics.ts";
 import { BatchRunner, type LineCaller } from "#serving/batch/runner.ts";
 import { LINE_BYTES, runLine } from "./batch-line.ts";
 import { BatchTickets, type TicketParts } from "./batch-tickets.ts";
@@ -27,6 +29,8 @@ export interface BatchWork {
   readonly tickets: BatchTickets;
   readonly files: Files;
   readonly batches: Batches;
+  /** Its metrics. */
+  register(registry: Registry): void;
   /** Goes on with what was not over. Before it nothing runs. */
   start(http: Pick<Http, "inject" | "isDraining">, keys: Omit<TicketParts, "needs">): void;
   /** Stops where it is. Before the listeners close. */
@@ -50,6 +54,7 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
   const declared = routes.filter((route) => switchedOff(route, settings) === undefined);
   const tickets = new BatchTickets();
   let runner: BatchRunner | undefined;
+  let onRow: ReturnType<typeof registerBatchMetrics> = () => {};
   let running: (() => Promise<void>) | undefined;
   const takes = (endpoint: string) => batchRoute(endpoint, declared) !== undefined;
   const batches = new Batches({ records, files, takes, wake: () => runner?.wake(), mostOpen: TENANT_BATCHES });
@@ -78,13 +83,17 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
         lineBytes: LINE_BYTES,
         keepMs,
         log,
+        onRow: (how) => onRow(how),
       });
     running = alone(join(state.path, "batches.lock"), log, () => {
       runner = make();
       return runner;
     });
   };
-  return { tickets, files, batches, start, close: async () => running?.() };
+  const register = (registry: Registry): void => {
+    onRow = registerBatchMetrics(registry, () => records.totals());
+  };
+  return { tickets, files, batches, register, start, close: async () => running?.() };
 }
 
 const RETRY_MS = 5000;

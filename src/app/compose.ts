@@ -19,6 +19,8 @@ import type { AnyRoute, ListenerPlane } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import type { FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
+import { registerResponseMetrics } from "#policy/responses/metrics.ts";
+import type { DatabaseResponses } from "#policy/responses/store.ts";
 import { GrammarCompiler } from "#prompt/grammar/compiler.ts";
 import { pairTemplate } from "#prompt/pair-template.ts";
 import { modelTemplate, type Rendered } from "#prompt/template.ts";
@@ -78,9 +80,9 @@ export interface Parts {
   readonly redact: Redact;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
-  readonly batchWork: Pick<BatchWork, "files" | "batches">;
+  readonly batchWork: Pick<BatchWork, "files" | "batches" | "register">;
   /** Undefined: none are kept. */
-  readonly responses: ResponseStore | undefined;
+  readonly responses: (ResponseStore & Pick<DatabaseResponses, "totals">) | undefined;
   readonly tls: Tls;
   readonly client: FindClient;
   readonly log: Log;
@@ -114,6 +116,8 @@ export async function compose(parts: Parts): Promise<Server> {
     },
   });
   parts.audit.register(registry);
+  parts.batchWork.register(registry);
+  registerResponseMetrics(registry, parts.responses);
   parts.egress.register(registry);
   launched.observe(metrics.engineObserver(names[0]));
   const { tokenizer, engine } = await openModel(parts);

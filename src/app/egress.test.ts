@@ -6,8 +6,9 @@ import { type TestContext, test } from "node:test";
 import { createRegistry, printMetrics } from "#base/metrics.ts";
 import { resolveSettings } from "#config/resolve.ts";
 import type { EgressDecision } from "#egress/decision.ts";
+import { dataUrl } from "#egress/media/data-url.ts";
 import { png } from "#test/fixtures/images.ts";
-import { checkEgress, egressRecords, openMedia, recordedGet } from "./egress.ts";
+import { checkEgress, egressRecords, fetchesMedia, openMedia, recordedGet } from "./egress.ts";
 import { StartupError } from "./startup-error.ts";
 
 const settingsOf = (...argv: string[]) => resolveSettings(["model", ...argv], {}).settings;
@@ -116,14 +117,20 @@ test("the safe defaults: nothing is fetched; what is loosened is told", () => {
 });
 
 test("media are fetched as the settings say, or not at all", async (t) => {
-  assert.equal(await openMedia(settingsOf(), nobody), undefined);
+  assert.equal(fetchesMedia(settingsOf()), false);
+  assert.equal(fetchesMedia(settingsOf("--allowed-media-domains", "a.example")), true);
+  const shut = await openMedia(settingsOf(), nobody);
+  const own = await shut.fetch(
+    { url: dataUrl("image/png", png(3, 3)), kind: "image" },
+    { tenant: "t", signal: new AbortController().signal },
+  );
+  assert.ok("media" in own);
   const folder = scratch(t);
   writeFileSync(join(folder, "a.png"), png(3, 3));
   const media = await openMedia(
     settingsOf("--allowed-local-media-path", folder, "--mm-hasher-algorithm", "sha512"),
     nobody,
   );
-  assert.ok(media !== undefined);
   t.after(() => media.close());
   const caller = { tenant: "t", signal: new AbortController().signal };
   const outcome = await media.fetch({ url: `file://${folder}/a.png`, kind: "image" }, caller);

@@ -89,10 +89,14 @@ export function recordedGet({ egressRefusedNetworks }: Settings, observer: Egres
     );
 }
 
-/** Who fetches what requests name; undefined: the settings let nothing be fetched. @throws StartupError */
-export async function openMedia(settings: Settings, observer: EgressObserver): Promise<MediaFetcher | undefined> {
-  const { allowedMediaDomains, allowedLocalMediaPath } = settings;
-  if (allowedMediaDomains.length === 0 && allowedLocalMediaPath === undefined) return undefined;
+/** Whether any URL of a request may be fetched; data: URLs need no setting. */
+export function fetchesMedia({ allowedMediaDomains, allowedLocalMediaPath }: Settings): boolean {
+  return allowedMediaDomains.length > 0 || allowedLocalMediaPath !== undefined;
+}
+
+/** Who fetches what requests name. @throws StartupError */
+export async function openMedia(settings: Settings, observer: EgressObserver): Promise<MediaFetcher> {
+  const { allowedLocalMediaPath } = settings;
   const [{ MediaFetcher: Fetcher }, { mediaDigest }, { LocalMedia }, { MediaCache, MediaCacheError }] =
     await Promise.all([
       import("#egress/media/fetcher.ts"),
@@ -137,7 +141,7 @@ function boundsOf(settings: Settings) {
       atOnce,
       atOncePerTenant: Math.ceil(atOnce / 4),
       waiting: 8 * atOnce,
-      waitingPerTenant: 2 * atOnce,
+      waitingPerTenant: 4 * atOnce,
     },
     perRequest: { items: settings.maxRequestMedia, bytes: settings.maxRequestMediaBytes },
     image: {

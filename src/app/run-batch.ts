@@ -18,16 +18,20 @@ import { behind, type InputLine, readLines } from "#serving/batch/lines.ts";
 import { BatchOutput, OutputError } from "#serving/batch/output.ts";
 import { printVllmRow, succeeded } from "#wire/batch/line.ts";
 import { LINE_BYTES, runLine } from "./batch-line.ts";
+import { isUrl, localPlaces } from "./batch-transfer.ts";
 import { close, type ReadyServer, recordStart, type ServeOutput, startServer } from "./serve.ts";
 import { StartupError } from "./startup-error.ts";
 import { switchedOff } from "./switches.ts";
 
+/** Paths, or https URLs. */
 export interface BatchFiles {
   readonly input: string;
   readonly output: string;
 }
 
 export interface BatchOptions extends BatchFiles {
+  /** --output-tmp-dir */
+  readonly folder: string | undefined;
   /** Lines at once; undefined: what fills the engines. */
   readonly concurrency: number | undefined;
   /** The operations listener is opened, where --host and --port say. */
@@ -55,6 +59,25 @@ const AHEAD = 8;
 
 /** @throws StartupError, one line for people */
 export async function runBatch(
+  options: BatchOptions,
+  resolved: Resolved,
+  env: Environment,
+  events: BatchEvents,
+): Promise<BatchSummary> {
+  if (!isUrl(options.input) && !isUrl(options.output)) return runFiles(options, resolved, env, events);
+  const places = await localPlaces(options, resolved.settings);
+  try {
+    const { input, output } = places;
+    const summary = await runFiles({ ...options, input, output }, resolved, env, events);
+    if (summary.signal !== undefined) return summary;
+    await places.deliver();
+    return summary;
+  } finally {
+    await places.clean();
+  }
+}
+
+async function runFiles(
   options: BatchOptions,
   resolved: Resolved,
   env: Environment,

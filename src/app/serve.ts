@@ -23,7 +23,7 @@ import type { TicketParts } from "./batch-tickets.ts";
 import type { BatchWork } from "./batches.ts";
 import { clientTable, identifier, rulesStand, takenTokens } from "./callers.ts";
 import type { Server } from "./compose.ts";
-import { checkEgress, type EgressRecords, egressRecords, openMedia, recordedGet } from "./egress.ts";
+import { checkEgress, type EgressRecords, egressRecords, fetchesMedia, openMedia, recordedGet } from "./egress.ts";
 import { hardenProcess } from "./hardening.ts";
 import type { Keys } from "./keys.ts";
 import { type Launched, launch } from "./launch.ts";
@@ -156,7 +156,7 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log,
     ? await (await import("./responses.ts")).openResponses(settings, store, log)
     : undefined;
   const tokens = await takenTokens(settings, rules, { log, get: recordedGet(settings, egress) });
-  const media = await openMedia(settings, egress);
+  const media = fetchesMedia(settings) ? await openMedia(settings, egress) : undefined;
   const { openBatches } = await import("./batches.ts");
   const batchWork = await stated(() => openBatches(settings, state, store, log));
   return { rules, audit, store, keys, limits, responses, tokens, batchWork, media };

@@ -2,6 +2,7 @@
  * `castellan run-batch -i in.jsonl -o out.jsonl [MODEL] [flags]`: vLLM's run-batch. Besides the flags of this file the
  * settings table's, as for `serve`.
  */
+import { isUrl, shownPlace } from "#app/batch-transfer.ts";
 import { type BatchOptions, exitCodeOf, runBatch } from "#app/run-batch.ts";
 import { StartupError } from "#app/startup-error.ts";
 import { environment } from "#config/environment.ts";
@@ -15,13 +16,20 @@ const MOST_AT_ONCE = 65_536;
 
 /** flag → how it is given, what it means, for help. */
 const FLAGS = {
-  "input-file": { short: "i", value: "file", doc: "JSONL with one request a line; a local file. Required." },
+  "input-file": {
+    short: "i",
+    value: "file",
+    doc: "JSONL with one request a line; a local file, or an https URL of --batch-url-hosts. Required.",
+  },
   "output-file": {
     short: "o",
     value: "file",
-    doc: "JSONL with one row a line, in the input's order; a local file. Required. A run that was broken off goes on.",
+    doc: "JSONL with one row a line, in the input's order; a local file, or an https URL of --batch-url-hosts (PUT). Required. A run that was broken off goes on.",
   },
-  "output-tmp-dir": { value: "folder", doc: "Taken for compatibility with vLLM: there are no uploads, so no effect." },
+  "output-tmp-dir": {
+    value: "folder",
+    doc: "Where files lie that come from or go to a URL; with it a run that was broken off goes on, without it they are gone with the run.",
+  },
   "max-concurrency": { value: "n", doc: "Lines at once (default: twice what the engines compute at once)." },
   "enable-metrics": {
     doc: "Open the operations listener at --host and --port while the batch runs: /metrics, for keys that may read it.",
@@ -54,7 +62,6 @@ async function runWith(argv: readonly string[]): Promise<number> {
   const url = own.get("url");
   const resolved: Resolved = resolveSettings([...rest, ...(url === undefined ? [] : ["--host", url])], env);
   const progress = createProgress(process.stderr);
-  if (own.has("output-tmp-dir")) process.stderr.write("castellan: --output-tmp-dir has no effect here\n");
   try {
     const { before, answered, failed, signal } = await runBatch(options, resolved, env, {
       print: (text) => process.stdout.write(text),
@@ -65,9 +72,13 @@ async function runWith(argv: readonly string[]): Promise<number> {
     });
     progress.stop();
     const earlier = before === 0 ? "" : `, behind ${before} of an earlier run`;
-    process.stdout.write(`${options.output}: ${answered} answered, ${failed} failed${earlier}\n`);
+    process.stdout.write(`${shownPlace(options.output)}: ${answered} answered, ${failed} failed${earlier}\n`);
     if (signal === undefined) return 0;
-    process.stderr.write("castellan: not all lines are done; the same command goes on behind those that are\n");
+    process.stderr.write(
+      isUrl(options.output) && options.folder === undefined
+        ? "castellan: not all lines are done, and their rows are gone: --output-tmp-dir would have kept them\n"
+        : "castellan: not all lines are done; the same command goes on behind those that are\n",
+    );
     return exitCodeOf(signal);
   } catch (error) {
     progress.stop();
@@ -115,20 +126,20 @@ function optionsOf(own: ReadonlyMap<Flag, string>): BatchOptions {
   if (!inside || !Number.isInteger(concurrency ?? 1))
     throw new SettingError(`--max-concurrency lies between 1 and ${MOST_AT_ONCE}`);
   return {
-    input: localFile(own, "input-file"),
-    output: localFile(own, "output-file"),
+    input: placeOf(own, "input-file"),
+    output: placeOf(own, "output-file"),
+    folder: own.get("output-tmp-dir"),
     concurrency,
     metrics: !["false", "0", "no", "off"].includes(own.get("enable-metrics") ?? "false"),
   };
 }
 
-function localFile(own: ReadonlyMap<Flag, string>, flag: "input-file" | "output-file"): string {
+/** A path, or an https URL. */
+function placeOf(own: ReadonlyMap<Flag, string>, flag: "input-file" | "output-file"): string {
   const path = own.get(flag);
   if (path === undefined || path === "") throw new SettingError(`--${flag} names a file (-${FLAGS[flag].short})`);
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(path))
-    throw new SettingError(
-      `--${flag} takes a local file: ${flag === "input-file" ? "nothing is fetched from" : "nothing is uploaded to"} a URL`,
-    );
+  if (isUrl(path) && !path.startsWith("https://"))
+    throw new SettingError(`--${flag} takes a local file, or an https URL`);
   return path;
 }
 

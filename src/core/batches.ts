@@ -22,15 +22,17 @@ export interface StoredFile {
   readonly elsewhere?: true;
 }
 
-export type BatchStatus =
-  | "validating"
-  | "failed"
-  | "in_progress"
-  | "finalizing"
-  | "completed"
-  | "expired"
-  | "cancelling"
-  | "cancelled";
+export const BATCH_STATUSES = [
+  "validating",
+  "failed",
+  "in_progress",
+  "finalizing",
+  "completed",
+  "expired",
+  "cancelling",
+  "cancelled",
+] as const;
+export type BatchStatus = (typeof BATCH_STATUSES)[number];
 
 /** Those that are not over. */
 export const OPEN_STATUSES: readonly BatchStatus[] = ["validating", "in_progress", "finalizing", "cancelling"];
@@ -101,6 +103,13 @@ export interface FilesUsed {
   readonly tenantFiles: number;
 }
 
+/** What a server has, of every tenant. */
+export interface BatchTotals {
+  readonly files: number;
+  readonly bytes: number;
+  readonly batches: ReadonlyMap<BatchStatus, number>;
+}
+
 /** A part of a list, newest first. */
 export interface PageRequest {
   /** Goes on behind the one with this id. */
@@ -138,6 +147,7 @@ export interface BatchRecords {
   change(id: string, from: readonly BatchStatus[], change: BatchChange): Promise<boolean>;
   /** Whether an open batch reads the file. */
   reads(fileId: string): Promise<boolean>;
+  totals(): Promise<BatchTotals>;
   /** Those that were over before then. */
   removeOver(before: number): Promise<void>;
 }

@@ -10,6 +10,8 @@ export interface FaultReply {
 
 export interface Dialect {
   readonly name: string;
+  /** Where its clients look for the request's id; absent: in x-request-id alone. */
+  readonly requestIdHeader?: string;
   /** Before the first byte of an answer. */
   fault(fault: Fault, requestId: string): FaultReply;
   /** After the first event of a stream: complete SSE frames, the protocol's end included. */

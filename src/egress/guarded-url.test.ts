@@ -121,6 +121,11 @@ interface Case {
   readonly username?: string;
 }
 
+function hostNames(each: Case): string[] {
+  const name = URL.parse(each.input)?.hostname ?? "";
+  return [name, name.slice(Math.max(0, name.indexOf(".")))].filter((domain) => domain !== "");
+}
+
 test("of the web platform's URL cases only those pass whose host stands in them as it is parsed", (t) => {
   const folder = corpus(t, "url-wpt");
   if (folder === undefined) return;
@@ -134,6 +139,15 @@ test("of the web platform's URL cases only those pass whose host stands in them 
     assert.equal(/^https?:\/\/([^/?]+)/.exec(each.input)?.[1], each.host, each.input);
     return true;
   });
+  const ports = [80, 443, 8080, 81, 65_535];
+  const byDomain = cases.filter((each) => {
+    const domains = hostNames(each);
+    if (!accepts(each.input, { hosts: [], domains, ports, localNames: false, plainLoopback: false, plainPublic: true }))
+      return false;
+    assert.ok(each.failure !== true && ["", undefined].includes(each.username), each.input);
+    assert.equal(/^https?:\/\/([^/?]+)/.exec(each.input)?.[1], each.host, each.input);
+    return true;
+  });
   const spelled = read("toascii.json").filter((each): each is { input: string; output: string | null } => {
     return typeof each === "object" && each !== null && "input" in each;
   });
@@ -141,6 +155,9 @@ test("of the web platform's URL cases only those pass whose host stands in them 
     const ok = accepts(`https://${input}/`, { hosts: [output ?? input], localNames: true, plainLoopback: false });
     if (ok) assert.equal(input, output, input);
   }
-  t.diagnostic(`${cases.length} cases, ${passed.length} pass the guard; ${spelled.length} names`);
+  t.diagnostic(
+    `${cases.length} cases, ${passed.length} pass the guard, ${byDomain.length} by domains; ${spelled.length} names`,
+  );
   assert.ok(cases.length > 800 && passed.length > 10 && passed.length < cases.length / 3);
+  assert.ok(byDomain.length > 10 && byDomain.length <= passed.length);
 });

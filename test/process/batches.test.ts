@@ -113,7 +113,13 @@ test("a batch from upload to answers, with what failed in a file of its own", as
       ["e", undefined, "invalid_request"],
     ],
   );
+  const { headers } = await acme.files.content(batch.output_file_id ?? "");
+  assert.deepEqual(
+    ["content-type", "content-disposition", "x-content-type-options"].map((name) => headers.get(name)),
+    ["application/octet-stream", "attachment", "nosniff"],
+  );
   const file = await acme.files.retrieve(batch.output_file_id ?? "");
+  assert.equal(Number(headers.get("content-length")), file.bytes);
   assert.deepEqual([file.purpose, file.filename], ["batch_output", `${made.id}_output.jsonl`]);
   const listed: string[] = [];
   for await (const one of acme.files.list({ limit: 1 })) listed.push(one.id);
@@ -122,6 +128,16 @@ test("a batch from upload to answers, with what failed in a file of its own", as
     (await acme.batches.list()).data.map(({ id }) => id),
     [made.id],
   );
+  const metrics = await (await server.fetch(`${server.opsUrl}/metrics`, { key: server.adminKey })).text();
+  for (const row of [
+    'castellan_batch_lines_total{outcome="answered"} 3',
+    'castellan_batch_lines_total{outcome="failed"} 4',
+    'castellan_batches{status="completed"} 1',
+    "castellan_files 3",
+    "castellan_responses_stored 0",
+  ])
+    assert.ok(metrics.split("\n").includes(row), row);
+  assert.doesNotMatch(metrics, /castellan_(?:batch|files).*acme/);
 });
 
 test("what is a tenant's does not exist for another", async () => {

@@ -192,7 +192,8 @@ test("a wrong call says what is wrong and ends with 2; help has the flags", asyn
   for (const [args, said] of [
     [["-o", "x"], /--input-file/],
     [["-i", "x"], /--output-file/],
-    [["-i", "https://example.com/in", "-o", "x"], /local file/],
+    [["-i", "http://example.com/in", "-o", "x"], /local file, or an https URL/],
+    [["-i", "s3://example/in", "-o", "x"], /local file, or an https URL/],
     [["-i", "x", "-o", "http://example.com/out"], /local file/],
     [["-i", "x", "-i", "y", "-o", "z"], /twice/],
     [["-i", "x", "-o", "z", "--max-concurrency", "0"], /max-concurrency/],
@@ -206,6 +207,9 @@ test("a wrong call says what is wrong and ends with 2; help has the flags", asyn
   const missing = await run("-i", join(FOLDER, "missing"), "-o", join(FOLDER, "z"));
   assert.equal(missing.how, 1);
   assert.match(missing.err, /missing cannot be read \(ENOENT\)/);
+  const unnamed = await run("-i", "https://example.com/in?signature", "-o", join(FOLDER, "z"));
+  assert.equal(unnamed.how, 1);
+  assert.match(unnamed.err, /https:\/\/example\.com\/in cannot be fetched: .*--batch-url-hosts/);
   const { how, out } = await run("--help");
   assert.equal(how, 0);
   for (const flag of [

@@ -11,6 +11,7 @@ import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 import { Fault } from "#core/fault.ts";
 import { type Meter, UNMETERED } from "#core/metering.ts";
+import type { HttpOptions } from "#http/options.ts";
 import { createHttp } from "#http/server.ts";
 import { plainGate } from "#policy/gate.ts";
 import { identifyBy } from "#policy/identify.ts";
@@ -35,12 +36,13 @@ async function withServer(
   script: Script,
   use: (server: Server) => Promise<void>,
   meter: Meter = UNMETERED,
+  options: Partial<HttpOptions> = {},
 ): Promise<void> {
   const setting = fixture(script);
   const plain = plainGate(identifyBy({ keys: () => principalOf({ id: "k", tenant: "t", role: "user" }) }));
   const gate = { ...plain, open: (call: Parameters<typeof plain.open>[0]) => ({ ...plain.open(call), meter }) };
   const services = servicesOf(setting);
-  const http = await createHttp<Services>({ routes, services, dialect: openai, orBy: byVersion, gate });
+  const http = await createHttp<Services>({ routes, services, dialect: openai, orBy: byVersion, gate, options });
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 });
   assert.ok("port" in address);
   const url = `http://127.0.0.1:${address.port}`;
@@ -136,6 +138,29 @@ test("streams: text, message and usage at the end; one that is left ends its seq
       await assert.rejects(message.done(), Anthropic.APIUserAbortError);
       while (setting.backend.open > 0) await new Promise((done) => setTimeout(done, 5));
     },
+  );
+});
+
+test("either client finds the request's id where the server prints it, and nowhere else", async () => {
+  const ids = async ({ openai, anthropic }: Server): Promise<unknown[]> => {
+    const answer = await openai.chat.completions.create(ask).withResponse();
+    const message = await anthropic.messages.create({ ...ask, max_tokens: 10 }).withResponse();
+    return [answer.request_id, answer.response.headers.get("request-id"), message.request_id];
+  };
+  await withServer({ reply: says("x") }, async (server) => {
+    assert.deepEqual(await ids(server), [null, null, null]);
+  });
+  await withServer(
+    { reply: says("x") },
+    async (server) => {
+      const [own, other, message] = await ids(server);
+      assert.match(String(own), /^[0-9a-f]{32}$/);
+      assert.match(String(message), /^[0-9a-f]{32}$/);
+      assert.equal(other, null);
+      assert.notEqual(own, message);
+    },
+    UNMETERED,
+    { requestIdHeader: true },
   );
 });
 

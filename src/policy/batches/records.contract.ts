@@ -165,6 +165,21 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
     assert.deepEqual(await records.get("acme", "batch_1"), { ...one, ...change, ...more });
   });
 
+  it("what there is on a server, in all", async (open) => {
+    const records = open();
+    assert.deepEqual(await records.totals(), { files: 0, bytes: 0, batches: new Map() });
+    await records.addFile(file("file-1", "acme"), ROOM);
+    await records.addFile(file("file-2", "other"), ROOM);
+    for (const id of ["batch_1", "batch_2", "batch_3"]) await records.add(batch(id, "acme"), 5);
+    await records.change("batch_2", ["validating"], { status: "failed" });
+    const batches = new Map([
+      ["failed", 1],
+      ["validating", 2],
+    ]);
+    assert.deepEqual(await records.totals(), { files: 2, bytes: 200, batches });
+    assert.equal((await open("b").totals()).files, 0);
+  });
+
   it("a batch runs where its input is, whoever was asked for it, and anyone can cancel it", async (open) => {
     const [here, there] = [open(), open("b")];
     await there.addFile(file("file-1", "acme"), ROOM);

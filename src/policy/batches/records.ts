@@ -13,6 +13,7 @@ import {
   type BatchProblem,
   type BatchRecords,
   type BatchStatus,
+  type BatchTotals,
   type FilePurpose,
   type FileRoom,
   type FilesUsed,
@@ -156,6 +157,7 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
         .executeTakeFirst();
       return Number(numUpdatedRows) > 0;
     },
+    totals: () => totals(db, node),
     removeOver: async (before) => {
       await db
         .deleteFrom("batches")
@@ -178,6 +180,25 @@ async function used(db: Database, node: string, tenant: string): Promise<FilesUs
     allBytes: Number(all?.bytes ?? 0),
     tenantBytes: Number(own?.bytes ?? 0),
     tenantFiles: Number(own?.count ?? 0),
+  };
+}
+
+async function totals(db: Database, node: string): Promise<BatchTotals> {
+  const files = await db
+    .selectFrom("files")
+    .where("node", "=", node)
+    .select(({ fn }) => [fn.sum<number | null>("bytes").as("bytes"), fn.countAll<number>().as("count")])
+    .executeTakeFirst();
+  const batches = await db
+    .selectFrom("batches")
+    .where("node", "=", node)
+    .select(({ fn }) => ["status", fn.countAll<number>().as("count")])
+    .groupBy("status")
+    .execute();
+  return {
+    files: Number(files?.count ?? 0),
+    bytes: Number(files?.bytes ?? 0),
+    batches: new Map(batches.map(({ status, count }) => [status as BatchStatus, Number(count)])),
   };
 }
 

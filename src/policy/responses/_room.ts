@@ -52,10 +52,7 @@ export async function fitTenant(db: Database, tenant: string, bounds: ResponseBo
 /** Makes all fit; a transaction for each tenant that gives. */
 export async function fitAll(db: Database, bounds: ResponseBounds, spare: string): Promise<void> {
   for (;;) {
-    const sums = await db
-      .selectFrom("response_totals")
-      .select([whole("responses").as("responses"), whole("bytes").as("bytes")])
-      .executeTakeFirstOrThrow();
+    const sums = await sumsOf(db);
     const over = { responses: sums.responses - bounds.responses, bytes: sums.bytes - bounds.bytes };
     if (over.responses <= 0 && over.bytes <= 0) return;
     const most = await db
@@ -70,6 +67,15 @@ export async function fitAll(db: Database, bounds: ResponseBounds, spare: string
     });
     if (!gave) return;
   }
+}
+
+/** Of all tenants. */
+export async function sumsOf(db: Database): Promise<ResponseBounds> {
+  const { responses, bytes } = await db
+    .selectFrom("response_totals")
+    .select([whole("responses").as("responses"), whole("bytes").as("bytes")])
+    .executeTakeFirstOrThrow();
+  return { responses: Number(responses), bytes: Number(bytes) };
 }
 
 /** PostgreSQL makes a sum of whole numbers a decimal otherwise. */

@@ -23,7 +23,7 @@ import type {
 import type { ResponseTable } from "#policy/store/schema.ts";
 import type { Database } from "#policy/store/store.ts";
 import { Pulse } from "./_pulse.ts";
-import { addTotals, dropOld, dropRows, fitAll, fitTenant, lockTotals, type ResponseBounds } from "./_room.ts";
+import { addTotals, dropOld, dropRows, fitAll, fitTenant, lockTotals, type ResponseBounds, sumsOf } from "./_room.ts";
 
 export interface ResponseStoreOptions {
   readonly db: Database;
@@ -242,6 +242,11 @@ export class DatabaseResponses implements ResponseStore {
     if (numUpdatedRows === 0n) return this.#end(work, tenant, response);
     if (texts !== undefined) await addTotals(work, tenant, 0, texts.bytes - mine.bytes);
     return !overruled;
+  }
+
+  /** Of all tenants. */
+  totals(): Promise<ResponseBounds> {
+    return this.#ask(() => sumsOf(this.#db));
   }
 
   #now(): number {

@@ -13,6 +13,7 @@ import { type LineOutcome, ROW_HEAD, rowSucceeded } from "#wire/batch/line.ts";
 import { answerLines, problemOf, type Stop } from "./answering.ts";
 import type { Files } from "./files.ts";
 import { behind, type InputLine, readLines } from "./lines.ts";
+import type { LineEnd } from "./metrics.ts";
 import { BatchOutput, OutputError, statePath } from "./output.ts";
 import { countRows, partPath, type Results, splitRows } from "./results.ts";
 import type { Held } from "./room.ts";
@@ -38,6 +39,8 @@ export interface RunnerOptions {
   /** How long a batch that is over can be looked at. */
   readonly keepMs: number;
   readonly log: Log;
+  /** A line has its row. */
+  readonly onRow?: (how: LineEnd) => void;
   /** Unix milliseconds. For tests. */
   readonly now?: () => number;
 }
@@ -287,8 +290,9 @@ export class BatchRunner {
         put: async (row) => {
           await rows.append(row);
           held.grow(rows.bytes);
-          if (rowSucceeded(row.slice(0, ROW_HEAD))) counts.completed++;
-          else counts.failed++;
+          const good = rowSucceeded(row.slice(0, ROW_HEAD));
+          counts[good ? "completed" : "failed"]++;
+          this.#options.onRow?.(good ? "answered" : "failed");
           await tell();
         },
         full: () => (held.isFull() ? files.full() : undefined),

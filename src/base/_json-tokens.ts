@@ -1,0 +1,201 @@
+/**
+ * Strings, numbers and words of a JSON text, passed over in its bytes. The tokens of json-scan.ts, which says what is
+ * refused here and what is not.
+ */
+import { JsonError } from "./json.ts";
+
+export const SPACE = 0x20;
+export const QUOTE = 0x22;
+export const COMMA = 0x2c;
+export const MINUS = 0x2d;
+const DOT = 0x2e;
+export const DIGIT_0 = 0x30;
+export const DIGIT_9 = 0x39;
+export const COLON = 0x3a;
+export const OPEN_BRACKET = 0x5b;
+const BACKSLASH = 0x5c;
+export const CLOSE_BRACKET = 0x5d;
+export const OPEN_BRACE = 0x7b;
+export const CLOSE_BRACE = 0x7d;
+
+/** Bytes of a string that are looked at before a native search is worth its call. */
+const NEAR = 24;
+/** Digits that are in a double's range whatever they are. */
+export const SAFE_DIGITS = 300;
+/** The escapes of one letter. */
+const SIMPLE = new Uint8Array(256);
+for (const letter of '"\\/bfnrt') SIMPLE[letter.charCodeAt(0)] = 1;
+
+/** The bytes are UTF-8; whoever reads on stands at a token's first byte. */
+export class JsonTokens {
+  protected readonly bytes: Buffer;
+  protected at = 0;
+  /** Of the string that was passed last: it has an escape. */
+  protected escaped = false;
+  /** For failures: the member that is being read. */
+  protected name = "";
+  /** No backslash stands between the place where it was looked for last and here. */
+  private backslash = -1;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+
+  protected fail(reason: string): never {
+    throw new JsonError(reason, this.name, this.at);
+  }
+
+  /** Skips white space; gives the byte that stands then, -1 at the end. */
+  protected next(): number {
+    const bytes = this.bytes;
+    for (let at = this.at; ; at++) {
+      const c = bytes[at];
+      if (c === SPACE || c === 0x0a || c === 0x0d || c === 0x09) continue;
+      this.at = at;
+      return c ?? -1;
+    }
+  }
+
+  protected word(spelling: string): void {
+    for (let i = 1; i < spelling.length; i++)
+      if (this.bytes[this.at + i] !== spelling.charCodeAt(i)) this.fail("this is not a JSON value");
+    this.at += spelling.length;
+  }
+
+  protected string(): void {
+    const bytes = this.bytes;
+    let at = this.at + 1;
+    this.escaped = false;
+    for (const near = at + NEAR; at < near; at++) {
+      const c = bytes[at];
+      if (c === QUOTE) {
+        this.at = at + 1;
+        return;
+      }
+      if (c === BACKSLASH || c === undefined) break;
+      if (c < SPACE) this.controlAt(at);
+    }
+    this.longString(at);
+  }
+
+  /** From a place within a string. The quote that was found stays good until an escape has passed it. */
+  private longString(from: number): void {
+    const bytes = this.bytes;
+    let quote = -1;
+    for (let at = from; ; ) {
+      if (quote < at) quote = this.search(QUOTE, at);
+      if (this.backslash < at) this.backslash = this.search(BACKSLASH, at);
+      if (this.backslash > quote) {
+        this.at = quote + 1;
+        return;
+      }
+      if (this.backslash === bytes.length) this.unended();
+      at = this.dense(this.escape(this.backslash));
+      if (bytes[at] === QUOTE) {
+        this.at = at + 1;
+        return;
+      }
+    }
+  }
+
+  /**
+   * Where escapes lie close together, looking is cheaper than searching.
+   * @returns the place of the closing quote, or one behind a run of plain bytes
+   */
+  private dense(from: number): number {
+    const bytes = this.bytes;
+    let far = from + NEAR;
+    for (let at = from; ; ) {
+      const c = bytes[at];
+      if (c === undefined || c === QUOTE || at >= far) return at;
+      if (c === BACKSLASH) {
+        at = SIMPLE[bytes[at + 1] ?? 0] === 1 ? at + 2 : this.escape(at);
+        far = at + NEAR;
+      } else if (c < SPACE) this.controlAt(at);
+      else at++;
+    }
+  }
+
+  private controlAt(at: number): never {
+    this.at = at;
+    this.fail("a control character stands in a string");
+  }
+
+  private search(byte: number, from: number): number {
+    const found = this.bytes.indexOf(byte, from);
+    return found < 0 ? this.bytes.length : found;
+  }
+
+  private unended(): never {
+    this.at = this.bytes.length;
+    this.fail("a string does not end");
+  }
+
+  /** @param at of the backslash @returns behind the escape */
+  private escape(at: number): number {
+    this.escaped = true;
+    const c = this.bytes[at + 1];
+    if (c === undefined) this.unended();
+    if (SIMPLE[c] === 1) return at + 2;
+    this.at = at;
+    if (c !== 0x75) this.fail("an unknown escape stands in a string");
+    const unit = this.hex(at + 2);
+    if (unit < 0xd800 || unit > 0xdfff) return at + 6;
+    const pair = this.bytes[at + 6] === BACKSLASH && this.bytes[at + 7] === 0x75 ? this.hex(at + 8) : 0;
+    if (unit > 0xdbff || pair < 0xdc00 || pair > 0xdfff) this.fail("a string has a lone surrogate");
+    return at + 12;
+  }
+
+  /** @returns the code unit that four digits at this place are */
+  private hex(from: number): number {
+    let unit = 0;
+    for (let at = from; at < from + 4; at++) {
+      const c = this.bytes[at] ?? 0;
+      const digit = c <= DIGIT_9 ? c - DIGIT_0 : (c | 0x20) - 0x57;
+      if (digit < 0 || digit > 15 || (digit < 10 && c > DIGIT_9)) this.fail("an unknown escape stands in a string");
+      unit = unit * 16 + digit;
+    }
+    return unit;
+  }
+
+  protected number(): void {
+    const bytes = this.bytes;
+    const from = this.at;
+    let at = bytes[from] === MINUS ? from + 1 : from;
+    const leading = at;
+    at = this.digits(at);
+    if (bytes[leading] === DIGIT_0 && at > leading + 1) this.fail("this is not a JSON value");
+    const c = bytes[at];
+    if (c !== DOT && c !== 0x65 && c !== 0x45) {
+      if (at - leading > SAFE_DIGITS) this.inRange(from, at);
+      this.at = at;
+      return;
+    }
+    const whole = at - leading;
+    if (c === DOT) at = this.digits(at + 1);
+    const exponent = bytes[at] === 0x65 || bytes[at] === 0x45;
+    if (exponent) {
+      at++;
+      if (bytes[at] === MINUS || bytes[at] === 0x2b) at++;
+      at = this.digits(at);
+    }
+    if (exponent || whole > SAFE_DIGITS) this.inRange(from, at);
+    this.at = at;
+  }
+
+  /** One or more. */
+  private digits(from: number): number {
+    const bytes = this.bytes;
+    let at = from;
+    for (; ; at++) {
+      const c = bytes[at];
+      if (c === undefined || c < DIGIT_0 || c > DIGIT_9) break;
+    }
+    if (at === from) this.fail("this is not a JSON value");
+    return at;
+  }
+
+  private inRange(from: number, to: number): void {
+    if (!Number.isFinite(Number(this.bytes.toString("latin1", from, to)))) this.fail("the number is out of range");
+  }
+}

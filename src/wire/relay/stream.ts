@@ -1,0 +1,218 @@
+/**
+ * A stream of events on its way through: what it used, how many events it had and how it ended, read as it passes.
+ *
+ * Invariant: what comes out is what went in, byte for byte, but for events that are told to be left out or to show
+ * another model's name. At most one event is held, and no more than MAX_EVENT of it; an event that cannot matter is
+ * passed over by native searches.
+ */
+import type { JsonScan } from "#base/json-scan.ts";
+import { cut, cutsOf, spliced } from "#base/splice.ts";
+import type { Usage } from "#core/calls.ts";
+import { memberOf, scanned, usageIn } from "./usage.ts";
+
+export interface StreamOptions {
+  /** Leave out the chunk that holds usage alone: it was asked for on the server's account. */
+  readonly strip?: boolean;
+  /** The name that the client used, where the upstream knows the model by another. */
+  readonly model?: string;
+}
+
+/** A longer event is passed on unread. */
+const MAX_EVENT = 1024 * 1024;
+const LINE_FEED = 0x0a;
+const RETURN = 0x0d;
+const USAGE = Buffer.from('"usage"');
+const NONE: readonly Uint8Array[] = [];
+
+/** Ends of a stream by the name of their event; "data: [DONE]" is OpenAI's. */
+const ENDS = ["message_stop", "response.completed", "response.failed", "response.incomplete"];
+const WRAPPERS = ["message", "response"];
+
+export class StreamReader {
+  /** Events with data so far, the final marker not among them. */
+  events = 0;
+  /** The last that was told. */
+  usage: Usage | undefined;
+  /** The final marker came: the answer is whole. */
+  ended = false;
+  /** An event says that the answer failed. */
+  failed = false;
+  private readonly strip: boolean;
+  private readonly model: string | undefined;
+  /** Of the event that has begun in earlier chunks. */
+  private held: Uint8Array[] = [];
+  private heldBytes = 0;
+  /** The event is too long to be read. */
+  private overlong = false;
+  /** Bytes of the line that has begun, without a carriage return at its end. */
+  private line = 0;
+
+  constructor({ strip = false, model }: StreamOptions = {}) {
+    this.strip = strip;
+    this.model = model;
+  }
+
+  /** @returns what is passed on; pieces share the chunk's memory, so that they are good until it is used again */
+  take(chunk: Uint8Array): readonly Uint8Array[] {
+    const changes = this.strip || this.model !== undefined;
+    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    const out: Uint8Array[] = [];
+    // A frame that lies in this chunk in whole can hold usage only if the chunk does.
+    const mayHold = this.model !== undefined || bytes.includes(USAGE);
+    let start = 0;
+    let passed = 0;
+    for (let end = this.boundary(bytes, 0); end > 0; end = this.boundary(bytes, end)) {
+      const joined = this.held.length > 0;
+      const own = bytes.subarray(start, end);
+      const frame = joined ? Buffer.concat([...this.held, own]) : own;
+      const replaced = this.overlong ? undefined : this.event(frame, joined || mayHold);
+      if (changes && (joined || replaced !== undefined)) {
+        if (start > passed) out.push(bytes.subarray(passed, start));
+        out.push(...(replaced ?? [frame]));
+        passed = end;
+      }
+      this.release();
+      start = end;
+    }
+    if (!changes) {
+      this.hold(bytes.subarray(start));
+      return [chunk];
+    }
+    if (start > passed) out.push(bytes.subarray(passed, start));
+    return start < bytes.length ? [...out, ...this.holdBack(bytes.subarray(start))] : out;
+  }
+
+  /** The stream has ended. @returns what was held back of an event that is not whole */
+  end(): readonly Uint8Array[] {
+    const rest = this.strip || this.model !== undefined ? this.held : NONE;
+    this.held = [];
+    return rest;
+  }
+
+  /** @returns behind the blank line that ends an event, from a place on; 0: none ends here */
+  private boundary(bytes: Buffer, from: number): number {
+    for (let at = from; ; ) {
+      const feed = bytes.indexOf(LINE_FEED, at);
+      const stop = feed < 0 ? bytes.length : feed;
+      const returned = stop > at && bytes[stop - 1] === RETURN ? 1 : 0;
+      this.line += stop - at - returned;
+      if (feed < 0) return 0;
+      const blank = this.line === 0;
+      this.line = 0;
+      at = feed + 1;
+      if (blank) return at;
+    }
+  }
+
+  private release(): void {
+    if (this.held.length > 0) this.held = [];
+    this.heldBytes = 0;
+    this.overlong = false;
+  }
+
+  private hold(rest: Uint8Array): void {
+    if (rest.length === 0 || this.overlong) return;
+    this.heldBytes += rest.length;
+    this.overlong = this.heldBytes > MAX_EVENT;
+    if (this.overlong) this.held = [];
+    else this.held.push(Uint8Array.from(rest));
+  }
+
+  /** @returns what is passed on at once: nothing, unless the event is too long to be held */
+  private holdBack(rest: Uint8Array): readonly Uint8Array[] {
+    if (this.overlong) return [rest];
+    const before = this.held;
+    this.hold(rest);
+    return this.overlong ? [...before, rest] : NONE;
+  }
+
+  /** @returns what takes its place; undefined: it stays */
+  private event(frame: Buffer, mayHold: boolean): readonly Uint8Array[] | undefined {
+    const first = frame[0];
+    if (first === 0x65) this.named(frame);
+    else if (first === 0x64 && isDone(frame)) {
+      this.ended = true;
+      return undefined;
+    }
+    const from = dataOf(frame);
+    if (from < 0) return undefined;
+    this.events++;
+    if (frame[from + 2] === 0x65 && frame.toString("latin1", from, from + 8) === '{"error"') this.failed = true;
+    if (!mayHold) return undefined;
+    return this.inspect(frame, from);
+  }
+
+  /** `event: NAME` */
+  private named(frame: Buffer): void {
+    const line = frame.toString("latin1", 0, Math.min(frame.length, 64));
+    const name = /^event: ?([^\r\n]*)/.exec(line)?.[1] ?? "";
+    if (ENDS.includes(name)) this.ended = true;
+    if (name === "error" || name === "response.failed") this.failed = true;
+  }
+
+  private inspect(frame: Buffer, from: number): readonly Uint8Array[] | undefined {
+    const feed = frame.indexOf(LINE_FEED, from);
+    const data = frame.subarray(from, feed < 0 ? frame.length : feed);
+    const scan = scanned(data);
+    if (scan === undefined) return undefined;
+    const usage = usageIn(data, scan);
+    if (usage !== undefined) this.usage = merged(this.usage, usage);
+    if (this.strip && usage !== undefined && isUsageAlone(scan)) {
+      this.events--;
+      return NONE;
+    }
+    return this.model === undefined ? undefined : renamed(frame, from, data, scan, this.model);
+  }
+}
+
+/** Messages tells the input first and the output last. */
+function merged(before: Usage | undefined, now: Usage): Usage {
+  if (before === undefined || now.promptTokens > 0) return now;
+  return { ...now, promptTokens: before.promptTokens, cachedTokens: before.cachedTokens };
+}
+
+function isUsageAlone(scan: JsonScan): boolean {
+  const choices = memberOf(scan, "choices");
+  return choices?.kind === "array" && choices.count === 0;
+}
+
+function isDone(frame: Buffer): boolean {
+  return /^data: ?\[DONE\]\r?\n/.test(frame.toString("latin1", 0, Math.min(frame.length, 16)));
+}
+
+/** Where the data of the first line that has some begins; -1: there is none. */
+function dataOf(frame: Buffer): number {
+  for (let at = 0; at < frame.length; ) {
+    if (frame[at] === 0x64 && frame.toString("latin1", at, at + 5) === "data:")
+      return frame[at + 5] === 0x20 ? at + 6 : at + 5;
+    const feed = frame.indexOf(LINE_FEED, at);
+    if (feed < 0) return -1;
+    at = feed + 1;
+  }
+  return -1;
+}
+
+function renamed(
+  frame: Buffer,
+  from: number,
+  data: Buffer,
+  scan: JsonScan,
+  model: string,
+): readonly Uint8Array[] | undefined {
+  const body = withModel(data, scan, model);
+  return body === undefined ? undefined : [frame.subarray(0, from), ...body, frame.subarray(from + data.length)];
+}
+
+/**
+ * An answer, or an event's data, that shows another model's name.
+ * @returns undefined: no name stands in it
+ */
+export function withModel(body: Uint8Array, scan: JsonScan, model: string): readonly Uint8Array[] | undefined {
+  const text = JSON.stringify(model);
+  if (memberOf(scan, "model")?.kind === "string") return spliced(body, cutsOf(scan, new Map([["model", text]])));
+  const wrapped = scan.members.find(({ name, kind }) => kind === "object" && WRAPPERS.includes(name));
+  const inner = wrapped && scanned(body.subarray(wrapped.start, wrapped.end));
+  const name = inner && memberOf(inner, "model");
+  if (wrapped === undefined || name?.kind !== "string") return undefined;
+  return spliced(body, [cut(wrapped.start + name.start, wrapped.start + name.end, text)]);
+}
