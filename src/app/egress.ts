@@ -141,7 +141,7 @@ function boundsOf(settings: Settings) {
       atOnce,
       atOncePerTenant: Math.ceil(atOnce / 4),
       waiting: 8 * atOnce,
-      waitingPerTenant: 2 * atOnce,
+      waitingPerTenant: 4 * atOnce,
     },
     perRequest: { items: settings.maxRequestMedia, bytes: settings.maxRequestMediaBytes },
     image: {

@@ -86,6 +86,8 @@ export function send(
     path: url.pathname + url.search,
     headers: headersOf(url, accept, outbound),
     maxHeaderSize: MAX_HEADER_BYTES,
+    // Said here, as NODE_OPTIONS may say otherwise.
+    insecureHTTPParser: false,
     signal,
   });
   request.once("response", resolve);

@@ -193,6 +193,42 @@ test("silence and drips end at the deadline, wherever they come", async (t) => {
   );
 });
 
+test("a connection that falls silent, and an answer that never comes behind others, end before the deadline", async (t) => {
+  const server = await rig(t, (_, response) => void response.writeHead(200).write("half"));
+  await assert.rejects(server.get("/", { idleMs: 100 }), refused("timeout", /says nothing for too long/));
+  server.answer = (_, response) => {
+    for (let count = 0; count < 9; count++) response.writeEarlyHints({ link: "</a>; rel=preload" });
+  };
+  await assert.rejects(server.get(), refused("protocol", /no answer but 1xx/));
+  server.answer = (_, response) => {
+    response.writeEarlyHints({ link: "</a>; rel=preload" });
+    response.end("{}");
+  };
+  assert.equal((await server.get()).status, 200);
+});
+
+test("a caller who goes away ends it, before and after the answer began", async (t) => {
+  const stop = new AbortController();
+  const server = await rig(t, (_, response) => {
+    response.writeHead(200).write("half");
+    stop.abort();
+  });
+  await assert.rejects(server.get("/", { signal: stop.signal }), refused("aborted", /was stopped/));
+  await assert.rejects(server.get("/", { signal: AbortSignal.abort() }), refused("aborted", /was stopped/));
+  assert.equal(server.seen.length, 1);
+});
+
+test("networks that the operator refuses are refused, whatever else they are", async (t) => {
+  const server = await rig(t);
+  const refusedNetworks = ["127.0.0.0/30", "2606:4700::/32"];
+  for (const address of ["127.0.0.1", "2606:4700::1111"])
+    await assert.rejects(
+      server.get("/", { refusedNetworks, resolve: async () => [address] }),
+      (error) => error instanceof EgressError && error.rule === 4 && /operator refuses/.test(error.message),
+    );
+  assert.equal((await server.get("/", { refusedNetworks: ["127.0.0.8/30"] })).status, 200);
+});
+
 test("TLS: an authority of ours, the name in the certificate, whatever the environment says", async (t) => {
   const server = await rig(t);
   const { ca: _, ...withoutCa } = common(server.port);

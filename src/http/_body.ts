@@ -4,12 +4,22 @@
 import type { IncomingMessage } from "node:http";
 import { headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
+import type { Principal } from "#core/principal.ts";
 import type { Exchange } from "./_exchange.ts";
+import type { AnyRoute } from "./route.ts";
 
 export interface MediaType {
   readonly name: string;
   /** Of the whole header. */
   readonly pattern: RegExp;
+}
+
+/** A body that was read and not looked into. */
+export interface RawBody {
+  /** Undefined: there is none. */
+  readonly bytes: Buffer | undefined;
+  /** Of a form. */
+  readonly contentType: string | undefined;
 }
 
 // The media type alone, or with parameters behind a semicolon. RFC 8259 defines none; they are not looked at.
@@ -41,6 +51,28 @@ export function requireKnownExpectation({ req }: Exchange): void {
   const expectation = req.headers.expect;
   if (expectation !== undefined && expectation.toLowerCase() !== "100-continue")
     throw new Fault("invalid_request", "The only expectation that is met is 100-continue.", { param: "Expect" });
+}
+
+/**
+ * A body of JSON as bytes, nobody has looked into.
+ * @returns undefined: there is none, and the schema does not mind
+ * @throws Fault
+ */
+export async function readJsonBody<S>(
+  exchange: Exchange,
+  { limits }: Pick<AnyRoute<S>, "limits">,
+  principal: Principal | undefined,
+  schema: NonNullable<AnyRoute<S>["body"]>,
+): Promise<Buffer | undefined> {
+  const { req, options } = exchange;
+  requireKnownExpectation(exchange);
+  if (!exchange.hasBody && schema.safeParse(undefined).success) return undefined;
+  checkMediaType(req.rawHeaders);
+  if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
+  const limit = Math.min(limits.bodyBytes ?? 0, principal?.caps.bodyBytes ?? options.maxBodyBytes);
+  const bytes = await readBody(exchange, limit);
+  exchange.tap?.("request", bytes);
+  return bytes;
 }
 
 /**

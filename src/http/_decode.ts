@@ -16,9 +16,8 @@ export function decodeBody<T>(schema: ZodType<T>, bytes: Uint8Array): T {
  * @throws Fault invalid_request
  */
 export function decodeQuery<T>(schema: ZodType<T>, url: string, repeats: readonly string[] = []): T {
-  const at = url.indexOf("?");
   const values = new Map<string, string | string[]>();
-  for (const [name, value] of new URLSearchParams(at < 0 ? "" : url.slice(at + 1))) {
+  for (const [name, value] of new URLSearchParams(queryOf(url))) {
     // No store can look for one, and no name has one.
     if (value.includes("\0"))
       throw new Fault("invalid_request", "A query parameter has a NUL.", { param: clip(name, MAX_PATH) });
@@ -29,6 +28,22 @@ export function decodeQuery<T>(schema: ZodType<T>, url: string, repeats: readonl
   }
   // fromEntries defines own properties, so that a parameter named __proto__ is only a name.
   return conform(schema, Object.fromEntries(values));
+}
+
+/**
+ * A query of the parameters that a schema has taken, and of no others, encoded anew.
+ * @param decoded what `decodeQuery` gave for the same target
+ */
+export function canonicalQuery(decoded: unknown, url: string): string {
+  const known = new URLSearchParams();
+  for (const [name, value] of new URLSearchParams(queryOf(url)))
+    if (Object.hasOwn(decoded as object, name)) known.append(name, value);
+  return known.toString();
+}
+
+function queryOf(url: string): string {
+  const at = url.indexOf("?");
+  return at < 0 ? "" : url.slice(at + 1);
 }
 
 function readJson(bytes: Uint8Array): JsonValue {

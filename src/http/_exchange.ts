@@ -34,7 +34,11 @@ export class Exchange {
   idHeader: string | undefined;
   /** The connection ends with this answer. */
   last = false;
-  readonly #controller = new AbortController();
+  #aborted: Fault | undefined;
+  /** Made for who looks at `signal`: a relayed call needs none. */
+  #controller: AbortController | undefined;
+  #onAbort: ((reason: Fault) => void) | undefined;
+  #onDrain: (() => void) | undefined;
   #wake: (() => void) | undefined;
   #interrupt: ((reason: unknown) => void) | undefined;
 
@@ -45,7 +49,10 @@ export class Exchange {
     this.counters = counters;
     this.requestId = (options.requestIdHeader ? givenId(req, options) : undefined) ?? randomUUID().replaceAll("-", "");
     const wake = (): void => this.#wake?.();
-    res.on("drain", wake);
+    res.on("drain", () => {
+      wake();
+      this.#onDrain?.();
+    });
     res.on("finish", wake);
     // A connection that breaks shows here; without a listener an error of the stream would end the process.
     res.on("error", wake);
@@ -57,12 +64,14 @@ export class Exchange {
   }
 
   get signal(): AbortSignal {
+    this.#controller ??= new AbortController();
+    if (this.#aborted !== undefined && !this.#controller.signal.aborted) this.#controller.abort(this.#aborted);
     return this.#controller.signal;
   }
 
   /** The reason of the abort; undefined: not aborted. */
   get aborted(): Fault | undefined {
-    return this.signal.aborted ? (this.signal.reason as Fault) : undefined;
+    return this.#aborted;
   }
 
   /** Nothing can reach the client any more. */
@@ -71,10 +80,18 @@ export class Exchange {
   }
 
   abort(reason: Fault): void {
-    if (this.signal.aborted) return;
-    this.#controller.abort(reason);
+    if (this.#aborted !== undefined) return;
+    this.#aborted = reason;
+    this.#controller?.abort(reason);
+    this.#onAbort?.(reason);
     this.#interrupt?.(reason);
     this.#wake?.();
+  }
+
+  /** One listener, the last; called at once where the call is over. */
+  onAbort(run: (reason: Fault) => void): void {
+    if (this.#aborted !== undefined) run(this.#aborted);
+    else this.#onAbort = run;
   }
 
   /** Whether the request announces a body. */
@@ -98,6 +115,23 @@ export class Exchange {
     });
   }
 
+  /** As `race`, and without a turn in between for what is there already. @throws the reason of the abort */
+  once<T>(work: T | Promise<T>): T | Promise<T> {
+    if (work instanceof Promise) return this.race(work);
+    if (this.#aborted !== undefined) throw this.#aborted;
+    return work;
+  }
+
+  /** One listener, for whoever pushes; `taken` is for who waits. */
+  onDrain(run: (() => void) | undefined): void {
+    this.#onDrain = run;
+  }
+
+  /** A wait for the client begins. @returns ends it */
+  stalls(): () => void {
+    return this.counters.after(this.options.stallTimeoutMs, () => this.cut("the client takes nothing"));
+  }
+
   /**
    * Until the client has taken what was written, or is gone (also: stalled, and cut for it).
    * @throws Fault the reason of an abort that comes meanwhile
@@ -105,7 +139,7 @@ export class Exchange {
   async taken(): Promise<void> {
     const before = this.aborted;
     while (!this.gone && (this.res.writableNeedDrain || (this.res.writableEnded && !this.res.writableFinished))) {
-      const cancel = this.counters.after(this.options.stallTimeoutMs, () => this.cut("the client takes nothing"));
+      const cancel = this.stalls();
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });

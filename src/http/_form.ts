@@ -8,7 +8,14 @@
 import { Busboy, type BusboyFileStream, type BusboyHeaders } from "@fastify/busboy";
 import { Fault, invalid } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
-import { awaitingContinue, checkMediaType, type MediaType, requireKnownExpectation } from "./_body.ts";
+import {
+  awaitingContinue,
+  checkMediaType,
+  type MediaType,
+  type RawBody,
+  readBody,
+  requireKnownExpectation,
+} from "./_body.ts";
 import type { Exchange } from "./_exchange.ts";
 import type { AnyRoute, Fields, FormFile, FormLimits, TakeFile } from "./route.ts";
 
@@ -24,30 +31,65 @@ const HEADER_PAIRS = 8;
 const FRAME_BYTES = 64 * 1024;
 const MIB = 1024 * 1024;
 
-/**
- * @throws Fault unsupported_media_type | invalid_request | payload_too_large | request_timeout | what `take` throws
- */
-export async function readForm(
-  exchange: Exchange,
-  { form: limits, limits: { bodyBytes = 0 } }: Pick<AnyRoute<never>, "form" | "limits">,
-  principal: Principal | undefined,
-  take: TakeFile,
-): Promise<Fields> {
+type FormRoute = Pick<AnyRoute<never>, "form" | "limits">;
+
+interface Announced {
+  readonly contentType: string;
+  readonly fileBytes: number;
+  /** Of the whole body. */
+  readonly most: number;
+  /** Of the file, at the least. */
+  readonly atLeast: number;
+  readonly limits: FormLimits;
+}
+
+/** What can be said about a form before a byte of it is read. @throws Fault */
+function judge(exchange: Exchange, route: FormRoute, principal: Principal | undefined): Announced {
+  const {
+    form: limits,
+    limits: { bodyBytes = 0 },
+  } = route;
   if (limits === undefined) throw new Error("the route declares no form");
   if (!exchange.hasBody) throw new Fault("invalid_request", "The request has no body.");
   requireKnownExpectation(exchange);
-  const { req, res, options } = exchange;
+  const { req, options } = exchange;
   const contentType = checkMediaType(req.rawHeaders, FORM_TYPE);
   const fileBytes = Math.min(bodyBytes, capOf(limits, principal, options));
   const around = limits.fields * (limits.fieldBytes + HEADER_BYTES) + FRAME_BYTES;
   const most = fileBytes + around;
   const announced = Number(req.headers["content-length"] ?? 0);
   if (announced > most) throw tooLarge(fileBytes);
-  const atLeast = Math.max(0, announced - around);
+  return { contentType, fileBytes, most, atLeast: Math.max(0, announced - around), limits };
+}
+
+/** A form that nobody looks into: its bytes, within the bounds of all its parts together. @throws Fault */
+export async function readFormBytes(
+  exchange: Exchange,
+  route: FormRoute,
+  principal: Principal | undefined,
+): Promise<RawBody> {
+  const { contentType, most } = judge(exchange, route, principal);
+  return { bytes: await readBody(exchange, most), contentType };
+}
+
+/**
+ * @param held the body, where it has been read already
+ * @throws Fault unsupported_media_type | invalid_request | payload_too_large | request_timeout | what `take` throws
+ */
+export async function readForm(
+  exchange: Exchange,
+  route: FormRoute,
+  principal: Principal | undefined,
+  take: TakeFile,
+  held?: RawBody,
+): Promise<Fields> {
+  const { contentType, fileBytes, most, atLeast, limits } = judge(exchange, route, principal);
+  const { req, res } = exchange;
   const form = new Form(contentType, limits, fileBytes, (file) => take({ ...file, atLeast }));
   if (awaitingContinue.delete(req)) res.writeContinue();
   try {
-    await feed(exchange, form, most, fileBytes);
+    if (held?.bytes === undefined) await feed(exchange, form, most, fileBytes);
+    else await feedHeld(exchange, form, held.bytes);
     const fields = await exchange.race(form.ended());
     exchange.bodyRead = true;
     return fields;
@@ -57,6 +99,11 @@ export async function readForm(
     form.abandon(error);
     throw error;
   }
+}
+
+async function feedHeld(exchange: Exchange, form: Form, bytes: Buffer): Promise<void> {
+  await exchange.race(form.during(form.write(bytes)));
+  form.end();
 }
 
 /** The key's own, where it has one, else the operator's. */

@@ -8,24 +8,22 @@ import type { OutgoingHttpHeaders } from "node:http";
 import { stringifyJson } from "#base/json.ts";
 import { sseComment } from "#base/sse.ts";
 import type { Exchange } from "./_exchange.ts";
+import { type Before, STREAM_HEADERS } from "./_head.ts";
+import { linger, sendsOn } from "./_linger.ts";
+import { writeRelay } from "./_write-relay.ts";
 import type { Reply } from "./reply.ts";
 
 /** Larger bodies go out in pieces, so that a slow client shows as one. */
 const PIECE_BYTES = 64 * 1024;
 const KEEP_ALIVE = sseComment("keep-alive");
 
-/**
- * What has to be done before an answer's first byte.
- * @returns headers that the answer has besides its own
- */
-export type Before = (status: number) => Promise<Readonly<Record<string, string>>>;
-
 /** @throws what `before` or the frames throw, or the reason of the abort */
 export async function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> {
   if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
   if (reply.kind === "stream") return writeStream(exchange, reply, before);
+  if (reply.kind === "relay") return writeRelay(exchange, reply, before);
   const status = reply.kind === "bytes" ? 200 : (reply.status ?? 200);
-  const own = await exchange.race(before(status));
+  const own = await exchange.once(before(status));
   switch (reply.kind) {
     case "json":
       return writeWhole(
@@ -70,8 +68,14 @@ async function writeStream(
 ): Promise<void> {
   const source = pieces[Symbol.asyncIterator]();
   try {
-    const own = await exchange.race(before(200));
-    const described = { "content-type": "application/octet-stream", "content-length": length };
+    const own = await exchange.once(before(200));
+    const described = {
+      "content-type": "application/octet-stream",
+      "content-length": length,
+      // What somebody uploaded is no page of this server.
+      "content-disposition": "attachment",
+      "x-content-type-options": "nosniff",
+    };
     exchange.head(200, { "cache-control": "no-store", ...own, ...described });
     for (let step = await exchange.race(source.next()); !step.done; step = await exchange.race(source.next()))
       if (!exchange.write(step.value)) await exchange.taken();
@@ -82,31 +86,6 @@ async function writeStream(
   await exchange.taken();
 }
 
-/** Whether the client still sends a body that nobody reads. */
-async function sendsOn({ req, hasBody, bodyRead }: Exchange): Promise<boolean> {
-  if (!hasBody || bodyRead || req.headers.expect !== undefined) return false;
-  // A small body came with the head: Node's parser is through with it one turn later, without our reading it.
-  await new Promise(setImmediate);
-  return req.complete === false;
-}
-
-/**
- * The answer is out, whole by its length; closing now, with unread bytes about, would send a reset that can overtake
- * it. So the connection stays for a moment, unread, and is then destroyed.
- */
-async function linger(exchange: Exchange): Promise<void> {
-  if (!exchange.gone) {
-    await new Promise<void>((resolve) => {
-      const cancel = exchange.counters.after(exchange.options.lingerMs, resolve);
-      exchange.res.once("close", () => {
-        cancel();
-        resolve();
-      });
-    });
-  }
-  exchange.res.destroy();
-}
-
 async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>, before: Before): Promise<void> {
   exchange.streaming = true;
   const source = frames[Symbol.asyncIterator]();
@@ -115,7 +94,7 @@ async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>, be
   let silence: NodeJS.Timeout | undefined;
   try {
     let step = await exchange.race(source.next());
-    exchange.head(200, { ...(await exchange.race(before(200))), ...STREAM_HEADERS });
+    exchange.head(200, { ...(await exchange.once(before(200))), ...STREAM_HEADERS });
     silence = keepAlive(exchange);
     while (!step.done) {
       if (!exchange.write(step.value)) await exchange.taken();
@@ -130,13 +109,6 @@ async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>, be
   exchange.end();
   await exchange.taken();
 }
-
-const STREAM_HEADERS: OutgoingHttpHeaders = {
-  "content-type": "text/event-stream; charset=utf-8",
-  "cache-control": "no-store",
-  // nginx and its kin would otherwise collect the stream.
-  "x-accel-buffering": "no",
-};
 
 function keepAlive(exchange: Exchange): NodeJS.Timeout | undefined {
   const { sseKeepAliveMs } = exchange.options;

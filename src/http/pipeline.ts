@@ -11,86 +11,33 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { headerValues } from "#base/headers.ts";
-import { stringifyJson } from "#base/json.ts";
-import type { Log } from "#base/log.ts";
 import { conform } from "#core/conform.ts";
-import type { Dialect, FaultReply } from "#core/dialect.ts";
-import { Fault, type FaultKind } from "#core/fault.ts";
-import type { Principal } from "#core/principal.ts";
-import { authorize, requireOperator } from "#policy/authorize.ts";
-import type { FindClient } from "#policy/client-address.ts";
-import type { Admission, Gate, Outcome } from "#policy/gate.ts";
-import type { Peer } from "#policy/peer.ts";
-import { checkMediaType, readBody, requireKnownExpectation } from "./_body.ts";
-import { decodeBody, decodeQuery } from "./_decode.ts";
+import type { Dialect } from "#core/dialect.ts";
+import { Fault } from "#core/fault.ts";
+import type { RawBody } from "./_body.ts";
+import { decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
 import { readForm } from "./_form.ts";
-import { writeReply, writeWhole } from "./_write.ts";
-import type { Anonymous } from "./access.ts";
-import type { Counters } from "./counters.ts";
-import type { HttpOptions } from "./options.ts";
+import { discard } from "./_late.ts";
+import { refuse, stackOf } from "./_refuse.ts";
+import { decodeRaw, passOn, readRaw } from "./_relayed.ts";
+import {
+  before,
+  type Caller,
+  type CallRecord,
+  type Corridor,
+  callerOf,
+  openBooks,
+  outcome,
+  type Walk,
+} from "./_walk.ts";
+import { writeReply } from "./_write.ts";
 import { peerOf } from "./peer.ts";
 import type { Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute, Forward, ListenerPlane, Spoken, SpokenBy, TakeFile } from "./route.ts";
+import type { AnyRoute, Forward, ListenerPlane, Spoken, TakeFile } from "./route.ts";
 
-/** What is known of a call when it is over: data for metrics and the access log, nothing that the client wrote. */
-export interface CallRecord {
-  readonly requestId: string;
-  /** The declared path; undefined: no route matched. */
-  readonly route: string | undefined;
-  /** A declared method, or "other". */
-  readonly method: string;
-  /** As sent; 499: nothing could be sent. */
-  readonly status: number;
-  readonly fault: FaultKind | undefined;
-  /** Id of the principal. */
-  readonly principal: string | undefined;
-  readonly milliseconds: number;
-  readonly requestBytes: number;
-  readonly responseBytes: number;
-}
-
-export type Observer = (record: CallRecord) => void;
-
-/** What the corridor works with; one for all listeners of a server. */
-export interface Corridor<S> {
-  readonly services: S;
-  readonly gate: Gate;
-  readonly client: FindClient;
-  /** Prints what happens outside of any route. */
-  readonly dialect: Dialect;
-  readonly orBy: SpokenBy | undefined;
-  readonly options: HttpOptions;
-  readonly counters: Counters;
-  readonly log: Log;
-  readonly observer: Observer;
-  /** Calls on their way, for the server's end. */
-  readonly open: Set<Exchange>;
-  /** Called when the last open call has settled. */
-  whenIdle: (() => void) | undefined;
-  draining: boolean;
-  /** Calls with a key on their way. */
-  admitted: number;
-}
-
-/** What a walk finds out step by step; `settle` reports it. */
-interface Walk<S> {
-  readonly exchange: Exchange;
-  readonly matched: Matched<S>;
-  readonly plane: ListenerPlane;
-  readonly dialect: Dialect;
-  readonly peer: Peer;
-  principal: Principal | undefined;
-  /** Opened once it is known who calls, or that nobody does. */
-  admission: Admission | undefined;
-  /** The call's record on its way to the disk; asked for once. */
-  record: Promise<void> | undefined;
-  fault: Fault | undefined;
-  admitted: boolean;
-  /** The declared route that answers in place of the one that was asked. */
-  target: string | undefined;
-}
+export type { CallRecord, Corridor, Observer } from "./_walk.ts";
 
 /** Handles one request to its end. Never throws. */
 export async function walk<S>(
@@ -110,6 +57,7 @@ export async function walk<S>(
     principal: undefined,
     admission: undefined,
     record: undefined,
+    recorded: false,
     fault: undefined,
     admitted: false,
     target: undefined,
@@ -152,66 +100,34 @@ async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
     exchange.abort(new Fault("request_timeout", "The request took too long.")),
   );
   try {
-    const query =
-      route.query === undefined ? undefined : decodeQuery(route.query, exchange.req.url ?? "", route.repeats);
-    const body = route.body === undefined ? undefined : await take(step, route, route.body);
-    const found = handle(corridor, step, route, { caller, body, query, params });
-    const reply = await ("kind" in found && found.kind === "forward" ? forward(corridor, step, route, found) : found);
+    const reply = await answer(corridor, step, route, { caller, params });
     await writeReply(exchange, reply, (status) => before(step, status));
   } finally {
     endTime();
   }
 }
 
-type Caller = ReturnType<typeof callerOf>;
-
-function callerOf<S>(route: AnyRoute<S>, principal: Principal | undefined, { meter }: Admission) {
-  if (route.access.kind === "open") return { kind: "anonymous" } satisfies Anonymous;
-  // No key route comes here without a principal; should one, it has no grant.
-  if (principal === undefined) throw new Fault("unauthenticated", "Unauthorized");
-  const grant = authorize(principal, route.access.scope, meter);
-  if (route.access.operator === true) requireOperator(principal);
-  return grant;
-}
-
-/** From here on policy knows of the call, and hears of its end. */
-function openBooks<S>({ gate }: Corridor<S>, step: Walk<S>): Admission {
-  if (step.admission !== undefined) return step.admission;
-  const { exchange, matched, plane, principal, peer } = step;
-  const route = matched.kind === "route" ? matched.route : undefined;
-  step.admission = gate.open({
-    requestId: exchange.requestId,
-    at: Date.now(),
-    method: route?.method ?? "other",
-    route: route?.path,
-    scope: route?.access.kind === "key" ? route.access.scope : undefined,
-    plane,
-    dialect: step.dialect.name,
-    // What matches no route, or asks for one in a wrong way, is of interest to whoever looks for attacks.
-    audit: route?.audit ?? "metadata",
-    principal,
-    peer,
-  });
-  exchange.tap = step.admission.content;
-  return step.admission;
-}
-
-/**
- * What precedes an answer's first byte: the call's record. A call that was aborted while its record was on the way
- * waits for it all the same, so that no answer overtakes it.
- * @returns headers that the answer has besides its own
- * @throws Fault policy_unavailable, each time it is asked
- */
-async function before<S>(step: Walk<S>, status: number): Promise<Readonly<Record<string, string>>> {
-  const { admission, fault } = step;
-  if (admission === undefined) return {};
-  step.record ??= Promise.resolve(admission.record(outcome(step, status, fault)));
-  await step.record;
-  return admission.headers();
-}
-
-function outcome<S>({ target }: Walk<S>, status: number, fault: Fault | undefined): Outcome {
-  return { status, fault: fault?.kind, ...(target === undefined ? {} : { target }) };
+/** From the query and the body to a reply, by a handler of ours or by the relay. */
+async function answer<S>(
+  corridor: Corridor<S>,
+  step: Walk<S>,
+  route: AnyRoute<S>,
+  { caller, params }: Pick<Given, "caller" | "params">,
+): Promise<Reply> {
+  const query =
+    route.query === undefined ? undefined : decodeQuery(route.query, step.exchange.req.url ?? "", route.repeats);
+  const { relay } = corridor;
+  if (relay === undefined || !corridor.relayed.has(route)) {
+    const raw = route.form === undefined ? await readRaw(step, route) : undefined;
+    const body = raw === undefined ? undefined : decodeRaw(route, raw);
+    return run(corridor, step, route, { caller, body, query, params });
+  }
+  const raw = await readRaw(step, route);
+  const passed = await passOn(corridor, relay, step, { route, caller, query, params, raw });
+  if ("reply" in passed) return passed.reply;
+  const { local } = passed;
+  const given = { caller: passed.caller, body: decodeRaw(local, raw), form: raw, params };
+  return run(corridor, step, local, { ...given, query });
 }
 
 /** Open routes say how the server is, so they pass when it is full or ending. */
@@ -225,20 +141,6 @@ function admit<S>(corridor: Corridor<S>, step: Walk<S>): void {
   }
   step.admitted = true;
   corridor.admitted++;
-}
-
-type BodySchema<S> = NonNullable<AnyRoute<S>["body"]>;
-
-async function take<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>, schema: BodySchema<S>): Promise<unknown> {
-  const { req, options } = exchange;
-  requireKnownExpectation(exchange);
-  if (!exchange.hasBody && schema.safeParse(undefined).success) return conform(schema, undefined);
-  checkMediaType(req.rawHeaders);
-  if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
-  const limit = Math.min(route.limits.bodyBytes ?? 0, principal?.caps.bodyBytes ?? options.maxBodyBytes);
-  const bytes = await readBody(exchange, limit);
-  exchange.tap?.("request", bytes);
-  return decodeBody(schema, bytes);
 }
 
 /**
@@ -260,14 +162,29 @@ async function forward<S>(
   return reply;
 }
 
+interface Given {
+  readonly caller: Caller;
+  readonly body: unknown;
+  readonly query: unknown;
+  readonly params: Readonly<Record<string, string>>;
+  /** The form's bytes, where they have been read. */
+  readonly form?: RawBody;
+}
+
+/** By its handler, or that of the route that it forwards to. */
+async function run<S>(corridor: Corridor<S>, step: Walk<S>, route: AnyRoute<S>, given: Given): Promise<Reply> {
+  const found = handle(corridor, step, route, given);
+  return "kind" in found && found.kind === "forward" ? forward(corridor, step, route, found) : found;
+}
+
 function handle<S>(
   corridor: Corridor<S>,
   { exchange, plane, principal, dialect }: Walk<S>,
   route: AnyRoute<S>,
-  given: { caller: Caller; body: unknown; query: unknown; params: Readonly<Record<string, string>> },
+  { form: held, ...given }: Given,
 ): Reply | Forward<S> | Promise<Reply> {
   const { requestId, signal } = exchange;
-  const form = (file: TakeFile) => readForm(exchange, route, principal, file);
+  const form = (file: TakeFile) => readForm(exchange, route, principal, file, held);
   const call = { ...given, form, plane, dialect, requestId, signal, services: corridor.services };
   if (exchange.aborted !== undefined) throw exchange.aborted;
   const reply = route.handler(call as Parameters<typeof route.handler>[0]);
@@ -282,87 +199,6 @@ async function later<S>(corridor: Corridor<S>, exchange: Exchange, reply: Promis
     if (exchange.aborted !== undefined) reply.then(discard, () => {});
     throw error;
   }
-}
-
-/** An answer that came after its call was over: nobody will read what it streams. */
-function discard(reply: Reply): void {
-  const source = reply.kind === "events" ? reply.frames : reply.kind === "stream" ? reply.pieces : undefined;
-  source?.[Symbol.asyncIterator]()
-    .return?.()
-    .catch(() => {});
-}
-
-/** The one catch: prints the failure in the dialect, as far as the client can still be told. */
-async function refuse<S>(corridor: Corridor<S>, step: Walk<S>, error: unknown): Promise<void> {
-  const { exchange, dialect } = step;
-  const fault = faultOf(corridor, exchange, error);
-  step.fault = fault;
-  // Whatever still works for the answer hears that it does not leave.
-  exchange.abort(fault);
-  if (exchange.gone) return;
-  try {
-    if (!exchange.res.headersSent) await writeFault(corridor, step, fault);
-    else if (exchange.res.writableEnded || !exchange.streaming) exchange.res.destroy();
-    else {
-      exchange.write(exchange.options.redact(dialect.streamFault(fault, exchange.requestId)));
-      exchange.end();
-      await exchange.taken();
-    }
-  } catch (second) {
-    // A second abort while the first failure is printed is no bug: the client was slow and the time ran out.
-    if (!(second instanceof Fault))
-      corridor.log("error", "a failure could not be printed", {
-        requestId: exchange.requestId,
-        stack: stackOf(second),
-      });
-    exchange.res.destroy();
-  }
-}
-
-function faultOf<S>(corridor: Corridor<S>, exchange: Exchange, error: unknown): Fault {
-  if (error instanceof Fault) return error;
-  // What a handler throws on its way out after an abort (an AbortError, as a rule) is not the cause.
-  if (exchange.aborted !== undefined) return exchange.aborted;
-  corridor.log("error", "a bug ended a call", { requestId: exchange.requestId, stack: stackOf(error) });
-  return new Fault("internal", "Internal server error.", { cause: error });
-}
-
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
-
-/** A failure that cannot be recorded is not told: that it cannot is what the client hears. */
-async function recorded<S>(step: Walk<S>, fault: Fault): Promise<[Fault, Readonly<Record<string, string>>]> {
-  try {
-    return [fault, await before(step, step.dialect.fault(fault, step.exchange.requestId).status)];
-  } catch (error) {
-    if (!(error instanceof Fault) || error.kind !== "policy_unavailable") throw error;
-    step.fault = error;
-    return [error, {}];
-  }
-}
-
-async function writeFault<S>(corridor: Corridor<S>, step: Walk<S>, cause: Fault): Promise<void> {
-  const { exchange, dialect, matched } = step;
-  openBooks(corridor, step);
-  const [fault, own] = await recorded(step, cause);
-  const { status, body }: FaultReply = dialect.fault(fault, exchange.requestId);
-  const headers: Record<string, string> = { ...own, "content-type": "application/json" };
-  if (fault.kind === "unauthenticated") headers["www-authenticate"] = "Bearer";
-  if (matched.kind === "other-method" && fault.kind === "method_not_allowed") headers.allow = matched.allow;
-  if (fault.kind === "draining" || fault.kind === "request_timeout") exchange.last = true;
-  if (fault.retryAfterMs !== undefined)
-    headers["retry-after"] = String(Math.max(1, Math.ceil(fault.retryAfterMs / 1000)));
-  if (isVain(fault)) headers["x-should-retry"] = "false";
-  await writeWhole(exchange, status, headers, exchange.options.redact(stringifyJson(body)));
-}
-
-/** OpenAI's and Anthropic's clients try 408, 429 and every 5xx again; they wait no minute, and do more soon. */
-const PATIENCE_MS = 60_000;
-
-/** Whether they would ask for the same work in vain, or for work that has just taken too long. */
-function isVain({ kind, retryAfterMs = 0 }: Fault): boolean {
-  return kind === "not_implemented" || kind === "request_timeout" || retryAfterMs > PATIENCE_MS;
 }
 
 function settle<S>(corridor: Corridor<S>, step: Walk<S>): void {

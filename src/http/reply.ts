@@ -1,6 +1,8 @@
 /**
  * What a handler answers: data, not calls on a response object.
  */
+import type { RelaySource, UpstreamAnswer } from "#core/relay.ts";
+
 export type Reply =
   | {
       readonly kind: "json";
@@ -22,7 +24,17 @@ export type Reply =
    * Server-sent events: complete frames (`data: …\n\n`). The pipeline pulls the first frame before it writes the
    * head, so a failure until then still has its real status; later ones become `dialect.streamFault`.
    */
-  | { readonly kind: "events"; readonly frames: AsyncIterable<string> };
+  | { readonly kind: "events"; readonly frames: AsyncIterable<string> }
+  /** What another server answers, passed on as it comes. */
+  | {
+      readonly kind: "relay";
+      readonly status: number;
+      /** Lower case. A content-length is held against what comes. */
+      readonly headers: Readonly<Record<string, string>>;
+      readonly source: RelaySource;
+      /** Server-sent events: what fails after the first becomes `dialect.streamFault`. Otherwise it cuts the connection. */
+      readonly stream: boolean;
+    };
 
 export function json(body: unknown, status = 200): Reply {
   return { kind: "json", body, status };
@@ -51,4 +63,9 @@ export function empty(status = 200): Reply {
 
 export function events(frames: AsyncIterable<string>): Reply {
   return { kind: "events", frames };
+}
+
+/** @param stream whether it is a stream of events */
+export function relay({ status, headers, source }: UpstreamAnswer, stream: boolean): Reply {
+  return { kind: "relay", status, headers, source, stream };
 }

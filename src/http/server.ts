@@ -22,6 +22,7 @@ import { type Address, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
 import { match, type RouteTable, registerRoutes } from "./registrar.ts";
+import type { Relay } from "./relay.ts";
 import type { AnyRoute, ListenerPlane, SpokenBy } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
 
@@ -39,6 +40,8 @@ export interface HttpSettings<S> {
   /** Called once a call, when it is over. */
   readonly observer?: Observer;
   readonly log?: Log;
+  /** Answers calls by passing them on. */
+  readonly relay?: Relay<S>;
 }
 
 export interface Http {
@@ -108,6 +111,8 @@ function createCorridor<S>({
   options,
   observer,
   log,
+  routes,
+  relay,
 }: HttpSettings<S>): Corridor<S> {
   return {
     services,
@@ -123,7 +128,17 @@ function createCorridor<S>({
     whenIdle: undefined,
     draining: false,
     admitted: 0,
+    relay,
+    relayed: relay === undefined ? new Set() : relayedBy(relay, routes),
   };
+}
+
+/** @throws Error it wants an open route */
+function relayedBy<S>(relay: Relay<S>, routes: readonly AnyRoute<S>[]): ReadonlySet<AnyRoute<S>> {
+  const wanted = routes.filter((route) => relay.wants(route));
+  const open = wanted.find(({ access }) => access.kind === "open");
+  if (open !== undefined) throw new Error(`${open.path} is open, and nothing that is open is passed on`);
+  return new Set(wanted);
 }
 
 async function createPlane<S>(

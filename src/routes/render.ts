@@ -19,6 +19,7 @@ import {
   encodeRendered,
   RenderReply,
   refuseOwnFields,
+  tagOf,
 } from "#wire/vllm/render.ts";
 import { failures } from "./_answers.ts";
 import { MIB, route, SECOND } from "./_services.ts";
@@ -46,7 +47,7 @@ export const chatRender = route({
     refuseOwnFields(body);
     const { call, print } = decodeChat(body, capsFor(services.caps, caller.principal.caps));
     const { model, prompts } = await renderChat(caller, services.serving, call);
-    const about = { ...call, id: `chatcmpl-${body.request_id ?? requestId}`, model, usage: print };
+    const about = { ...call, id: `chatcmpl-${body.request_id ?? requestId}`, model, tag: tagOf(body), usage: print };
     return json(prompts.map((prompt) => encodeRendered(prompt, about))[0]);
   },
 });
@@ -70,7 +71,11 @@ export const completionRender = route({
     const { call, print } = decodeCompletion(body, capsFor(services.caps, caller.principal.caps));
     const { model, prompts } = await renderCompletion(caller, services.serving, call);
     const id = `cmpl-${body.request_id ?? requestId}`;
-    return json(prompts.map((prompt, p) => encodeRendered(prompt, { ...call, id: `${id}-${p}`, model, usage: print })));
+    return json(
+      prompts.map((prompt, p) =>
+        encodeRendered(prompt, { ...call, id: `${id}-${p}`, model, tag: tagOf(body), usage: print }),
+      ),
+    );
   },
 });
 
@@ -92,7 +97,7 @@ export const messagesRender = route({
     const caps = capsFor(services.caps, caller.principal.caps);
     const call = decodeMessages(body, caps, parsers.reasoning !== undefined);
     const { model, prompts } = await renderChat(caller, services.serving, call);
-    const about = { ...call, id: `msg_${requestId}`, model, usage: NO_USAGE };
+    const about = { ...call, id: `msg_${requestId}`, model, tag: undefined, usage: NO_USAGE };
     return json(prompts.map((prompt) => encodeRendered(prompt, about))[0]);
   },
 });

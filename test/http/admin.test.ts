@@ -3,6 +3,7 @@
  */
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
+import { z } from "zod";
 import { createHttp, type Http } from "#http/server.ts";
 import { bench } from "#policy/audit/_fixture.ts";
 import { auditedGate } from "#policy/audit/gate.ts";
@@ -19,7 +20,7 @@ import { AdminKeys } from "#serving/admin-keys.ts";
 import { AdminUsage } from "#serving/admin-usage.ts";
 import { emptyAdministration, servicesOf } from "#test/fixtures/services.ts";
 import { HeadReply, RecordListReply, VerificationReply } from "#wire/admin/audit.ts";
-import { KeyListReply, KeyReply, NewKeyReply } from "#wire/admin/keys.ts";
+import { CreateKeyBody, KeyListReply, KeyReply, NewKeyReply } from "#wire/admin/keys.ts";
 import { UsageReport } from "#wire/admin/usage.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
@@ -286,4 +287,67 @@ test("where no log is kept its routes say so, and keys can be made all the same"
     assert.match(JSON.stringify(answer), /No audit log is kept/);
   }
   assert.equal((await ask("/admin/keys/create", {})).status, 200);
+});
+
+/** Every field that can be said of a key, and as what it is found in the record. */
+const KEY_FIELDS: Readonly<Record<string, unknown>> = {
+  tenant: "acme",
+  name: "bot",
+  role: "service",
+  scopes: ["inference"],
+  models: ["a*"],
+  adapters: ["b*"],
+  tools: ["c"],
+  networks: ["10.0.0.0/8"],
+  priority: -2,
+  limits: { requests_per_minute: 60 },
+  caps: { n: 2 },
+  not_before: "2020-01-01T00:00:00.000Z",
+  expires_at: "2990-01-01T12:00:00.000Z",
+};
+
+test("each field of a key is kept as it was said, and nothing else is another with it", async (t) => {
+  const { ask } = await door(t);
+  assert.deepEqual(Object.keys(KEY_FIELDS).sort(), Object.keys(CreateKeyBody.shape).sort());
+  const made = async (body: object): Promise<Record<string, unknown>> => {
+    const answer = await ask("/admin/keys/create", body);
+    assert.equal(answer.status, 200, JSON.stringify(answer.body));
+    return answer.body;
+  };
+  const plain = await made({});
+  for (const [name, value] of Object.entries(KEY_FIELDS)) {
+    const record = await made({ [name]: value });
+    const found = record[name];
+    if (name === "limits" || name === "caps") assert.partialDeepStrictEqual(found, value as object, name);
+    else assert.deepEqual(found, value, name);
+    assert.notDeepEqual(plain[name], found, name);
+    // A role brings scopes of its own.
+    const others = Object.keys(KEY_FIELDS).filter(
+      (other) => other !== name && !(name === "role" && other === "scopes"),
+    );
+    for (const other of others) assert.deepEqual(record[other], plain[other], `${name} changes ${other}`);
+  }
+});
+
+test("nonsense in any field of any route is a 400 that names it, and so is a field that nobody knows", async (t) => {
+  const { ask } = await door(t);
+  const admin = routes.filter(({ path }) => path.startsWith("/admin/"));
+  const wrong: string[] = [];
+  let fields = 0;
+  for (const { path, body, query } of admin) {
+    const schema = body ?? query;
+    if (schema === undefined) continue;
+    const known = Object.keys(z.toJSONSchema(schema, { io: "input", unrepresentable: "any" }).properties ?? {});
+    for (const name of [...known, "nobody_knows_it"]) {
+      fields++;
+      const answer =
+        body === undefined
+          ? await ask(`${path}?${name}=${"x".repeat(2000)}`)
+          : await ask(path, { [name]: [{ a: [1] }] });
+      const said = JSON.stringify(answer.body);
+      if (answer.status !== 400 || !said.includes(name)) wrong.push(`${path} ${name}: ${answer.status} ${said}`);
+    }
+  }
+  assert.deepEqual(wrong, []);
+  assert.ok(fields > 40, String(fields));
 });

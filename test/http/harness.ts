@@ -14,6 +14,7 @@ import type { FaultKind } from "#core/fault.ts";
 import { key, open } from "#http/access.ts";
 import type { HttpOptions } from "#http/options.ts";
 import type { CallRecord } from "#http/pipeline.ts";
+import type { Relay } from "#http/relay.ts";
 import { json } from "#http/reply.ts";
 import { type AnyRoute, type Call, defineRoute } from "#http/route.ts";
 import { createHttp, type Http } from "#http/server.ts";
@@ -50,6 +51,9 @@ const STATUS: Record<FaultKind, number> = {
   policy_unavailable: 503,
   engine_failed: 500,
   not_implemented: 501,
+  upstream_unavailable: 503,
+  upstream_failed: 502,
+  upstream_timeout: 504,
   cancelled: 499,
   internal: 500,
 };
@@ -193,6 +197,7 @@ export interface RigOptions {
   readonly dialect?: Dialect;
   /** Around who is known by the key. */
   readonly gate?: (gate: Gate) => Gate;
+  readonly relay?: Relay<Services>;
 }
 
 let everywhere: Promise<TlsSource> | undefined;
@@ -245,6 +250,7 @@ export async function rig(
     tls,
     dialect = openai,
     gate = (inner) => inner,
+    relay,
   }: RigOptions = {},
 ): Promise<Rig> {
   const source = tls ?? (await everywhere);
@@ -264,6 +270,7 @@ export async function rig(
     options,
     observer: (record) => void records.push(record),
     log,
+    ...(relay === undefined ? {} : { relay }),
   });
   t.after(() => http.close(0));
   const address = await http.listen("public", { host: "127.0.0.1", port: 0 }, source);

@@ -113,7 +113,13 @@ test("a batch from upload to answers, with what failed in a file of its own", as
       ["e", undefined, "invalid_request"],
     ],
   );
+  const { headers } = await acme.files.content(batch.output_file_id ?? "");
+  assert.deepEqual(
+    ["content-type", "content-disposition", "x-content-type-options"].map((name) => headers.get(name)),
+    ["application/octet-stream", "attachment", "nosniff"],
+  );
   const file = await acme.files.retrieve(batch.output_file_id ?? "");
+  assert.equal(Number(headers.get("content-length")), file.bytes);
   assert.deepEqual([file.purpose, file.filename], ["batch_output", `${made.id}_output.jsonl`]);
   const listed: string[] = [];
   for await (const one of acme.files.list({ limit: 1 })) listed.push(one.id);

@@ -90,6 +90,33 @@ test("the size of a file of speech is the operator's to say, in vLLM's variable,
   assert.deepEqual([await announced("small", 1), await announced("small", 3)], [501, 413]);
 });
 
+/** All that vLLM's forms have (transcription/protocol.py), besides the file. */
+const FIELDS: Readonly<Record<string, string>> = {
+  ...{ model: "demo", language: "en", to_language: "de", prompt: "a", hotwords: "b", response_format: "verbose_json" },
+  ...{ "timestamp_granularities[]": "word", stream: "true", stream_include_usage: "true", temperature: "0.5" },
+  ...{ stream_continuous_usage_stats: "true", top_p: "0.5", top_k: "5", min_p: "0.1", seed: "7", n: "2" },
+  ...{ frequency_penalty: "1", repetition_penalty: "1.1", presence_penalty: "1", max_completion_tokens: "9" },
+  ...{ use_beam_search: "true", length_penalty: "2", include_stop_str_in_output: "true", vllm_xargs: "{}" },
+};
+
+test("every field of the forms is taken up to the file, alone and together, and the answer says what is missing", async (t) => {
+  const { port } = await server(t);
+  const send = async (path: string, fields: Readonly<Record<string, string>>): Promise<[number, string]> => {
+    const form = new FormData();
+    for (const [name, value] of Object.entries(fields)) form.append(name, value);
+    form.append("file", new Blob([Buffer.alloc(100)]), "a.wav");
+    const headers = { authorization: "Bearer key" };
+    const answer = await fetch(`http://127.0.0.1:${port}${path}`, { method: "POST", body: form, headers });
+    return [answer.status, ((await answer.json()) as { error: { message: string } }).error.message];
+  };
+  for (const path of PATHS) {
+    assert.deepEqual(await send(path, FIELDS), [501, TEXT]);
+    for (const [name, value] of Object.entries(FIELDS))
+      assert.deepEqual(await send(path, { [name]: value }), [501, TEXT], name);
+    assert.equal((await send(path, { prompt: "x".repeat(20_000) }))[0], 400, "a field that is too long");
+  }
+});
+
 const UPGRADE = [
   "Connection: Upgrade",
   "Upgrade: websocket",

@@ -10,7 +10,7 @@
  */
 import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, lstat, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { parseJson, stringifyJson } from "#base/json.ts";
@@ -117,8 +117,8 @@ export class MediaCache {
   }
 
   #count(name: string, size: number): void {
+    this.#bytes += size - (this.#entries.get(name) ?? 0);
     this.#entries.set(name, size);
-    this.#bytes += size;
   }
 
   async #drop(name: string): Promise<void> {
@@ -186,7 +186,7 @@ export class MediaCache {
     const found: { name: string; size: number; at: number }[] = [];
     for (const name of await readdir(this.#folder)) {
       const path = join(this.#folder, name);
-      const { size, mtimeMs } = await stat(path);
+      const { size, mtimeMs } = await lstat(path);
       const fits = NAME.test(name) && found.length < MAX_ENTRIES && Date.now() - mtimeMs <= this.#options.maxAgeMs;
       if (fits) found.push({ name, size, at: mtimeMs });
       else await rm(path, { force: true, recursive: true });

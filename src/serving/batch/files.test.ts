@@ -97,6 +97,22 @@ test("an upload that is refused or broken off holds no room", async (t) => {
   await files.upload(grant("a"), form({ content: pieces(10) }));
 });
 
+test("a content is read piece by piece, and nothing is open that nobody reads", async (t) => {
+  const { files } = rig(t, { allBytes: 1e6, tenantBytes: 1e6, tenantFiles: 5 });
+  const { id } = await files.upload(grant("a"), form({ content: pieces(3, 65_000) }));
+  const open = (): number => readdirSync("/proc/self/fd").length;
+  const before = open();
+  const unread = await files.content(grant("a"), id);
+  await unread.pieces[Symbol.asyncIterator]().return?.();
+  assert.equal(open(), before);
+  const { pieces: read, length } = await files.content(grant("a"), id);
+  const sizes: number[] = [];
+  for await (const piece of read) sizes.push(piece.length);
+  assert.deepEqual([length, sizes], [195_000, [65_536, 65_536, 63_928]]);
+  assert.equal(open(), before);
+  await assert.rejects(files.content(grant("b"), id), { kind: "file_not_found" });
+});
+
 test("sweeping takes what a crash left, and nothing of a batch that is open", async (t) => {
   const { files, folder, records } = rig(t);
   await records.add({ id: "batch_1", tenant: "a", status: "in_progress" } as never, 1);

@@ -6,7 +6,7 @@
  * and for all, while they are written too, and what is old goes; what a batch answered is never lost for want of room. Made by the app.
  */
 import { randomUUID } from "node:crypto";
-import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { BatchRecords, FileRoom, PageRequest, StoredFile } from "#core/batches.ts";
 import { Fault, invalid } from "#core/fault.ts";
@@ -159,11 +159,11 @@ export class Files {
         "file_elsewhere",
         "The content of this file is on another server of this service: ask for it there, by way of the server that the file or the batch was given to.",
       );
-    const file = await open(this.path(name), "r").catch((error: NodeJS.ErrnoException) => {
+    await stat(this.path(name)).catch((error: NodeJS.ErrnoException) => {
       if (error.code === "ENOENT") throw notFound(id);
       throw error;
     });
-    return { pieces: piecesOf(file, bytes), length: bytes };
+    return { pieces: piecesOf(this.path(name), bytes), length: bytes };
   }
 
   /** @throws Fault file_not_found | invalid_request: a batch reads it */
@@ -220,7 +220,9 @@ async function write(path: string, content: AsyncIterable<Uint8Array>, room: Hel
 
 const PIECE = 64 * 1024;
 
-async function* piecesOf(file: FileHandle, bytes: number): AsyncGenerator<Uint8Array> {
+/** Opens it when it is read: an answer that never begins leaves nothing open. */
+async function* piecesOf(path: string, bytes: number): AsyncGenerator<Uint8Array> {
+  const file = await open(path, "r");
   try {
     for (let at = 0; at < bytes; ) {
       const { bytesRead, buffer } = await file.read(Buffer.alloc(Math.min(PIECE, bytes - at)), 0, undefined, at);

@@ -3,9 +3,11 @@
  * it did not ask for stays out, so that the model's own defaults are found where it is generated.
  */
 import { z } from "zod";
+import { stringifyJson } from "#base/json.ts";
 import type { OutputOptions, SamplingInput } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { StructuredOutput } from "#core/structured.ts";
+import { isObject } from "#wire/openai/_compound.ts";
 import { bool } from "#wire/openai/_fields.ts";
 import { ChatBody } from "#wire/openai/chat-schema.ts";
 import { CompletionBody } from "#wire/openai/completion-schema.ts";
@@ -38,6 +40,17 @@ export const RenderReply = z.object({
   kv_transfer_params: z.null(),
 });
 
+/** The structural tag of a request, if it has one. */
+export function tagOf({ response_format: format, structured_outputs: outputs }: FormatBody): unknown {
+  if (isObject(format) && format.type === "structural_tag") return format;
+  return isObject(outputs) ? outputs.structural_tag : undefined;
+}
+
+interface FormatBody {
+  readonly response_format?: unknown;
+  readonly structured_outputs?: unknown;
+}
+
 export interface RenderedPrompt {
   readonly tokens: Int32Array;
   readonly maxTokens: number;
@@ -49,10 +62,11 @@ export interface RenderedCall {
   readonly model: string;
   readonly sampling: SamplingInput;
   readonly output: OutputOptions;
+  /** The structural tag as the client wrote it, where the output has to follow one. */
+  readonly tag: unknown;
   readonly usage: { readonly includeUsage: boolean; readonly continuousUsage: boolean };
 }
 
-/** @throws Fault not_implemented: structural tags, which are not kept as they came */
 export function encodeRendered({ tokens, maxTokens }: RenderedPrompt, call: RenderedCall): z.infer<typeof RenderReply> {
   const { output, usage } = call;
   const options = { include_usage: usage.includeUsage, continuous_usage_stats: usage.continuousUsage };
@@ -61,7 +75,7 @@ export function encodeRendered({ tokens, maxTokens }: RenderedPrompt, call: Rend
     model: call.model,
     token_ids: Array.from(tokens),
     features: null,
-    sampling_params: printSampling({ ...call.sampling, maxTokens }, output),
+    sampling_params: printSampling({ ...call.sampling, maxTokens }, output, call.tag),
     stream: output.stream,
     stream_options: output.stream && usage.includeUsage ? options : null,
     cache_salt: output.cacheSalt ?? null,
@@ -70,7 +84,7 @@ export function encodeRendered({ tokens, maxTokens }: RenderedPrompt, call: Rend
   };
 }
 
-function printSampling(sampling: SamplingInput, output: OutputOptions): Record<string, unknown> {
+function printSampling(sampling: SamplingInput, output: OutputOptions, tag: unknown): Record<string, unknown> {
   const { repetition } = sampling;
   const fields = {
     n: output.n,
@@ -95,7 +109,7 @@ function printSampling(sampling: SamplingInput, output: OutputOptions): Record<s
     prompt_logprobs: output.promptLogprobs,
     logprob_token_ids: sampling.logprobTokenIds,
     skip_special_tokens: output.skipSpecialTokens,
-    structured_outputs: output.structured === undefined ? undefined : printStructured(output.structured),
+    structured_outputs: output.structured === undefined ? undefined : printStructured(output.structured, tag),
     thinking_token_budget: sampling.thinkingBudget,
     repetition_detection:
       repetition === undefined
@@ -109,7 +123,7 @@ function printSampling(sampling: SamplingInput, output: OutputOptions): Record<s
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
 }
 
-function printStructured(wanted: StructuredOutput): Record<string, unknown> {
+function printStructured(wanted: StructuredOutput, tag: unknown): Record<string, unknown> {
   const compact = "compact" in wanted && wanted.compact ? { disable_any_whitespace: true } : {};
   switch (wanted.kind) {
     case "json_schema":
@@ -123,6 +137,6 @@ function printStructured(wanted: StructuredOutput): Record<string, unknown> {
     case "grammar":
       return { grammar: wanted.source };
     default:
-      throw new Fault("not_implemented", "A structural tag cannot be rendered.", { param: "structured_outputs" });
+      return { structural_tag: typeof tag === "string" ? tag : stringifyJson(tag) };
   }
 }

@@ -329,12 +329,17 @@ const MESSAGES_RENDER: Fields = {
   tool_choice: refused({ type: "any" }, { tools: MESSAGE_TOOLS }),
 };
 
+const PIECE = { choices: [{ index: 0, token_ids: [121] }] };
+const IN_PIECES = { generate_response: null, generate_chunk: PIECE };
+
 const DERENDER: Fields = {
+  model: absent("other"),
   generate_response: honoured({ choices: [{ token_ids: [121], finish_reason: "length" }] }),
   prompt_tokens: honoured(7),
   prompt_token_ids: honoured([1, 2, 3]),
-  stream: refused(true),
-  stream_state: refused({ index: 0 }),
+  stream: honoured(true, IN_PIECES),
+  generate_chunk: honoured(PIECE, { generate_response: null, stream: true }),
+  stream_state: honoured({ role_sent: true, output_token_ids: [120] }, { ...IN_PIECES, stream: true }),
 };
 
 /** A search takes no account of the rest. */
@@ -368,8 +373,14 @@ export const GENERATION: readonly Surface[] = [
   text(
     "POST /v1/completions/derender",
     { completion_request: COMPLETION_BODY, generate_response: GENERATED },
-    { ...DERENDER, completion_request: honoured({ ...COMPLETION_BODY, return_token_ids: true }) },
+    {
+      ...DERENDER,
+      completion_request: honoured({ ...COMPLETION_BODY, return_token_ids: true }),
+      generate_responses: honoured([GENERATED], { generate_response: null }),
+    },
   ),
+  text("POST /invocations", CHAT_BODY, CHAT),
+  text("POST /invocations", COMPLETION_BODY, COMPLETION),
   text("POST /v1/responses", { input: "hi", max_output_tokens: 40 }, RESPONSES),
   text("POST /v1/messages", MESSAGES_BODY, MESSAGES),
   text("POST /v1/messages/render", MESSAGES_BODY, MESSAGES_RENDER),

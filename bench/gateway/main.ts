@@ -1,0 +1,172 @@
+/**
+ * What a gateway costs: Castellan beside nginx, HAProxy, Portkey's gateway and node:http with undici, all in front of one
+ * mock upstream, alternating in one run. The upstream and the client have core 0, whoever is measured has core 1.
+ *
+ *   npm run bench:gateway -- [--rounds 3] [--seconds 3] [--only unary,rate,sse,prompts,memory] [--targets nginx,undici]
+ *                            [--json FILE]
+ *
+ * Needs gcc and taskset; nginx and HAProxy where they are installed. CPU is what the kernel counts for all threads of
+ * the measured process tree. Prints medians and ratios to nginx as JSON; a round in which others used more than a
+ * third of a core is kept and told (`foreign`).
+ */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { mintKey } from "#policy/keys.ts";
+import { machine, memoryOf } from "./measure.ts";
+import { compile, drive, freePort, LOAD_CORE, type Load, listening, type Ran, start, stop } from "./processes.ts";
+import { type Bench, TARGETS, type Target } from "./targets.ts";
+
+const { values: options } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "3" },
+    seconds: { type: "string", default: "3" },
+    only: { type: "string", default: "unary,rate,sse,prompts,memory" },
+    targets: { type: "string", default: Object.keys(TARGETS).join(",") },
+    json: { type: "string" },
+  },
+});
+const rounds = Number(options.rounds);
+const seconds = Number(options.seconds);
+const only = new Set(options.only.split(","));
+
+type Scenario = Pick<Load, "mode" | "connections" | "body" | "seconds" | "rate">;
+
+interface Sample extends Ran {
+  readonly residentMiB: number | undefined;
+}
+
+const folder = mkdtempSync(join(tmpdir(), "castellan-gateway-"));
+const client = join(folder, "load");
+
+function body(name: string, text: string): string {
+  const file = join(folder, name);
+  writeFileSync(file, text);
+  return file;
+}
+
+function chat(content: string, more: object = {}): string {
+  return JSON.stringify({ model: "m", messages: [{ role: "user", content }], max_tokens: 64, ...more });
+}
+
+/** Text with the characters that JSON escapes where people use them. */
+function prose(length: number): string {
+  return 'The "quick" brown fox jumps over the lazy dog, again and again.\n'
+    .repeat(Math.ceil(length / 64))
+    .slice(0, length);
+}
+
+function stream(everyMs: number): string {
+  return chat("Hello", { stream: true, seed: everyMs, max_tokens: 1_000_000_000 }).replace('"max_tokens":64,', "");
+}
+
+function scenarios(): Readonly<Record<string, Scenario>> {
+  const small = body("small.json", chat(prose(1000)));
+  const all: Record<string, Scenario> = {
+    unary: { mode: "sat", connections: 64, body: small, seconds },
+    rate: { mode: "rate", connections: 128, body: small, seconds, rate: 500 },
+    sse: { mode: "sse", connections: 200, body: body("stream.json", stream(20)), seconds },
+    "prompts 220 KB": { mode: "sat", connections: 16, body: body("220k.json", chat(prose(215_000))), seconds },
+    "prompts 2 MB": { mode: "sat", connections: 8, body: body("2m.json", chat(prose(2_000_000))), seconds },
+    memory: { mode: "hold", connections: 2000, body: body("held.json", stream(1000)), seconds: 3 },
+  };
+  return Object.fromEntries(Object.entries(all).filter(([name]) => only.has(name.split(" ", 1)[0] ?? "")));
+}
+
+async function measure(target: Target, scenario: Scenario, upstream: number): Promise<Sample> {
+  const { child, port, headers } = target;
+  let resident: number | undefined;
+  const load: Load = { ...scenario, port, headers };
+  const ran = await drive(client, load, child?.pid, upstream);
+  // While it has not yet noticed that everybody left.
+  if (child?.pid !== undefined) resident = Math.round(memoryOf(child.pid) / 2 ** 20);
+  return { ...ran, residentMiB: resident };
+}
+
+function median(values: readonly (number | undefined)[]): number | undefined {
+  const known = values.filter((value) => value !== undefined).sort((a, b) => a - b);
+  const middle = known[known.length >> 1];
+  return middle === undefined ? undefined : Number(middle.toFixed(2));
+}
+
+function summary(samples: readonly Sample[]): Record<string, number | undefined> {
+  const of = (pick: (sample: Sample) => number | undefined): number | undefined => median(samples.map(pick));
+  return {
+    cpuMicroseconds: of(({ cpu }) => cpu),
+    perSecond: of(({ done, seconds: took }) => done / took),
+    p50: of(({ p50 }) => p50),
+    p99: of(({ p99 }) => p99),
+    residentMiB: of(({ residentMiB }) => residentMiB),
+    failed: samples.reduce((sum, { errors, badStatus }) => sum + errors + badStatus, 0),
+    foreign: of(({ foreign }) => foreign),
+  };
+}
+
+type Table = Record<string, Record<string, number | undefined>>;
+
+/** Adds what a target has to nginx and to nobody in between. */
+function compare(table: Table): Table {
+  const { nginx, direct } = table;
+  for (const row of Object.values(table)) {
+    if (row.cpuMicroseconds !== undefined && nginx?.cpuMicroseconds !== undefined)
+      row.timesNginx = Number((row.cpuMicroseconds / nginx.cpuMicroseconds).toFixed(2));
+    for (const p of ["p50", "p99"] as const)
+      if (row[p] !== undefined && direct?.[p] !== undefined) row[`${p}Added`] = Number((row[p] - direct[p]).toFixed(0));
+  }
+  return table;
+}
+
+async function main(): Promise<void> {
+  const upstreamPort = await freePort();
+  for (const name of ["load", "upstream"]) compile(join(import.meta.dirname, `${name}.c`), join(folder, name));
+  const upstream = start(LOAD_CORE, join(folder, "upstream"), [String(upstreamPort)]);
+  upstream.stdout?.resume();
+  const keys = Array.from({ length: 10_000 }, () => mintKey().expose());
+  const missing: string[] = [];
+  const samples = new Map<string, Map<string, Sample[]>>();
+  try {
+    await listening(upstreamPort);
+    for (let round = 0; round < rounds; round++)
+      for (const name of options.targets.split(",")) {
+        const place = join(folder, name);
+        mkdirSync(place, { recursive: true });
+        const bench: Bench = { folder: place, upstream: upstreamPort, keys };
+        const target = await TARGETS[name]?.(bench);
+        if (target === undefined || "missing" in target) {
+          if (round === 0) missing.push(target?.missing ?? name);
+          continue;
+        }
+        try {
+          for (const [what, scenario] of Object.entries(scenarios())) {
+            // Its streaming calls fail in the release that is measured, and saturation says what a rate would.
+            if (name === "portkey" && (scenario.mode === "sse" || scenario.mode === "hold")) continue;
+            const sample = await measure(target, scenario, upstream.pid ?? 0);
+            const rows = samples.get(what) ?? new Map<string, Sample[]>();
+            samples.set(what, rows.set(name, [...(rows.get(name) ?? []), sample]));
+            process.stderr.write(
+              `round ${round} ${what} ${name}: ${sample.cpu?.toFixed(1)} us, ${Math.round(sample.done / sample.seconds)}/s, ` +
+                `p50 ${sample.p50} p99 ${sample.p99} us, ${sample.residentMiB} MiB, foreign ${sample.foreign.toFixed(2)}, ` +
+                `failed ${sample.errors + sample.badStatus}\n`,
+            );
+          }
+        } finally {
+          if (target.child !== undefined) await stop(target.child);
+        }
+      }
+  } finally {
+    await stop(upstream);
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const tables = Object.fromEntries(
+    [...samples].map(([what, rows]) => [
+      what,
+      compare(Object.fromEntries([...rows].map(([name, list]) => [name, summary(list)]))),
+    ]),
+  );
+  const text = `${JSON.stringify({ bench: "gateway", rounds, seconds, missing, tables, machine: machine() }, null, 2)}\n`;
+  if (options.json !== undefined) writeFileSync(options.json, text);
+  process.stdout.write(text);
+}
+
+await main();

@@ -1,0 +1,124 @@
+/**
+ * The processes of the bench: the mock upstream and the client on core 0, whoever is measured on core 1.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { createConnection, createServer } from "node:net";
+import { createInterface } from "node:readline";
+import { busySeconds, cpuOf } from "./measure.ts";
+
+export const LOAD_CORE = 0;
+export const PROXY_CORE = 1;
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+export function start(
+  core: number,
+  command: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+): ChildProcess {
+  return spawn("taskset", ["-c", String(core), command, ...args], {
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, ...env },
+  });
+}
+
+export async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill("SIGTERM");
+  const late = setTimeout(() => child.kill("SIGKILL"), 3000);
+  await once(child, "exit");
+  clearTimeout(late);
+}
+
+/** Until something listens. */
+export async function listening(port: number): Promise<void> {
+  for (let i = 0; i < 300; i++) {
+    const socket = createConnection({ host: "127.0.0.1", port });
+    const open = await new Promise<boolean>((resolve) => {
+      socket.once("connect", () => resolve(true));
+      socket.once("error", () => resolve(false));
+    });
+    socket.destroy();
+    if (open) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error(`nothing listens on ${port}`);
+}
+
+export function compile(source: string, target: string): void {
+  execFileSync("gcc", ["-O2", "-o", target, source], { stdio: "inherit" });
+}
+
+export interface Load {
+  readonly mode: "sat" | "rate" | "sse" | "hold";
+  readonly port: number;
+  readonly seconds: number;
+  readonly connections: number;
+  /** File with the body. */
+  readonly body: string;
+  /** Further header lines, each with its `\r\n`. */
+  readonly headers: string;
+  readonly rate?: number;
+}
+
+export interface Ran {
+  readonly done: number;
+  readonly seconds: number;
+  readonly errors: number;
+  readonly badStatus: number;
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly max: number;
+  /** CPU microseconds of the measured process per request or event. */
+  readonly cpu: number | undefined;
+  /** Cores that others used meanwhile. */
+  readonly foreign: number;
+}
+
+/** @param pid the measured process. @param steady called when all is under way */
+export async function drive(
+  client: string,
+  { mode, port, seconds, connections, body, headers, rate }: Load,
+  pid: number | undefined,
+  upstream: number,
+  steady: () => void = () => {},
+): Promise<Ran> {
+  const args = [mode, port, seconds, connections, body, headers.replaceAll("\r\n", "\\r\\n"), rate ?? 0].map(String);
+  const child = start(LOAD_CORE, client, args);
+  const ours = (): number => (cpuOf(upstream) + cpuOf(child.pid ?? 0) + (pid === undefined ? 0 : cpuOf(pid))) / 1e9;
+  let before = { cpu: 0, busy: 0, ours: 0 };
+  let result: Omit<Ran, "cpu" | "foreign"> | undefined;
+  let after = before;
+  const look = (): typeof before => ({ cpu: pid === undefined ? 0 : cpuOf(pid), busy: busySeconds(), ours: ours() });
+  let lastOurs = 0;
+  const watch = setInterval(() => {
+    const now = ours();
+    if (now > lastOurs) lastOurs = now;
+  }, 100);
+  for await (const line of createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })) {
+    if (line === "steady") {
+      before = look();
+      steady();
+    } else {
+      after = look();
+      // The client is gone from /proc by now.
+      after = { ...after, ours: Math.max(after.ours, lastOurs) };
+      result = JSON.parse(line);
+    }
+  }
+  clearInterval(watch);
+  if (result === undefined) throw new Error(`the client gave no result (${mode} on ${port})`);
+  const cpu = pid === undefined ? undefined : (after.cpu - before.cpu) / 1000 / result.done;
+  const foreign = Math.max(0, after.busy - before.busy - (after.ours - before.ours)) / result.seconds;
+  return { ...result, cpu, foreign };
+}

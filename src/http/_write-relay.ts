@@ -1,0 +1,220 @@
+/**
+ * Writing out what another server answers, as it comes and at the client's speed.
+ *
+ * Invariants: the head goes out with the first bytes, behind the call's record, so that what fails before them still
+ * has its real status; while the client is behind, the source gives nothing; a stream of events is passed on in whole
+ * frames, so that a comment or a failure between two pieces is never inside of one; an answer with a length has that
+ * length or its connection is cut; the source hears of the end on every path that is not its own.
+ */
+import { sseComment } from "#base/sse.ts";
+import { Fault } from "#core/fault.ts";
+import type { RelayTarget } from "#core/relay.ts";
+import type { Exchange } from "./_exchange.ts";
+import { WholeFrames } from "./_frames.ts";
+import { type Before, type OwnHeaders, STREAM_HEADERS } from "./_head.ts";
+import { linger, sendsOn } from "./_linger.ts";
+import type { Reply } from "./reply.ts";
+
+const HOP_BY_HOP = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"] as const;
+
+type Relayed = Extract<Reply, { kind: "relay" }>;
+
+const KEEP_ALIVE = sseComment("keep-alive");
+/** Answers that have no body, whatever an upstream sends. */
+const BODILESS: ReadonlySet<number> = new Set([204, 304]);
+
+/** @throws what `before` throws, what the source fails with, or the reason of the abort */
+export async function writeRelay(exchange: Exchange, reply: Relayed, before: Before): Promise<void> {
+  // What has no length is told to be over by its end, which closes the connection at once.
+  const lingers = reply.headers["content-length"] !== undefined && !reply.stream && (await sendsOn(exchange));
+  const target = new Target(exchange, reply, before, lingers);
+  exchange.counters.handlers++;
+  try {
+    if (exchange.aborted !== undefined) throw exchange.aborted;
+    await exchange.race(target.whole());
+  } finally {
+    exchange.counters.handlers--;
+    target.close();
+  }
+  if (lingers) await linger(exchange);
+  else target.finish();
+  await exchange.taken();
+}
+
+/** What breaks these would break the connection's framing; who rebuilds the head keeps to them. @throws Error */
+function requireRelayable({ status, headers }: Relayed): void {
+  const length = headers["content-length"];
+  if (!(status >= 200 && status <= 599)) throw new Error(`no answer has the status ${status}`);
+  if (length !== undefined && !/^[0-9]{1,15}$/.test(length)) throw new Error("the length is no number");
+  if (HOP_BY_HOP.some((name) => name in headers)) throw new Error("a header of the upstream's connection");
+}
+
+type Phase = "silent" | "recording" | "open" | "over";
+
+class Target implements RelayTarget {
+  readonly #exchange: Exchange;
+  readonly #reply: Relayed;
+  readonly #before: Before;
+  readonly #frames: WholeFrames | undefined;
+  /** The connection closes behind the answer, which is told by its bytes alone. */
+  readonly #lingers: boolean;
+  #phase: Phase = "silent";
+  /** What came while the record was on its way. */
+  readonly #early: Buffer[] = [];
+  /** The source has given everything. */
+  #complete = false;
+  /** What the length promises; undefined: nothing is promised. */
+  #left: number | undefined;
+  #silence: NodeJS.Timeout | undefined;
+  #endStall: (() => void) | undefined;
+  #resolve: () => void = () => {};
+  #reject: (reason: unknown) => void = () => {};
+
+  constructor(exchange: Exchange, reply: Relayed, before: Before, lingers: boolean) {
+    this.#exchange = exchange;
+    this.#reply = reply;
+    this.#before = before;
+    this.#lingers = lingers;
+    this.#frames = reply.stream ? new WholeFrames() : undefined;
+    const length = reply.stream || BODILESS.has(reply.status) ? undefined : reply.headers["content-length"];
+    this.#left = length === undefined ? undefined : Number(length);
+  }
+
+  /** Until the source has given everything and it is on its way to the client. */
+  whole(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+      this.#reply.source.pipe(this);
+    });
+  }
+
+  write(chunk: Uint8Array): boolean {
+    if (this.#phase === "over") return false;
+    if (this.#phase === "silent") this.#open();
+    if (this.#phase === "open") return this.#pass(chunk);
+    this.#early.push(Buffer.from(chunk));
+    return false;
+  }
+
+  end(): void {
+    if (this.#phase === "over" || this.#complete) return;
+    this.#complete = true;
+    if (this.#phase === "silent") this.#open();
+    if (this.#phase === "open") this.#conclude();
+  }
+
+  fail(fault: Fault): void {
+    if (this.#phase === "over" || this.#complete) return;
+    this.#complete = true;
+    this.#stop(fault);
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#phase = "over";
+    clearInterval(this.#silence);
+    this.#endStall?.();
+    this.#exchange.onDrain(undefined);
+    if (!this.#complete) this.#reply.source.cancel();
+    this.#complete = true;
+  }
+
+  finish(): void {
+    if (!this.#exchange.res.writableEnded) this.#exchange.end();
+  }
+
+  #stop(reason: unknown): void {
+    this.#phase = "over";
+    this.#reject(reason);
+  }
+
+  #open(): void {
+    this.#phase = "recording";
+    try {
+      const own = this.#before(this.#reply.status);
+      if (own instanceof Promise) own.then((headers) => this.#recorded(headers)).catch((error) => this.#stop(error));
+      else this.#head(own);
+    } catch (error) {
+      this.#stop(error);
+    }
+  }
+
+  #recorded(own: OwnHeaders): void {
+    if (this.#phase !== "recording") return;
+    this.#head(own);
+    let ready = true;
+    for (const chunk of this.#early.splice(0)) ready = this.#pass(chunk);
+    // `#pass` may have ended it all: more came than the length promises.
+    if ((this.#phase as Phase) !== "open") return;
+    if (this.#complete) this.#conclude();
+    else if (ready) this.#reply.source.resume();
+  }
+
+  #head(own: OwnHeaders): void {
+    const { status, headers, stream } = this.#reply;
+    requireRelayable(this.#reply);
+    const { "content-length": length, ...rest } = headers;
+    const described = stream ? STREAM_HEADERS : this.#left === undefined ? {} : { "content-length": length };
+    this.#exchange.head(status, { "cache-control": "no-store", ...rest, ...own, ...described });
+    this.#exchange.streaming = stream;
+    this.#phase = "open";
+    if (stream) this.#silence = this.#keepAlive();
+  }
+
+  /** @returns whether more may come */
+  #pass(chunk: Uint8Array): boolean {
+    if (BODILESS.has(this.#reply.status) || chunk.length === 0) return true;
+    if (this.#frames !== undefined) return this.#passFrames(chunk, this.#frames);
+    if (this.#left !== undefined) {
+      if (chunk.length > this.#left) {
+        this.#stop(new Fault("engine_failed", "The answer broke off.", { detail: "more came than its length says" }));
+        return false;
+      }
+      this.#left -= chunk.length;
+      if (this.#left === 0 && !this.#lingers) {
+        // The last bytes go with the end, so that a small answer is one write.
+        this.#exchange.end(Buffer.from(chunk));
+        return true;
+      }
+    }
+    return this.#write(Buffer.from(chunk));
+  }
+
+  #passFrames(chunk: Uint8Array, frames: WholeFrames): boolean {
+    const whole = frames.take(chunk);
+    if (whole === undefined) return true;
+    this.#silence?.refresh();
+    const ready = this.#write(Buffer.from(whole));
+    this.#exchange.streaming = frames.between;
+    return ready;
+  }
+
+  #write(chunk: Buffer): boolean {
+    if (this.#exchange.write(chunk)) return true;
+    this.#endStall ??= this.#exchange.stalls();
+    this.#exchange.onDrain(() => {
+      this.#endStall?.();
+      this.#endStall = undefined;
+      if (this.#phase === "open" && !this.#complete) this.#reply.source.resume();
+    });
+    return false;
+  }
+
+  #conclude(): void {
+    const rest = this.#frames?.rest();
+    if (rest !== undefined) this.#write(rest);
+    this.#phase = "over";
+    if ((this.#left ?? 0) === 0) this.#resolve();
+    else this.#reject(new Fault("engine_failed", "The answer broke off.", { detail: "its length says more" }));
+  }
+
+  #keepAlive(): NodeJS.Timeout | undefined {
+    const { options, res } = this.#exchange;
+    if (options.sseKeepAliveMs === 0) return undefined;
+    return setInterval(() => {
+      const idle = this.#exchange.streaming && this.#phase === "open" && !this.#exchange.gone;
+      if (idle && !res.writableNeedDrain) this.#exchange.write(KEEP_ALIVE);
+    }, options.sseKeepAliveMs);
+  }
+}
