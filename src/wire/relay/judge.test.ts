@@ -4,7 +4,23 @@ import fc from "fast-check";
 import { Fault, invalid } from "#core/fault.ts";
 import { DEFAULT_CAPS } from "#core/request-caps.ts";
 import { invokedRule, judgeRelay, type RelayFacts, type RelayVerdict, relayBody } from "./judge.ts";
-import * as rules from "./rules.ts";
+import { RELAY_RULES, type RelayRule } from "./rules.ts";
+
+const {
+  "/v1/chat/completions": chatRule,
+  "/v1/chat/completions/batch": chatBatchRule,
+  "/v1/completions": completionRule,
+  "/v1/responses": responsesRule,
+  "/v1/messages": messagesRule,
+  "/v1/embeddings": embeddingsRule,
+  "/v2/embed": cohereRule,
+  "/score": scoreRule,
+  "/rerank": rerankRule,
+  "/generative_scoring": generativeScoringRule,
+  "/inference/v1/generate": generateRule,
+  "/tokenize": tokenizeRule,
+  "/detokenize": detokenizeRule,
+} = RELAY_RULES;
 
 const FACTS: RelayFacts = {
   caps: DEFAULT_CAPS,
@@ -17,16 +33,16 @@ const FACTS: RelayFacts = {
 };
 const CHAT = { model: "m", messages: [{ role: "user", content: "hi" }] };
 
-function judged(body: unknown, rule: Parameters<typeof judgeRelay>[0] = rules.chatRule, facts = FACTS): RelayVerdict {
+function judged(body: unknown, rule: Parameters<typeof judgeRelay>[0] = chatRule, facts = FACTS): RelayVerdict {
   return judgeRelay(rule, Buffer.from(typeof body === "string" ? body : JSON.stringify(body)), facts);
 }
 
-function passed(body: unknown, rule: Parameters<typeof judgeRelay>[0] = rules.chatRule): Record<string, unknown> {
+function passed(body: unknown, rule: Parameters<typeof judgeRelay>[0] = chatRule): Record<string, unknown> {
   const text = Buffer.concat(relayBody(judged(body, rule))).toString();
   return JSON.parse(text) as Record<string, unknown>;
 }
 
-function fault(body: unknown, rule: Parameters<typeof judgeRelay>[0] = rules.chatRule, facts = FACTS): Fault {
+function fault(body: unknown, rule: Parameters<typeof judgeRelay>[0] = chatRule, facts = FACTS): Fault {
   try {
     judged(body, rule, facts);
   } catch (error) {
@@ -66,7 +82,7 @@ test("salt, priority and id are the server's, whatever the client wrote and howe
   assert.equal(fault({ ...CHAT, cache_salt: "a/b" }).param, "cache_salt");
   assert.equal(fault('{"model":"m","messages":[{}],"model":"n"}').kind, "invalid_json");
   assert.equal(fault('{"model":"m","messages":[{}],"\\u006dodel":"n"}').param, "model");
-  assert.deepEqual(passed({ prompt: "x", cache_salt: "a", priority: 1, request_id: "q" }, rules.tokenizeRule), {
+  assert.deepEqual(passed({ prompt: "x", cache_salt: "a", priority: 1, request_id: "q" }, tokenizeRule), {
     prompt: "x",
   });
 });
@@ -79,18 +95,12 @@ test("refused by name, with the texts of the routes that answer here; empty ones
     ["mm_processor_kwargs", { num_crops: 4 }],
     ["media_io_kwargs", { video: {} }],
   ] as const) {
-    for (const rule of [
-      rules.chatRule,
-      rules.messagesRule,
-      rules.embeddingsRule,
-      rules.generateRule,
-      rules.tokenizeRule,
-    ]) {
+    for (const rule of [chatRule, messagesRule, embeddingsRule, generateRule, tokenizeRule]) {
       const body = {
         model: "m",
         max_tokens: 1,
         messages: [{ role: "user", content: "x" }],
-        ...(rule === rules.generateRule ? { token_ids: [1] } : {}),
+        ...(rule === generateRule ? { token_ids: [1] } : {}),
       };
       assert.equal(fault({ ...body, [field]: value }, rule).param, field);
     }
@@ -101,7 +111,7 @@ test("refused by name, with the texts of the routes that answer here; empty ones
     fault({ ...CHAT, chat_template: "{{ x }}" }).message,
     "chat_template is not accepted in a request: templates come from the model.",
   );
-  assert.equal(fault({ prompt_embeds: "AAAA", prompt: "x" }, rules.completionRule).param, "prompt_embeds");
+  assert.equal(fault({ prompt_embeds: "AAAA", prompt: "x" }, completionRule).param, "prompt_embeds");
   assert.equal(
     fault({ ...CHAT, chat_template_kwargs: { chat_template: "x" } }).param,
     "chat_template_kwargs.chat_template",
@@ -125,7 +135,7 @@ test("the caps of the routes that answer here", () => {
   const many = (count: number, entry: unknown) => Array.from({ length: count }, () => entry);
   const tool = { type: "function", function: { name: "f", parameters: {} } };
   const deep = JSON.parse("[".repeat(40) + "]".repeat(40)) as unknown;
-  for (const [body, param, rule = rules.chatRule] of [
+  for (const [body, param, rule = chatRule] of [
     [{ ...CHAT, n: 17 }, "n"],
     [{ ...CHAT, n: "2" }, "n"],
     [{ ...CHAT, max_tokens: 0 }, "max_tokens"],
@@ -147,33 +157,33 @@ test("the caps of the routes that answer here", () => {
     [{ ...CHAT, messages: [] }, "messages"],
     [{ ...CHAT, messages: "x" }, "messages"],
     [{ model: "m" }, "messages"],
-    [{ prompt: many(4, "a") }, "prompt", rules.completionRule],
-    [{ prompt: [] }, "prompt", rules.completionRule],
-    [{ prompt: "" }, "prompt", rules.completionRule],
-    [{ prompt: "x", n: 16, max_tokens: -1 }, "max_tokens", rules.completionRule],
-    [{ input: many(5, "a") }, "input", rules.embeddingsRule],
-    [{ texts: many(5, "a") }, "texts", rules.cohereRule],
-    [{ query: "q", documents: many(5, "a") }, "documents", rules.rerankRule],
-    [{ text_1: "q", text_2: many(5, "a") }, "text_2", rules.scoreRule],
-    [{ model: "m", max_tokens: 5, messages: many(6, {}) }, "messages", rules.messagesRule],
-    [{ model: "m", messages: [{}] }, "max_tokens", rules.messagesRule],
-    [{ input: many(6, {}) }, "input", rules.responsesRule],
-    [{ input: "x", instructions: ["a"] }, "instructions", rules.responsesRule],
-    [{ input: "x", max_output_tokens: 0 }, "max_output_tokens", rules.responsesRule],
-    [{ token_ids: [1], sampling_params: { n: 17 } }, "sampling_params.n", rules.generateRule],
-    [{ token_ids: [1], sampling_params: { extra_args: { a: 1 } } }, "sampling_params.extra_args", rules.generateRule],
-    [{ token_ids: [1], features: { mm_hashes: {} } }, "features", rules.generateRule],
-    [{ tokens: "x" }, "tokens", rules.detokenizeRule],
-    [{ query: "q", items: many(5, "a"), label_token_ids: [1] }, "items", rules.generativeScoringRule],
-  ] as readonly (readonly [unknown, string, rules.RelayRule?])[])
+    [{ prompt: many(4, "a") }, "prompt", completionRule],
+    [{ prompt: [] }, "prompt", completionRule],
+    [{ prompt: "" }, "prompt", completionRule],
+    [{ prompt: "x", n: 16, max_tokens: -1 }, "max_tokens", completionRule],
+    [{ input: many(5, "a") }, "input", embeddingsRule],
+    [{ texts: many(5, "a") }, "texts", cohereRule],
+    [{ query: "q", documents: many(5, "a") }, "documents", rerankRule],
+    [{ text_1: "q", text_2: many(5, "a") }, "text_2", scoreRule],
+    [{ model: "m", max_tokens: 5, messages: many(6, {}) }, "messages", messagesRule],
+    [{ model: "m", messages: [{}] }, "max_tokens", messagesRule],
+    [{ input: many(6, {}) }, "input", responsesRule],
+    [{ input: "x", instructions: ["a"] }, "instructions", responsesRule],
+    [{ input: "x", max_output_tokens: 0 }, "max_output_tokens", responsesRule],
+    [{ token_ids: [1], sampling_params: { n: 17 } }, "sampling_params.n", generateRule],
+    [{ token_ids: [1], sampling_params: { extra_args: { a: 1 } } }, "sampling_params.extra_args", generateRule],
+    [{ token_ids: [1], features: { mm_hashes: {} } }, "features", generateRule],
+    [{ tokens: "x" }, "tokens", detokenizeRule],
+    [{ query: "q", items: many(5, "a"), label_token_ids: [1] }, "items", generativeScoringRule],
+  ] as readonly (readonly [unknown, string, RelayRule?])[])
     assert.equal(fault(body, rule, facts).param, param, JSON.stringify(body).slice(0, 100));
 });
 
 test("engine parameters of generate: what is not known is not passed on", () => {
   const body = { token_ids: [1, 2, 3], sampling_params: { max_tokens: 4, output_kind: 1, _private: true } };
-  const verdict = judged(body, rules.generateRule);
+  const verdict = judged(body, generateRule);
   assert.deepEqual([verdict.promptIds, verdict.promptBytes, verdict.maxTokens], [3, 0, 4]);
-  assert.deepEqual(passed(body, rules.generateRule)["sampling_params"], { max_tokens: 4 });
+  assert.deepEqual(passed(body, generateRule)["sampling_params"], { max_tokens: 4 });
 });
 
 test("usage is asked for in every stream, and left out again where the client did not ask", () => {
@@ -187,16 +197,16 @@ test("usage is asked for in every stream, and left out again where the client di
   assert.equal(judged(asking).strip, false);
   assert.deepEqual(passed(asking)["stream_options"], asking.stream_options);
   assert.equal(judged({ ...CHAT, stream: false }).strip, false);
-  assert.equal(judged({ input: "x", stream: true }, rules.responsesRule).strip, false);
+  assert.equal(judged({ input: "x", stream: true }, responsesRule).strip, false);
   assert.equal(fault({ ...CHAT, stream_options: { include_usage: true } }).param, "stream_options");
 });
 
 test("sizes: token ids to the number, texts by their bytes", () => {
   assert.deepEqual(
     [
-      judged({ prompt: [[1, 2], [3]] }, rules.completionRule),
-      judged({ prompt: ["ab", "c"] }, rules.completionRule),
-      judged({ input: [1, 2] }, rules.embeddingsRule),
+      judged({ prompt: [[1, 2], [3]] }, completionRule),
+      judged({ prompt: ["ab", "c"] }, completionRule),
+      judged({ input: [1, 2] }, embeddingsRule),
     ].map(({ promptIds, promptBytes, prompts }) => [promptIds, promptBytes, prompts]),
     [
       [3, 0, 2],
@@ -312,7 +322,7 @@ test("media of the other dialects; names in tools and their arguments are nobody
       },
     ],
   };
-  const verdict = judged(anthropic, rules.messagesRule);
+  const verdict = judged(anthropic, messagesRule);
   assert.deepEqual(
     verdict.media.map(({ param }) => param),
     ["messages.0.content.0.source.url", "messages.0.content.1.content.0.source.url"],
@@ -331,7 +341,7 @@ test("media of the other dialects; names in tools and their arguments are nobody
     ],
   };
   assert.deepEqual(
-    judged(responses, rules.responsesRule).media.map(({ url, kind }) => [url, kind]),
+    judged(responses, responsesRule).media.map(({ url, kind }) => [url, kind]),
     [
       ["https://e/b.png", "image"],
       ["https://e/c.pdf", "file"],
@@ -342,22 +352,22 @@ test("media of the other dialects; names in tools and their arguments are nobody
     queries: { content: [{ type: "image_url", image_url: { url: "http://q" } }] },
     documents: ["a", { content: [{ image_url: "http://d", uuid: 1 }] }],
   };
-  const scored = judged(score, rules.scoreRule);
+  const scored = judged(score, scoreRule);
   assert.deepEqual([scored.media.map(({ url }) => url), scored.cuts.length], [["http://q", "http://d"], 1]);
   assert.deepEqual(
-    judged({ images: ["http://a", "data:x"] }, rules.cohereRule).media.map(({ param }) => param),
+    judged({ images: ["http://a", "data:x"] }, cohereRule).media.map(({ param }) => param),
     ["images.0"],
   );
   assert.equal(
-    judged({ messages: [[{ content: [{ image_url: "http://a" }] }]] }, rules.chatBatchRule).media[0]?.param,
+    judged({ messages: [[{ content: [{ image_url: "http://a" }] }]] }, chatBatchRule).media[0]?.param,
     "messages.0.0.content.0.image_url",
   );
 });
 
 test("responses: what is kept is told, not changed", () => {
   const body = { input: "x", store: false, background: true, previous_response_id: "resp_1" };
-  assert.deepEqual(judged(body, rules.responsesRule).kept, { store: false, background: true, previousId: "resp_1" });
-  assert.deepEqual(passed(body, rules.responsesRule), { ...OURS, ...body });
+  assert.deepEqual(judged(body, responsesRule).kept, { store: false, background: true, previousId: "resp_1" });
+  assert.deepEqual(passed(body, responsesRule), { ...OURS, ...body });
 });
 
 test("invocations: by the rule of the route that its fields and the model's tasks tell", () => {

@@ -147,7 +147,7 @@ export const chatRule = rule(
   },
 );
 
-export const chatBatchRule = rule(
+const chatBatchRule = rule(
   ChatBatchBody,
   { big: ["messages"], media: { messages: "batch" } },
   (body, members, caps) => {
@@ -166,7 +166,7 @@ export const completionRule = rule(CompletionBody, { big: ["prompt"], asksForUsa
   return asked(call.output.n, call.prompts.length, call.sampling.maxTokens);
 });
 
-export const responsesRule = rule(
+const responsesRule = rule(
   ResponsesBody,
   { big: ["input", "instructions", "tools", "tool_choice"], media: { input: "items" } },
   (body, members, caps) => {
@@ -188,12 +188,12 @@ function anthropicStandIn(members: Members, caps: RequestCaps) {
   return { ...NO_TOOLS, system: undefined, messages: messages(members, "messages", caps) };
 }
 
-export const messagesRule = rule(MessagesBody, { big: ANTHROPIC, media: ANTHROPIC_MEDIA }, (body, members, caps) => {
+const messagesRule = rule(MessagesBody, { big: ANTHROPIC, media: ANTHROPIC_MEDIA }, (body, members, caps) => {
   const call = decodeMessages({ ...body, ...anthropicStandIn(members, caps) }, caps, true);
   return asked(1, 1, call.sampling.maxTokens);
 });
 
-export const countTokensRule = rule(
+const countTokensRule = rule(
   CountTokensBody,
   { big: ANTHROPIC, media: ANTHROPIC_MEDIA, ours: [] },
   (body, members, caps) => {
@@ -232,7 +232,7 @@ export const poolingRule = rule(PoolingBody, SOURCE, (body, members, caps) => {
   return asked(1, inputs(members), 0);
 });
 
-export const cohereRule = rule(
+const cohereRule = rule(
   CohereEmbedBody,
   { big: ["texts", "images", "inputs"], ours: ["priority"], media: { images: "urls", inputs: "messages" } },
   (body, members, caps) => {
@@ -273,19 +273,19 @@ export const rerankRule = rule(RerankBody, { big: SIDES, media: SIDES_MEDIA }, (
   return asked(1, documents.length, 0);
 });
 
-export const generativeScoringRule = rule(GenerativeScoringBody, { big: ["query", "items"] }, (body, members, caps) => {
+const generativeScoringRule = rule(GenerativeScoringBody, { big: ["query", "items"] }, (body, members, caps) => {
   const items = promptStandIn(members.get("items"), caps.poolingInputs);
   const query = promptStandIn(members.get("query"), 1);
   const call = decodeGenerativeScoring({ ...body, query, items }, caps);
   return asked(1, call.items.length, 1);
 });
 
-export const generateRule = rule(GenerateBody, { big: ["token_ids"], asksForUsage: true }, (body, members, caps) => {
+const generateRule = rule(GenerateBody, { big: ["token_ids"], asksForUsage: true }, (body, members, caps) => {
   const { call } = decodeGenerate({ ...body, token_ids: promptStandIn(members.get("token_ids"), 1) }, caps);
   return asked(call.output.n, 1, call.sampling.maxTokens);
 });
 
-export const tokenizeRule = rule(
+const tokenizeRule = rule(
   TokenizeBody,
   { big: ["prompt", "messages", "tools"], ours: [], media: { messages: "messages" } },
   (body, members, caps) => {
@@ -299,12 +299,41 @@ export const tokenizeRule = rule(
   },
 );
 
-export const detokenizeRule = rule(DetokenizeBody, { big: ["tokens"], ours: [] }, (_, members) => {
+const detokenizeRule = rule(DetokenizeBody, { big: ["tokens"], ours: [] }, (_, members) => {
   const { kind } = members.get("tokens") ?? {};
   if (kind !== "array") throw invalid("tokens", "tokens must be a list of token ids.");
   return asked(1, 1, 0);
 });
 
 /** Render routes take what chat and completions take; they generate nothing. */
-export const chatRenderRule: RelayRule = { ...chatRule, asksForUsage: false };
-export const completionRenderRule: RelayRule = { ...completionRule, asksForUsage: false };
+const chatRenderRule: RelayRule = { ...chatRule, asksForUsage: false };
+const completionRenderRule: RelayRule = { ...completionRule, asksForUsage: false };
+
+/**
+ * POST routes with a JSON body that can be passed on, by path. Not among them: forms (audio, files), whose parts are not
+ * JSON; derender, whose answer is made here; /invocations, whose rule its body tells.
+ */
+export const RELAY_RULES = {
+  "/v1/chat/completions": chatRule,
+  "/v1/chat/completions/batch": chatBatchRule,
+  "/v1/completions": completionRule,
+  "/v1/responses": responsesRule,
+  "/v1/messages": messagesRule,
+  "/v1/messages/count_tokens": countTokensRule,
+  "/v1/messages/render": messagesRule,
+  "/v1/chat/completions/render": chatRenderRule,
+  "/v1/completions/render": completionRenderRule,
+  "/v1/embeddings": embeddingsRule,
+  "/v2/embed": cohereRule,
+  "/pooling": poolingRule,
+  "/classify": classifyRule,
+  "/score": scoreRule,
+  "/v1/score": scoreRule,
+  "/rerank": rerankRule,
+  "/v1/rerank": rerankRule,
+  "/v2/rerank": rerankRule,
+  "/generative_scoring": generativeScoringRule,
+  "/inference/v1/generate": generateRule,
+  "/tokenize": tokenizeRule,
+  "/detokenize": detokenizeRule,
+} as const satisfies Readonly<Record<string, RelayRule>>;
