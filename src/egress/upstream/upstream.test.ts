@@ -22,9 +22,9 @@ import {
   whole,
 } from "#test/fixtures/fault-server.ts";
 import { UpstreamClient, type UpstreamClientOptions } from "./client.ts";
-import { mayDial } from "./dial.ts";
 import type { SendOptions, UpstreamReply } from "./exchange.ts";
 import { UpstreamFault } from "./fault.ts";
+import { mayDial } from "./reach.ts";
 
 const TIMEOUTS = { firstByteMs: 20_000, idleMs: 20_000, totalMs: 60_000 };
 const GET: UpstreamRequest = { method: "GET", target: "/v1/models", headers: [], body: [] };
