@@ -14,6 +14,8 @@ test("domains, hosts and networks as operators may write them", () => {
 test("anything that would never match is told at start, with what was meant", () => {
   assert.match(domainProblem("Example.ORG") ?? "", /example\.org meant/);
   assert.match(domainProblem("bücher.example") ?? "", /xn--bcher-kva\.example meant/);
+  assert.equal(domainProblem("*.example.org"), "*.example.org: not a domain; is .example.org meant?");
+  assert.equal(domainProblem("*.Example.org"), "*.Example.org: not a domain");
   assert.match(domainProblem("0x7f.1") ?? "", /127\.0\.0\.1 meant/);
   for (const entry of [
     "",

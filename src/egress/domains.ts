@@ -20,8 +20,9 @@ export function domainProblem(entry: string): string | undefined {
     return undefined;
   } catch (error) {
     if (!(error instanceof EgressError)) throw error;
-    const plain = URL.parse(`https://${name}`)?.hostname;
-    return `${entry}: not a domain${plain === undefined || plain === name ? "" : `; is ${plain} meant?`}`;
+    const meant = entry.startsWith("*.") ? entry.slice(1) : URL.parse(`https://${name}`)?.hostname;
+    const nothing = meant === undefined || meant === entry || domainProblem(meant) !== undefined;
+    return `${entry}: not a domain${nothing ? "" : `; is ${meant} meant?`}`;
   }
 }
 

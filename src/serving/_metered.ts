@@ -62,6 +62,9 @@ const OURS: ReadonlySet<FaultKind> = new Set<FaultKind>([
   "engine_unavailable",
   "policy_unavailable",
   "draining",
+  "upstream_unavailable",
+  "upstream_failed",
+  "upstream_timeout",
   "internal",
 ]);
 

@@ -51,6 +51,9 @@ const STATUS: Record<FaultKind, number> = {
   policy_unavailable: 503,
   engine_failed: 500,
   not_implemented: 501,
+  upstream_unavailable: 503,
+  upstream_failed: 502,
+  upstream_timeout: 504,
   cancelled: 499,
   internal: 500,
 };

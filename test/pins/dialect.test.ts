@@ -29,6 +29,9 @@ const TABLE: readonly (readonly [FaultKind, number, string])[] = [
   ["engine_failed", 503, "Service Unavailable"],
   ["policy_unavailable", 503, "Service Unavailable"],
   ["not_implemented", 501, "NotImplementedError"],
+  ["upstream_unavailable", 503, "Service Unavailable"],
+  ["upstream_failed", 502, "Bad Gateway"],
+  ["upstream_timeout", 504, "Gateway Timeout"],
   ["cancelled", 499, "Client Closed Request"],
 ];
 
@@ -99,6 +102,9 @@ const ANTHROPIC: Readonly<Record<FaultKind, readonly [status: number, type: stri
   engine_failed: [503, "api_error"],
   policy_unavailable: [503, "api_error"],
   not_implemented: [501, "invalid_request_error"],
+  upstream_unavailable: [503, "overloaded_error"],
+  upstream_failed: [502, "api_error"],
+  upstream_timeout: [504, "timeout_error"],
   cancelled: [499, "invalid_request_error"],
   internal: [500, "api_error"],
 };

@@ -8,6 +8,7 @@
  * Called by cache.ts; one hasher an engine.
  */
 import { hash, randomBytes } from "node:crypto";
+import { endianness } from "node:os";
 import type { encode } from "cborg";
 import type { IHasher } from "hash-wasm";
 
@@ -30,6 +31,8 @@ export const NO_PREFIX_CACHE: PrefixCacheOptions = {
   blockSize: 16,
   reuseGenerated: false,
 };
+
+const LITTLE_ENDIAN = endianness() === "LE";
 
 /** Hexadecimal: 64 digits of SHA-256 or 32 of XXH3-128. */
 export type BlockHash = string;
@@ -76,7 +79,10 @@ function plainBytes(parent: BlockHash, tokens: Int32Array, extra: readonly strin
   const out = Buffer.allocUnsafe(size);
   let at = head.copy(out);
   at = out.writeUInt32LE(tokens.length, at);
-  for (const token of tokens) at = out.writeInt32LE(token, at);
+  if (LITTLE_ENDIAN) {
+    out.set(new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength), at);
+    at += tokens.byteLength;
+  } else for (const token of tokens) at = out.writeInt32LE(token, at);
   for (const key of keys) {
     at = out.writeUInt32LE(key.length, at);
     at += key.copy(out, at);

@@ -34,6 +34,9 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   engine_failed: { status: 503, type: "api_error" },
   policy_unavailable: { status: 503, type: "api_error" },
   not_implemented: { status: 501, type: "invalid_request_error" },
+  upstream_unavailable: { status: 503, type: "overloaded_error" },
+  upstream_failed: { status: 502, type: "api_error" },
+  upstream_timeout: { status: 504, type: "timeout_error" },
   cancelled: { status: 499, type: "invalid_request_error" },
   internal: { status: 500, type: "api_error" },
 };

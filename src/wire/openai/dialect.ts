@@ -34,6 +34,9 @@ const REPLIES: Readonly<Record<FaultKind, { readonly status: number; readonly ty
   engine_failed: { status: 503, type: "Service Unavailable" },
   policy_unavailable: { status: 503, type: "Service Unavailable" },
   not_implemented: { status: 501, type: "NotImplementedError" },
+  upstream_unavailable: { status: 503, type: "Service Unavailable" },
+  upstream_failed: { status: 502, type: "Bad Gateway" },
+  upstream_timeout: { status: 504, type: "Gateway Timeout" },
   cancelled: { status: 499, type: "Client Closed Request" },
   internal: { status: 500, type: "InternalServerError" },
 };

@@ -1,0 +1,65 @@
+/**
+ * The connection to an upstream: TLS verified whatever the environment says, and a look at where it arrived.
+ *
+ * Invariants (Wall: T121): plain HTTP goes to this machine or a private network only, unless the operator said otherwise;
+ * nothing goes to link-local addresses, metadata services, multicast or addresses that stand for others, however a name
+ * is resolved. Callers: client.ts.
+ */
+import type { Socket } from "node:net";
+import { buildConnector } from "undici";
+import type { Secret } from "#base/secret.ts";
+import { addressClass } from "#egress/addresses.ts";
+import { mayDial } from "./reach.ts";
+
+export interface UpstreamTls {
+  /** PEM: the only authorities that count, in place of the system's. */
+  readonly ca?: string;
+  /** PEM: what this side shows of itself. */
+  readonly certificate?: string;
+  readonly key?: Secret;
+  /** The name that the upstream's certificate has to have, in place of the address's. */
+  readonly serverName?: string;
+}
+
+export interface DialOptions {
+  readonly secure: boolean;
+  readonly socketPath?: string;
+  /** Where to connect to, in place of what the origin's name leads to. */
+  readonly address?: string;
+  readonly tls?: UpstreamTls;
+  /** Plain HTTP to public addresses, too. */
+  readonly plainAnywhere: boolean;
+  readonly connectMs: number;
+}
+
+export function upstreamConnector(options: DialOptions): buildConnector.connector {
+  const { tls = {}, address, socketPath } = options;
+  const connect = buildConnector({
+    allowH2: false,
+    timeout: options.connectMs,
+    // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED has no say.
+    rejectUnauthorized: true,
+    minVersion: "TLSv1.2",
+    ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+    ...(tls.certificate === undefined ? {} : { cert: tls.certificate }),
+    ...(tls.key === undefined ? {} : { key: tls.key.expose() }),
+    ...(socketPath === undefined ? {} : { socketPath }),
+  });
+  return (target, callback) => {
+    const servername = options.secure ? (tls.serverName ?? target.servername) : undefined;
+    const place = { ...target, hostname: address ?? target.hostname, ...(servername ? { servername } : {}) };
+    connect(place, (...[error, socket]) => {
+      if (error !== null) return callback(error, null);
+      const problem = socketPath === undefined ? misled(socket, options) : undefined;
+      if (problem === undefined) return callback(null, socket);
+      socket.destroy();
+      callback(problem, null);
+    });
+  };
+}
+
+function misled({ remoteAddress }: Socket, options: DialOptions): Error | undefined {
+  const kind = addressClass(remoteAddress ?? "");
+  if (mayDial(kind, options)) return undefined;
+  return new Error(`the upstream's name leads to an address that is ${kind}`);
+}

@@ -1,0 +1,82 @@
+/**
+ * What may stand in a request to an upstream, and what of its answer's head may go on to a client. Pure.
+ *
+ * Invariants (Wall: T120): both heads are rebuilt from closed lists of names, every value is printable ASCII, and nothing
+ * that frames a message (Host, Content-Length, Transfer-Encoding, Connection …) comes from outside; an answer whose end
+ * cannot be told from a broken connection, or that is encoded in a way that was not asked for, is no answer.
+ * Callers: client.ts, exchange.ts.
+ */
+import type { IncomingHttpHeaders } from "node:http";
+import type { RelayHead, UpstreamRequest } from "#core/relay.ts";
+
+export const UPSTREAM_METHODS = ["GET", "POST", "DELETE"] as const;
+/** The names that an UpstreamRequest may have. */
+export const UPSTREAM_HEADERS: ReadonlySet<string> = new Set([
+  "accept",
+  "content-type",
+  "traceparent",
+  "tracestate",
+  "user-agent",
+  "x-request-id",
+]);
+
+const TARGET = /^\/(?!\/)[\x21\x22\x24-\x5b\x5d-\x7e]*$/;
+const VALUE = /^[\x20-\x7e]*$/;
+const MAX_TARGET = 8192;
+const MAX_VALUE = 4096;
+
+/** @throws Error: whoever made the request is wrong, not who asked for it */
+export function checkedRequest({ method, target, headers }: UpstreamRequest): void {
+  if (!UPSTREAM_METHODS.some((known) => known === method)) throw new Error("no method for an upstream");
+  if (target.length > MAX_TARGET || !TARGET.test(target)) throw new Error("no target for an upstream");
+  for (let at = 0; at < headers.length; at += 2) {
+    const [name = "", value] = [headers[at], headers[at + 1]];
+    if (!UPSTREAM_HEADERS.has(name) || headers.indexOf(name) !== at) throw new Error("no header for an upstream");
+    if (value === undefined || value.length > MAX_VALUE || !VALUE.test(value))
+      throw new Error(`no value of ${name} for an upstream`);
+  }
+}
+
+/** `metadata`: where vectors stand in an answer of raw bytes. */
+const MAY_PASS = ["content-type", "content-length", "metadata"] as const;
+const BODILESS = new Set([204, 304]);
+const MAX_PASSED = 16 * 1024;
+
+export interface JudgedHead extends RelayHead {
+  /** Absent: chunked. */
+  readonly length?: number;
+  readonly retryAfterMs?: number;
+}
+
+/** @returns what is wrong with it, as a word for the log */
+export function judgedHead(status: number, headers: IncomingHttpHeaders): JudgedHead | string {
+  if (status > 599) return "status";
+  const encoding = headers["content-encoding"];
+  if (encoding !== undefined && encoding !== "identity") return "content-encoding";
+  const framing = headers["transfer-encoding"];
+  if (framing !== undefined && framing.toLowerCase() !== "chunked") return "transfer-encoding";
+  const length = headers["content-length"];
+  if (framing === undefined && length === undefined && !BODILESS.has(status)) return "no end";
+  const passed: Record<string, string> = {};
+  for (const name of MAY_PASS) {
+    const value: unknown = headers[name];
+    if (value === undefined) continue;
+    if (typeof value !== "string" || value.length > MAX_PASSED || !VALUE.test(value)) return name;
+    passed[name] = value;
+  }
+  const retryAfterMs = pause(headers["retry-after"]);
+  return {
+    status,
+    headers: passed,
+    ...(length === undefined ? {} : { length: Number(length) }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  };
+}
+
+const MAX_PAUSE_S = 3600;
+
+/** Seconds only; a date says as much about its clock as about the pause. */
+function pause(value: unknown): number | undefined {
+  if (typeof value !== "string" || !/^\d{1,9}$/.test(value)) return undefined;
+  return Math.min(Number(value), MAX_PAUSE_S) * 1000;
+}
