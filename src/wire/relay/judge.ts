@@ -150,7 +150,7 @@ function refuseInputs(members: Members): void {
   }
 }
 
-/** Wall: T46 for the priority. */
+/** Wall: T124; T46 for the priority. */
 function decide(
   rule: RelayRule,
   small: JsonObject,
