@@ -22,6 +22,7 @@ import { standing } from "#routes/standing.ts";
 import { registerBatchMetrics } from "#serving/batch/metrics.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
+import { registerUpstreamMetrics } from "#serving/upstreams/metrics.ts";
 import { anthropic } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
 
@@ -114,6 +115,7 @@ async function metricsPage(): Promise<string> {
   registerAuditMetrics(registry, undefined);
   registerTlsMetrics(registry, undefined);
   registerLimitMetrics(registry);
+  registerUpstreamMetrics(registry, () => new Map());
   registerBatchMetrics(registry);
   registerResponseMetrics(registry);
   egressMetrics().register(registry);

@@ -5,6 +5,7 @@ import { Secret } from "#base/secret.ts";
 import { type Settings, settingRows } from "#config/settings.ts";
 import { databaseUrlOf, redisUrlOf } from "./given-urls.ts";
 import { givenKeys } from "./keys.ts";
+import { upstreamKeys } from "./upstream-models.ts";
 
 /** @throws StartupError a file with secrets cannot be read */
 export function givenSecrets(settings: Settings): Secret[] {
@@ -13,7 +14,11 @@ export function givenSecrets(settings: Settings): Secret[] {
     .flatMap(([name]) => settings[name])
     .filter((value) => typeof value === "string");
   const files = [databaseUrlOf(settings), redisUrlOf(settings)].filter((value) => value !== undefined);
-  return [...givenKeys(settings), ...[...texts, ...files].flatMap(withPassword).map((text) => new Secret(text))];
+  return [
+    ...givenKeys(settings),
+    ...upstreamKeys(settings),
+    ...[...texts, ...files].flatMap(withPassword).map((text) => new Secret(text)),
+  ];
 }
 
 /** A URL's password is one by itself, too. */

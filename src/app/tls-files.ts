@@ -34,7 +34,7 @@ export interface LoadedTls {
 }
 
 const MAX_BYTES = 1 << 20;
-const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g;
+export const PEM_CERTIFICATE = /-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g;
 const PEM_LIST = /-----BEGIN X509 CRL-----[\s\S]*?-----END X509 CRL-----/g;
 const SERVER_AUTH = "1.3.6.1.5.5.7.3.1";
 
@@ -145,13 +145,15 @@ function parseCertificate(text: string, path: string): X509Certificate {
   }
 }
 
-function pemBlocks(path: string, shape: RegExp, what: string): string[] {
+/** @throws StartupError */
+export function pemBlocks(path: string, shape: RegExp, what: string): string[] {
   const blocks = readSmall(path, () => undefined).match(shape);
   if (blocks === null) throw new StartupError(`${path} holds no ${what} in PEM`);
   return [...blocks];
 }
 
-function readPrivate(path: string): string {
+/** A file that nobody else can read. @throws StartupError */
+export function readPrivate(path: string): string {
   return readSmall(path, (stats) => {
     if (process.getuid === undefined) return undefined;
     if (stats.uid !== process.getuid() && stats.uid !== 0) return "belongs to another user";

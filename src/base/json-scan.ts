@@ -9,6 +9,8 @@
  *   refuses the text or takes the character).
  * Time is linear: native searches find quotes and backslashes, and neither searches a byte twice.
  *
+ * Wall: T125.
+ *
  * Callers: wire/relay. Not reentrant and needs not be: a scan never waits.
  */
 import { isUtf8 } from "node:buffer";

@@ -3,6 +3,7 @@
  *
  * Every parse either gives a value inside its bounds or throws SettingError with what would have been right.
  */
+import { JsonError, parseJson } from "#base/json.ts";
 
 export class SettingError extends Error {
   constructor(message: string) {
@@ -211,4 +212,22 @@ function decimal(raw: unknown): number {
   const value = Number(text(raw));
   if (!Number.isFinite(value) || text(raw).trim() === "") throw new SettingError("takes numbers such as 3,1");
   return value;
+}
+
+/** A structure, from the file or as JSON. Whoever uses it checks what is in it. */
+export function structure(row: Row<unknown>): Setting<unknown> {
+  return {
+    ...row,
+    fallback: undefined,
+    placeholder: "json",
+    parse: (raw) => {
+      if (typeof raw !== "string") return raw;
+      try {
+        return parseJson(raw);
+      } catch (error) {
+        if (error instanceof JsonError) throw new SettingError(`is not JSON: ${error.message}`);
+        throw error;
+      }
+    },
+  };
 }

@@ -28,6 +28,7 @@ import { LORA_SETTINGS } from "./lora-settings.ts";
 import { OPERATION_SETTINGS } from "./operation-settings.ts";
 import { RESPONSE_SETTINGS } from "./response-settings.ts";
 import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
+import { UPSTREAM_SETTINGS } from "./upstream-settings.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -189,6 +190,7 @@ export const SETTINGS = {
   }),
 
   ...LORA_SETTINGS,
+  ...UPSTREAM_SETTINGS,
 
   maxModelLen: tokens([16, 1_048_576], {
     section: ENGINE,

@@ -4,13 +4,16 @@
  * Invariants: the signal fires once, with a Fault as its reason; at most one party waits at a time (the corridor is
  * sequential); no method throws because the client is gone: the signal tells. Private to the pipeline and its parts.
  */
-import { randomUUID } from "node:crypto";
+import { randomFillSync } from "node:crypto";
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
+import { Socket } from "node:net";
 import { headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
+import { writeChunk } from "./_chunks.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 
+const ONE_PIECE = 16 * 1024;
 const EMPTY = new Uint8Array(0);
 const CREDENTIALS = ["authorization", "x-api-key"];
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
@@ -47,7 +50,7 @@ export class Exchange {
     this.res = res;
     this.options = options;
     this.counters = counters;
-    this.requestId = (options.requestIdHeader ? givenId(req, options) : undefined) ?? randomUUID().replaceAll("-", "");
+    this.requestId = (options.requestIdHeader ? givenId(req, options) : undefined) ?? newId();
     const wake = (): void => this.#wake?.();
     res.on("drain", () => {
       wake();
@@ -161,13 +164,13 @@ export class Exchange {
    */
   head(status: number, headers: OutgoingHttpHeaders): void {
     const closes = this.last || (this.hasBody && !this.bodyRead) || this.req.headers.upgrade !== undefined;
-    this.res.writeHead(status, {
-      ...headers,
-      "x-content-type-options": "nosniff",
-      ...(this.options.requestIdHeader ? { "x-request-id": this.requestId } : {}),
-      ...(this.options.requestIdHeader && this.idHeader !== undefined ? { [this.idHeader]: this.requestId } : {}),
-      ...(closes ? { connection: "close" } : {}),
-    });
+    const all: OutgoingHttpHeaders = { ...headers, "x-content-type-options": "nosniff" };
+    if (this.options.requestIdHeader) {
+      all["x-request-id"] = this.requestId;
+      if (this.idHeader !== undefined) all[this.idHeader] = this.requestId;
+    }
+    if (closes) all.connection = "close";
+    this.res.writeHead(status, all);
   }
 
   /** @returns whether the client keeps up */
@@ -175,6 +178,32 @@ export class Exchange {
     this.bytesOut += Buffer.byteLength(chunk);
     this.tap?.("answer", chunk);
     return this.res.write(chunk);
+  }
+
+  /** The connection below the answer; undefined: a request without a socket. */
+  get wire(): Socket | undefined {
+    const { socket } = this.res;
+    return socket instanceof Socket ? socket : undefined;
+  }
+
+  /**
+   * A piece of a chunked answer whose head and first piece are written (`write`), straight to its connection.
+   * @param chunk not empty, and not kept
+   * @returns whether the connection keeps up
+   */
+  push(wire: Socket, chunk: Uint8Array): boolean {
+    this.bytesOut += chunk.length;
+    this.tap?.("answer", chunk);
+    return writeChunk(wire, chunk);
+  }
+
+  /** The answer's last bytes and its end. @param chunk not kept */
+  endWith(chunk: Uint8Array): void {
+    this.bytesOut += chunk.length;
+    this.tap?.("answer", chunk);
+    // A string goes out in one piece with the head before it.
+    if (chunk.length > ONE_PIECE) this.res.end(Buffer.from(chunk));
+    else this.res.end(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length).toString("latin1"), "latin1");
   }
 
   /** The answer's last bytes, if any, and its end. */
@@ -186,6 +215,20 @@ export class Exchange {
       this.res.end(chunk);
     }
   }
+}
+
+const ID_BYTES = 16;
+/** Random bytes for many ids at once: asking for a few costs as much as asking for many. */
+const random = Buffer.allocUnsafeSlow(256 * ID_BYTES);
+let unused = random.length;
+
+function newId(): string {
+  if (unused === random.length) {
+    randomFillSync(random);
+    unused = 0;
+  }
+  unused += ID_BYTES;
+  return random.toString("hex", unused - ID_BYTES, unused);
 }
 
 /** It will stand in logs: one that holds a credential is not taken over (Wall: T71). */

@@ -5,11 +5,13 @@
  * Invariant: the relay hears of a call under the declaration of the route that answers, with the grant that was made
  * for that one. Private to the pipeline.
  */
+
+import { conform } from "#core/conform.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
 import type { Grant, Scope } from "#core/principal.ts";
 import { type RawBody, readJsonBody } from "./_body.ts";
-import { canonicalQuery, conform, decodeBody } from "./_decode.ts";
+import { canonicalQuery, decodeBody } from "./_decode.ts";
 import type { Exchange } from "./_exchange.ts";
 import { readFormBytes } from "./_form.ts";
 import { discard } from "./_late.ts";

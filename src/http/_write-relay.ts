@@ -6,6 +6,7 @@
  * frames, so that a comment or a failure between two pieces is never inside of one; an answer with a length has that
  * length or its connection is cut; the source hears of the end on every path that is not its own.
  */
+import type { Socket } from "node:net";
 import { sseComment } from "#base/sse.ts";
 import { Fault } from "#core/fault.ts";
 import type { RelayTarget } from "#core/relay.ts";
@@ -65,6 +66,8 @@ class Target implements RelayTarget {
   #complete = false;
   /** What the length promises; undefined: nothing is promised. */
   #left: number | undefined;
+  /** Present: pieces go straight to the connection. */
+  #wire: Socket | undefined;
   #silence: NodeJS.Timeout | undefined;
   #endStall: (() => void) | undefined;
   #resolve: () => void = () => {};
@@ -116,6 +119,7 @@ class Target implements RelayTarget {
     clearInterval(this.#silence);
     this.#endStall?.();
     this.#exchange.onDrain(undefined);
+    this.#wire?.off("drain", this.#drained);
     if (!this.#complete) this.#reply.source.cancel();
     this.#complete = true;
   }
@@ -174,32 +178,40 @@ class Target implements RelayTarget {
       this.#left -= chunk.length;
       if (this.#left === 0 && !this.#lingers) {
         // The last bytes go with the end, so that a small answer is one write.
-        this.#exchange.end(Buffer.from(chunk));
+        this.#exchange.endWith(chunk);
         return true;
       }
     }
-    return this.#write(Buffer.from(chunk));
+    return this.#write(chunk);
   }
 
   #passFrames(chunk: Uint8Array, frames: WholeFrames): boolean {
     const whole = frames.take(chunk);
     if (whole === undefined) return true;
     this.#silence?.refresh();
-    const ready = this.#write(Buffer.from(whole));
+    const ready = this.#write(whole);
     this.#exchange.streaming = frames.between;
     return ready;
   }
 
-  #write(chunk: Buffer): boolean {
-    if (this.#exchange.write(chunk)) return true;
+  #write(chunk: Uint8Array): boolean {
+    const wire = this.#wire;
+    if (wire !== undefined ? this.#exchange.push(wire, chunk) : this.#exchange.write(Buffer.from(chunk))) {
+      // Behind the first piece, which takes the head along.
+      if (wire === undefined && this.#exchange.res.chunkedEncoding) this.#wire = this.#exchange.wire;
+      return true;
+    }
     this.#endStall ??= this.#exchange.stalls();
-    this.#exchange.onDrain(() => {
-      this.#endStall?.();
-      this.#endStall = undefined;
-      if (this.#phase === "open" && !this.#complete) this.#reply.source.resume();
-    });
+    if (wire !== undefined) wire.once("drain", this.#drained);
+    else this.#exchange.onDrain(this.#drained);
     return false;
   }
+
+  readonly #drained = (): void => {
+    this.#endStall?.();
+    this.#endStall = undefined;
+    if (this.#phase === "open" && !this.#complete) this.#reply.source.resume();
+  };
 
   #conclude(): void {
     const rest = this.#frames?.rest();
@@ -214,7 +226,7 @@ class Target implements RelayTarget {
     if (options.sseKeepAliveMs === 0) return undefined;
     return setInterval(() => {
       const idle = this.#exchange.streaming && this.#phase === "open" && !this.#exchange.gone;
-      if (idle && !res.writableNeedDrain) this.#exchange.write(KEEP_ALIVE);
+      if (idle && !res.writableNeedDrain && this.#wire?.writableNeedDrain !== true) this.#exchange.write(KEEP_ALIVE);
     }, options.sseKeepAliveMs);
   }
 }

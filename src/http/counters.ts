@@ -2,6 +2,7 @@
  * What is open right now. Every count goes back to zero when the server is idle: the leak tests and `close()` rely
  * on it, so whoever adds one takes it away on every path.
  */
+import { Timers } from "./_timers.ts";
 
 export interface CountersSnapshot {
   /** Accepted connections. */
@@ -19,20 +20,22 @@ export class Counters {
   calls = 0;
   handlers = 0;
   timers = 0;
+  readonly #clock = new Timers();
 
   /** A counted timer. @returns cancels it; may be called again and after it fired */
   after(milliseconds: number, run: () => void): () => void {
     let open = true;
     this.timers++;
-    const done = (): boolean => {
-      if (!open) return false;
+    const end = this.#clock.after(milliseconds, () => {
       open = false;
       this.timers--;
-      return true;
-    };
-    const timer = setTimeout(() => done() && run(), milliseconds);
+      run();
+    });
     return () => {
-      if (done()) clearTimeout(timer);
+      if (!open) return;
+      open = false;
+      this.timers--;
+      end();
     };
   }
 

@@ -11,10 +11,11 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { headerValues } from "#base/headers.ts";
+import { conform } from "#core/conform.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
 import type { RawBody } from "./_body.ts";
-import { conform, decodeQuery } from "./_decode.ts";
+import { decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
 import { readForm } from "./_form.ts";
 import { discard } from "./_late.ts";

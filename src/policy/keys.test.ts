@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { Fault } from "#core/fault.ts";
+import { DigestCache } from "./_digest-cache.ts";
 import { type KeyEntry, KeySet, keyDigest } from "./keys.ts";
 import { principalOf } from "./roles.ts";
 
@@ -99,4 +100,15 @@ test("more principals than are kept made are made again, and right", () => {
   for (let n = 0; n < count; n++) set.put(entry(`key_${n}`));
   for (let round = 0; round < 2; round++)
     for (let n = 0; n < count; n += round === 0 ? 1 : 97) assert.equal(set.find(`key_${n}`).id, `key_${n}`);
+});
+
+test("digests of keys that were found are kept under a name of this process, so many and no more", () => {
+  const one = new DigestCache();
+  const name = one.nameOf("key_a");
+  assert.notEqual(name, new DigestCache().nameOf("key_a"));
+  assert.ok(!name.includes("key_a"));
+  one.keep(name, keyDigest(pepper, "key_a"));
+  assert.ok(one.get(one.nameOf("key_a")) !== undefined);
+  for (let i = 0; i < 16_384; i++) one.keep(`${i}`, new Uint8Array(0));
+  assert.equal(one.get(name), undefined);
 });

@@ -1,9 +1,10 @@
 /**
  * API keys: how they look, how they are kept, how a presented one is found.
  *
- * Invariants: a key is kept as HMAC-SHA256(pepper, key) and never as itself; a look-up computes one digest and probes
- * one table by it, so its duration says neither which key nor how near, whatever their number (Wall: T01). Whatever is
- * wrong with a key the caller reads the same; the log learns what.
+ * Invariants: a key is kept as HMAC-SHA256(pepper, key) and never as itself; a look-up computes that digest, or finds it
+ * by another one of the whole key (_digest-cache.ts), and probes one table by it, so its duration says neither which key
+ * nor how near, whatever their number (Wall: T01). Whatever is wrong with a key the caller reads the same; the log learns
+ * what.
  *
  * Minted form: `cst_` + 40 base62 characters (238 bits) + 6 base62 characters of the CRC-32 of what stands before.
  * The checksum is for secret scanners and mistyped keys; it proves nothing.
@@ -13,6 +14,7 @@ import { crc32 } from "node:zlib";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
 import { OPERATOR_TENANT, type Principal, type Role } from "#core/principal.ts";
+import { DigestCache } from "./_digest-cache.ts";
 import { type KeyState, KeyTable } from "./_key-table.ts";
 import { type PrincipalSpec, principalOf } from "./roles.ts";
 
@@ -131,6 +133,7 @@ export class KeySet {
   readonly #now: () => number;
   readonly #table = new KeyTable<Profile>();
   readonly #made = new Map<number, Principal>();
+  readonly #digests = new DigestCache();
   #used = new Map<string, number>();
 
   constructor(pepper: Pepper, keys: readonly KnownKey[] = [], now: () => number = Date.now) {
@@ -159,15 +162,24 @@ export class KeySet {
 
   /** Whose key this is. @throws Fault unauthenticated, with the reason for the log */
   find(token: string): Principal {
-    if (isMistyped(token)) throw unauthenticated("a mistyped key: its checksum is wrong");
-    const row = this.#table.find(keyDigest(this.#pepper, token));
-    if (row < 0) throw unauthenticated("an unknown key");
+    const row = this.#rowOf(token);
     const now = this.#now();
     const problem = this.#problem(row, now);
     if (problem !== undefined) throw unauthenticated(`${this.#table.id(row)} ${problem}`);
     const principal = this.#made.get(row) ?? this.#make(row);
     if (this.#table.noteUse(row, now)) this.#used.set(principal.id, now);
     return principal;
+  }
+
+  #rowOf(token: string): number {
+    const name = this.#digests.nameOf(token);
+    const known = this.#digests.get(name);
+    if (known === undefined && isMistyped(token)) throw unauthenticated("a mistyped key: its checksum is wrong");
+    const digest = known ?? keyDigest(this.#pepper, token);
+    const row = this.#table.find(digest);
+    if (row < 0) throw unauthenticated("an unknown key");
+    if (known === undefined) this.#digests.keep(name, digest);
+    return row;
   }
 
   /** Which stored keys were used since the last call, and when. */

@@ -8,7 +8,8 @@
 import type { Socket } from "node:net";
 import { buildConnector } from "undici";
 import type { Secret } from "#base/secret.ts";
-import { type AddressClass, addressClass } from "#egress/addresses.ts";
+import { addressClass } from "#egress/addresses.ts";
+import { mayDial } from "./reach.ts";
 
 export interface UpstreamTls {
   /** PEM: the only authorities that count, in place of the system's. */
@@ -29,13 +30,6 @@ export interface DialOptions {
   /** Plain HTTP to public addresses, too. */
   readonly plainAnywhere: boolean;
   readonly connectMs: number;
-}
-
-const NEAR: readonly AddressClass[] = ["loopback", "own", "private"];
-
-/** Whether calls may go to an address of this kind. */
-export function mayDial(kind: AddressClass, { secure, plainAnywhere }: Pick<DialOptions, "secure" | "plainAnywhere">) {
-  return NEAR.includes(kind) || (kind === "public" && (secure || plainAnywhere));
 }
 
 export function upstreamConnector(options: DialOptions): buildConnector.connector {

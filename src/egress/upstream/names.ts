@@ -7,8 +7,8 @@
  */
 import { lookup, Resolver } from "node:dns/promises";
 import { addressClass } from "#egress/addresses.ts";
-import { mayDial } from "./dial.ts";
 import type { UpstreamPlace } from "./place.ts";
+import { mayDial } from "./reach.ts";
 
 export interface NamedServer {
   /** `address:port` */

@@ -8,7 +8,7 @@
  */
 import { isIP } from "node:net";
 import { addressClass } from "#egress/addresses.ts";
-import { mayDial } from "./dial.ts";
+import { mayDial } from "./reach.ts";
 
 export type UpstreamPlace =
   | { readonly kind: "fixed"; readonly secure: boolean; readonly origin: string }

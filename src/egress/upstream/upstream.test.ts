@@ -22,9 +22,9 @@ import {
   whole,
 } from "#test/fixtures/fault-server.ts";
 import { UpstreamClient, type UpstreamClientOptions } from "./client.ts";
-import { mayDial } from "./dial.ts";
 import type { SendOptions, UpstreamReply } from "./exchange.ts";
 import { UpstreamFault } from "./fault.ts";
+import { mayDial } from "./reach.ts";
 
 const TIMEOUTS = { firstByteMs: 20_000, idleMs: 20_000, totalMs: 60_000 };
 const GET: UpstreamRequest = { method: "GET", target: "/v1/models", headers: [], body: [] };
@@ -414,4 +414,28 @@ test("what would be two requests to another reader is none", async (t) => {
       JSON.stringify(change),
     );
   assert.equal(there.connections(), 0);
+  const odd = ["user-agent", "accept", "accept", "user-agent"];
+  assert.equal((await told(upstream, { ...GET, headers: odd })).end, "end", "a value may look like a name");
+});
+
+test("a signal after the head: whoever pipes is told once, whether before or after", async (t) => {
+  const there = await server(t, answer(`${STREAM_HEAD}${chunk("a")}`));
+  const upstream = client(t, there.origin);
+  for (const pipedFirst of [true, false]) {
+    const stop = new AbortController();
+    const ended: string[] = [];
+    const reply = await upstream.send(GET, {
+      timeouts: TIMEOUTS,
+      signal: stop.signal,
+      ended: (outcome) => void ended.push(outcome),
+    });
+    const kinds: string[] = [];
+    const target = { write: () => true, end: () => assert.fail(), fail: ({ kind }: Fault) => void kinds.push(kind) };
+    if (pipedFirst) reply.source.pipe(target);
+    stop.abort(new Fault("request_timeout", "late"));
+    if (!pipedFirst) reply.source.pipe(target);
+    reply.source.resume();
+    reply.source.cancel();
+    assert.deepEqual([kinds, ended], [["request_timeout"], ["cancelled"]]);
+  }
 });

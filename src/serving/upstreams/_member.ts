@@ -32,6 +32,8 @@ export class Member {
   outstanding = 0;
   /** Seconds to the first byte, smoothed; undefined before the first. */
   firstByte: number | undefined;
+  /** Signs of life: heads of answers, and answers. */
+  answered = 0;
   healthy = true;
   asleep = false;
   leaving = false;
@@ -77,6 +79,7 @@ export class Member {
   }
 
   sawFirstByte(seconds: number): void {
+    this.answered++;
     this.firstByte = this.firstByte === undefined ? seconds : this.firstByte + SMOOTHING * (seconds - this.firstByte);
   }
 
@@ -85,6 +88,7 @@ export class Member {
     if (now - this.#windowFrom > WINDOW_MS) [this.#windowFrom, this.#seen, this.#failed] = [now, 0, 0];
     this.#seen++;
     if (verdict === "ok") {
+      this.answered++;
       this.#consecutive = 0;
       if (now - this.ejectedUntil > FORGIVEN_AFTER * options.ejectMs) this.ejections = 0;
       return false;

@@ -49,6 +49,8 @@ export interface MemberState {
   readonly outstandingTokens: number;
   readonly firstByteSeconds: number | undefined;
   readonly consecutiveFailures: number;
+  /** Grows with every sign of life. */
+  readonly answered: number;
   readonly adapters: readonly string[];
   readonly state: UpstreamState;
 }
@@ -205,6 +207,7 @@ export class Balancer {
       outstandingTokens: each.outstanding,
       firstByteSeconds: each.firstByte,
       consecutiveFailures: each.consecutiveFailures,
+      answered: each.answered,
       adapters: [...(each.adapters ?? [])],
       state: stateOf(each, now),
     }));

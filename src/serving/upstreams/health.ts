@@ -28,6 +28,8 @@ const EVERY = 4;
 const MAX_NAMES = 1024;
 
 interface Watched {
+  /** Signs of life up to the last look. */
+  answered: number;
   failures: number;
   looks: number;
   healthy: boolean;
@@ -80,7 +82,14 @@ export class HealthWatch {
   }
 
   async #lookAt(id: number, member: PoolMember): Promise<void> {
-    const watched = this.#watched.get(id) ?? { failures: 0, looks: 0, healthy: true, tellsSleep: true, models: [] };
+    const watched = this.#watched.get(id) ?? {
+      answered: 0,
+      failures: 0,
+      looks: 0,
+      healthy: true,
+      tellsSleep: true,
+      models: [],
+    };
     this.#watched.set(id, watched);
     const status = await this.#ask(member, "/health").then(
       ({ status }) => status,
@@ -95,7 +104,8 @@ export class HealthWatch {
     const { pool, log } = this.#options;
     const state = pool.states().find((each) => each.id === id);
     // Requests that are answered say more than a look that is not.
-    const answering = state !== undefined && state.inFlight > 0 && state.consecutiveFailures === 0;
+    const answering = state !== undefined && state.answered > watched.answered;
+    watched.answered = state?.answered ?? 0;
     watched.failures = well || answering ? 0 : watched.failures + 1;
     const healthy = watched.failures === 0 || (watched.healthy && watched.failures < FAILURES);
     if (healthy === watched.healthy) return;

@@ -321,6 +321,32 @@ test("health: looks that fail put an upstream out, one that works brings it back
   assert.notEqual(setting.pool.states()[0]?.state, "unhealthy");
 });
 
+test("health: a busy upstream that is slow to say so stays; one that hangs with its requests goes", async (t) => {
+  let hangs = false;
+  const setting = await setUp(t, [
+    ({ socket, head }) => {
+      if (head.startsWith("POST") && !hangs) socket.write(whole("ok"));
+    },
+    OK,
+  ]);
+  const watch = new HealthWatch({ pool: setting.pool, intervalMs: 60_000, timeoutMs: 50, log: silentLog });
+  const state = (): string | undefined => setting.pool.states()[0]?.state;
+  for (let i = 0; i < 4; i++) {
+    for (let each = 0; each < 4; each++) assert.equal(await outcome(setting.pool), "200 ok");
+    await watch.look();
+    assert.equal(state(), "ready");
+  }
+  hangs = true;
+  const stop = new AbortController();
+  const stuck = Array.from({ length: 4 }, () => outcome(setting.pool, { signal: stop.signal }));
+  await watch.look();
+  for (let i = 0; i < 2; i++) await watch.look();
+  assert.equal(state(), "unhealthy");
+  stop.abort();
+  await Promise.all(stuck);
+  idle(setting);
+});
+
 test("membership: joined and drained as the name says; a running stream is not broken; labels are slots", async (t) => {
   const servers = await Promise.all([1, 2, 3].map(() => faultServer(OK)));
   t.after(() => Promise.all(servers.map((server) => server.close())));

@@ -1,0 +1,30 @@
+/**
+ * Digests of keys that were found before: a keyed digest costs several times a plain one, and callers come back.
+ *
+ * Invariants: what is kept is a plain digest under a salt of this process, never a key; it leads to the keyed digest and
+ * to nothing else, so what is known of a key is looked up at every call, and a withdrawn key stops at once; only what
+ * has opened something is kept, so that nobody fills it by guessing; a plain digest of 256 bits stands for one text
+ * only, so nobody gets another's place. Bounded; the oldest goes first. Caller: keys.ts.
+ */
+import { hash, randomBytes } from "node:crypto";
+
+const MOST = 16_384;
+
+export class DigestCache {
+  readonly #salt = randomBytes(32).toString("hex");
+  readonly #known = new Map<string, Uint8Array>();
+
+  /** The name under which a key's digest is kept. */
+  nameOf(key: string): string {
+    return hash("sha256", this.#salt + key, "base64url");
+  }
+
+  get(name: string): Uint8Array | undefined {
+    return this.#known.get(name);
+  }
+
+  keep(name: string, digest: Uint8Array): void {
+    if (this.#known.size >= MOST) this.#known.delete(this.#known.keys().next().value as string);
+    this.#known.set(name, digest);
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * A request's body as far as policy needs it: small fields as values, the others as what a scan says of them.
+ */
+import { JsonError, type JsonValue, parseJson } from "#base/json.ts";
+import type { JsonMember } from "#base/json-scan.ts";
+import { clip, MAX_PATH } from "#core/conform.ts";
+import { Fault, invalid } from "#core/fault.ts";
+import type { JsonObject } from "#wire/openai/_compound.ts";
+
+/** Members by name: each stands once. */
+export type Members = ReadonlyMap<string, JsonMember>;
+
+/** A failure to read, as http says it of a body that it reads itself; in bytes. @throws Fault invalid_json */
+export function readable<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error;
+    const param = clip(error.path, MAX_PATH);
+    throw new Fault(
+      "invalid_json",
+      `The body is not JSON that is taken: ${error.message} (at byte ${error.offset}).`,
+      param === "" ? {} : { param },
+    );
+  }
+}
+
+/** The value of a member. @throws Fault invalid_json */
+export function valueAt(bytes: Buffer, { name, start, end, kind }: JsonMember): JsonValue {
+  switch (kind) {
+    case "true":
+      return true;
+    case "false":
+      return false;
+    case "null":
+      return null;
+    case "number":
+      // The scan has read it: its text is a number in range.
+      return Number(bytes.toString("latin1", start, end));
+    default:
+      return readable(() => within(name, () => parseJson(bytes.toString("utf8", start, end))));
+  }
+}
+
+function within<T>(name: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error;
+    throw new JsonError(error.message, error.path === "" ? name : `${name}.${error.path}`, error.offset);
+  }
+}
+
+/**
+ * A value of the same kind and length that costs nothing to look at, for decoders that count entries.
+ * @param entry what stands for each entry of a list
+ * @param most entries that a decoder takes; a longer list comes as one that is too long by the same text
+ * @throws Fault invalid_request: too many
+ */
+export function standIn(member: JsonMember | undefined, entry: unknown, most: number): unknown {
+  if (member === undefined) return undefined;
+  const { kind, name, count, start, end } = member;
+  if (kind === "string") return end - start === 2 ? "" : "x";
+  if (kind === "array") {
+    if (count > most) throw invalid(name, `${name} has ${count} entries; at most ${most} are taken.`);
+    return Array.from({ length: count }, () => entry);
+  }
+  return kind === "object" ? {} : kind === "number" ? 0 : kind === "null" ? null : kind === "true";
+}
+
+/** Of prompts: token ids are one prompt, however many. */
+export function promptStandIn(member: JsonMember | undefined, most: number): unknown {
+  if (member?.kind !== "array") return standIn(member, "x", most);
+  if (member.first === "number") return [0];
+  return standIn(member, member.first === "array" ? [0] : member.first === "string" ? "x" : null, most);
+}
+
+/** @param fields whose values are wanted */
+export function smallFields(bytes: Buffer, members: Members, fields: ReadonlySet<string>): JsonObject {
+  const values: Record<string, JsonValue> = {};
+  for (const member of members.values()) if (fields.has(member.name)) values[member.name] = valueAt(bytes, member);
+  return values;
+}

@@ -1,0 +1,423 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { Fault, invalid } from "#core/fault.ts";
+import { DEFAULT_CAPS } from "#core/request-caps.ts";
+import { invokedRule, judgeRelay, type RelayFacts, type RelayVerdict, relayBody } from "./judge.ts";
+import { RELAY_RULES, type RelayRule } from "./rules.ts";
+
+const {
+  "/v1/chat/completions": chatRule,
+  "/v1/chat/completions/batch": chatBatchRule,
+  "/v1/completions": completionRule,
+  "/v1/responses": responsesRule,
+  "/v1/messages": messagesRule,
+  "/v1/embeddings": embeddingsRule,
+  "/v2/embed": cohereRule,
+  "/score": scoreRule,
+  "/rerank": rerankRule,
+  "/generative_scoring": generativeScoringRule,
+  "/inference/v1/generate": generateRule,
+  "/tokenize": tokenizeRule,
+  "/detokenize": detokenizeRule,
+} = RELAY_RULES;
+
+const FACTS: RelayFacts = {
+  caps: DEFAULT_CAPS,
+  salt: (own) => `tenant-salt${own === undefined ? "" : `+${own}`}`,
+  priority: (asked = 0) => {
+    if (asked < 0) throw invalid("priority", "too urgent");
+    return asked;
+  },
+  requestId: "req-1",
+};
+const CHAT = { model: "m", messages: [{ role: "user", content: "hi" }] };
+
+function judged(body: unknown, rule: Parameters<typeof judgeRelay>[0] = chatRule, facts = FACTS): RelayVerdict {
+  return judgeRelay(rule, Buffer.from(typeof body === "string" ? body : JSON.stringify(body)), facts);
+}
+
+function passed(body: unknown, rule: Parameters<typeof judgeRelay>[0] = chatRule): Record<string, unknown> {
+  const text = Buffer.concat(relayBody(judged(body, rule))).toString();
+  return JSON.parse(text) as Record<string, unknown>;
+}
+
+function fault(body: unknown, rule: Parameters<typeof judgeRelay>[0] = chatRule, facts = FACTS): Fault {
+  try {
+    judged(body, rule, facts);
+  } catch (error) {
+    assert.ok(error instanceof Fault, String(error));
+    return error;
+  }
+  return assert.fail(`was taken: ${JSON.stringify(body).slice(0, 200)}`);
+}
+
+const OURS = { cache_salt: "tenant-salt", request_id: "req-1" };
+
+test("what is not the server's stays as it came, byte for byte", () => {
+  const text = '{ "messages": [ {"role":"user","content":"h\\u0069"} ], "model":"m" ,"unknown":[1, 2],"max_tokens":5 }';
+  const pieces = relayBody(judged(text)).map((piece) => Buffer.from(piece).toString());
+  assert.deepEqual(pieces, ["{", '"cache_salt":"tenant-salt","request_id":"req-1",', text.slice(1)]);
+  const verdict = judged(text);
+  assert.deepEqual(
+    [verdict.model, verdict.n, verdict.prompts, verdict.maxTokens, verdict.stream, verdict.strip],
+    ["m", 1, 1, 5, false, false],
+  );
+});
+
+test("salt, priority and id are the server's, whatever the client wrote and however", () => {
+  assert.deepEqual(passed({ ...CHAT, request_id: "theirs", cache_salt: "own" }), {
+    ...CHAT,
+    ...OURS,
+    cache_salt: "tenant-salt+own",
+  });
+  assert.deepEqual(passed('{"model":"m","messages":[{}],"\\u0063ache_salt":"x","request\\u005fid":"y","priority":3}'), {
+    model: "m",
+    messages: [{}],
+    cache_salt: "tenant-salt+x",
+    request_id: "req-1",
+    priority: 3,
+  });
+  assert.equal(fault({ ...CHAT, priority: -1 }).param, "priority");
+  assert.equal(fault({ ...CHAT, cache_salt: "a/b" }).param, "cache_salt");
+  assert.equal(fault('{"model":"m","messages":[{}],"model":"n"}').kind, "invalid_json");
+  assert.equal(fault('{"model":"m","messages":[{}],"\\u006dodel":"n"}').param, "model");
+  assert.deepEqual(passed({ prompt: "x", cache_salt: "a", priority: 1, request_id: "q" }, tokenizeRule), {
+    prompt: "x",
+  });
+});
+
+test("refused by name, with the texts of the routes that answer here; empty ones are taken out", () => {
+  for (const [field, value] of [
+    ["kv_transfer_params", { do_remote_decode: true }],
+    ["ec_transfer_params", { a: 1 }],
+    ["logits_processors", ["os.system"]],
+    ["mm_processor_kwargs", { num_crops: 4 }],
+    ["media_io_kwargs", { video: {} }],
+  ] as const) {
+    for (const rule of [chatRule, messagesRule, embeddingsRule, generateRule, tokenizeRule]) {
+      const body = {
+        model: "m",
+        max_tokens: 1,
+        messages: [{ role: "user", content: "x" }],
+        ...(rule === generateRule ? { token_ids: [1] } : {}),
+      };
+      assert.equal(fault({ ...body, [field]: value }, rule).param, field);
+    }
+    assert.equal(fault({ ...CHAT, [field]: value }).message, `${field} is not accepted from clients.`);
+    assert.deepEqual(passed({ ...CHAT, [field]: Array.isArray(value) ? [] : {} }), { ...CHAT, ...OURS });
+  }
+  assert.equal(
+    fault({ ...CHAT, chat_template: "{{ x }}" }).message,
+    "chat_template is not accepted in a request: templates come from the model.",
+  );
+  assert.equal(fault({ prompt_embeds: "AAAA", prompt: "x" }, completionRule).param, "prompt_embeds");
+  assert.equal(
+    fault({ ...CHAT, chat_template_kwargs: { chat_template: "x" } }).param,
+    "chat_template_kwargs.chat_template",
+  );
+  assert.equal(fault({ ...CHAT, guided_json: {} }).param, "guided_json");
+  assert.equal(fault({ ...CHAT, multi_modal_uuids: { image: ["a"] } }).param, "multi_modal_uuids");
+  // It would carry kv_transfer_params past the check above.
+  assert.deepEqual(passed({ ...CHAT, vllm_xargs: { kv_transfer_params: { a: 1 } } }), { ...CHAT, ...OURS });
+});
+
+test("the caps of the routes that answer here", () => {
+  const caps = {
+    ...DEFAULT_CAPS,
+    contentParts: 3,
+    messages: 5,
+    toolCharacters: 400,
+    poolingInputs: 4,
+    completionPrompts: 3,
+  };
+  const facts = { ...FACTS, caps };
+  const many = (count: number, entry: unknown) => Array.from({ length: count }, () => entry);
+  const tool = { type: "function", function: { name: "f", parameters: {} } };
+  const deep = JSON.parse("[".repeat(40) + "]".repeat(40)) as unknown;
+  for (const [body, param, rule = chatRule] of [
+    [{ ...CHAT, n: 17 }, "n"],
+    [{ ...CHAT, n: "2" }, "n"],
+    [{ ...CHAT, max_tokens: 0 }, "max_tokens"],
+    [{ ...CHAT, stop: many(5, "a") }, "stop"],
+    [{ ...CHAT, stop: "a".repeat(2000) }, "stop"],
+    [{ ...CHAT, logprobs: true, top_logprobs: 21 }, "top_logprobs"],
+    [{ ...CHAT, logit_bias: Object.fromEntries(many(1025, 0).map((_, i) => [i, 1])) }, "logit_bias"],
+    [{ ...CHAT, bad_words: many(129, "a") }, "bad_words"],
+    [{ ...CHAT, tools: many(129, {}) }, "tools"],
+    [{ ...CHAT, tools: many(10, tool) }, "tools"],
+    [{ ...CHAT, tools: [deep] }, "tools"],
+    [{ ...CHAT, temperature: 3 }, "temperature"],
+    [
+      { ...CHAT, response_format: { type: "json_schema", json_schema: { schema: 1 } } },
+      "response_format.json_schema.schema",
+    ],
+    [{ ...CHAT, messages: many(6, {}) }, "messages"],
+    [{ ...CHAT, messages: [{ role: "user", content: many(4, {}) }] }, "messages"],
+    [{ ...CHAT, messages: [] }, "messages"],
+    [{ ...CHAT, messages: "x" }, "messages"],
+    [{ model: "m" }, "messages"],
+    [{ prompt: many(4, "a") }, "prompt", completionRule],
+    [{ prompt: [] }, "prompt", completionRule],
+    [{ prompt: "" }, "prompt", completionRule],
+    [{ prompt: "x", n: 16, max_tokens: -1 }, "max_tokens", completionRule],
+    [{ input: many(5, "a") }, "input", embeddingsRule],
+    [{ texts: many(5, "a") }, "texts", cohereRule],
+    [{ query: "q", documents: many(5, "a") }, "documents", rerankRule],
+    [{ text_1: "q", text_2: many(5, "a") }, "text_2", scoreRule],
+    [{ model: "m", max_tokens: 5, messages: many(6, {}) }, "messages", messagesRule],
+    [{ model: "m", messages: [{}] }, "max_tokens", messagesRule],
+    [{ input: many(6, {}) }, "input", responsesRule],
+    [{ input: "x", instructions: ["a"] }, "instructions", responsesRule],
+    [{ input: "x", max_output_tokens: 0 }, "max_output_tokens", responsesRule],
+    [{ token_ids: [1], sampling_params: { n: 17 } }, "sampling_params.n", generateRule],
+    [{ token_ids: [1], sampling_params: { extra_args: { a: 1 } } }, "sampling_params.extra_args", generateRule],
+    [{ token_ids: [1], features: { mm_hashes: {} } }, "features", generateRule],
+    [{ tokens: "x" }, "tokens", detokenizeRule],
+    [{ query: "q", items: many(5, "a"), label_token_ids: [1] }, "items", generativeScoringRule],
+  ] as readonly (readonly [unknown, string, RelayRule?])[])
+    assert.equal(fault(body, rule, facts).param, param, JSON.stringify(body).slice(0, 100));
+});
+
+test("engine parameters of generate: what is not known is not passed on", () => {
+  const body = { token_ids: [1, 2, 3], sampling_params: { max_tokens: 4, output_kind: 1, _private: true } };
+  const verdict = judged(body, generateRule);
+  assert.deepEqual([verdict.promptIds, verdict.promptBytes, verdict.maxTokens], [3, 0, 4]);
+  assert.deepEqual(passed(body, generateRule)["sampling_params"], { max_tokens: 4 });
+});
+
+test("usage is asked for in every stream, and left out again where the client did not ask", () => {
+  const silent = judged({ ...CHAT, stream: true });
+  assert.equal(silent.strip, true);
+  assert.deepEqual(passed({ ...CHAT, stream: true })["stream_options"], {
+    include_usage: true,
+    continuous_usage_stats: false,
+  });
+  const asking = { ...CHAT, stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } };
+  assert.equal(judged(asking).strip, false);
+  assert.deepEqual(passed(asking)["stream_options"], asking.stream_options);
+  assert.equal(judged({ ...CHAT, stream: false }).strip, false);
+  assert.equal(judged({ input: "x", stream: true }, responsesRule).strip, false);
+  assert.equal(fault({ ...CHAT, stream_options: { include_usage: true } }).param, "stream_options");
+});
+
+test("sizes: token ids to the number, texts by their bytes", () => {
+  assert.deepEqual(
+    [
+      judged({ prompt: [[1, 2], [3]] }, completionRule),
+      judged({ prompt: ["ab", "c"] }, completionRule),
+      judged({ input: [1, 2] }, embeddingsRule),
+    ].map(({ promptIds, promptBytes, prompts }) => [promptIds, promptBytes, prompts]),
+    [
+      [3, 0, 2],
+      [0, 10, 2],
+      [2, 0, 1],
+    ],
+  );
+});
+
+test("media: URLs are told of with their places, uuids go, data stays, files are refused", () => {
+  const part = {
+    type: "image_url",
+    image_url: { url: "https://e\u00e9.example/a.png", detail: "low" },
+    uuid: "theirs",
+  };
+  const data = { type: "image_url", image_url: "data:image/png;base64,AAAA" };
+  const audio = { type: "input_audio", input_audio: { data: "AAAA", format: "wav", uuid: "u" } };
+  const body = {
+    ...CHAT,
+    messages: [
+      { role: "user", content: "uuid" },
+      { role: "user", content: [{ type: "text", text: "x" }, part, data, audio, { video_url: "http://v/" }] },
+    ],
+  };
+  const verdict = judged(body);
+  assert.deepEqual(
+    verdict.media.map(({ kind, url, param }) => [kind, url, param]),
+    [
+      ["image", "https://e\u00e9.example/a.png", "messages.1.content.1.image_url.url"],
+      ["video", "http://v/", "messages.1.content.4.video_url"],
+    ],
+  );
+  assert.throws(() => relayBody(verdict), RangeError);
+  const sent = JSON.parse(Buffer.concat(relayBody(verdict, { media: ["data:a", "data:b"], model: "up" })).toString());
+  assert.deepEqual(sent, {
+    ...OURS,
+    model: "up",
+    messages: [
+      body.messages[0],
+      {
+        role: "user",
+        content: [
+          { type: "text", text: "x" },
+          { ...part, uuid: null, image_url: { url: "data:a", detail: "low" } },
+          data,
+          { ...audio, input_audio: { ...audio.input_audio, uuid: null } },
+          { video_url: "data:b" },
+        ],
+      },
+    ],
+  });
+  const one = (content: unknown) => ({ ...CHAT, messages: [{ role: "user", content: [content] }] });
+  for (const url of [
+    "file:///etc/passwd",
+    " file:///x",
+    "FILE:/x",
+    "f\tile:/x",
+    "ftp://x",
+    "/etc/passwd",
+    "",
+    "javascript:x",
+    "\u0000file:/x",
+    "data",
+    " data:x",
+  ])
+    assert.equal(
+      fault(one({ type: "image_url", image_url: { url } })).param,
+      "messages.0.content.0.image_url.url",
+      JSON.stringify(url),
+    );
+  assert.equal(fault(one({ image_url: { url: 5 } })).param, "messages.0.content.0.image_url.url");
+  for (const name of ["image_embeds", "audio_embeds", "prompt_embeds", "image_pil"])
+    assert.equal(fault(one({ type: name, [name]: "AAAA" })).param, `messages.0.content.0.${name}`);
+  assert.equal(fault('{"messages":[{"content":[{"uuid":1,"uu\\u0069d":2}]}]}').kind, "invalid_json");
+  assert.equal(fault('{"messages":[{"content":[{"image_url":"data:","image_url":"http://x"}]}]}').kind, "invalid_json");
+  assert.equal(
+    fault('{"messages":[{"content":[{"image_url":{"url":"data:","url":"http://x"}}]}]}').kind,
+    "invalid_json",
+  );
+});
+
+test("media of the other dialects; names in tools and their arguments are nobody's", () => {
+  const source = { type: "url", url: "https://e/a.png" };
+  const anthropic = {
+    model: "m",
+    max_tokens: 5,
+    system: [{ type: "text", text: "x" }],
+    messages: [
+      {
+        role: "user",
+        content: [
+          { type: "image", source },
+          { type: "tool_result", content: [{ type: "image", source }] },
+          { type: "image", source: { type: "base64", data: "AA" } },
+        ],
+      },
+      {
+        role: "assistant",
+        content: [
+          {
+            type: "tool_use",
+            id: "a",
+            name: "f",
+            input: { source: { url: "file:/x" }, uuid: "1", image_url: "http://x" },
+          },
+        ],
+      },
+    ],
+    tools: [
+      {
+        name: "f",
+        input_schema: { type: "object", properties: { uuid: { type: "string" }, image_url: { url: "file:/x" } } },
+      },
+    ],
+  };
+  const verdict = judged(anthropic, messagesRule);
+  assert.deepEqual(
+    verdict.media.map(({ param }) => param),
+    ["messages.0.content.0.source.url", "messages.0.content.1.content.0.source.url"],
+  );
+  assert.deepEqual(verdict.cuts, []);
+  const responses = {
+    input: [
+      {
+        role: "user",
+        content: [
+          { type: "input_image", image_url: "https://e/b.png" },
+          { type: "input_file", file_url: "https://e/c.pdf" },
+        ],
+      },
+      { type: "function_call_output", output: [{ type: "input_image", image_url: "https://e/d.png" }] },
+    ],
+  };
+  assert.deepEqual(
+    judged(responses, responsesRule).media.map(({ url, kind }) => [url, kind]),
+    [
+      ["https://e/b.png", "image"],
+      ["https://e/c.pdf", "file"],
+      ["https://e/d.png", "image"],
+    ],
+  );
+  const score = {
+    queries: { content: [{ type: "image_url", image_url: { url: "http://q" } }] },
+    documents: ["a", { content: [{ image_url: "http://d", uuid: 1 }] }],
+  };
+  const scored = judged(score, scoreRule);
+  assert.deepEqual([scored.media.map(({ url }) => url), scored.cuts.length], [["http://q", "http://d"], 1]);
+  assert.deepEqual(
+    judged({ images: ["http://a", "data:x"] }, cohereRule).media.map(({ param }) => param),
+    ["images.0"],
+  );
+  assert.equal(
+    judged({ messages: [[{ content: [{ image_url: "http://a" }] }]] }, chatBatchRule).media[0]?.param,
+    "messages.0.0.content.0.image_url",
+  );
+});
+
+test("responses: what is kept is told, not changed", () => {
+  const body = { input: "x", store: false, background: true, previous_response_id: "resp_1" };
+  assert.deepEqual(judged(body, responsesRule).kept, { store: false, background: true, previousId: "resp_1" });
+  assert.deepEqual(passed(body, responsesRule), { ...OURS, ...body });
+});
+
+test("invocations: by the rule of the route that its fields and the model's tasks tell", () => {
+  assert.equal(judged({ prompt: ["a", "b"] }, invokedRule(["generate"])).prompts, 2);
+  assert.equal(fault({ ...CHAT, kv_transfer_params: { a: 1 } }, invokedRule(["generate"])).param, "kv_transfer_params");
+  assert.equal(judged({ input: ["a"] }, invokedRule(["embed"])).prompts, 1);
+  assert.equal(fault({ foo: 1 }, invokedRule(["embed"])).kind, "invalid_request");
+});
+
+test("bodies that are no objects, and hostile ones", () => {
+  for (const body of [
+    "",
+    "[]",
+    "1",
+    "null",
+    '"x"',
+    "{",
+    '{"a":NaN}',
+    `\ufeff{}`,
+    `${"[".repeat(1_000_000)}`,
+    `{"messages":${'{"a":'.repeat(1_000_000)}`,
+    `{${Array.from({ length: 1_000_000 }, (_, i) => `"${i}":1`).join()}}`,
+    '{"__proto__":{}}',
+    '{"messages":[{"content":"\\ud800"}]}',
+    `{"max_tokens":1${"0".repeat(400)},"messages":[{}]}`,
+  ])
+    assert.match(fault(body).kind, /^invalid_/, body.slice(0, 40));
+  assert.equal(fault({ ...CHAT, max_tokens: 1e300 }).kind, "invalid_request");
+});
+
+test("whatever stands beside: what is passed on is the body with the server's fields in it", () => {
+  const extra = fc.dictionary(
+    fc.constantFrom("cache_salt", "request_id", "user", "x", "y", "vllm_xargs", "seed"),
+    fc.constantFrom("a", "b"),
+    { maxKeys: 5 },
+  );
+  fc.assert(
+    fc.property(extra, fc.boolean(), fc.constantFrom(0, 2), (fields, stream, indent) => {
+      const { seed: _, ...more } = fields;
+      const body = { ...more, ...CHAT, stream };
+      const sent = JSON.parse(Buffer.concat(relayBody(judged(JSON.stringify(body, null, indent)))).toString());
+      const { vllm_xargs: __, ...expected } = {
+        ...body,
+        ...OURS,
+        ...("cache_salt" in fields ? { cache_salt: `tenant-salt+${fields["cache_salt"]}` } : {}),
+      } as Record<string, unknown>;
+      assert.deepEqual(
+        sent,
+        stream ? { ...expected, stream_options: { include_usage: true, continuous_usage_stats: false } } : expected,
+      );
+    }),
+  );
+});

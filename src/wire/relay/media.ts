@@ -1,0 +1,177 @@
+/**
+ * Media in a conversation that is passed on: where their URLs stand, and what of them a client may not say.
+ *
+ * Invariant: whatever the upstream would fetch is told of, or refused; a `uuid` that would name an entry of a cache that
+ * all tenants share is made null. Only places where a content part may stand are looked at, so that a tool's schema or
+ * arguments may have any names. Costs nothing where no watched key stands.
+ */
+import { parseJson } from "#base/json.ts";
+import { WatchedKeys } from "#base/json-keys.ts";
+import { type JsonMember, scanJson } from "#base/json-scan.ts";
+import { type Cut, cut } from "#base/splice.ts";
+import { invalid } from "#core/fault.ts";
+import { readable } from "./_body.ts";
+import type { MediaPlace } from "./rules.ts";
+
+/** Something to be fetched in the server's name; the text of its URL stands at [start, end), quotes included. */
+export interface RelayMedia {
+  readonly kind: "image" | "video" | "audio" | "file";
+  readonly url: string;
+  readonly start: number;
+  readonly end: number;
+  /** Dotted path of the field. */
+  readonly param: string;
+}
+
+export interface FoundMedia {
+  readonly media: readonly RelayMedia[];
+  /** Where a `uuid` is made null. */
+  readonly cuts: readonly Cut[];
+}
+
+const URLS: Readonly<Record<string, RelayMedia["kind"]>> = {
+  image_url: "image",
+  video_url: "video",
+  audio_url: "audio",
+  file_url: "file",
+};
+/** Tensors: read by the upstream with a deserialiser. */
+const TENSORS = ["image_embeds", "audio_embeds", "video_embeds", "prompt_embeds", "image_pil"];
+export const WATCHED = new WatchedKeys(["uuid", "source", ...Object.keys(URLS), ...TENSORS]);
+/** Entries of a list: the rule has counted them. */
+const MAX_ENTRIES = 4_000_000;
+const NONE: FoundMedia = { media: [], cuts: [] };
+
+/** @throws Fault invalid_request | invalid_json */
+export function findMedia(bytes: Buffer, member: JsonMember, place: MediaPlace): FoundMedia {
+  if (member.watched === 0 && place !== "urls") return NONE;
+  const walk = new Walk(bytes);
+  walk.enter(place, { member, path: member.name });
+  return walk;
+}
+
+interface Spot {
+  readonly member: JsonMember;
+  readonly path: string;
+}
+
+class Walk {
+  readonly media: RelayMedia[] = [];
+  readonly cuts: Cut[] = [];
+  private readonly bytes: Buffer;
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes;
+  }
+
+  enter(place: MediaPlace, spot: Spot): void {
+    if (place === "urls") for (const entry of this.children(spot, false)) this.url(entry, "image");
+    else if (place === "blocks") this.blocks(spot);
+    else if (place === "sides") this.side(spot);
+    else if (place === "batch") for (const entry of this.children(spot)) this.messages(entry, false);
+    else this.messages(spot, place === "anthropic");
+  }
+
+  private messages(list: Spot, anthropic: boolean): void {
+    for (const message of this.children(list))
+      for (const field of this.children(message))
+        if (field.member.name === "content" || field.member.name === "output") {
+          if (anthropic) this.blocks(field);
+          else for (const part of this.children(field)) this.part(part);
+        }
+  }
+
+  /** A text, an object with content, or a list of such. */
+  private side(spot: Spot): void {
+    if (spot.member.kind === "array") {
+      for (const entry of this.children(spot)) if (entry.member.kind === "object") this.side(entry);
+      return;
+    }
+    this.part(spot);
+    for (const field of this.children(spot))
+      if (field.member.name === "content") for (const part of this.children(field)) this.part(part);
+  }
+
+  private part(spot: Spot): void {
+    if (spot.member.kind !== "object") return;
+    for (const field of this.children(spot, false)) {
+      const { name, start, end, kind } = field.member;
+      const what = Object.hasOwn(URLS, name) ? URLS[name] : undefined;
+      if (name === "uuid" && kind !== "null") this.cuts.push(cut(start, end, "null"));
+      else if (TENSORS.includes(name) && kind !== "null")
+        throw invalid(field.path, `${name} is not accepted from clients.`);
+      else if (what !== undefined) this.reference(field, what);
+      else if (kind === "object") this.nested(field);
+    }
+  }
+
+  /** `input_audio`, `file`, …: what stands in them may name a file or a cache entry as well. */
+  private nested(spot: Spot): void {
+    for (const { member, path } of this.children(spot, false))
+      if (member.name === "uuid" && member.kind !== "null") this.cuts.push(cut(member.start, member.end, "null"));
+      else if (member.name === "file_url") this.url({ member, path }, "file");
+  }
+
+  /** A URL, or an object that holds one. */
+  private reference(spot: Spot, kind: RelayMedia["kind"]): void {
+    if (spot.member.kind !== "object") {
+      this.url(spot, kind);
+      return;
+    }
+    for (const field of this.children(spot, false))
+      if (field.member.name === "url") this.url(field, kind);
+      else if (field.member.name === "uuid") this.cuts.push(cut(field.member.start, field.member.end, "null"));
+  }
+
+  /** Anthropic's: a source of its own, or blocks within (a tool's result, a document). */
+  private blocks(spot: Spot): void {
+    for (const block of this.children(spot)) {
+      // A block's own keys are no part of their values.
+      for (const field of this.children(block, false)) {
+        if (field.member.name === "content") this.blocks(field);
+        else if (field.member.name === "source") this.source(field);
+      }
+    }
+  }
+
+  private source(spot: Spot): void {
+    for (const field of this.children(spot, false))
+      if (field.member.name === "url") this.url(field, "image");
+      else if (field.member.name === "content") this.blocks(field);
+  }
+
+  private url({ member, path }: Spot, kind: RelayMedia["kind"]): void {
+    if (member.kind === "null") return;
+    const text = readable(() => parseJson(this.bytes.toString("utf8", member.start, member.end)));
+    if (typeof text !== "string") throw invalid(path, `${path} must be a string.`);
+    // Data stays where it is; everything else is not the upstream's to fetch.
+    if (/^data:/i.test(text)) return;
+    const scheme = /^([a-z][a-z0-9+.-]*):/.exec(plain(text))?.[1];
+    if (scheme !== "http" && scheme !== "https") throw invalid(path, `${path} must be an http:, https: or data: URL.`);
+    this.media.push({ kind, url: text, start: member.start, end: member.end, param: path });
+  }
+
+  /** Of a container; @param searched whether such without a watched key in them are left out */
+  private children({ member, path }: Spot, searched = true): readonly Spot[] {
+    if (member.kind !== "object" && member.kind !== "array") return [];
+    const { start } = member;
+    const { members } = readable(() =>
+      scanJson(this.bytes.subarray(start, member.end), WATCHED, { maxMembers: MAX_ENTRIES }),
+    );
+    const spots: Spot[] = [];
+    for (const [i, child] of members.entries()) {
+      if (searched && child.watched === 0) continue;
+      const moved = { ...child, start: child.start + start, end: child.end + start };
+      spots.push({ member: moved, path: `${path}.${member.kind === "array" ? i : child.name}` });
+    }
+    return spots;
+  }
+}
+
+/** As a reader of URLs takes it: without control characters and white space, in lower case. */
+function plain(text: string): string {
+  return text
+    .slice(0, 64)
+    .replace(/[\0-\x20]/g, "")
+    .toLowerCase();
+}
