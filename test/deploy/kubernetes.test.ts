@@ -8,7 +8,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileS
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
-import type { Deployment, StatefulSet } from "kubernetes-types/apps/v1";
+import type { Deployment, StatefulSet } from "kubernetes-types/apps/v1.js";
 import type {
   ConfigMap,
   Container,
@@ -17,10 +17,10 @@ import type {
   Secret,
   Service,
   ServiceAccount,
-} from "kubernetes-types/core/v1";
-import type { LabelSelector } from "kubernetes-types/meta/v1";
-import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from "kubernetes-types/networking/v1";
-import type { PodDisruptionBudget } from "kubernetes-types/policy/v1";
+} from "kubernetes-types/core/v1.js";
+import type { LabelSelector } from "kubernetes-types/meta/v1.js";
+import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from "kubernetes-types/networking/v1.js";
+import type { PodDisruptionBudget } from "kubernetes-types/policy/v1.js";
 import { parse, parseAllDocuments } from "yaml";
 import { resolveSettings } from "#config/resolve.ts";
 
@@ -98,7 +98,7 @@ test("every field is one of the API's, with its type", (t) => {
     const module = modules[each.apiVersion];
     assert.ok(module !== undefined, each.apiVersion);
     // A literal, so that a field that does not exist is an error.
-    return `export const o${index}: import("kubernetes-types/${module}").${each.kind} = ${JSON.stringify(each)};`;
+    return `export const o${index}: import("kubernetes-types/${module}.js").${each.kind} = ${JSON.stringify(each)};`;
   });
   const check = (text: string): string => {
     writeFileSync(join(path, "all.ts"), text);
