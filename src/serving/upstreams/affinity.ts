@@ -2,7 +2,7 @@
  * Which upstream saw the beginning of a prompt last: its blocks are likely in that one's prefix cache.
  *
  * Blocks are named as the engine names them (engine/prefix/hash.ts), salted by tenant, so that nobody can tell by the time
- * that an answer takes what another tenant asks (Wall: T123). They double in length: nine hashes tell how alike two
+ * that an answer takes what another tenant asks (Wall: T123). They double in length: seven hashes tell how alike two
  * prompts of any length are to within a factor of two. Invariant: bounded entries, the least recently used go first.
  * Callers: balancer.ts, pool.ts.
  */
@@ -15,7 +15,8 @@ export interface Prefix {
   readonly pieces: readonly Uint8Array[];
 }
 
-const FIRST_BLOCK = 256;
+/** Less than that is computed sooner than it is looked for. */
+const FIRST_BLOCK = 1024;
 const MOST_BYTES = 64 * 1024;
 
 export class PrefixNamer {
