@@ -107,6 +107,7 @@ defaults
   timeout server 300s
   timeout connect 5s
   option http-keep-alive
+  option http-no-delay
   http-reuse always
 frontend door
   bind 127.0.0.1:${port} backlog 4096

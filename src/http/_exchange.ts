@@ -106,15 +106,18 @@ export class Exchange {
   /** The result of the work, or the abort, whichever comes first; late results are dropped. */
   race<T>(work: PromiseLike<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      const settle =
-        <V>(end: (value: V) => void) =>
-        (value: V): void => {
+      if (this.#aborted !== undefined) reject(this.#aborted);
+      else this.#interrupt = reject;
+      work.then(
+        (value) => {
           this.#interrupt = undefined;
-          end(value);
-        };
-      if (this.aborted !== undefined) reject(this.aborted);
-      else this.#interrupt = settle(reject);
-      work.then(settle(resolve), settle(reject));
+          resolve(value);
+        },
+        (error: unknown) => {
+          this.#interrupt = undefined;
+          reject(error);
+        },
+      );
     });
   }
 

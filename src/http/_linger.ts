@@ -4,8 +4,12 @@
 import type { Exchange } from "./_exchange.ts";
 
 /** Whether the client still sends a body that nobody reads. */
-export async function sendsOn({ req, hasBody, bodyRead }: Exchange): Promise<boolean> {
-  if (!hasBody || bodyRead || req.headers.expect !== undefined) return false;
+export function sendsOn(exchange: Exchange): false | Promise<boolean> {
+  const { bodyRead, hasBody, req } = exchange;
+  return !bodyRead && hasBody && req.headers.expect === undefined && stillSends(exchange);
+}
+
+async function stillSends({ req }: Exchange): Promise<boolean> {
   // A small body came with the head: Node's parser is through with it one turn later, without our reading it.
   await new Promise(setImmediate);
   return req.complete === false;

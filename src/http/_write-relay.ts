@@ -27,12 +27,14 @@ const BODILESS: ReadonlySet<number> = new Set([204, 304]);
 /** @throws what `before` throws, what the source fails with, or the reason of the abort */
 export async function writeRelay(exchange: Exchange, reply: Relayed, before: Before): Promise<void> {
   // What has no length is told to be over by its end, which closes the connection at once.
-  const lingers = reply.headers["content-length"] !== undefined && !reply.stream && (await sendsOn(exchange));
+  const sending = reply.headers["content-length"] !== undefined && !reply.stream && sendsOn(exchange);
+  const lingers = sending instanceof Promise ? await sending : sending;
   const target = new Target(exchange, reply, before, lingers);
   exchange.counters.handlers++;
   try {
     if (exchange.aborted !== undefined) throw exchange.aborted;
-    await exchange.race(target.whole());
+    const whole = target.whole();
+    if (whole !== undefined) await exchange.race(whole);
   } finally {
     exchange.counters.handlers--;
     target.close();
@@ -49,6 +51,13 @@ function requireRelayable({ status, headers }: Relayed): void {
   if (length !== undefined && !/^[0-9]{1,15}$/.test(length)) throw new Error("the length is no number");
   if (HOP_BY_HOP.some((name) => name in headers)) throw new Error("a header of the upstream's connection");
 }
+
+/** Why the answer ended early; `WHOLE`: it did not. */
+interface Outcome {
+  readonly reason: unknown;
+}
+
+const WHOLE: Outcome = { reason: undefined };
 
 type Phase = "silent" | "recording" | "open" | "over";
 
@@ -70,8 +79,8 @@ class Target implements RelayTarget {
   #wire: Socket | undefined;
   #silence: NodeJS.Timeout | undefined;
   #endStall: (() => void) | undefined;
-  #resolve: () => void = () => {};
-  #reject: (reason: unknown) => void = () => {};
+  #outcome: Outcome | undefined;
+  #settle: { readonly resolve: () => void; readonly reject: (reason: unknown) => void } | undefined;
 
   constructor(exchange: Exchange, reply: Relayed, before: Before, lingers: boolean) {
     this.#exchange = exchange;
@@ -83,13 +92,15 @@ class Target implements RelayTarget {
     this.#left = length === undefined ? undefined : Number(length);
   }
 
-  /** Until the source has given everything and it is on its way to the client. */
-  whole(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.#reject = reject;
-      this.#reply.source.pipe(this);
-    });
+  /** Until the source has given everything and it is on its way to the client. Undefined: it has, at once. */
+  whole(): Promise<void> | undefined {
+    this.#reply.source.pipe(this);
+    if (this.#outcome === undefined)
+      return new Promise((resolve, reject) => {
+        this.#settle = { resolve, reject };
+      });
+    if (this.#outcome !== WHOLE) throw this.#outcome.reason;
+    return undefined;
   }
 
   write(chunk: Uint8Array): boolean {
@@ -129,8 +140,14 @@ class Target implements RelayTarget {
   }
 
   #stop(reason: unknown): void {
+    this.#over({ reason });
+  }
+
+  #over(outcome: Outcome): void {
     this.#phase = "over";
-    this.#reject(reason);
+    this.#outcome ??= outcome;
+    if (outcome === WHOLE) this.#settle?.resolve();
+    else this.#settle?.reject(outcome.reason);
   }
 
   #open(): void {
@@ -216,9 +233,8 @@ class Target implements RelayTarget {
   #conclude(): void {
     const rest = this.#frames?.rest();
     if (rest !== undefined) this.#write(rest);
-    this.#phase = "over";
-    if ((this.#left ?? 0) === 0) this.#resolve();
-    else this.#reject(new Fault("engine_failed", "The answer broke off.", { detail: "its length says more" }));
+    if ((this.#left ?? 0) === 0) this.#over(WHOLE);
+    else this.#stop(new Fault("engine_failed", "The answer broke off.", { detail: "its length says more" }));
   }
 
   #keepAlive(): NodeJS.Timeout | undefined {
