@@ -24,7 +24,7 @@ const CONFIG_READERS = ["app", "cli"];
 const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly why: string }[] = [
   {
     module: /^node:child_process$/,
-    may: /^engine\/(launcher|spare|native\/tokenizer-launcher)\.ts$/,
+    may: /^(engine\/(launcher|spare|native\/tokenizer-launcher)|app\/vllm\/process)\.ts$/,
     why: "processes are started in launchers only",
   },
   {

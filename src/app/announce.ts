@@ -8,10 +8,8 @@ import type { Address } from "#http/listener.ts";
 export interface Announcement {
   readonly version: string;
   readonly model: string;
-  readonly origin: string;
-  readonly contextLength: number;
-  readonly maxNumSeqs: number;
-  readonly engines: number;
+  /** What computes. */
+  readonly description: string;
   readonly publicAddress: Address;
   readonly opsAddress: Address;
   /** Those that speak TLS are there. */
@@ -31,11 +29,10 @@ export interface Announcement {
 
 export function announce(a: Announcement): string {
   const key = a.keys.minted === undefined ? "$CASTELLAN_API_KEY" : a.keys.minted.expose();
-  const sequences = `${a.maxNumSeqs} sequences at once${a.engines > 1 ? ` in each of ${a.engines} engines` : ""}`;
   const lines = [
     `Castellan ${a.version}`,
     "",
-    `  model   ${a.model} (${a.origin}), ${a.contextLength} tokens a sequence, ${sequences}`,
+    `  model   ${a.model} ${a.description}`,
     `  public  ${printAddress(a.publicAddress, a.tls.public !== undefined)}`,
     `  ops     ${printAddress(a.opsAddress, a.tls.ops !== undefined)}`,
     `  state   ${a.stateDir}`,

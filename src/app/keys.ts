@@ -2,6 +2,7 @@
  * Which keys may call: those of the store, and besides them those that the operator gave (flag, variable, file), which
  * are users of the default tenant and are never stored.
  */
+import { createHmac } from "node:crypto";
 import type { Log } from "#base/log.ts";
 import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
@@ -36,6 +37,8 @@ export interface Keys {
   readonly book: KeyStore;
   /** Takes over what changed in the store. @throws what the store throws */
   refresh(): Promise<void>;
+  /** A secret of all servers that share the store, for one purpose. */
+  secretFor(purpose: string): Uint8Array;
   /** A key that lives only until `revoke`, for the server's own first question. */
   temporary(): { readonly key: Secret; readonly revoke: () => void };
   /** Before the store closes. */
@@ -73,6 +76,7 @@ export async function openKeys(settings: KeySettings, state: StateDirectory, sto
     stored: () => keyStore.count(),
     book: keyStore,
     refresh: () => feed.refresh(),
+    secretFor: (purpose) => createHmac("sha256", pepper).update(`castellan ${purpose}\0`).digest(),
     temporary: () => temporary(pepper, set),
     close: () => feed.close(),
   };

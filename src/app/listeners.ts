@@ -3,7 +3,7 @@
  */
 import type { Settings } from "#config/settings.ts";
 import type { Address } from "#http/listener.ts";
-import type { Server } from "./compose.ts";
+import type { Server } from "./server.ts";
 import { StartupError } from "./startup-error.ts";
 import type { Tls } from "./tls.ts";
 

@@ -130,7 +130,7 @@ async function run(job: Job, events: BatchEvents): Promise<Omit<BatchSummary, "s
     key: self.key,
     patienceMs: PATIENCE_MS,
   };
-  const width = options.concurrency ?? 2 * server.sizing.maxNumSeqs * settings.dataParallelSize;
+  const width = options.concurrency ?? 2 * server.width;
   const work = async (line: InputLine) => ({ end: line.end, outcome: await runLine(parts, line, signal) });
   const lines = behind(readLines(options.input, LINE_BYTES), before);
   let [answered, failed] = [0, 0];

@@ -22,17 +22,17 @@ import type { Audit } from "./audit.ts";
 import type { TicketParts } from "./batch-tickets.ts";
 import type { BatchWork } from "./batches.ts";
 import { clientTable, identifier, rulesStand, takenTokens } from "./callers.ts";
-import type { Server } from "./compose.ts";
+import { begin, relays } from "./computing.ts";
 import { checkEgress, type EgressRecords, egressRecords, fetchesMedia, openMedia, recordedGet } from "./egress.ts";
 import { hardenProcess } from "./hardening.ts";
 import type { Keys } from "./keys.ts";
-import { type Launched, launch } from "./launch.ts";
 import type { Limits } from "./limits.ts";
 import { bindWarnings, openListeners } from "./listeners.ts";
-import { findModel, type ModelSource, namesHub, type SourceEvents } from "./model-source.ts";
+import { namesHub, type SourceEvents } from "./model-source.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { openPolicy, type Policy, reloadOnHangup } from "./policy.ts";
 import { givenSecrets } from "./secrets.ts";
+import type { Server } from "./server.ts";
 import { StartupError } from "./startup-error.ts";
 import { openTls, type Tls } from "./tls.ts";
 import type { CallerTokens } from "./tokens.ts";
@@ -46,7 +46,7 @@ export interface ServeOutput extends SourceEvents {
 export async function serve(resolved: Resolved, env: Environment, output: ServeOutput): Promise<number> {
   const { settings } = resolved;
   const ready = await startServer(resolved, env, output);
-  const { parts, tls, source, log } = ready;
+  const { parts, tls, log } = ready;
   const { server, keys } = parts;
   const ended = endOnSignals(parts, settings, log);
   const warnings = [...ready.warnings, ...bindWarnings(settings, tls)];
@@ -60,9 +60,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
     announce({
       version: version(),
       model: server.names[0] ?? "",
-      origin: source.origin,
-      ...server.sizing,
-      engines: settings.dataParallelSize,
+      description: server.description,
       publicAddress,
       opsAddress,
       tls,
@@ -79,7 +77,6 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
 /** A server that could answer and listens nowhere. */
 export interface ReadyServer {
   readonly parts: Running;
-  readonly source: ModelSource;
   readonly tls: Tls;
   readonly log: Log;
   readonly stateDir: string;
@@ -105,24 +102,35 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
   if (namesHub(resolved.model)) await opening;
-  const launching = launchModel(resolved, env, { ...output, egress }, log);
-  launching.catch(() => {});
-  // What a store waits for and what the modules compute go together.
-  const composing = launching.then(() => Promise.all([import("./compose.ts"), import("./admin.ts")]));
-  composing.catch(() => {});
+  const beginning = begin({ resolved, env, output: { ...output, egress }, state, log });
+  const administration = beginning.begun.then(() => import("./admin.ts"));
+  administration.catch(() => {});
   const policy = await opening;
   const { limits } = policy;
-  const { source, launched } = await launching;
-  const [{ compose }, { openAdministration }] = await composing;
-  const { audit, tokens, batchWork } = policy;
+  const { openAdministration } = await administration;
+  const { audit, tokens, batchWork, keys, media } = policy;
   const gate = audit.around(limits.around(plainGate(identifier({ ...policy, certificates }))));
   const admin = openAdministration({ settings, statePath: state.path, ...policy });
   const { responses } = policy;
-  const parties = { gate, policy: rules, limits, admin, batchWork, responses, client, tls, audit, egress };
-  const server = await compose({ settings, env, source, launched, ...parties, redact, log });
+  const saltKey = keys.secretFor("cache salts");
+  const parties = {
+    gate,
+    policy: rules,
+    limits,
+    admin,
+    batchWork,
+    responses,
+    client,
+    tls,
+    audit,
+    egress,
+    media,
+    saltKey,
+  };
+  const server = await beginning.build({ settings, env, ...parties, redact, log });
   const warnings = [...resolved.warnings, ...tls.warnings, ...(tokens?.warnings ?? [])];
   const stands = rulesStand({ tokens, certificates });
-  return { parts: { server, ...policy, stands }, source, tls, log, stateDir, warnings };
+  return { parts: { server, ...policy, stands }, tls, log, stateDir, warnings };
 }
 
 /** @throws StartupError it cannot be recorded */
@@ -156,25 +164,10 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log,
     ? await (await import("./responses.ts")).openResponses(settings, store, log)
     : undefined;
   const tokens = await takenTokens(settings, rules, { log, get: recordedGet(settings, egress) });
-  const media = fetchesMedia(settings) ? await openMedia(settings, egress) : undefined;
+  const media = fetchesMedia(settings) || relays(settings) ? await openMedia(settings, egress) : undefined;
   const { openBatches } = await import("./batches.ts");
   const batchWork = await stated(() => openBatches(settings, state, store, log));
   return { rules, audit, store, keys, limits, responses, tokens, batchWork, media };
-}
-
-/** Up to the engine's `init` message nothing waits but for a hub. */
-async function launchModel(
-  { settings, model }: Resolved,
-  env: Environment,
-  output: SourceEvents,
-  log: Log,
-): Promise<{ readonly source: ModelSource; readonly launched: Launched }> {
-  const { speculativeConfig: config } = settings;
-  const speculation = config === undefined ? undefined : (await import("./speculation.ts")).speculationPlan(config);
-  const source = await findModel(model, settings, env, output);
-  const draft =
-    speculation?.draft === undefined ? undefined : await findModel(speculation.draft, settings, env, output);
-  return { source, launched: await launch({ settings, env, source, draft, speculation, log }) };
 }
 
 async function stated<T>(load: () => T | Promise<T>): Promise<T> {
@@ -246,7 +239,7 @@ export async function close(parts: Running, graceMs: number, why: string): Promi
   await batchWork.close();
   await Promise.all([server.http.close(graceMs), server.endBackground(graceMs)]);
   await media?.close();
-  await server.closeModel();
+  await server.closeModel(graceMs);
   await responses?.close();
   await limits.close();
   await audit.stopped({ reason: why });

@@ -36,6 +36,8 @@ export interface OpenedModel extends Pick<UpstreamModel, "name" | "aliases" | "u
   readonly pool: UpstreamPool;
   /** What the upstreams say that they serve, adapters left out; none before the first look. */
   served(): readonly string[];
+  /** Tokens that a sequence may hold, as they say; 0: they have not. */
+  contextLength(): number;
 }
 
 export interface Upstreams {
@@ -130,7 +132,18 @@ function openModel(model: UpstreamModel, pool: UpstreamPool, settings: UpstreamS
   }
   const intervalMs = settings.upstreamHealthInterval * 1000;
   const watch = new HealthWatch({ pool, intervalMs, timeoutMs: HEALTH_TIMEOUT_MS, log });
-  return { model: { name, aliases, upstreamModel, pool, served: () => watch.models() }, watch, memberships };
+  return {
+    model: {
+      name,
+      aliases,
+      upstreamModel,
+      pool,
+      served: () => watch.models(),
+      contextLength: () => watch.contextLength(),
+    },
+    watch,
+    memberships,
+  };
 }
 
 type Server = Awaited<ReturnType<typeof namedServers>>["servers"][number];

@@ -2,8 +2,10 @@
  * The command line of `serve`, as raw values by setting: `-` and `_` alike, `--flag=value`, `--flag value`,
  * repeated flags, vLLM's space-separated lists, `--no-flag` for switches. Pure.
  */
+import type { Engine } from "./engines.ts";
 import { SettingError } from "./kinds.ts";
 import { flagOf, type SettingName, settingRows } from "./settings.ts";
+import { HOLES, PASSED, type PassedShape, SHARED } from "./vllm-engine.ts";
 import { IGNORED, REFUSED } from "./vllm-flags.ts";
 
 export interface ParsedArguments {
@@ -11,6 +13,8 @@ export interface ParsedArguments {
   /** What is no flag, in order: the model. */
   readonly positional: readonly string[];
   readonly config: string | undefined;
+  /** Words for vLLM's command line; none where it is not the engine. */
+  readonly passed: readonly string[];
   readonly warnings: readonly string[];
 }
 
@@ -19,10 +23,22 @@ const BY_FLAG = new Map<string, SettingName>(
 );
 const ROWS = new Map(settingRows());
 
+/** The last value of a flag, read before the rest is: what the rest means depends on it. */
+export function peek(argv: readonly string[], flag: string): string | undefined {
+  return argv
+    .map((word, at) => {
+      if (!word.startsWith("--")) return undefined;
+      const { flag: name, inline } = split(word);
+      return name === flag ? (inline ?? argv[at + 1]) : undefined;
+    })
+    .findLast((value) => value !== undefined);
+}
+
 /** @throws SettingError naming the flag, and the nearest known one */
-export function parseArguments(argv: readonly string[]): ParsedArguments {
+export function parseArguments(argv: readonly string[], engine: Engine = "llama"): ParsedArguments {
   const values = new Map<SettingName, unknown>();
   const positional: string[] = [];
+  const passed: string[] = [];
   const warnings: string[] = [];
   let config: string | undefined;
   const queue = [...argv];
@@ -38,9 +54,15 @@ export function parseArguments(argv: readonly string[]): ParsedArguments {
       const value = inline ?? take(queue, flag);
       if (flag === "config") config = value;
       else positional.unshift(value);
+    } else if (engine === "vllm") {
+      const words = handedOn(flag, inline, queue, positional.length > 0);
+      passed.push(...(words ?? []));
+      // What this server reads as well, it reads from the same words.
+      if (words === undefined) assign(values, flag, inline, queue, positional.length > 0);
+      else if (SHARED.has(flag.replace(/^no-/, ""))) assign(values, flag, undefined, [...words.slice(1)], true);
     } else if (!foreign(flag, inline, queue, warnings)) assign(values, flag, inline, queue, positional.length > 0);
   }
-  return { values, positional, config, warnings };
+  return { values, positional, config, passed, warnings };
 }
 
 function split(word: string): { flag: string; inline: string | undefined } {
@@ -55,12 +77,40 @@ function take(queue: string[], flag: string): string {
   return value;
 }
 
+/** A flag of vLLM's with what belongs to it, as vLLM reads it; undefined: it is none. */
+function handedOn(
+  flag: string,
+  inline: string | undefined,
+  queue: string[],
+  hasModel: boolean,
+): readonly string[] | undefined {
+  const hole = HOLES.get(flag.replace(/^no-/, ""));
+  if (hole !== undefined) {
+    // What it is without it is what it stays.
+    if (flag.startsWith("no-")) return [];
+    throw new SettingError(`--${flag} is not handed on to vLLM: ${hole}`);
+  }
+  const shape: PassedShape | undefined = PASSED.get(flag);
+  if (shape === undefined) return undefined;
+  const word = `--${flag}`;
+  if (shape === "switch") {
+    if (inline !== undefined) throw new SettingError(`--${flag} takes no value`);
+    return [word];
+  }
+  const words = [word, inline ?? take(queue, flag)];
+  while (shape === "list" && hasModel && inline === undefined && queue[0] !== undefined && !queue[0].startsWith("--"))
+    words.push(queue.shift() ?? "");
+  return words;
+}
+
 /** vLLM's flags that are not ours. @returns whether it was one */
 function foreign(flag: string, inline: string | undefined, queue: string[], warnings: string[]): boolean {
   const reason = REFUSED.get(flag);
   if (reason !== undefined)
     throw new SettingError(`--${flag} is a vLLM flag that this server does not take: ${reason}`);
   const shape = IGNORED.get(flag);
+  if (shape === undefined && PASSED.has(flag) && !BY_FLAG.has(flag.replace(/^no-/, "")) && !BY_FLAG.has(flag))
+    throw new SettingError(`--${flag} is for --engine vllm`);
   if (shape === undefined) return false;
   if (shape === "value" && inline === undefined) take(queue, flag);
   warnings.push(`--${flag} is taken for compatibility with vLLM and has no effect here`);

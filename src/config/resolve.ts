@@ -5,10 +5,13 @@
  */
 import { readFileSync, statSync } from "node:fs";
 import { createRequire } from "node:module";
-import { hint, parseArguments } from "./arguments.ts";
+import { stringifyJson } from "#base/json.ts";
+import { hint, parseArguments, peek } from "./arguments.ts";
+import { ENGINES, type Engine } from "./engines.ts";
 import type { Environment } from "./environment.ts";
 import { type Setting, SettingError } from "./kinds.ts";
 import { flagOf, type SettingName, type Settings, settingRows, variableOf } from "./settings.ts";
+import { HOLES, PASSED, SHARED } from "./vllm-engine.ts";
 
 export type Source = "flag" | "variable" | "file" | "default";
 
@@ -17,6 +20,8 @@ export interface Resolved {
   readonly sources: ReadonlyMap<SettingName, Source>;
   /** The model as it was named; absent: the demo model. */
   readonly model: string | undefined;
+  /** Words for the command line of a vLLM that is the engine. */
+  readonly passed: readonly string[];
   readonly warnings: readonly string[];
 }
 
@@ -26,10 +31,12 @@ const yaml = (): typeof import("yaml") => createRequire(import.meta.url)("yaml")
 
 /** @throws SettingError, one line for people */
 export function resolveSettings(argv: readonly string[], env: Environment): Resolved {
-  const args = parseArguments(argv);
+  const document = configOf(argv);
+  const engine = engineOf(argv, env, document);
+  const args = parseArguments(argv, engine);
   const [model, extra] = args.positional;
   if (extra !== undefined) throw new SettingError(`one model is served at a time; ${extra} is too much`);
-  const file = args.config === undefined ? new Map<string, unknown>() : readConfig(args.config);
+  const { values: file, passed } = readConfig(document, engine);
   const warnings = [...args.warnings, ...unknownVariables(env)];
   const sources = new Map<SettingName, Source>();
   const values: Record<string, unknown> = {};
@@ -53,6 +60,8 @@ export function resolveSettings(argv: readonly string[], env: Environment): Reso
     settings: values as unknown as Settings,
     sources,
     model: model ?? (typeof fromFile === "string" ? fromFile : undefined),
+    // The last of two counts, and the command line wins over the file.
+    passed: [...passed, ...args.passed],
     warnings,
   };
 }
@@ -83,20 +92,52 @@ function parsed(where: string, row: Setting<unknown>, raw: unknown): unknown {
   }
 }
 
-/** Keys in kebab-case, snake_case or camelCase; `model` besides the table's names. */
-function readConfig(path: string): Map<string, unknown> {
+function configOf(argv: readonly string[]): Record<string, unknown> {
+  const path = peek(argv, "config");
+  return path === undefined ? {} : loadYaml(path);
+}
+
+/** Read before everything else, as the other words mean what they mean to it. */
+function engineOf(argv: readonly string[], env: Environment, document: Record<string, unknown>): Engine {
+  const said = peek(argv, "engine") ?? (env[variableOf("engine")] || document["engine"]);
+  // Any other word is refused where the setting is read.
+  return ENGINES.find((engine) => engine === said) ?? "llama";
+}
+
+interface ReadConfig {
+  readonly values: ReadonlyMap<string, unknown>;
+  readonly passed: readonly string[];
+}
+
+/** Keys in kebab-case, snake_case or camelCase; `model` besides the table's names, and vLLM's where it is the engine. */
+function readConfig(document: Record<string, unknown>, engine: Engine): ReadConfig {
   const known = new Map(settingRows().map(([name]) => [flagOf(name), name as string] as const)).set("model", "model");
-  const document = loadYaml(path);
   const values = new Map<string, unknown>();
+  const passed: string[] = [];
   for (const [key, value] of Object.entries(document)) {
     const flag = flagOf(key.replace(/^[A-Z]/, (c) => c.toLowerCase())).replaceAll("_", "-");
+    const forVllm = engine === "vllm" ? wordsOf(flag, value) : undefined;
+    passed.push(...(forVllm ?? []));
+    if (forVllm !== undefined && !SHARED.has(flag)) continue;
     const name = known.get(flag);
     if (name === undefined)
       throw new SettingError(`${key} in the config file is not a setting${hint(flag, [...known.keys()])}`);
     if (values.has(name)) throw new SettingError(`${key} stands twice in the config file`);
     values.set(name, value);
   }
-  return values;
+  return { values, passed };
+}
+
+/** A key of the file as words of vLLM's; undefined: it is none of them. */
+function wordsOf(flag: string, value: unknown): readonly string[] | undefined {
+  const hole = HOLES.get(flag);
+  if (hole !== undefined && value !== false)
+    throw new SettingError(`${flag} in the config file is not handed on to vLLM: ${hole}`);
+  const shape = hole === undefined ? PASSED.get(flag) : "switch";
+  if (shape === undefined) return undefined;
+  if (shape === "switch") return hole !== undefined ? [] : [value === true ? `--${flag}` : `--no-${flag}`];
+  const items = Array.isArray(value) && shape === "list" ? value : [value];
+  return [`--${flag}`, ...items.map((item) => (typeof item === "object" ? stringifyJson(item) : String(item)))];
 }
 
 function loadYaml(path: string): Record<string, unknown> {

@@ -29,6 +29,7 @@ import { OPERATION_SETTINGS } from "./operation-settings.ts";
 import { RESPONSE_SETTINGS } from "./response-settings.ts";
 import { CONNECTION_SETTINGS, TLS_SETTINGS } from "./tls-settings.ts";
 import { UPSTREAM_SETTINGS } from "./upstream-settings.ts";
+import { VLLM_SETTINGS } from "./vllm-settings.ts";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -191,6 +192,8 @@ export const SETTINGS = {
 
   ...LORA_SETTINGS,
   ...UPSTREAM_SETTINGS,
+
+  ...VLLM_SETTINGS,
 
   maxModelLen: tokens([16, 1_048_576], {
     section: ENGINE,

@@ -12,7 +12,11 @@ export type PoolingType = "mean" | "cls" | "last" | "rank" | "none";
 /** `score` is `classify` of a head that says one number; vLLM's names. */
 export type PoolTask = "embed" | "token_embed" | "classify" | "score";
 
-export type TaskKind = "generate" | PoolTask;
+export const TASK_KINDS = ["generate", "embed", "token_embed", "classify", "score"] as const satisfies readonly (
+  | "generate"
+  | PoolTask
+)[];
+export type TaskKind = (typeof TASK_KINDS)[number];
 
 export interface PoolRequest {
   /** Made by the server, never by the client. */

@@ -23,6 +23,11 @@ const TARGETS: Readonly<Record<Invoked, AnyRoute<Services>>> = {
   pooling,
 };
 
+/** What answers a body of this shape, under its own declaration. */
+export function invocationRoute(invoked: Invoked): AnyRoute<Services> {
+  return TARGETS[invoked];
+}
+
 export const invocations = route({
   method: "POST",
   path: "/invocations",

@@ -26,6 +26,8 @@ const WANDER = 0.25;
 /** Everything but /health is asked for at every so many looks. */
 const EVERY = 4;
 const MAX_NAMES = 1024;
+/** No model has it: it stands for none. */
+const MAX_WINDOW = 2 ** 32;
 
 interface Watched {
   /** Signs of life up to the last look. */
@@ -33,10 +35,13 @@ interface Watched {
   failures: number;
   looks: number;
   healthy: boolean;
+  wasWell: boolean;
   /** Whether it tells that it sleeps: vLLM does in development mode only. */
   tellsSleep: boolean;
   /** Served names, adapters left out. */
   models: readonly string[];
+  /** Tokens that a sequence may hold; 0: it has not said. */
+  window: number;
 }
 
 export class HealthWatch {
@@ -67,6 +72,12 @@ export class HealthWatch {
     return [...new Set([...this.#watched.values()].flatMap(({ models }) => models))];
   }
 
+  /** Tokens that a sequence may hold at any of them; 0: none has said. */
+  contextLength(): number {
+    const windows = [...this.#watched.values()].map(({ window }) => window).filter((window) => window > 0);
+    return windows.length === 0 ? 0 : Math.min(...windows);
+  }
+
   /** At all of them, once. */
   async look(): Promise<void> {
     const members = this.#options.pool.members();
@@ -87,8 +98,10 @@ export class HealthWatch {
       failures: 0,
       looks: 0,
       healthy: true,
+      wasWell: false,
       tellsSleep: true,
       models: [],
+      window: 0,
     };
     this.#watched.set(id, watched);
     const status = await this.#ask(member, "/health").then(
@@ -107,7 +120,9 @@ export class HealthWatch {
     const answering = state !== undefined && state.answered > watched.answered;
     watched.answered = state?.answered ?? 0;
     watched.failures = well || answering ? 0 : watched.failures + 1;
-    const healthy = watched.failures === 0 || (watched.healthy && watched.failures < FAILURES);
+    watched.wasWell ||= well || answering;
+    // One that never was well is believed at its first word.
+    const healthy = watched.failures === 0 || (watched.healthy && watched.wasWell && watched.failures < FAILURES);
     if (healthy === watched.healthy) return;
     watched.healthy = healthy;
     pool.setHealthy(id, healthy);
@@ -117,7 +132,10 @@ export class HealthWatch {
   async #askModels(id: number, member: PoolMember, watched: Watched): Promise<void> {
     const cards = await this.#json(member, "/v1/models").then(cardsOf, () => undefined);
     if (cards === undefined) return;
-    watched.models = cards.filter(({ adapter }) => !adapter).map(({ id: name }) => name);
+    const models = cards.filter(({ adapter }) => !adapter);
+    watched.models = models.map(({ id: name }) => name);
+    watched.window =
+      Math.min(...models.map(({ window }) => window).filter((window) => window > 0), MAX_WINDOW) % MAX_WINDOW;
     this.#options.pool.setAdapters(
       id,
       cards.filter(({ adapter }) => adapter).map(({ id: name }) => name),
@@ -154,6 +172,8 @@ export class HealthWatch {
 interface Card {
   readonly id: string;
   readonly adapter: boolean;
+  /** max_model_len; 0: it is not there. */
+  readonly window: number;
 }
 
 function isObject(value: JsonValue | undefined): value is { readonly [name: string]: JsonValue } {
@@ -166,6 +186,8 @@ function cardsOf(answer: JsonValue): readonly Card[] {
   if (!Array.isArray(data)) return [];
   return data.slice(0, MAX_NAMES).flatMap((card: JsonValue) => {
     const [id, parent] = isObject(card) ? [card["id"], card["parent"]] : [undefined, undefined];
-    return typeof id === "string" && id.length <= 256 ? [{ id, adapter: typeof parent === "string" }] : [];
+    const length = isObject(card) ? card["max_model_len"] : undefined;
+    const window = typeof length === "number" && Number.isSafeInteger(length) && length > 0 ? length : 0;
+    return typeof id === "string" && id.length <= 256 ? [{ id, adapter: typeof parent === "string", window }] : [];
   });
 }

@@ -1,0 +1,124 @@
+/**
+ * The relay of a server with upstreams: which declared routes others answer, and how. Made by gateway/compose.ts, called
+ * by http's corridor.
+ */
+import { randomUUID } from "node:crypto";
+import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
+import { scanJson } from "#base/json-scan.ts";
+import { conform } from "#core/conform.ts";
+import { Fault } from "#core/fault.ts";
+import { TASK_KINDS } from "#core/pool.ts";
+import { OPERATOR_TENANT } from "#core/principal.ts";
+import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
+import { empty, json, type Reply, relay as relayed } from "#http/reply.ts";
+import type { AnyRoute } from "#http/route.ts";
+import type { Services } from "#routes/index.ts";
+import { invocationRoute } from "#routes/invocations.ts";
+import type { Forwarding } from "#serving/upstreams/forwarding.ts";
+import type { Operate } from "#serving/upstreams/operate.ts";
+import { MODEL_ROUTES, OPERATIONS, type Operation } from "#serving/upstreams/relayed-routes.ts";
+import { type Invoked, invokedBy } from "#wire/vllm/invocations.ts";
+import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
+
+export interface GatewayRelayParts {
+  readonly forwarding: Forwarding;
+  readonly operate: Operate;
+  /** Nothing is computed in this process. */
+  readonly alone: boolean;
+}
+
+const NO_BODY = Buffer.alloc(0);
+const ABORT = "/abort_requests";
+
+export function gatewayRelay({ forwarding, operate, alone }: GatewayRelayParts): Relay<Services> {
+  const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
+    const { route, caller, body = NO_BODY, query, requestId } = request;
+    const rule = MODEL_ROUTES.get(route.path);
+    if (rule === undefined) return undefined;
+    const call = {
+      method: route.method,
+      path: route.path,
+      grant: caller,
+      body,
+      query,
+      requestId,
+      signal: request.signal,
+    };
+    const found = await forwarding.forward(rule, call);
+    return found === undefined ? undefined : relayed(found.answer, found.stream);
+  };
+  /** A tenant ends its own calls; the operator's tenant everybody's. */
+  const abort = async ({ caller, body = NO_BODY, signal }: RelayRequest<Services>): Promise<Reply> => {
+    const ids = decodeAbort(conform(AbortBody, parsed(body))).map((id) => id.slice(id.lastIndexOf("-") + 1));
+    const { tenant } = caller.principal;
+    const own = ids.filter((id) => {
+      const owner = forwarding.ownerOf(id);
+      return owner !== undefined && (owner === tenant || tenant === OPERATOR_TENANT);
+    });
+    if (own.length > 0)
+      await send("POST", ABORT, Buffer.from(stringifyJson({ request_ids: own })), { joined: "every" }, signal);
+    return empty();
+  };
+  const send = (
+    method: string,
+    target: string,
+    body: Buffer | undefined,
+    operation: Operation,
+    signal: AbortSignal,
+  ) => {
+    const type = body === undefined ? [] : ["content-type", "application/json"];
+    const headers = [...type, "x-request-id", randomUUID().replaceAll("-", "")];
+    return operate.run({ method, target, headers, body: body === undefined ? [] : [body] }, operation, signal);
+  };
+  const run = async (request: RelayRequest<Services>): Promise<Reply> => {
+    const { route, caller, body, query, signal } = request;
+    const operation = OPERATIONS.get(keyOf(route));
+    if (operation === undefined) throw new Fault("not_implemented", "The servers behind this one are not asked that.");
+    // The servers are every tenant's.
+    if (caller.principal.tenant !== OPERATOR_TENANT)
+      throw new Fault("forbidden", "This key may not do that: it concerns every tenant.");
+    const target = query === "" ? route.path : `${route.path}?${query}`;
+    const { status, body: answer } = await send(route.method, target, body, operation, signal);
+    return answer === undefined ? empty(status) : json(answer, status);
+  };
+  return {
+    wants: (route) => route.path === "/invocations" || MODEL_ROUTES.has(route.path) || (alone && isOperation(route)),
+    answer: (request) => {
+      const { route, body } = request;
+      if (route.path === "/invocations" && request.askedBy === undefined)
+        return { kind: "forward", to: invocationRoute(invokedOf(body ?? NO_BODY)) };
+      if (MODEL_ROUTES.has(route.path)) return forward(request);
+      return route.path === ABORT ? abort(request) : run(request);
+    },
+  };
+}
+
+function keyOf(route: AnyRoute<Services>): string {
+  return `${route.method} ${route.path}`;
+}
+
+/** Of the operations listener, and not of this server itself. */
+function isOperation(route: AnyRoute<Services>): boolean {
+  return OPERATIONS.has(keyOf(route)) || route.path === ABORT;
+}
+
+function parsed(body: Buffer): unknown {
+  try {
+    return parseJson(body);
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error;
+    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message}.`);
+  }
+}
+
+/** By the body's fields alone: what a model behind others can do, its server says. @throws Fault */
+function invokedOf(body: Buffer): Invoked {
+  try {
+    const { members } = scanJson(body);
+    const given = members.filter(({ kind }) => kind !== "null").map(({ name }) => [name, true] as const);
+    return invokedBy(Object.fromEntries(given), TASK_KINDS);
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error;
+    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message}.`);
+  }
+}

@@ -1,0 +1,115 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { StartupError } from "#app/startup-error.ts";
+import { Secret } from "#base/secret.ts";
+import { resolveSettings } from "#config/resolve.ts";
+import { planVllm } from "./plan.ts";
+
+const ENV = {
+  PATH: "/usr/bin",
+  HOME: "/home/op",
+  CUDA_VISIBLE_DEVICES: "0,1",
+  VLLM_SERVER_DEV_MODE: "1",
+  VLLM_ALLOW_INSECURE_SERIALIZATION: "1",
+  AWS_SECRET_ACCESS_KEY: "not for engines",
+  LD_PRELOAD: "/tmp/evil.so",
+};
+
+function plan(words: readonly string[], env: Record<string, string> = ENV) {
+  const { settings, passed } = resolveSettings(["--engine", "vllm", ...words], env);
+  const folders = { folder: "/state/vllm", socketFolder: "/state/vllm" };
+  return planVllm({ settings, passed, model: "meta/m", env, ...folders, key: new Secret("the-key") });
+}
+
+const refused = (pattern: RegExp) => (error: unknown) =>
+  error instanceof StartupError && pattern.test((error as Error).message);
+
+test("vLLM's own flags are handed on as they are, ours are not", () => {
+  const { words } = plan([
+    "meta/m",
+    "--tensor-parallel-size",
+    "8",
+    "--port",
+    "9000",
+    "--max-model-len=8192",
+    "--dtype",
+    "bfloat16",
+  ]);
+  assert.deepEqual(words, [
+    ...["serve", "meta/m", "--tensor-parallel-size", "8", "--max-model-len", "8192", "--dtype", "bfloat16"],
+    ...["--uds", "/state/vllm/vllm.sock", "--disable-fastapi-docs", "--disable-uvicorn-access-log"],
+    ...["--allowed-media-domains", "media.invalid"],
+  ]);
+});
+
+test("the key is in the environment, never among the words; nothing else of the environment comes along", () => {
+  const { words, environment } = plan([]);
+  assert.ok(!words.some((word) => word.includes("the-key")));
+  assert.equal(environment["VLLM_API_KEY"], "the-key");
+  assert.equal(environment["CUDA_VISIBLE_DEVICES"], "0,1");
+  assert.equal(environment["AWS_SECRET_ACCESS_KEY"], undefined);
+  assert.equal(environment["LD_PRELOAD"], undefined);
+});
+
+test("development mode, telemetry, redirects and unsafe serialisation are off, whatever the environment says", () => {
+  const { environment } = plan([], { ...ENV, VLLM_NO_USAGE_STATS: "0", VLLM_MEDIA_URL_ALLOW_REDIRECTS: "1" });
+  for (const [name, value] of [
+    ["VLLM_SERVER_DEV_MODE", "0"],
+    ["VLLM_NO_USAGE_STATS", "1"],
+    ["VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0"],
+    ["VLLM_ALLOW_INSECURE_SERIALIZATION", "0"],
+    ["VLLM_ALLOW_RUNTIME_LORA_UPDATING", "0"],
+    ["VLLM_PLUGINS", ""],
+  ] as const)
+    assert.equal(environment[name], value, name);
+});
+
+test("the operator's variable goes along, and opens none of the walls", () => {
+  const words = ["--vllm-environment", "NCCL_DEBUG_FILE", "--vllm-environment", "VLLM_SERVER_DEV_MODE"];
+  const { environment } = plan(words, { ...ENV, NCCL_DEBUG_FILE: "x" });
+  assert.equal(environment["NCCL_DEBUG_FILE"], "x");
+  assert.equal(environment["VLLM_SERVER_DEV_MODE"], "0");
+});
+
+test("caches are its own, the hub's files the operator's", () => {
+  const { environment } = plan([]);
+  assert.equal(environment["VLLM_CACHE_ROOT"], "/state/vllm/cache/vllm");
+  assert.equal(environment["HOME"], "/state/vllm");
+  assert.equal(environment["HF_HOME"], "/home/op/.cache/huggingface");
+});
+
+test("what would open a hole is refused by name, from the command line and from the file", () => {
+  for (const flag of ["trust-remote-code", "enable-prompt-embeds", "trust-request-chat-template", "headless", "grpc"])
+    assert.throws(() => plan([`--${flag}`]), new RegExp(`--${flag} is not handed on`), flag);
+  for (const flag of ["middleware", "logits-processors", "worker-extension-cls", "tool-parser-plugin"])
+    assert.throws(() => plan([`--${flag}`, "x.y"]), new RegExp(`--${flag} is not handed on`), flag);
+  assert.throws(() => plan(["--no-such-flag"]), /is not a flag/);
+});
+
+test("without vLLM its own flags are for it", () => {
+  assert.throws(() => resolveSettings(["--all2all-backend", "naive"], {}), /is for --engine vllm/);
+});
+
+test("several machines: one private address, said", () => {
+  assert.throws(() => plan(["--nnodes", "2"]), refused(/--vllm-host-ip/));
+  assert.throws(() => plan(["--vllm-host-ip", "0.0.0.0"]), refused(/neither encrypted/));
+  assert.throws(() => plan(["--vllm-host-ip", "8.8.8.8"]), refused(/a private address/));
+  assert.throws(() => plan(["--vllm-host-ip", "node-1"]), refused(/an address, not a name/));
+  const { exposed, environment } = plan([
+    ...["--vllm-host-ip", "10.0.0.5", "--data-parallel-address", "10.0.0.1", "--data-parallel-rpc-port", "13345"],
+    ...["--kv-transfer-config", '{"kv_connector":"NixlConnector","kv_ip":"10.0.0.5","kv_port":14579}'],
+  ]);
+  assert.equal(environment["VLLM_HOST_IP"], "10.0.0.5");
+  assert.deepEqual(exposed, [
+    "10.0.0.5, any port: torch.distributed and vLLM's own channels (VLLM_HOST_IP)",
+    "10.0.0.1:13345/tcp (--data-parallel-address)",
+    "10.0.0.5:14579/tcp (kv_port)",
+    "5600/tcp (VLLM_NIXL_SIDE_CHANNEL_PORT)",
+  ]);
+  assert.deepEqual(plan([]).exposed, []);
+});
+
+test("a KV connector on a public address, or no JSON, is refused", () => {
+  assert.throws(() => plan(["--kv-transfer-config", '{"kv_ip":"1.1.1.1"}']), refused(/kv_ip takes a private address/));
+  assert.throws(() => plan(["--kv-transfer-config", "kv"]), refused(/a JSON object/));
+});

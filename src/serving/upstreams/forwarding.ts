@@ -1,0 +1,237 @@
+/**
+ * A call that upstream servers answer: judged by its route's rule, counted, sent to one of its model's servers, and its
+ * answer passed on.
+ *
+ * Invariants: what the client may not decide stands in no request to an upstream (Wall: T130): the tenant's salt, what
+ * its key may say of priority, an id of ours, no media but what the guard has fetched; the work is reserved before it is
+ * sent and settled on every path; who leaves cancels it. Called by the relay that app gives to http.
+ */
+import { createHmac, randomUUID } from "node:crypto";
+import type { Usage } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
+import { NO_USAGE, type Reservation } from "#core/metering.ts";
+import { ownedKey } from "#core/owned.ts";
+import type { Grant, Scope } from "#core/principal.ts";
+import type { UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
+import { capsFor } from "#core/request-caps.ts";
+import type { MediaFetcher } from "#egress/media/fetcher.ts";
+import { inlineMedia } from "#egress/media/inline.ts";
+import { priorityOf } from "#serving/_priority.ts";
+import type { Serving } from "#serving/context.ts";
+import { countedAs, type ServedModel } from "#serving/models.ts";
+import { judgeRelay, type RelayVerdict, relayBody } from "#wire/relay/judge.ts";
+import type { RelayMedia } from "#wire/relay/media.ts";
+import type { RelayRule } from "#wire/relay/rules.ts";
+import type { UpstreamPool } from "./pool.ts";
+import { type Expected, StreamUsage, WholeUsage } from "./readers.ts";
+import { SettledSource } from "./settled-source.ts";
+
+/** What answers a model. */
+export interface ModelUpstreams {
+  readonly pool: UpstreamPool;
+  /** As its servers call it; undefined: as the client does. */
+  readonly name?: string;
+  /** Of its window; 0: not known yet. */
+  contextLength(): number;
+}
+
+export interface ForwardingOptions {
+  readonly serving: Serving;
+  /** Undefined: this server computes it itself. */
+  readonly upstreamsOf: (model: ServedModel) => ModelUpstreams | undefined;
+  readonly media: Pick<MediaFetcher, "fetchAll">;
+  /** The secret under which tenants' salts are made: the same on every gateway of a pool. */
+  readonly saltKey: Uint8Array;
+}
+
+export interface ForwardCall {
+  readonly method: string;
+  /** As declared. */
+  readonly path: string;
+  readonly query: string;
+  readonly grant: Grant<Scope>;
+  readonly body: Buffer;
+  readonly requestId: string;
+  readonly signal: AbortSignal;
+}
+
+export interface Forwarded {
+  readonly answer: UpstreamAnswer;
+  /** Server-sent events. */
+  readonly stream: boolean;
+}
+
+/** A token of text has three bytes at least, taken over all languages that are not looked at one by one. */
+const BYTES_PER_TOKEN = 3;
+/** Where neither the client nor the upstream says how long an answer may be. */
+const SOME_TOKENS = 4096;
+/** Salts that are kept made. */
+const MOST_SALTS = 10_000;
+
+export class Forwarding {
+  readonly #options: ForwardingOptions;
+  readonly #salts = new Map<string, string>();
+  /** Calls on their way, by their upstream ids: whose they are. */
+  readonly #open = new Map<string, string>();
+
+  constructor(options: ForwardingOptions) {
+    this.#options = options;
+  }
+
+  /** The tenant whose call has this id upstream. */
+  ownerOf(id: string): string | undefined {
+    return this.#open.get(id);
+  }
+
+  /** @returns undefined: the model runs here. @throws Fault */
+  async forward(rule: RelayRule, call: ForwardCall): Promise<Forwarded | undefined> {
+    const { serving, upstreamsOf } = this.#options;
+    const { principal } = call.grant;
+    const id = randomUUID().replaceAll("-", "");
+    const verdict = judgeRelay(rule, call.body, {
+      caps: capsFor(serving.caps, principal.caps),
+      salt: (own) => this.#salt(principal.tenant, own),
+      priority: (asked) => priorityOf(asked, principal, serving.priorities),
+      requestId: id,
+    });
+    const model = serving.models.resolve(verdict.model, principal);
+    const upstreams = upstreamsOf(model);
+    if (upstreams === undefined) return undefined;
+    refuseKept(verdict);
+    const media = await this.#fetched(verdict.media, call);
+    const expected = expect(verdict, upstreams);
+    const reservation = await call.grant.meter.reserve({ model: countedAs(model), ...expected });
+    this.#open.set(id, principal.tenant);
+    try {
+      const body = relayBody(verdict, { ...(upstreams.name === undefined ? {} : { model: upstreams.name }), media });
+      return await this.#send(call, upstreams, { id, body, verdict, expected, model, reservation });
+    } catch (error) {
+      this.#open.delete(id);
+      await reservation.settle(NO_USAGE);
+      throw error;
+    }
+  }
+
+  async #send(
+    { method, path, query, signal, grant }: ForwardCall,
+    upstreams: ModelUpstreams,
+    work: Sending,
+  ): Promise<Forwarded> {
+    const { id, body, verdict, expected, model, reservation } = work;
+    const request: UpstreamRequest = {
+      method,
+      target: query === "" ? path : `${path}?${query}`,
+      headers: ["content-type", "application/json", "x-request-id", id],
+      body,
+    };
+    const answer = await upstreams.pool.send(request, {
+      tokens: expected.promptTokens + expected.completionTokens,
+      prefix: { salt: ownedKey(grant.principal.tenant, model.names[0]), pieces: promptOf(verdict) },
+      ...(model.lora === undefined ? {} : { adapter: model.names[0] }),
+      idempotent: true,
+      signal,
+    });
+    const stream = answer.headers["content-type"]?.startsWith("text/event-stream") === true;
+    const shown = upstreams.name === undefined ? undefined : (verdict.model ?? model.names[0]);
+    const expectation: Expected = {
+      promptTokens: expected.promptTokens,
+      strip: verdict.strip,
+      ...(shown === undefined || shown === upstreams.name ? {} : { model: shown }),
+    };
+    const good = answer.status < 400;
+    const reader = stream
+      ? new StreamUsage(expectation)
+      : new WholeUsage(expectation, good, lengthOf(answer.headers["content-length"]));
+    const settle = async (used: Usage, lost: boolean): Promise<void> => {
+      this.#open.delete(id);
+      answer.settled(used.promptTokens + used.completionTokens);
+      // What cannot be booked now the book keeps; the answer is the client's all the same.
+      await reservation.settle(lost || !good ? NO_USAGE : used).catch(() => {});
+    };
+    // Another name is longer or shorter.
+    const { "content-length": length, ...rest } = answer.headers;
+    const same = expectation.model === undefined && !stream;
+    const headers = same && length !== undefined ? { ...rest, "content-length": length } : rest;
+    return {
+      answer: { status: answer.status, headers, source: new SettledSource(answer.source, reader, settle) },
+      stream,
+    };
+  }
+
+  async #fetched(media: readonly RelayMedia[], { grant, requestId, signal }: ForwardCall): Promise<readonly string[]> {
+    if (media.length === 0) return [];
+    const places = media.map(({ kind, url, param }) => {
+      if (kind === "file")
+        throw new Fault("invalid_request", "Files are taken as data: URLs in file_data only.", { param });
+      return { kind, url, param };
+    });
+    const caller = { tenant: grant.principal.tenant, requestId, signal };
+    const fetched = await inlineMedia(this.#options.media, places, caller);
+    return fetched.map(({ url }) => url);
+  }
+
+  /**
+   * Wall: T47. What is computed for one tenant is found by none other, whatever salt a client sends: the salt is made of
+   * the tenant's name and the client's own, under a key that no client has.
+   */
+  #salt(tenant: string, own: string | undefined): string {
+    const name = ownedKey(tenant, own ?? "");
+    const known = this.#salts.get(name);
+    if (known !== undefined) return known;
+    const salt = createHmac("sha256", this.#options.saltKey).update(name).digest("base64url");
+    if (this.#salts.size >= MOST_SALTS) this.#salts.clear();
+    this.#salts.set(name, salt);
+    return salt;
+  }
+}
+
+interface Estimate {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly sequences: number;
+}
+
+interface Sending {
+  readonly id: string;
+  readonly body: readonly Uint8Array[];
+  readonly verdict: RelayVerdict;
+  readonly expected: Estimate;
+  readonly model: ServedModel;
+  readonly reservation: Reservation;
+}
+
+/** Nothing is kept by an upstream, which has no owners. */
+function refuseKept({ kept }: RelayVerdict): void {
+  if (kept.background)
+    throw new Fault("not_implemented", "Responses of this model cannot run in the background.", {
+      param: "background",
+    });
+  if (kept.previousId !== undefined)
+    throw new Fault("not_implemented", "Responses of this model are not kept: send the conversation.", {
+      param: "previous_response_id",
+    });
+}
+
+/** What it may cost: reserved, and set right by what the answer says. */
+function expect(
+  { promptIds, promptBytes, prompts, n, maxTokens }: RelayVerdict,
+  { contextLength }: ModelUpstreams,
+): Estimate {
+  const window = contextLength();
+  const text = Math.ceil(promptBytes / BYTES_PER_TOKEN);
+  const promptTokens = window > 0 ? Math.min(promptIds + text, window * prompts) : promptIds + text;
+  const left = window > 0 ? Math.max(1, window - Math.floor(promptTokens / prompts)) : SOME_TOKENS;
+  const each = Math.min(maxTokens ?? left, window > 0 ? window : Number.POSITIVE_INFINITY);
+  return { promptTokens, completionTokens: each * n * prompts, sequences: n * prompts };
+}
+
+const PROMPTS = ["messages", "prompt", "input", "system", "instructions", "token_ids", "query"];
+
+/** Where the prompt's bytes are, for telling prompts apart. */
+function promptOf({ body, scan }: RelayVerdict): readonly Uint8Array[] {
+  return scan.members.filter(({ name }) => PROMPTS.includes(name)).map(({ start, end }) => body.subarray(start, end));
+}
+
+function lengthOf(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : Number(text);
+}

@@ -1,0 +1,113 @@
+/**
+ * What an upstream's answer used, read as it passes: of a stream event by event, of a whole answer when it is there.
+ * Made by forwarding.ts, one an answer.
+ */
+import type { Usage } from "#core/calls.ts";
+import { NO_USAGE } from "#core/metering.ts";
+import { StreamReader, withModel } from "#wire/relay/stream.ts";
+import { scanned, usageIn } from "#wire/relay/usage.ts";
+import type { UsageReader } from "./settled-source.ts";
+
+export interface Expected {
+  /** Tokens of the prompt, about: what counts where the upstream does not say. */
+  readonly promptTokens: number;
+  /** Usage was asked for on the server's account. */
+  readonly strip: boolean;
+  /** The client's name for the model, where the upstream has another. */
+  readonly model?: string;
+}
+
+/** A stream that was cut short is charged for its prompt, and a token for each of its events. */
+export class StreamUsage implements UsageReader {
+  readonly #events: StreamReader;
+  readonly #promptTokens: number;
+
+  constructor({ promptTokens, strip, model }: Expected) {
+    this.#promptTokens = promptTokens;
+    this.#events = new StreamReader({ strip, ...(model === undefined ? {} : { model }) });
+  }
+
+  get complete(): boolean {
+    return this.#events.ended;
+  }
+
+  take(chunk: Uint8Array): readonly Uint8Array[] {
+    return this.#events.take(chunk);
+  }
+
+  end(): readonly Uint8Array[] {
+    return this.#events.end();
+  }
+
+  used(): Usage {
+    const { usage, events, failed } = this.#events;
+    if (usage !== undefined) return usage;
+    if (failed && events <= 1) return NO_USAGE;
+    return { ...NO_USAGE, promptTokens: this.#promptTokens, completionTokens: events };
+  }
+}
+
+/** Longer answers (of many embeddings, say) are charged by what was expected. */
+const MAX_READ = 32 * 1024 * 1024;
+
+export class WholeUsage implements UsageReader {
+  readonly #expected: Expected;
+  /** Of the answer's head; undefined: it did not say. */
+  readonly #length: number | undefined;
+  /** 2xx; another costs nothing. */
+  readonly #good: boolean;
+  #pieces: Uint8Array[] = [];
+  #bytes = 0;
+  #used: Usage | undefined;
+  complete = false;
+
+  constructor(expected: Expected, good: boolean, length: number | undefined) {
+    this.#expected = expected;
+    this.#good = good;
+    this.#length = length;
+  }
+
+  take(chunk: Uint8Array): readonly Uint8Array[] {
+    this.#bytes += chunk.length;
+    const last = this.#bytes === this.#length;
+    const { model } = this.#expected;
+    if (last && this.#pieces.length === 0) {
+      this.#read(chunk);
+      return model === undefined ? [chunk] : this.#renamed(chunk, model);
+    }
+    if (this.#bytes <= MAX_READ || model !== undefined) this.#pieces.push(Uint8Array.from(chunk));
+    if (last) this.#whole();
+    if (model === undefined) return [chunk];
+    return last ? this.#renamed(Buffer.concat(this.#pieces), model) : [];
+  }
+
+  end(): readonly Uint8Array[] {
+    if (this.complete) return [];
+    this.#whole();
+    const { model } = this.#expected;
+    return model === undefined ? [] : this.#renamed(Buffer.concat(this.#pieces), model);
+  }
+
+  used(): Usage {
+    if (!this.#good) return NO_USAGE;
+    if (this.#used !== undefined) return this.#used;
+    return { ...NO_USAGE, promptTokens: this.#expected.promptTokens };
+  }
+
+  #whole(): void {
+    this.#read(Buffer.concat(this.#pieces));
+    if (this.#expected.model === undefined) this.#pieces = [];
+  }
+
+  #read(body: Uint8Array): void {
+    this.complete = true;
+    if (!this.#good || this.#bytes > MAX_READ) return;
+    const scan = scanned(body);
+    this.#used = scan === undefined ? undefined : usageIn(body, scan);
+  }
+
+  #renamed(body: Uint8Array, model: string): readonly Uint8Array[] {
+    const scan = scanned(body);
+    return (scan === undefined ? undefined : withModel(body, scan, model)) ?? [body];
+  }
+}

@@ -1,0 +1,42 @@
+/**
+ * Which declared routes go to upstream servers, and under which rule of the body. What is in neither list this server
+ * answers itself, whatever answers its models. Pure data. Callers: app's relay.
+ */
+import { RELAY_RULES, type RelayRule } from "#wire/relay/rules.ts";
+
+/** POST, by the declared path: the body names the model, one of its servers answers. */
+export const MODEL_ROUTES: ReadonlyMap<string, RelayRule> = new Map(Object.entries(RELAY_RULES));
+
+/** What every server of every pool is asked, and how their answers become one. */
+export interface Operation {
+  /** `every`: it is done where all have done it. `any`: it is so where one says so. `sum`: the numbers together. */
+  readonly joined: "every" | "any" | "sum";
+  /** What the pool knows from then on. */
+  readonly leaves?: "asleep" | "awake";
+}
+
+const EVERY: Operation = { joined: "every" };
+const ANY: Operation = { joined: "any" };
+
+/** By method and declared path. */
+export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operation>([
+  ["POST /pause", EVERY],
+  ["POST /resume", EVERY],
+  ["GET /is_paused", ANY],
+  ["POST /sleep", { joined: "every", leaves: "asleep" }],
+  ["POST /wake_up", { joined: "every", leaves: "awake" }],
+  ["GET /is_sleeping", ANY],
+  ["POST /scale_elastic_ep", EVERY],
+  ["POST /is_scaling_elastic_ep", ANY],
+  ["POST /reset_prefix_cache", EVERY],
+  ["POST /reset_mm_cache", EVERY],
+  ["POST /reset_encoder_cache", EVERY],
+  ["POST /init_weight_transfer_engine", EVERY],
+  ["POST /start_weight_update", EVERY],
+  ["POST /update_weights", EVERY],
+  ["POST /finish_weight_update", EVERY],
+  ["GET /get_world_size", { joined: "sum" }],
+  ["POST /start_profile", EVERY],
+  ["POST /stop_profile", EVERY],
+  ["GET /tokenizer_info", EVERY],
+]);

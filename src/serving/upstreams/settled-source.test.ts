@@ -1,0 +1,143 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Usage } from "#core/calls.ts";
+import { Fault } from "#core/fault.ts";
+import type { RelaySource, RelayTarget } from "#core/relay.ts";
+import { SettledSource, type UsageReader } from "./settled-source.ts";
+
+const USED: Usage = { promptTokens: 3, completionTokens: 2, cachedTokens: 0, reasoningTokens: 0 };
+const bytes = (text: string): Uint8Array => Buffer.from(text);
+
+/** The answer is complete with a chunk that says END. */
+class Reader implements UsageReader {
+  complete = false;
+  chunks = 0;
+  take(chunk: Uint8Array): readonly Uint8Array[] {
+    this.chunks++;
+    this.complete ||= Buffer.from(chunk).includes("END");
+    return [chunk];
+  }
+  end(): readonly Uint8Array[] {
+    return [];
+  }
+  used(): Usage {
+    return this.complete ? USED : { ...USED, completionTokens: this.chunks };
+  }
+}
+
+function fixture({ takes = true } = {}) {
+  const log: string[] = [];
+  let inner: RelayTarget | undefined;
+  const source: RelaySource = {
+    pipe: (target) => {
+      inner = target;
+    },
+    resume: () => log.push("resume"),
+    cancel: () => log.push("cancel"),
+  };
+  const books = Promise.withResolvers<void>();
+  const settled: [Usage, boolean][] = [];
+  const target: RelayTarget = {
+    write: (chunk) => {
+      log.push(`write ${Buffer.from(chunk).toString()}`);
+      return takes;
+    },
+    end: () => log.push("end"),
+    fail: (fault) => log.push(`fail ${fault.kind}`),
+  };
+  const one = new SettledSource(source, new Reader(), (used, lost) => {
+    settled.push([used, lost]);
+    return books.promise;
+  });
+  one.pipe(target);
+  assert.ok(inner !== undefined);
+  return { one, inner, log, settled, books };
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test("the chunk that ends the answer waits for the books, those before it do not", async () => {
+  const { inner, log, settled, books } = fixture();
+  assert.equal(inner.write(bytes("a")), true);
+  const last = bytes("END");
+  assert.equal(inner.write(last), false);
+  // The memory is the upstream's: it is used again.
+  last.fill(0);
+  inner.end();
+  await turn();
+  assert.deepEqual(log, ["write a"]);
+  assert.deepEqual(settled, [[USED, false]]);
+  books.resolve();
+  await turn();
+  assert.deepEqual(
+    log.filter((line) => line !== "resume"),
+    ["write a", "write END", "end"],
+  );
+});
+
+test("what follows the final chunk goes on when the books are safe, in order", async () => {
+  const { inner, log, books } = fixture();
+  inner.write(bytes("END"));
+  inner.write(bytes("b"));
+  books.resolve();
+  await turn();
+  inner.write(bytes("c"));
+  inner.end();
+  await turn();
+  assert.deepEqual(
+    log.filter((line) => line !== "resume"),
+    ["write ENDb", "write c", "end"],
+  );
+});
+
+test("an answer without a final chunk is settled at its end, before the client sees that", async () => {
+  const { inner, log, settled, books } = fixture();
+  inner.write(bytes("a"));
+  inner.end();
+  await turn();
+  assert.deepEqual(log, ["write a"]);
+  assert.equal(settled[0]?.[0].completionTokens, 1);
+  books.resolve();
+  await turn();
+  assert.deepEqual(log, ["write a", "end"]);
+});
+
+test("a client that leaves pays for what passed, once, and hears nothing more", async () => {
+  const { one, inner, log, settled, books } = fixture();
+  inner.write(bytes("a"));
+  one.cancel();
+  one.cancel();
+  inner.end();
+  books.resolve();
+  await turn();
+  assert.deepEqual(log, ["write a", "cancel"]);
+  assert.deepEqual(settled, [[{ ...USED, completionTokens: 1 }, false]]);
+});
+
+test("what the upstream broke costs nothing, unless the answer was whole", async () => {
+  const broken = fixture();
+  broken.inner.write(bytes("a"));
+  broken.inner.fail(new Fault("upstream_failed", "It broke."));
+  broken.books.resolve();
+  await turn();
+  assert.equal(broken.settled[0]?.[1], true);
+  assert.deepEqual(broken.log, ["write a", "fail upstream_failed"]);
+  const whole = fixture();
+  whole.inner.write(bytes("END"));
+  whole.inner.fail(new Fault("upstream_failed", "It broke."));
+  whole.books.resolve();
+  await turn();
+  assert.equal(whole.settled[0]?.[1], false);
+});
+
+test("a client that is behind is not sent more by the release of the last chunk", async () => {
+  const { one, inner, log, books } = fixture({ takes: false });
+  inner.write(bytes("END"));
+  one.resume();
+  assert.deepEqual(log, []);
+  books.resolve();
+  await turn();
+  assert.deepEqual(log, ["write END"]);
+  one.resume();
+  assert.deepEqual(log, ["write END", "resume"]);
+});

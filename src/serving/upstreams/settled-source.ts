@@ -1,0 +1,114 @@
+/**
+ * An upstream's answer on its way to the client, with its books: what it used is read as it passes, and settled before
+ * the client sees its end.
+ *
+ * Invariants: the reservation is settled once, whatever ends the answer (Wall: T81): with what the upstream said that it
+ * used, or, where it was cut short, with what can be told from what passed; the chunk that ends the answer waits until
+ * the booking is safe; the bytes are the upstream's. Made by forward.ts, one an answer.
+ */
+import type { Usage } from "#core/calls.ts";
+import type { Fault } from "#core/fault.ts";
+import type { RelaySource, RelayTarget } from "#core/relay.ts";
+
+/** Reads usage out of the bytes that pass. Keeps no more than a part of one frame. */
+export interface UsageReader {
+  /** @returns what goes on to the client: the chunk itself, pieces of it, or nothing */
+  take(chunk: Uint8Array): readonly Uint8Array[];
+  /** No more comes. @returns what was held back */
+  end(): readonly Uint8Array[];
+  /** The answer has said all that it will: what follows waits for the books. */
+  readonly complete: boolean;
+  /** What is known so far: said by the upstream, or counted. */
+  used(): Usage;
+}
+
+/** @param lost the upstream's fault: nobody pays. Never throws */
+export type Settle = (used: Usage, lost: boolean) => Promise<void>;
+
+const EMPTY = new Uint8Array(0);
+
+export class SettledSource implements RelaySource, RelayTarget {
+  readonly #inner: RelaySource;
+  readonly #reader: UsageReader;
+  readonly #settle: Settle;
+  #target: RelayTarget | undefined;
+  #settled: Promise<void> | undefined;
+  #safe = false;
+  /** Waits until the booking is safe. */
+  #held: Uint8Array = EMPTY;
+  #over = false;
+
+  constructor(inner: RelaySource, reader: UsageReader, settle: Settle) {
+    this.#inner = inner;
+    this.#reader = reader;
+    this.#settle = settle;
+  }
+
+  pipe(target: RelayTarget): void {
+    this.#target = target;
+    this.#inner.pipe(this);
+  }
+
+  resume(): void {
+    if (this.#held.length === 0) this.#inner.resume();
+  }
+
+  cancel(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#inner.cancel();
+    void this.#book(false);
+  }
+
+  write(chunk: Uint8Array): boolean {
+    const rest = this.#reader.take(chunk);
+    if (this.#safe || !this.#reader.complete) return this.#pass(rest);
+    // It has to last until the books are safe, and the chunk lasts no longer than this call.
+    this.#held = Buffer.concat([this.#held, ...rest]);
+    void this.#book(false).then(() => this.#release());
+    return false;
+  }
+
+  #pass(pieces: readonly Uint8Array[]): boolean {
+    let more = true;
+    for (const piece of pieces) more = (this.#target?.write(piece) ?? true) && more;
+    return more;
+  }
+
+  end(): void {
+    this.#held = Buffer.concat([this.#held, ...this.#reader.end()]);
+    void this.#book(false).then(() => {
+      this.#flush();
+      if (!this.#over) this.#target?.end();
+      this.#over = true;
+    });
+  }
+
+  fail(fault: Fault): void {
+    void this.#book(true).then(() => {
+      this.#flush();
+      if (!this.#over) this.#target?.fail(fault);
+      this.#over = true;
+    });
+  }
+
+  #book(lost: boolean): Promise<void> {
+    this.#settled ??= this.#settle(this.#reader.used(), lost && !this.#reader.complete).then(() => {
+      this.#safe = true;
+    });
+    return this.#settled;
+  }
+
+  #release(): void {
+    if (this.#over || !this.#flush()) return;
+    this.#inner.resume();
+  }
+
+  /** @returns whether the client keeps up */
+  #flush(): boolean {
+    const held = this.#held;
+    this.#held = EMPTY;
+    if (this.#over || held.length === 0) return true;
+    return this.#target?.write(held) ?? true;
+  }
+}
