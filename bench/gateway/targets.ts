@@ -145,19 +145,16 @@ const portkey: Begin = async (bench) => {
   return started("portkey", bench, port, child, bearer(bench) + headers);
 };
 
+/** What bin/castellan starts Node with. */
+const FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=4"];
+
 /** A server of ours in `servers/`, which hears its ports. */
 function script(name: string, file: string, ...args: string[]): Begin {
   return async (bench) => {
     const port = await freePort();
     const keys = join(bench.folder, "keys.json");
     writeFileSync(keys, JSON.stringify(bench.keys));
-    const options = [
-      "--disable-warning=ExperimentalWarning",
-      join(here, file),
-      String(port),
-      String(bench.upstream),
-      keys,
-    ];
+    const options = [...FLAGS, join(here, file), String(port), String(bench.upstream), keys];
     return started(name, bench, port, start(PROXY_CORE, process.execPath, [...options, ...args]));
   };
 }
@@ -168,5 +165,6 @@ export const TARGETS: Readonly<Record<string, Begin>> = {
   haproxy,
   undici: script("undici", "servers/undici.ts"),
   corridor: script("corridor", "servers/corridor.ts"),
+  policy: script("policy", "servers/corridor.ts", "policy"),
   portkey,
 };

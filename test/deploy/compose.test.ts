@@ -10,6 +10,7 @@ import { join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
 import { parse } from "yaml";
 import { resolveSettings } from "#config/resolve.ts";
+import { modelPlanOf } from "./model-plans.ts";
 
 const folder = resolve(import.meta.dirname, "../../deploy/compose");
 
@@ -124,6 +125,21 @@ test("the door's settings are settings, name its secrets, and leave operations o
   assert.match(
     compose.services["castellan"]?.healthcheck.test.at(-1) ?? "",
     new RegExp(`127\\.0\\.0\\.1:${settings.settings.opsPort}/health$`),
+  );
+});
+
+test("the door's model is answered by the service that is vLLM, with the key that it has", (t) => {
+  const [model, ...others] = modelPlanOf(readFileSync(join(folder, "castellan.yaml"), "utf8"), scratch(t)).upstream;
+  assert.equal(others.length, 0);
+  assert.notEqual(model?.key, undefined);
+  assert.deepEqual(
+    model?.sources.map(({ place }) => place.kind),
+    ["fixed"],
+  );
+  assert.match(JSON.stringify(model?.sources[0]?.place), /vllm.*8000|8000.*vllm/);
+  assert.match(
+    (compose.services["vllm"]?.command ?? []).join(),
+    new RegExp(`--served-model-name ${model?.name} --host 0\\.0\\.0\\.0 --port 8000`),
   );
 });
 

@@ -15,6 +15,7 @@ import { type TestContext, test } from "node:test";
 import { flagOf, settingRows } from "#config/settings.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { makeKey, startServer, type TestServer, until } from "../harness.ts";
+import { modelPlanOf } from "./model-plans.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const pages = globSync(join(root, "docs/guide/*.md")).sort();
@@ -31,7 +32,7 @@ interface Block {
 }
 
 function blocksOf(page: string): Block[] {
-  const found = readFileSync(page, "utf8").matchAll(/^```([^\n`]*)\n([\s\S]*?)^```$/gm);
+  const found = readFileSync(page, "utf8").matchAll(/^ *```([^\n`]*)\n([\s\S]*?)^ *```$/gm);
   return [...found].map(([, info = "", text = ""]) => ({ info, lines: text.split("\n").slice(0, -1) }));
 }
 
@@ -148,6 +149,14 @@ test("flags and settings in the pages are the server's", () => {
   }
   assert.ok(named.length > 5);
   for (const [page, name] of named) assert.ok(known.has(name), `${basename(page)}: ${name}`);
+});
+
+test("models of the pages' configuration files are such as a start takes", (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "castellan-guide-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const blocks = pages.flatMap((page) => blocksOf(page).filter(({ info }) => info === "yaml castellan"));
+  assert.ok(blocks.length > 1);
+  for (const { lines } of blocks) assert.ok(modelPlanOf(lines.join("\n"), folder).upstream.length > 0);
 });
 
 test("policy files in the pages pass their own tests", (t) => {

@@ -23,6 +23,7 @@ import type { NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort } from "kubern
 import type { PodDisruptionBudget } from "kubernetes-types/policy/v1.js";
 import { parse, parseAllDocuments } from "yaml";
 import { resolveSettings } from "#config/resolve.ts";
+import { modelPlanOf } from "./model-plans.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = join(root, "deploy/kubernetes");
@@ -204,6 +205,14 @@ test("the door's flags and settings are the server's; what they name is mounted"
   }
   const grace = gateway.spec?.template.spec?.terminationGracePeriodSeconds ?? 0;
   assert.ok(settings.shutdownTimeout + 5 < grace, "answers may end before the pod is killed");
+});
+
+test("its model is answered by the pods behind vLLM's service, with the key that they have", (t) => {
+  const [model, ...others] = modelPlanOf(configuration["castellan.yaml"] ?? "", scratch(t)).upstream;
+  assert.equal(others.length, 0);
+  assert.notEqual(model?.key, undefined);
+  assert.match(JSON.stringify(model?.sources), /vllm\.castellan\.svc\.cluster\.local/);
+  assert.ok(containerOf(vllm.spec?.template ?? {}).args?.includes(`--served-model-name=${model?.name}`));
 });
 
 test("its policy passes its own tests", { timeout: 60_000 }, (t) => {
