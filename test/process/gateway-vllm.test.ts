@@ -148,3 +148,124 @@ test("the tokenizer is told of by one server, as it tells it", async () => {
   assert.deepEqual(await answer.json(), { tokenizer_class: "T", vocab_size: 7 });
   assert.equal(first.asked.length + second.asked.length, 1);
 });
+
+const SPEECH = Buffer.from("RIFF and what follows");
+
+function speech(fields: Readonly<Record<string, string>>): FormData {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.set(name, value);
+  form.set("file", new File([SPEECH], "speech.wav", { type: "audio/wav" }));
+  return form;
+}
+
+const hear = (path: string, form: FormData, key: string) =>
+  fetch(gateway.url + path, { method: "POST", body: form, headers: { authorization: `Bearer ${key}` } });
+
+async function formOf({ body, headers }: Recorded): Promise<FormData> {
+  return new Response(body, { headers: { "content-type": headers["content-type"] ?? "" } }).formData();
+}
+
+test("speech: the form is judged, sent on under the upstream's name, and its answer passed on and booked", async () => {
+  const key = await newKey("service", { name: "hears" });
+  const answer = { text: "Hello", usage: { type: "duration", seconds: 3 } };
+  for (const fake of [first, second])
+    for (const path of ["/v1/audio/transcriptions", "/v1/audio/translations"])
+      fake.answers.set(path, (_, response) => json(response, answer));
+  for (const path of ["/v1/audio/transcriptions", "/v1/audio/translations"]) {
+    const heard = await hear(path, speech({ model: "outside", language: "en", cache_salt: "x" }), key);
+    assert.deepEqual([heard.status, await heard.json()], [200, answer], path);
+  }
+  const asked = [...first.asked, ...second.asked];
+  assert.equal(asked.length, 2);
+  for (const request of asked) {
+    const form = await formOf(request);
+    assert.deepEqual([...form.keys()], ["model", "language", "file"]);
+    assert.equal(form.get("model"), "org/base");
+    const file = form.get("file");
+    assert.ok(file instanceof File);
+    assert.deepEqual([file.name, Buffer.from(await file.arrayBuffer())], ["speech.wav", SPEECH]);
+  }
+  const usage = await fetch(`${gateway.opsUrl}/admin/usage?by=key`, {
+    headers: { authorization: `Bearer ${gateway.adminKey}` },
+  });
+  const { data } = (await usage.json()) as { data: readonly { prompt_tokens: number }[] };
+  assert.ok(
+    data.some((row) => row.prompt_tokens === 300),
+    JSON.stringify(data),
+  );
+});
+
+test("speech: a stream keeps the client's model name, and usage that it did not ask for is left out", async () => {
+  const key = await newKey("service", { name: "streams" });
+  const chunk = (more: object) =>
+    `data: ${JSON.stringify({ id: "trsc-1", object: "transcription.chunk", created: 1, model: "org/base", ...more })}\n\n`;
+  const text = { choices: [{ delta: { content: "Hello" }, finish_reason: null, stop_reason: null }] };
+  const told = { choices: [], usage: { prompt_tokens: 150, completion_tokens: 1, total_tokens: 151 } };
+  for (const fake of [first, second])
+    fake.answers.set("/v1/audio/transcriptions", (_, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.end(`${chunk(text)}${chunk(told)}data: [DONE]\n\n`);
+    });
+  const heard = await hear("/v1/audio/transcriptions", speech({ model: "outside", stream: "true" }), key);
+  assert.equal(
+    await heard.text(),
+    'data: {"id":"trsc-1","object":"transcription.chunk","created":1,"model":"outside","choices":[{"delta":{"content":"Hello"},"finish_reason":null,"stop_reason":null}]}\n\n' +
+      "data: [DONE]\n\n",
+  );
+  const [asked] = [...first.asked, ...second.asked];
+  assert.ok(asked !== undefined);
+  assert.equal((await formOf(asked)).get("stream_include_usage"), "true");
+});
+
+test("speech: what is refused reaches no server", async () => {
+  const key = await newKey("service", { name: "refused" });
+  for (const [fields, status] of [
+    [{ model: "org/base" }, 404],
+    [{ model: "outside", temperature: "7" }, 400],
+    [{ model: "outside", language: "no such" }, 400],
+  ] as const)
+    assert.equal((await hear("/v1/audio/transcriptions", speech(fields), key)).status, status, JSON.stringify(fields));
+  const user = await newKey("user", { name: "mute", scopes: ["inference", "models:read"] });
+  assert.equal((await hear("/v1/audio/transcriptions", speech({ model: "outside" }), user)).status, 403);
+  assert.equal(first.asked.length + second.asked.length, 0);
+});
+
+test("derender: read back by a server, as its model's name has it", async () => {
+  for (const fake of [first, second])
+    fake.answers.set("/v1/chat/completions/derender", (_, response) => json(response, CHAT));
+  const body = {
+    model: "outside",
+    chat_request: { model: "outside", messages: MESSAGES, kv_transfer_params: {} },
+    generate_response: { choices: [{ index: 0, token_ids: [5, 6], finish_reason: "stop" }] },
+    prompt_tokens: 3,
+  };
+  const answer = await post("/v1/chat/completions/derender", body);
+  assert.equal(answer.status, 200, await answer.clone().text());
+  assert.deepEqual(await answer.json(), { ...CHAT, model: "outside" });
+  const [asked] = [...first.asked, ...second.asked];
+  assert.deepEqual(bodyOf(asked), {
+    model: "org/base",
+    generate_response: body.generate_response,
+    prompt_tokens: 3,
+    chat_request: { model: "org/base", messages: MESSAGES },
+  });
+});
+
+test("responses: nothing is kept upstream, and what would need it is refused", async () => {
+  for (const fake of [first, second])
+    fake.answers.set("/v1/responses", (_, response) => json(response, { id: "resp_1", model: "org/base", output: [] }));
+  const ask = (more: object) => post("/v1/responses", { model: "outside", input: "Hi", ...more });
+  assert.equal((await ask({})).status, 200);
+  assert.equal((await ask({ store: true })).status, 200);
+  for (const more of [{ background: true }, { previous_response_id: "resp_1" }])
+    assert.equal((await ask(more)).status, 501, JSON.stringify(more));
+  const bodies = [...first.asked, ...second.asked].map(bodyOf);
+  assert.deepEqual(
+    bodies.map(({ store, background }) => [store, background]),
+    [
+      [false, false],
+      [false, false],
+    ],
+  );
+  assert.equal((await gateway.fetch("/v1/responses/resp_1")).status, 404);
+});

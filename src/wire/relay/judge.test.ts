@@ -364,10 +364,11 @@ test("media of the other dialects; names in tools and their arguments are nobody
   );
 });
 
-test("responses: what is kept is told, not changed", () => {
+test("responses: what would be kept is told, and nothing is kept upstream", () => {
   const body = { input: "x", store: false, background: true, previous_response_id: "resp_1" };
   assert.deepEqual(judged(body, responsesRule).kept, { store: false, background: true, previousId: "resp_1" });
-  assert.deepEqual(passed(body, responsesRule), { ...OURS, ...body });
+  assert.deepEqual(passed(body, responsesRule), { ...OURS, ...body, background: false });
+  assert.deepEqual(passed({ input: "x" }, responsesRule), { ...OURS, input: "x", store: false, background: false });
 });
 
 test("invocations: by the rule of the route that its fields and the model's tasks tell", () => {
