@@ -276,7 +276,7 @@ const SERVICE: readonly Row[] = [
       [
         CHAT,
         chat({ response_format: { type: "json_schema", json_schema: { schema: { $ref: "#/x" } } } }),
-        /schema|structured/,
+        /response_format/,
       ],
     ],
   }),
@@ -440,7 +440,15 @@ const SERVICE: readonly Row[] = [
         },
         /choices/,
       ],
-      [`${CHAT}/derender`, { chat_request: chat({}), generate_response: { choices: [] }, stream: true }, /stream/],
+      [
+        `${CHAT}/derender`,
+        {
+          chat_request: chat({}),
+          generate_chunk: { choices: [{ index: 0, token_ids: Array.from({ length: 262_145 }, () => 5) }] },
+          stream: true,
+        },
+        /token_ids/,
+      ],
     ],
   }),
   row("CVE-2026-93592 GHSA-25q3-v2hm-8vpf", "a negative token id in an embedding request", {
@@ -478,7 +486,7 @@ const SERVICE: readonly Row[] = [
     requests: [
       [CHAT, chat({ mm_processor_kwargs: { fps: 1e9, max_frames: 2 ** 31 } }), /mm_processor_kwargs/],
       [CHAT, chat({ media_io_kwargs: { video: { fps: 1e9, num_frames: 2 ** 31 } } }), /media_io_kwargs/],
-      [MESSAGES, message({ media_io_kwargs: { video: { num_frames: -1 } } }), /media_io_kwargs/],
+      ["/tokenize", { messages: user, media_io_kwargs: { video: { num_frames: -1 } } }, /media_io_kwargs/],
     ],
   }),
   row("CVE-2026-105759 GHSA-5fj9-pfhr-6j48", "the HTTP method as a label of metrics", {
