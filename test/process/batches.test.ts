@@ -178,6 +178,11 @@ test("wrong words are refused by their names, too much by its size", async () =>
   await refused(acme.batches.create({ ...words, endpoint: "/pause" as never }), 400, /endpoint/);
   await refused(acme.batches.create({ ...words, completion_window: "1h" as never }), 400, /completion_window|24h/);
   await refused(acme.batches.create({ ...words, input_file_id: "file-none" }), 400, /file/);
+  await refused(acme.files.list({ after: "file-none" }), 400, /go on behind/);
+  await refused(other.files.list({ after: input_file_id }), 400, /go on behind/);
+  await refused(acme.batches.list({ after: "batch_none" }), 400, /go on behind/);
+  await refused(acme.files.list({ purpose: "other" }), 400, /purpose/);
+  assert.deepEqual((await acme.files.list({ purpose: "fine-tune" })).data, []);
   const empty = await begin(acme, ["", " "]);
   const ended = await over(acme, empty);
   assert.deepEqual([ended.status, ended.errors?.data?.[0]?.code], ["failed", "empty_file"]);

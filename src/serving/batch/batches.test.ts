@@ -57,4 +57,11 @@ test("a batch is cancelled in each status, or not, and only by its tenant", asyn
     assert.deepEqual([now.times.cancelling, woken], begun ? [5000, 1] : [undefined, 0], status);
     await records.change(made.id, BATCH_STATUSES, { status: "cancelled" });
   }
+  const [newest, next] = await batches.list(own, { limit: 2 });
+  assert.deepEqual(await batches.list(own, { limit: 1, after: newest?.id ?? "" }), [next]);
+  for (const [grant, id] of [
+    [own, "batch_none"],
+    [other, newest?.id ?? ""],
+  ] as const)
+    await assert.rejects(batches.list(grant, { limit: 1, after: id }), { kind: "invalid_request" });
 });

@@ -76,8 +76,12 @@ export class Batches {
     return batch;
   }
 
-  list({ principal }: Grant<"batch">, page: PageRequest): Promise<readonly Batch[]> {
-    return this.#options.records.list(principal.tenant, page);
+  /** @throws Fault invalid_request: no batch of the tenant has the id that it goes on behind */
+  async list({ principal }: Grant<"batch">, page: PageRequest): Promise<readonly Batch[]> {
+    const { records } = this.#options;
+    if (page.after !== undefined && (await records.get(principal.tenant, page.after)) === undefined)
+      throw invalid("after", "There is no batch of this id to go on behind.");
+    return records.list(principal.tenant, page);
   }
 
   /** @throws Fault batch_not_found | invalid_request: it is over */

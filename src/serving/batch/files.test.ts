@@ -125,3 +125,14 @@ test("sweeping takes what a crash left, and nothing of a batch that is open", as
   await files.sweep();
   assert.deepEqual(readdirSync(folder).sort(), ["batch_1.rows", "batch_1.rows.state", "batch_3.rows"]);
 });
+
+test("a list goes on behind a file of the tenant, and behind nothing else", async (t) => {
+  const { files } = rig(t);
+  const [first, second] = [await files.upload(grant("a"), form({})), await files.upload(grant("a"), form({}))];
+  assert.deepEqual(await files.list(grant("a"), { limit: 9, after: second.id }), [first]);
+  for (const [tenant, after] of [
+    ["a", "file-none"],
+    ["b", first.id],
+  ] as const)
+    await assert.rejects(files.list(grant(tenant), { limit: 9, after }), { kind: "invalid_request", param: "after" });
+});

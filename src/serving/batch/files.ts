@@ -144,11 +144,15 @@ export class Files {
     return file;
   }
 
-  list(
+  /** @throws Fault invalid_request: no file of the tenant has the id that it goes on behind */
+  async list(
     { principal }: Grant<"batch">,
     page: PageRequest & { readonly purpose?: string; readonly oldestFirst?: boolean },
   ): Promise<readonly StoredFile[]> {
-    return this.#options.records.files(principal.tenant, page);
+    const { records } = this.#options;
+    if (page.after !== undefined && (await records.file(principal.tenant, page.after)) === undefined)
+      throw invalid("after", "There is no file of this id to go on behind.");
+    return records.files(principal.tenant, page);
   }
 
   /** @throws Fault file_not_found | file_elsewhere */

@@ -9,8 +9,11 @@ export const MODEL_ROUTES: ReadonlyMap<string, RelayRule> = new Map(Object.entri
 
 /** What every server of every pool is asked, and how their answers become one. */
 export interface Operation {
-  /** `every`: it is done where all have done it. `any`: it is so where one says so. `sum`: the numbers together. */
-  readonly joined: "every" | "any" | "sum";
+  /**
+   * `every`: it is done where all have done it. `any`: it is so where one says so. `sum`: the numbers together. `first`:
+   * all say the same, so one is enough.
+   */
+  readonly joined: "every" | "any" | "sum" | "first";
   /** What the pool knows from then on. */
   readonly leaves?: "asleep" | "awake";
 }
@@ -38,5 +41,5 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operat
   ["GET /get_world_size", { joined: "sum" }],
   ["POST /start_profile", EVERY],
   ["POST /stop_profile", EVERY],
-  ["GET /tokenizer_info", EVERY],
+  ["GET /tokenizer_info", { joined: "first" }],
 ]);

@@ -25,9 +25,22 @@ export const FileList = listOf(FileReply);
 
 export const DeletedFile = z.object({ id: z.string(), object: z.literal("file"), deleted: z.literal(true) });
 
+/** OpenAI's: of most of them there are no files here. */
+const PURPOSES = [
+  "assistants",
+  "assistants_output",
+  "batch",
+  "batch_output",
+  "evals",
+  "fine-tune",
+  "fine-tune-results",
+  "user_data",
+  "vision",
+] as const;
+
 export const FileListQuery = z.strictObject({
   ...PAGE_WORDS,
-  purpose: z.string().max(64).optional(),
+  purpose: z.enum(PURPOSES).optional().meta({ description: "Files of that purpose alone: batch or batch_output." }),
   order: z.enum(["asc", "desc"]).optional().meta({ description: "By the time of making; desc without it." }),
 });
 

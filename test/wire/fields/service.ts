@@ -33,6 +33,15 @@ const surface = (
 
 const query = (route: string, fields: Fields): Surface => surface(route, {}, fields, { within: "query" });
 
+/** Of those that the walker's store has. */
+const FILES: Fields = {
+  limit: honoured("1"),
+  after: honoured("file-2"),
+  order: honoured("asc"),
+  purpose: honoured("batch_output"),
+};
+const BATCH = { input_file_id: "file-1", endpoint: "/v1/completions", completion_window: "24h" };
+
 const REMEMBERED = "what was asked for is looked at where the operations are tested";
 
 export const SERVICE: readonly Surface[] = [
@@ -63,6 +72,15 @@ export const SERVICE: readonly Surface[] = [
     }),
     headers: { "anthropic-version": "2023-06-01" },
   },
+  { ...query("GET /v1/files", FILES), unknown: "refused" },
+  { ...query("GET /v1/batches", { limit: honoured("1"), after: honoured("batch_2") }), unknown: "refused" },
+  surface("POST /v1/batches", BATCH, {
+    input_file_id: honoured("file-3"),
+    endpoint: honoured("/v1/chat/completions"),
+    completion_window: refused("1h"),
+    metadata: honoured({ of: "a test" }),
+    output_expires_after: refused({ anchor: "created_at", seconds: 3600 }),
+  }),
   query("POST /pause", {
     mode: honoured("keep"),
     wait_for_inflight_requests: honoured("true"),

@@ -2,6 +2,7 @@
  * The real routes over scripted models, and what of a call can be seen: its answer, and the work that it made. What
  * is random or a time of the day is left out, so that two calls of the same body look the same.
  */
+import type { BatchRecords } from "#core/batches.ts";
 import { createHttp, type Http } from "#http/server.ts";
 import { principalOf } from "#policy/roles.ts";
 import { modelTemplate } from "#prompt/template.ts";
@@ -11,6 +12,7 @@ import { type Fixture, fixture, IM_END } from "#serving/_fixture.ts";
 import { poolFixture } from "#serving/_fixture-pooling.ts";
 import type { Script } from "#serving/_scripted-backend.ts";
 import { Models } from "#serving/models.ts";
+import { memoryRecords, scratchBatches } from "#test/fixtures/batches.ts";
 import { gateOf, servicesOf } from "#test/fixtures/services.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import type { Body, Surface } from "./field.ts";
@@ -26,6 +28,8 @@ const TEMPLATE =
 
 /** The windows of the models that pool are small. */
 const SHORT = "{% for m in messages %}{{ m.content }};{% endfor %}{{ tone }}{% if add_generation_prompt %}>{% endif %}";
+
+const ADMIN = principalOf({ id: "k", tenant: "default", role: "admin" });
 
 const CLASSIFIER = { tasks: ["classify", "score"], classes: 3, labels: ["a", "b", "c"] } as const;
 
@@ -64,8 +68,12 @@ export async function walker(model: Surface["model"]): Promise<Walker> {
   const changed: Fixture = { ...setting, serving: { ...serving, models, priorities: true } };
   const http = await createHttp({
     routes,
-    services: { ...servicesOf(changed), operations: fakeServerOperations({ operations }) },
-    gate: gateOf({ key: principalOf({ id: "k", tenant: "default", role: "admin" }) }),
+    services: {
+      ...servicesOf(changed),
+      ...scratchBatches(await keptRecords()),
+      operations: fakeServerOperations({ operations }),
+    },
+    gate: gateOf({ key: ADMIN }),
     dialect: openai,
   });
   await setting.adapters.preload("held", "/held");
@@ -83,6 +91,28 @@ export async function walker(model: Surface["model"]): Promise<Walker> {
     },
     close: async () => void (await http.close(0)),
   };
+}
+
+const DAY = 86_400_000;
+
+/** Files 1 to 3, the second a batch's, and two batches. */
+async function keptRecords(): Promise<BatchRecords> {
+  const records = memoryRecords();
+  const own = { tenant: "default", createdAt: Date.now(), expiresAt: Date.now() + DAY };
+  for (const [number, purpose] of [
+    [1, "batch"],
+    [2, "batch_output"],
+    [3, "batch"],
+  ] as const)
+    await records.addFile({ ...own, id: `file-${number}`, createdBy: "k", purpose, name: "in", bytes: 1 });
+  const { id, kind, role, scopes, reach, limits, caps } = ADMIN;
+  for (const number of [1, 2]) {
+    const words = { inputFileId: "file-1", endpoint: "/v1/completions", window: "24h", metadata: null } as const;
+    const author = { id, kind, role, scopes: [...scopes], reach, limits, caps };
+    const counts = { total: 0, completed: 0, failed: 0 };
+    await records.add({ ...own, ...words, id: `batch_${number}`, author, status: "completed", times: {}, counts }, 9);
+  }
+  return records;
 }
 
 async function post(http: Http, { route, within, headers }: Surface, body: Body) {
@@ -105,5 +135,5 @@ async function post(http: Http, { route, within, headers }: Surface, body: Body)
 function traceOf(parts: unknown): string {
   return JSON.stringify(parts, (_, value) => (ArrayBuffer.isView(value) ? Array.from(value as Uint8Array) : value))
     .replaceAll(/[0-9a-f-]{16,}/g, "ID")
-    .replaceAll(/(\\?"(?:created|created_at|completed_at)\\?":)[\d.]+/g, "$1 0");
+    .replaceAll(/(\\?"(?:created|created_at|completed_at|expires_at)\\?":)[\d.]+/g, "$1 0");
 }
