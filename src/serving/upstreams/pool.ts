@@ -190,7 +190,7 @@ export class UpstreamPool {
   async send(request: UpstreamRequest, call: PoolCall): Promise<PooledAnswer> {
     if (this.#closed) throw new Fault("draining", "The server is shutting down.");
     this.#budget.request();
-    const blocks = call.prefix === undefined ? [] : (this.#options.namer?.blocks(call.prefix) ?? []);
+    const blocks = this.#blocks(call);
     const excluded = new Set<number>();
     const { tokens, adapter } = call;
     const wish: Wish = { tokens, blocks, excluded, ...(adapter === undefined ? {} : { adapter }) };
@@ -207,6 +207,12 @@ export class UpstreamPool {
       if (!this.#somebodyElse(wish) || !this.#budget.take()) throw fault;
       this.#options.observer?.retried(this.#label(ticket.id));
     }
+  }
+
+  /** Where there is a choice: a long prompt's hashes cost as much as passing it on. */
+  #blocks({ prefix }: PoolCall): Wish["blocks"] {
+    if (prefix === undefined || this.#balancer.size < 2) return [];
+    return this.#options.namer?.blocks(prefix) ?? [];
   }
 
   #ticket(wish: Wish): Ticket | undefined {
