@@ -33,7 +33,7 @@ const only = new Set(options.only.split(","));
 
 type Scenario = Pick<Load, "mode" | "connections" | "body" | "seconds" | "rate">;
 
-const WARM_SECONDS = 2;
+const WARM_SECONDS = 4;
 
 interface Sample extends Ran {
   readonly residentMiB: number | undefined;
@@ -60,7 +60,7 @@ function prose(length: number): string {
 }
 
 function stream(everyMs: number): string {
-  return chat("Hello", { stream: true, seed: everyMs, max_tokens: 1_000_000_000 }).replace('"max_tokens":64,', "");
+  return chat("Hello", { stream: true, seed: everyMs, max_tokens: 100_000 }).replace('"max_tokens":64,', "");
 }
 
 function scenarios(): Readonly<Record<string, Scenario>> {
@@ -72,7 +72,9 @@ function scenarios(): Readonly<Record<string, Scenario>> {
     "prompts 2 MB": { mode: "sat", connections: 8, body: body("2m.json", chat(prose(2_000_000))), seconds },
     memory: { mode: "hold", connections: 2000, body: body("held.json", stream(1000)), seconds: 3 },
   };
-  return Object.fromEntries(Object.entries(all).filter(([name]) => only.has(name.split(" ", 1)[0] ?? "")));
+  return Object.fromEntries(
+    Object.entries(all).filter(([name]) => only.has(name) || only.has(name.split(" ", 1)[0] ?? "")),
+  );
 }
 
 async function measure(target: Target, scenario: Scenario, upstream: number): Promise<Sample> {

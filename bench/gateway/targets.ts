@@ -5,6 +5,7 @@ import type { ChildProcess } from "node:child_process";
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { serveArguments } from "./castellan.ts";
 import { freePort, listening, PROXY_CORE, start } from "./processes.ts";
 
 export interface Bench {
@@ -159,6 +160,13 @@ function script(name: string, file: string, ...args: string[]): Begin {
   };
 }
 
+/** All of it, as operators start it. */
+const castellan: Begin = async (bench) => {
+  const [port, ops] = [await freePort(), await freePort()];
+  const args = await serveArguments(bench, port, ops);
+  return started("castellan", bench, port, start(PROXY_CORE, process.execPath, args));
+};
+
 export const TARGETS: Readonly<Record<string, Begin>> = {
   direct,
   nginx,
@@ -166,5 +174,6 @@ export const TARGETS: Readonly<Record<string, Begin>> = {
   undici: script("undici", "servers/undici.ts"),
   corridor: script("corridor", "servers/corridor.ts"),
   policy: script("policy", "servers/corridor.ts", "policy"),
+  castellan,
   portkey,
 };

@@ -3,6 +3,7 @@
  * People read this; logs go to stderr.
  */
 import type { Secret } from "#base/secret.ts";
+import type { PoolTask } from "#core/pool.ts";
 import type { Address } from "#http/listener.ts";
 
 export interface Announcement {
@@ -10,6 +11,8 @@ export interface Announcement {
   readonly model: string;
   /** What computes. */
   readonly description: string;
+  /** What it gives numbers for; none: it is asked for text. */
+  readonly tasks: readonly PoolTask[];
   readonly publicAddress: Address;
   readonly opsAddress: Address;
   /** Those that speak TLS are there. */
@@ -68,11 +71,22 @@ function curl(a: Announcement, key: string): string[] {
     "path" in a.publicAddress
       ? `--unix-socket ${a.publicAddress.path} ${tls ? "https" : "http"}://localhost`
       : origin(a.publicAddress, tls);
+  const [path, question] = exampleFor(a.tasks);
   return [
-    `  curl ${target}/v1/chat/completions \\`,
+    `  curl ${target}${path} \\`,
     `    -H "Authorization: Bearer ${key}" -H "Content-Type: application/json" \\`,
-    `    -d '{"model": "${a.model}", "messages": [{"role": "user", "content": "What is Castellan?"}]}'`,
+    `    -d '{"model": "${a.model}", ${question}}'`,
   ];
+}
+
+/** A route that the model answers, and what of the body is asked of it. */
+function exampleFor(tasks: readonly PoolTask[]): readonly [path: string, question: string] {
+  if (tasks.includes("embed")) return ["/v1/embeddings", '"input": "What is Castellan?"'];
+  if (tasks.includes("score"))
+    return ["/rerank", '"query": "What is Castellan?", "documents": ["A server.", "A tree."]'];
+  if (tasks.includes("classify")) return ["/classify", '"input": "What is Castellan?"'];
+  if (tasks.length > 0) return ["/pooling", '"input": "What is Castellan?"'];
+  return ["/v1/chat/completions", '"messages": [{"role": "user", "content": "What is Castellan?"}]'];
 }
 
 function printAddress(address: Address, tls: boolean): string {

@@ -76,7 +76,8 @@ export async function compose(parts: Parts): Promise<Server> {
   });
   const description = describe(source, engine.model.contextLength, sizing.maxNumSeqs, settings.dataParallelSize);
   const width = sizing.maxNumSeqs * settings.dataParallelSize;
-  return { ...made, names, description, width, generates: pooling === undefined, closeModel };
+  const does = { generates: pooling === undefined, tasks: pooling?.tasks ?? [] };
+  return { ...made, names, description, width, ...does, closeModel };
 }
 
 /** As the flags say, or `models` in the config file. */

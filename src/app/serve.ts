@@ -61,6 +61,7 @@ export async function serve(resolved: Resolved, env: Environment, output: ServeO
       version: version(),
       model: server.names[0] ?? "",
       description: server.description,
+      tasks: server.tasks,
       publicAddress,
       opsAddress,
       tls,

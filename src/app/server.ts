@@ -7,6 +7,7 @@ import { printMetrics, type Registry } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
 import type { Environment } from "#config/environment.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
+import type { PoolTask } from "#core/pool.ts";
 import { capsOf } from "#core/request-caps.ts";
 import type { ResponseStore } from "#core/responses.ts";
 import type { Relay } from "#http/relay.ts";
@@ -49,6 +50,8 @@ export interface Server {
   readonly width: number;
   /** False: the model is run for numbers. */
   readonly generates: boolean;
+  /** What it gives numbers for; none where it generates, or where only its servers know. */
+  readonly tasks: readonly PoolTask[];
   /** /health says 503 from now on. */
   stopAccepting(): void;
   /** Responses in the background may go on for so long; then they fail. */

@@ -162,7 +162,7 @@ export const SETTINGS = {
     section: MODEL,
     doc: "JSON object of sampling defaults: temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens.",
   }),
-  toolCallParser: choice("hermes", TOOL_PARSERS, {
+  toolCallParser: choice("auto", TOOL_PARSERS, {
     section: MODEL,
     doc: "How tool calls are read out of the model's text (docs/tools.md); auto looks at the chat template.",
   }),

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
 import { AUTH, closed, dial, exchange, KEY, message, rig, statusesOf, statusOf, until } from "#test/http/harness.ts";
-import { events, json } from "./reply.ts";
+import { events, json, stream } from "./reply.ts";
 
 const good = JSON.stringify({ messages: ["hi"] });
 const CHAT = "POST /v1/chat";
@@ -185,6 +185,51 @@ test("a large answer reaches a slow reader whole", async (t) => {
   });
   await closed(socket);
   assert.ok(size > text.length);
+});
+
+test("a content of known length is read at the reader's speed, whole or cut, and its source is closed", async (t) => {
+  const PIECE = 65_536;
+  const COUNT = 2000;
+  let pulled = 0;
+  let ends = 0;
+  const { http, port, records } = await rig(t, {
+    options: { stallTimeoutMs: 300 },
+    chat: () =>
+      stream(
+        (async function* () {
+          try {
+            for (pulled = 0; pulled < COUNT; ) {
+              pulled++;
+              yield Buffer.alloc(PIECE, "x");
+            }
+          } finally {
+            ends++;
+          }
+        })(),
+        PIECE * COUNT,
+      ),
+  });
+  const stalled = dial(port);
+  stalled.pause();
+  stalled.write(message(CHAT, [AUTH], good));
+  await until(() => ends === 1, "who reads nothing is cut");
+  // What fits the kernel's socket buffers and one high-water mark; 131 MB would say that nothing waits.
+  assert.ok(pulled < COUNT / 2, `pulled ${pulled}`);
+  assert.equal(records[0]?.fault, "cancelled");
+  stalled.destroy();
+  const slow = dial(port);
+  let size = 0;
+  slow.write(message(CHAT, [AUTH], good));
+  slow.on("data", (data) => {
+    size += data.length;
+    slow.pause();
+    setImmediate(() => slow.resume());
+  });
+  await closed(slow);
+  assert.ok(size > PIECE * COUNT && size < PIECE * COUNT + 1000, `${size} bytes with the head`);
+  assert.equal(ends, 2);
+  await until(() => http.counters().sockets === 0, "the sockets close");
+  assert.deepEqual(http.counters(), idle);
 });
 
 test("silent streams carry comments when asked for", async (t) => {

@@ -3,7 +3,8 @@
  *
  * The file names its holder (host, process id, a random mark) and the holder touches it every few seconds. It is
  * stale, and taken over, when its process is gone on this host, or when nobody touched it for a minute (a holder
- * on another host, or in another container with the same cache). Takeover moves the stale file aside under a
+ * on another host, or in another container with the same cache), or when whoever made it died before it wrote who it
+ * is. Takeover moves the stale file aside under a
  * name of our own first, so of several takers one wins; whoever finds that it moved a fresh lock puts it back. A
  * holder that lost its lock learns it from `lost` within a touch, and must stop.
  * Callers: hub-model.ts, app/run-batch.ts for its output, app/batches.ts for who runs batches.
@@ -17,6 +18,8 @@ import { systemCode } from "./model-error.ts";
 const TOUCH_MS = 5_000;
 const STALE_MS = 60_000;
 const POLL_MS = 100;
+/** From the making of a lock to its text at most; whoever took longer finds that the lock is another's. */
+const UNNAMED_MS = 5_000;
 
 /** Marks of the locks that this process holds: our own process id in a lock file says nothing by itself. */
 const held = new Set<string>();
@@ -50,8 +53,11 @@ async function acquire(path: string, text: string, options: LockOptions): Promis
   let told = false;
   while (!(await create(path, text))) {
     if (await takeOverStale(path)) continue;
-    if (!told) options.onWait?.();
-    told = true;
+    // Without a text nobody says that they hold it.
+    if (!told && (await read(path)) !== "") {
+      told = true;
+      options.onWait?.();
+    }
     await wait(POLL_MS, undefined, options.signal === undefined ? {} : { signal: options.signal });
   }
 }
@@ -75,7 +81,7 @@ async function hold<T>(path: string, text: string, work: (lost: AbortSignal) => 
 async function create(path: string, text: string): Promise<boolean> {
   try {
     await writeFile(path, text, { flag: "wx", mode: 0o600 });
-    return true;
+    return (await read(path)) === text;
   } catch (error) {
     if (systemCode(error) === "EEXIST") return false;
     throw error;
@@ -106,8 +112,7 @@ async function isStale(path: string, text: string): Promise<boolean> {
     (found) => Date.now() - found.mtimeMs,
     () => 0,
   );
-  if (age > STALE_MS) return true;
-  // A lock just made is empty until its text is written.
+  if (age > (text === "" ? UNNAMED_MS : STALE_MS)) return true;
   if (host !== hostname() || pid === undefined || !/^[0-9]{1,10}$/.test(pid)) return false;
   return Number(pid) === process.pid ? !held.has(text) : !isAlive(Number(pid));
 }

@@ -59,7 +59,7 @@ export function modelTemplate(source: string | undefined, limits: Partial<Templa
     },
   });
   if (source === undefined) {
-    return refuse("The model has no chat template, so it cannot answer chat requests; use /v1/completions.");
+    return refuse("The model has no chat template, so it reads no messages: give it text, as a prompt or an input.");
   }
   try {
     return compileTemplate(source, limits);

@@ -81,7 +81,7 @@ function cardsOf({ serving }: Services, principal: Principal): readonly ModelCar
     const { createdAt, contextLength } = model.backend.model;
     const more = {
       ...(parent === undefined ? {} : { parent }),
-      ...(model.lora === undefined ? {} : { sha256: model.lora.sha256 }),
+      ...(model.lora?.sha256 === undefined ? {} : { sha256: model.lora.sha256 }),
     };
     return names.map((name) => ({ name, createdAt, contextLength, ...more }));
   });

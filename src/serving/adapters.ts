@@ -63,6 +63,8 @@ export interface LoadCall {
   readonly sha256?: string | undefined;
   /** Take the place of the adapter of that name. */
   readonly inPlace: boolean;
+  /** A name of the model that it changes; absent: the only one there is. */
+  readonly base?: string | undefined;
 }
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127}$/;
@@ -96,7 +98,9 @@ export class Adapters {
 
   /** @throws Fault invalid_request | overloaded | policy_unavailable | engine_failed | engine_unavailable | draining */
   async load({ principal }: Grant<"lora:write">, call: LoadCall, signal?: AbortSignal): Promise<void> {
-    const { name, path, sha256, inPlace } = call;
+    const { name, path, sha256, inPlace, base } = call;
+    if (base !== undefined && !this.#options.base.names.includes(base))
+      throw invalid("base_model_name", `The model '${printable(base)}' takes no adapters here.`);
     const owner = ownerOf(principal);
     await this.#load({ name, owner }, { path, sha256, owner }, inPlace, actorOf(principal), signal);
   }
@@ -112,7 +116,7 @@ export class Adapters {
   #unloadable(principal: Principal, name: string): ServedModel {
     const owner = ownerOf(principal);
     const served = owner === undefined ? this.#anybodys(name) : this.#options.models.find(name, owner);
-    if (served?.lora === undefined || this.#busy.has(busyKey(name, served.owner)))
+    if (served?.lora?.base !== this.#options.base || this.#busy.has(busyKey(name, served.owner)))
       throw new Fault("model_not_found", `The lora adapter '${printable(name)}' cannot be found.`, {
         param: "lora_name",
       });
@@ -165,13 +169,9 @@ export class Adapters {
   /** What has the name now and gives way to the new one. @throws Fault when it may not, or there is no room */
   #replaced(name: string, inPlace: boolean, owner: string | undefined): ServedModel | undefined {
     const { models, most } = this.#options;
-    if (!NAME.test(name) || DOTS.test(name)) {
-      const message =
-        "lora_name takes letters, digits and ._:@/+-, at most 128 characters, a letter or digit first, no part of dots.";
-      throw invalid("lora_name", message);
-    }
+    checkAdapterName(name);
     const common = models.find(name);
-    if (common !== undefined && (common.lora === undefined || owner !== undefined))
+    if (common !== undefined && (common.lora?.base !== this.#options.base || owner !== undefined))
       throw invalid(
         "lora_name",
         `The name '${name}' belongs to a model${owner === undefined ? "" : " of the server"}.`,
@@ -183,7 +183,7 @@ export class Adapters {
       throw invalid("lora_name", message);
     }
     if (owner !== undefined) this.#checkShare(owner, present !== undefined);
-    const loaded = models.all.filter(({ lora }) => lora !== undefined).length + this.#busy.size;
+    const loaded = models.all.filter(({ lora }) => lora?.base === this.#options.base).length + this.#busy.size;
     if (present === undefined && loaded >= most)
       throw invalid("lora_name", `${most} lora adapters are loaded, and no more fit: unload one first.`);
     return present;
@@ -222,6 +222,19 @@ export class Adapters {
     this.#files.get(number)?.release();
     this.#files.delete(number);
   }
+}
+
+/** Whether an adapter may be served under it. */
+export function isAdapterName(name: string): boolean {
+  return NAME.test(name) && !DOTS.test(name);
+}
+
+/** @throws Fault invalid_request */
+export function checkAdapterName(name: string): void {
+  if (isAdapterName(name)) return;
+  const message =
+    "lora_name takes letters, digits and ._:@/+-, at most 128 characters, a letter or digit first, no part of dots.";
+  throw invalid("lora_name", message);
 }
 
 /** What the operator loads is everybody's, as far as their keys go; what a tenant loads is its own. */

@@ -19,8 +19,8 @@ export interface ServedModel {
   readonly backend: Backend;
   /** The tenant whose it is: for nobody else it exists. Absent: everybody's. */
   readonly owner?: string;
-  /** Of a LoRA adapter: which one, the model that it changes, and the SHA-256 of what was loaded. */
-  readonly lora?: { readonly adapter: AdapterReference; readonly base: ServedModel; readonly sha256: string };
+  /** Of a LoRA adapter: which one, the model that it changes, and the SHA-256 of what was loaded, where it was here. */
+  readonly lora?: { readonly adapter: AdapterReference; readonly base: ServedModel; readonly sha256?: string };
   readonly tokenizer: Tokenizer;
   readonly template: ChatTemplate;
   /** Of a model that scores pairs: what it was trained to see around them; absent: its own tokens alone. */

@@ -4,7 +4,9 @@
  */
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
+import { dataUrl } from "#egress/media/data-url.ts";
 import type { Turn } from "../fixtures/fault-server.ts";
+import { png } from "../fixtures/images.ts";
 import {
   completion,
   keyFile,
@@ -192,7 +194,7 @@ test("keys that stand twice, urgency that the key may not ask for, salts that ar
 
 const chat = (parts: string): string =>
   `{"model":"outside","messages":[{"role":"user","content":[{"type":"text","text":"Hi"},${parts}]}]}`;
-const DATA = "data:image/png;base64,AAAA";
+const DATA = dataUrl("image/png", png(2, 2));
 
 test("a medium's uuid, which would name an entry of everybody's cache, arrives as null", async () => {
   for (const [client, passed] of [

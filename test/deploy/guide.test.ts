@@ -5,6 +5,9 @@
  * A block that is opened with ```console runnable is replayed: lines that begin with "$ " are commands (a backslash at the
  * end goes on), the lines behind one are what it prints, "…" in them is anything within a line, and a line of nothing else
  * any number of lines. $KEY is a user's key, $ADMIN an administrator's; the pages' addresses are those of the defaults.
+ *
+ * A block that is opened with ```sh server is the command that the page's server is started with. Behind it this program
+ * stands for vLLM: as 127.0.0.1:8100 with the key in vllm-key, and as the program `vllm`.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -13,6 +16,7 @@ import { tmpdir } from "node:os";
 import { basename, delimiter, dirname, join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
 import { flagOf, settingRows } from "#config/settings.ts";
+import { PASSED } from "#config/vllm-engine.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { makeKey, startServer, type TestServer, until } from "../harness.ts";
 import { modelPlanOf } from "./model-plans.ts";
@@ -32,8 +36,14 @@ interface Block {
 }
 
 function blocksOf(page: string): Block[] {
-  const found = readFileSync(page, "utf8").matchAll(/^ *```([^\n`]*)\n([\s\S]*?)^ *```$/gm);
-  return [...found].map(([, info = "", text = ""]) => ({ info, lines: text.split("\n").slice(0, -1) }));
+  const found = readFileSync(page, "utf8").matchAll(/^( *)```([^\n`]*)\n([\s\S]*?)^ *```$/gm);
+  return [...found].map(([, indent = "", info = "", text = ""]) => ({
+    info,
+    lines: text
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => (line.startsWith(indent) ? line.slice(indent.length) : line)),
+  }));
 }
 
 function stepsOf(page: string): Step[] {
@@ -86,6 +96,58 @@ function replay(
   return ran.stdout.split(END).slice(0, -1);
 }
 
+/** Serves on the socket that vLLM would. */
+function vllmStandIn(folder: string): string {
+  const program = join(folder, "vllm");
+  writeFileSync(
+    program,
+    `#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = --uds ] && uds=$2; shift; done
+exec "${process.execPath}" --disable-warning=ExperimentalWarning "${join(root, "src/cli/main.ts")}" serve \\
+  --uds "$uds" --ops-port 0 --state-dir "${folder}/behind" --threads 1 --served-model-name "${MANAGED}" --log-level warn
+`,
+    { mode: 0o755 },
+  );
+  return program;
+}
+
+interface Scene {
+  readonly server: TestServer;
+  stop(): Promise<void>;
+}
+
+const BEHIND = "127.0.0.1:8100";
+const MANAGED = "meta-llama/Llama-3.3-70B-Instruct";
+
+/** As the page starts its server, or without a flag. */
+async function sceneOf(page: string): Promise<Scene> {
+  const [block] = blocksOf(page).filter(({ info }) => info === "sh server");
+  if (block === undefined) {
+    const server = await startServer();
+    return { server, stop: () => server.stop() };
+  }
+  const [program, command, ...words] = block.lines.join(" ").replaceAll("\\", " ").trim().split(/\s+/);
+  assert.deepEqual([program, command], ["castellan", "serve"]);
+  const folder = mkdtempSync(join(tmpdir(), "castellan-guide-"));
+  const managed = words.includes("vllm");
+  const key = join(folder, "vllm-key");
+  writeFileSync(key, "key-of-the-upstream\n", { mode: 0o600 });
+  const behind = managed
+    ? undefined
+    : await startServer({ apiKey: "key-of-the-upstream", args: ["--served-model-name", "llama"] });
+  const args = words.map((word) => (word === "vllm-key" ? key : word.replace(BEHIND, `127.0.0.1:${behind?.port}`)));
+  const server = await startServer({ args: managed ? [...args, "--vllm-command", vllmStandIn(folder)] : args });
+  const stop = async (): Promise<void> => {
+    // What it has started ends with it, where it is asked.
+    server.child.kill("SIGTERM");
+    await server.exited;
+    await server.stop();
+    await behind?.stop();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  return { server, stop };
+}
+
 /** The page's ports are these servers'. */
 function here(text: string, server: TestServer): string {
   return text
@@ -106,8 +168,8 @@ test("there are pages, and they can be run", () => {
 
 for (const page of pages.filter((each) => stepsOf(each).length > 0))
   test(`${basename(page)}: what it says can be run prints what it says`, async (t) => {
-    const server = await startServer();
-    t.after(() => server.stop());
+    const { server, stop } = await sceneOf(page);
+    t.after(stop);
     const keys = { KEY: await makeKey(server.stateDir, "user"), ADMIN: await makeKey(server.stateDir, "admin") };
     for (const key of Object.values(keys))
       await until("the keys are known", async () => (await server.fetch("/v1/models", { key })).status === 200);
@@ -124,7 +186,7 @@ for (const page of pages.filter((each) => stepsOf(each).length > 0))
 /** Of the commands alone; those that show what a wrong one prints are left out. */
 function commandsOf(page: string): string[] {
   const shown = blocksOf(page)
-    .filter(({ info }) => info === "sh")
+    .filter(({ info }) => info.split(" ")[0] === "sh")
     .map(({ lines }) => lines.join("\n"));
   const run = stepsOf(page).filter(({ output: [first = ""] }) => !first.startsWith("castellan: --"));
   return [...shown, ...run.map(({ command }) => command)].map((text) => text.replaceAll("\\\n", " "));
@@ -135,6 +197,7 @@ test("flags and settings in the pages are the server's", () => {
     ...settingRows().map(([name]) => flagOf(name)),
     ...IGNORED.keys(),
     ...REFUSED.keys(),
+    ...PASSED.keys(),
     "config",
     "help",
     "model",

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { test } from "node:test";
@@ -151,6 +151,44 @@ test("a run that is killed in its middle goes on: no row twice, none lost", asyn
     names.map((name, i) => [name, 1 + (i % 40)]),
   );
 });
+
+/** Where a run is killed, by what can be seen of it from outside. */
+const POINTS: readonly (readonly [where: string, there: (output: string, count: number) => boolean])[] = [
+  ["before it has begun", (output) => existsSync(`${output}.lock`)],
+  ["with no row", (output) => existsSync(`${output}.state`)],
+  ["at its first row", (output) => sizeOf(output) > 0],
+  ["in its middle", (output, count) => lineFeeds(output) >= count / 2],
+  ["at its last row", (output, count) => lineFeeds(output) >= count],
+];
+
+const sizeOf = (path: string): number => (existsSync(path) ? statSync(path).size : 0);
+const lineFeeds = (path: string): number => (existsSync(path) ? readFileSync(path, "utf8").split("\n").length - 1 : 0);
+
+for (const [where, there] of POINTS)
+  test(`a run that is killed ${where} ends as one that was not`, async () => {
+    const name = where.replaceAll(" ", "-");
+    const [input, output] = [join(FOLDER, `${name}.jsonl`), join(FOLDER, `${name}.out`)];
+    const names = Array.from({ length: 60 }, (_, i) => `line ${i}`);
+    writeFileSync(input, names.map((line, i) => completion(line, 1 + (i % 7))).join("\n"));
+    const { child, ended } = start(["-i", input, "-o", output, "--max-concurrency", "2"]);
+    for (const over = ended.then(() => true); !there(output, names.length); )
+      if (await Promise.race([over, new Promise<false>((go) => setTimeout(() => go(false), 1))])) break;
+    child.kill("SIGKILL");
+    await ended;
+    const before = lineFeeds(output);
+    const { how, out, err } = await run("-i", input, "-o", output);
+    assert.equal(how, 0, err);
+    assert.deepEqual(
+      rows(output).map(({ custom_id, response }) => [custom_id, response.body?.usage?.completion_tokens]),
+      names.map((line, i) => [line, 1 + (i % 7)]),
+      `${before} rows before; ${out}`,
+    );
+    assert.deepEqual(
+      readdirSync(FOLDER).filter((file) => file.startsWith(`${name}.`)),
+      [`${name}.jsonl`, `${name}.out`],
+      "nothing is left beside it",
+    );
+  });
 
 test("a run that was broken off is not continued with another input", async () => {
   const [input, output] = [join(FOLDER, "one.jsonl"), join(FOLDER, "one.out")];

@@ -47,6 +47,7 @@ export async function composeGateway(parts: GatewayServerParts): Promise<Gateway
     width: 64,
     // What it is run for its servers know.
     generates: false,
+    tasks: [],
     answers: () => gateway.answers(),
     closeModel: (graceMs) => gateway.close(graceMs),
   };

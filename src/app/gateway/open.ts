@@ -12,8 +12,10 @@ import type { Settings } from "#config/settings.ts";
 import type { MediaFetcher } from "#egress/media/fetcher.ts";
 import type { Relay } from "#http/relay.ts";
 import type { Services } from "#routes/index.ts";
+import type { RecordEvent } from "#serving/administration.ts";
 import type { Serving } from "#serving/context.ts";
 import type { ServedModel } from "#serving/models.ts";
+import { type AdaptedModel, UpstreamAdapters } from "#serving/upstreams/adapters.ts";
 import { Forwarding, type ModelUpstreams } from "#serving/upstreams/forwarding.ts";
 import { Operate } from "#serving/upstreams/operate.ts";
 import type { UpstreamPool } from "#serving/upstreams/pool.ts";
@@ -25,6 +27,7 @@ export interface GatewayParts {
   readonly media: Pick<MediaFetcher, "fetchAll"> | undefined;
   /** Of all gateways of a store (keys.ts). */
   readonly saltKey: Uint8Array;
+  readonly audit: { readonly event: RecordEvent };
   readonly log: Log;
 }
 
@@ -55,15 +58,17 @@ export async function openGateway(parts: GatewayParts, registry: Registry): Prom
   }
 }
 
-function gatewayOf({ media, saltKey }: GatewayParts, upstreams: Upstreams): Gateway {
+function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstreams: Upstreams): Gateway {
   if (media === undefined) throw new Error("a gateway fetches media");
   const answering = new Map<ServedModel, ModelUpstreams>();
+  const adapted: AdaptedModel[] = [];
   for (const model of upstreams.models) {
     const { names, upstreamName } = namesOf(model);
     const { pool } = model;
     const contextLength = () => model.contextLength();
     const served = relayedModel(names, { contextLength, ready: () => pool.available() });
     answering.set(served, { pool, contextLength, ...(upstreamName === undefined ? {} : { name: upstreamName }) });
+    adapted.push({ base: served, pool });
   }
   const pools = () => upstreams.models.map(({ pool }) => pool);
   return {
@@ -72,8 +77,22 @@ function gatewayOf({ media, saltKey }: GatewayParts, upstreams: Upstreams): Gate
     ready: () => pools().some((pool) => pool.available()),
     answers: () => answers(pools()[0]),
     relay: (serving, alone) => {
-      const forwarding = new Forwarding({ serving, media, saltKey, upstreamsOf: (model) => answering.get(model) });
-      return gatewayRelay({ forwarding, operate: new Operate({ pools, timeoutMs: OPERATION_MS }), alone });
+      const forwarding = new Forwarding({
+        serving,
+        media,
+        saltKey,
+        upstreamsOf: (model) => upstreamsOf(answering, model),
+      });
+      const operate = new Operate({ pools, timeoutMs: OPERATION_MS });
+      const adapters = new UpstreamAdapters({
+        models: serving.models,
+        adapted,
+        operate,
+        record: audit.event,
+        digestRequired: settings.requireLoraDigest,
+        log,
+      });
+      return gatewayRelay({ forwarding, operate, adapters, alone });
     },
     close: async (graceMs) => {
       const late = setTimeout(() => void upstreams.destroy(), graceMs);
@@ -82,6 +101,16 @@ function gatewayOf({ media, saltKey }: GatewayParts, upstreams: Upstreams): Gate
       clearTimeout(late);
     },
   };
+}
+
+/** An adapter is asked for by its own name, whatever the model behind it is called. */
+function upstreamsOf(
+  answering: ReadonlyMap<ServedModel, ModelUpstreams>,
+  model: ServedModel,
+): ModelUpstreams | undefined {
+  const base = model.lora?.base;
+  const upstreams = answering.get(base ?? model);
+  return base === undefined || upstreams === undefined ? upstreams : { ...upstreams, name: model.names[0] };
 }
 
 const PROBE_MS = 2000;

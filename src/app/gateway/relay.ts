@@ -10,41 +10,51 @@ import { Fault } from "#core/fault.ts";
 import { TASK_KINDS } from "#core/pool.ts";
 import { OPERATOR_TENANT } from "#core/principal.ts";
 import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
-import { empty, json, type Reply, relay as relayed } from "#http/reply.ts";
+import { empty, json, type Reply, relay as relayed, text } from "#http/reply.ts";
 import type { AnyRoute } from "#http/route.ts";
 import type { Services } from "#routes/index.ts";
 import { invocationRoute } from "#routes/invocations.ts";
-import type { Forwarding } from "#serving/upstreams/forwarding.ts";
+import type { UpstreamAdapters } from "#serving/upstreams/adapters.ts";
+import type { ForwardCall, Forwarded, Forwarding } from "#serving/upstreams/forwarding.ts";
 import type { Operate } from "#serving/upstreams/operate.ts";
-import { MODEL_ROUTES, OPERATIONS, type Operation } from "#serving/upstreams/relayed-routes.ts";
+import {
+  AUDIO_ROUTES,
+  MODEL_ROUTES,
+  OPERATIONS,
+  type Operation,
+  READ_BACK_ROUTES,
+} from "#serving/upstreams/relayed-routes.ts";
 import { type Invoked, invokedBy } from "#wire/vllm/invocations.ts";
+import { decodeLoadLora, decodeUnloadLora, LoadLoraBody, UnloadLoraBody } from "#wire/vllm/lora.ts";
 import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
 
 export interface GatewayRelayParts {
   readonly forwarding: Forwarding;
   readonly operate: Operate;
+  readonly adapters: UpstreamAdapters;
   /** Nothing is computed in this process. */
   readonly alone: boolean;
 }
 
 const NO_BODY = Buffer.alloc(0);
 const ABORT = "/abort_requests";
+const LOAD_LORA = "/v1/load_lora_adapter";
+const UNLOAD_LORA = "/v1/unload_lora_adapter";
 
-export function gatewayRelay({ forwarding, operate, alone }: GatewayRelayParts): Relay<Services> {
+export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRelayParts): Relay<Services> {
   const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
-    const { route, caller, body = NO_BODY, query, requestId } = request;
-    const rule = MODEL_ROUTES.get(route.path);
-    if (rule === undefined) return undefined;
-    const call = {
-      method: route.method,
-      path: route.path,
+    const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
+    const { method, path } = route;
+    const found = await forwarded(forwarding, {
+      method,
+      path,
       grant: caller,
       body,
+      contentType,
       query,
       requestId,
-      signal: request.signal,
-    };
-    const found = await forwarding.forward(rule, call);
+      signal,
+    });
     return found === undefined ? undefined : relayed(found.answer, found.stream);
   };
   /** A tenant ends its own calls; the operator's tenant everybody's. */
@@ -82,15 +92,61 @@ export function gatewayRelay({ forwarding, operate, alone }: GatewayRelayParts):
     return answer === undefined ? empty(status) : json(answer, status);
   };
   return {
-    wants: (route) => route.path === "/invocations" || MODEL_ROUTES.has(route.path) || (alone && isOperation(route)),
+    wants: (route) =>
+      ["/invocations", LOAD_LORA, UNLOAD_LORA].includes(route.path) ||
+      isForwarded(route.path) ||
+      (alone && isOperation(route)),
     answer: (request) => {
       const { route, body } = request;
       if (route.path === "/invocations" && request.askedBy === undefined)
         return { kind: "forward", to: invocationRoute(invokedOf(body ?? NO_BODY)) };
-      if (MODEL_ROUTES.has(route.path)) return forward(request);
+      if (isForwarded(route.path)) return forward(request);
+      if (route.path === LOAD_LORA) return loadLora(adapters, request, alone);
+      if (route.path === UNLOAD_LORA) return unloadLora(adapters, request, alone);
       return route.path === ABORT ? abort(request) : run(request);
     },
   };
+}
+
+function isForwarded(path: string): boolean {
+  return MODEL_ROUTES.has(path) || AUDIO_ROUTES.has(path) || READ_BACK_ROUTES.has(path);
+}
+
+async function forwarded(forwarding: Forwarding, call: ForwardCall): Promise<Forwarded | undefined> {
+  const { path } = call;
+  if (AUDIO_ROUTES.has(path)) return forwarding.forwardAudio(call);
+  const field = READ_BACK_ROUTES.get(path);
+  if (field !== undefined) return forwarding.forwardDerender(field, call);
+  const rule = MODEL_ROUTES.get(path);
+  return rule === undefined ? undefined : forwarding.forward(rule, call);
+}
+
+type Asked = RelayRequest<Services>;
+
+async function loadLora(
+  adapters: UpstreamAdapters,
+  { caller, body, signal }: Asked,
+  alone: boolean,
+): Promise<RelayAnswer<Services>> {
+  const call = decodeLoadLora(conform(LoadLoraBody, parsed(body ?? NO_BODY)));
+  const target = adapters.target(call.base, alone);
+  if (target === undefined) return undefined;
+  await adapters.load(target, caller.principal, call, signal);
+  return text(`Success: LoRA adapter '${call.name}' added successfully.`);
+}
+
+async function unloadLora(
+  adapters: UpstreamAdapters,
+  { caller, body, signal }: Asked,
+  alone: boolean,
+): Promise<RelayAnswer<Services>> {
+  const name = decodeUnloadLora(conform(UnloadLoraBody, parsed(body ?? NO_BODY)));
+  const holder = adapters.holder(name);
+  if (holder === undefined && !alone) return undefined;
+  if (holder === undefined)
+    throw new Fault("model_not_found", "The lora adapter cannot be found.", { param: "lora_name" });
+  await adapters.unload(holder, caller.principal, name, signal);
+  return text(`Success: LoRA adapter '${name}' removed successfully.`);
 }
 
 function keyOf(route: AnyRoute<Services>): string {

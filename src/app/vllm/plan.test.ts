@@ -113,3 +113,33 @@ test("a KV connector on a public address, or no JSON, is refused", () => {
   assert.throws(() => plan(["--kv-transfer-config", '{"kv_ip":"1.1.1.1"}']), refused(/kv_ip takes a private address/));
   assert.throws(() => plan(["--kv-transfer-config", "kv"]), refused(/a JSON object/));
 });
+
+test("code that a value names is refused as the flags for it are", () => {
+  assert.throws(() => plan(["--distributed-executor-backend", "my.Executor"]), refused(/loaded by its name/));
+  assert.ok(plan(["--distributed-executor-backend", "mp"]).words.includes("mp"));
+  for (const [flag, member] of [
+    ["kv-transfer-config", "kv_connector_module_path"],
+    ["ec-transfer-config", "ec_connector_module_path"],
+    ["structured-outputs-config", "reasoning_parser_plugin"],
+  ] as const) {
+    assert.throws(() => plan([`--${flag}`, JSON.stringify({ [member]: "x.y" })]), refused(new RegExp(member)));
+    assert.ok(plan([`--${flag}`, JSON.stringify({ [member]: null })]).words.includes(`--${flag}`));
+  }
+});
+
+test("events of the cache and features of media go to one private address, or to none", () => {
+  const events = (config: object) => plan(["--kv-events-config", JSON.stringify(config)]).exposed;
+  assert.throws(() => events({ enable_kv_cache_events: true }), refused(/kv-events-config endpoint takes/));
+  assert.throws(() => events({ endpoint: "tcp://8.8.8.8:5557" }), refused(/a private address/));
+  assert.throws(
+    () => events({ endpoint: "tcp://127.0.0.1:5557", replay_endpoint: "tcp://*:5558" }),
+    refused(/replay_endpoint/),
+  );
+  assert.deepEqual(events({ endpoint: "tcp://127.0.0.1:5557" }), []);
+  assert.deepEqual(events({ endpoint: "ipc:///run/vllm/events" }), []);
+  assert.deepEqual(events({ endpoint: "tcp://10.0.0.5:5557" }), ["10.0.0.5:5557/tcp (endpoint)"]);
+  assert.deepEqual(events({ endpoint: "tcp://[fd00::5]:5557" }), ["fd00::5:5557/tcp (endpoint)"]);
+  const encoder = (ip: string) => plan(["--ec-transfer-config", JSON.stringify({ ec_ip: ip })]).exposed;
+  assert.throws(() => encoder("0.0.0.0"), refused(/ec_ip/));
+  assert.deepEqual(encoder("10.0.0.5"), ["10.0.0.5:14579/tcp (ec_port)"]);
+});

@@ -8,11 +8,10 @@
  */
 import { join } from "node:path";
 import { StartupError } from "#app/startup-error.ts";
-import { JsonError, type JsonValue, parseJson } from "#base/json.ts";
 import type { Secret } from "#base/secret.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Settings } from "#config/settings.ts";
-import { addressClass } from "#egress/addresses.ts";
+import { exposedBy, refuseCode } from "./values.ts";
 
 export interface VllmPlan {
   readonly command: string;
@@ -80,6 +79,7 @@ export function planVllm(parts: VllmPlanParts): VllmPlan {
   const socketPath = join(socketFolder, "vllm.sock");
   if (Buffer.byteLength(socketPath) > LONGEST_SOCKET_PATH)
     throw new StartupError(`the folder for vLLM's socket has too long a name: ${socketFolder}`);
+  refuseCode(passed);
   const words = [
     "serve",
     model,
@@ -137,74 +137,4 @@ function environmentOf({ settings, env, folder, key }: VllmPlanParts): Record<st
     PYTHONDONTWRITEBYTECODE: "1",
     PYTHONNOUSERSITE: "1",
   };
-}
-
-/** Flags that name an address on which vLLM's own processes talk, unencrypted and to whoever connects. */
-const ADDRESSES = ["data-parallel-address", "master-addr"] as const;
-const PORTS: Readonly<Record<string, readonly [string, string]>> = {
-  "data-parallel-address": ["data-parallel-rpc-port", "29550"],
-  "master-addr": ["master-port", "29501"],
-};
-
-/** @throws StartupError an address that is not one private place */
-function exposedBy(passed: readonly string[], hostIp: string | undefined): readonly string[] {
-  const found: string[] = [];
-  if (hostIp !== undefined && inside(judged("--vllm-host-ip", hostIp)))
-    found.push(`${hostIp}, any port: torch.distributed and vLLM's own channels (VLLM_HOST_IP)`);
-  for (const flag of ADDRESSES) {
-    const address = lastOf(passed, flag);
-    if (address === undefined) continue;
-    const [portFlag, usual] = PORTS[flag] ?? ["", ""];
-    if (inside(judged(`--${flag}`, address)))
-      found.push(`${address}:${lastOf(passed, portFlag) ?? usual}/tcp (--${flag})`);
-  }
-  const spread = [...ADDRESSES, "nnodes"].some((flag) => lastOf(passed, flag) !== undefined);
-  if (spread && hostIp === undefined)
-    throw new StartupError(
-      "vLLM on several machines needs --vllm-host-ip: the one private address on which this one talks to the others",
-    );
-  return [...found, ...transferPorts(passed)];
-}
-
-/** `--kv-transfer-config`: where cached keys and values go from machine to machine. */
-function transferPorts(passed: readonly string[]): readonly string[] {
-  const text = lastOf(passed, "kv-transfer-config");
-  if (text === undefined) return [];
-  const config = objectOf("--kv-transfer-config", text);
-  const { kv_ip: ip = "127.0.0.1", kv_port: port = 14_579, kv_connector: connector = "" } = config;
-  if (typeof ip !== "string") throw new StartupError("--kv-transfer-config: kv_ip takes an address");
-  const own = inside(judged("--kv-transfer-config kv_ip", ip)) ? [`${ip}:${String(port)}/tcp (kv_port)`] : [];
-  const side = /nixl/i.test(String(connector)) ? ["5600/tcp (VLLM_NIXL_SIDE_CHANNEL_PORT)"] : [];
-  const store = /mooncake/i.test(String(connector)) ? ["8998/tcp (VLLM_MOONCAKE_BOOTSTRAP_PORT)"] : [];
-  return [...own, ...side, ...store];
-}
-
-function objectOf(flag: string, text: string): Readonly<Record<string, JsonValue>> {
-  try {
-    const value = parseJson(text);
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-  }
-  throw new StartupError(`${flag} takes a JSON object`);
-}
-
-/** @throws StartupError unless it is one address, inside */
-function judged(flag: string, address: string): string {
-  const kind = addressClass(address);
-  if (kind === "private" || kind === "loopback" || kind === "link-local") return address;
-  const why = kind === "invalid" ? "an address, not a name" : kind === "reserved" ? "one address" : "a private address";
-  throw new StartupError(
-    `${flag} takes ${why}: what vLLM's processes say to each other is neither encrypted nor authenticated`,
-  );
-}
-
-function inside(address: string): boolean {
-  return addressClass(address) !== "loopback";
-}
-
-/** The last of several counts, as it does for vLLM. */
-function lastOf(words: readonly string[], flag: string): string | undefined {
-  const at = words.lastIndexOf(`--${flag}`);
-  return at < 0 ? undefined : words[at + 1];
 }

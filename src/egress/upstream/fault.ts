@@ -10,7 +10,7 @@ import { Fault, type FaultKind } from "#core/fault.ts";
 /**
  * `connect`: no connection, so nothing was asked; `reset`: it ended before the answer did; `protocol`: what came is no
  * answer; `timeout`; `too_large`; `redirect`: it sent us elsewhere; `denied`: it does not take our key; `busy`: it says
- * that it has too much to do; `down`: it, or a proxy before it, says that it cannot; `broken`: it says that it failed.
+ * that it has too much to do; `down`: it, or a proxy before it, says that it cannot; `asleep`: an operator has put them to sleep; `broken`: it says that it failed.
  */
 export type UpstreamReason =
   | "connect"
@@ -22,6 +22,7 @@ export type UpstreamReason =
   | "denied"
   | "busy"
   | "down"
+  | "asleep"
   | "broken"
   | "cancelled";
 
@@ -35,6 +36,7 @@ const KINDS: Readonly<Record<UpstreamReason, readonly [FaultKind, message: strin
   denied: ["upstream_failed", "The model's server did not take the call."],
   busy: ["overloaded", "The model's servers have too much to do."],
   down: ["upstream_unavailable", "The model's server takes no calls now."],
+  asleep: ["upstream_unavailable", "The model's servers are asleep: an operator wakes them (/wake_up)."],
   broken: ["upstream_failed", "The model's server failed."],
   cancelled: ["cancelled", "The call was given up."],
 };

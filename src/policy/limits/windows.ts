@@ -40,7 +40,12 @@ function fixed(at: number, length: number, offset: number): Span {
   return { start, end: start + length };
 }
 
+/** The day that was asked for last: calls ask for the same one again and again. */
+let known = { number: 0, name: "1970-01-01" };
+
 /** `2026-11-25` */
 export function dayOf(at: number): string {
-  return new Date(at).toISOString().slice(0, 10);
+  const number = Math.floor(at / DAY_MS);
+  if (number !== known.number) known = { number, name: new Date(at).toISOString().slice(0, 10) };
+  return known.name;
 }

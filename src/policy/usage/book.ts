@@ -1,5 +1,6 @@
 /**
- * The way into the usage table: additions of a few milliseconds go in one transaction.
+ * The way into the usage table: additions of a few milliseconds go in one transaction, and of more milliseconds where
+ * many come, since it is transactions that cost.
  *
  * Invariants: what `post` was given is in the table once when its promise resolves, and once at most if it never does:
  * a group has a number, which the transaction writes too, so one that was committed without our hearing of it is not
@@ -35,17 +36,21 @@ export interface UsageBook {
 export interface BookOptions {
   readonly sink: UsageSink;
   readonly log: Log;
-  /** How long a group gathers. */
+  /** How long a group gathers; 0: the next begins when one is written. */
   readonly gatherMs?: number;
   readonly retryMs?: number;
 }
 
 const GATHER_MS = 2;
+/** The same behind a group that had so many additions. */
+const BUSY_FROM = 8;
+const BUSY_TIMES = 4;
 const RETRY_MS = 500;
 /** Tries before those who wait are told. */
 const PATIENCE = 2;
 
 interface Group {
+  posts: number;
   readonly rows: Map<string, UsageRow>;
   readonly written: PromiseWithResolvers<void>;
 }
@@ -61,6 +66,7 @@ class Book implements UsageBook {
   #number = 0;
   #failing = false;
   #closing = false;
+  #busy = false;
   #running: Promise<void> | undefined;
 
   constructor(options: BookOptions) {
@@ -75,6 +81,7 @@ class Book implements UsageBook {
     this.#gathering ??= newGroup();
     if (this.#failing) this.#gathering.written.reject(unwritable());
     const { rows, written } = this.#gathering;
+    this.#gathering.posts++;
     const name = nameOf(row);
     const before = rows.get(name);
     rows.set(name, before === undefined ? row : { ...row, ...addCounts(before, row) });
@@ -90,9 +97,11 @@ class Book implements UsageBook {
   /** Until nothing is there to be written. */
   async #run(): Promise<void> {
     const { gatherMs = GATHER_MS } = this.#options;
-    if (!this.#closing) await sleep(gatherMs);
-    for (let group = this.#gathering; group !== undefined; group = this.#gathering) {
+    while (this.#gathering !== undefined) {
+      if (!this.#closing) await sleep(this.#busy ? gatherMs * BUSY_TIMES : gatherMs);
+      const group = this.#gathering;
       this.#gathering = undefined;
+      this.#busy = group.posts >= BUSY_FROM;
       await this.#write(group);
     }
     this.#running = undefined;
@@ -133,7 +142,7 @@ function newGroup(): Group {
   const written = Promise.withResolvers<void>();
   // Not everybody waits for it.
   written.promise.catch(() => {});
-  return { rows: new Map(), written };
+  return { posts: 0, rows: new Map(), written };
 }
 
 function nameOf({ key, tenant, model, day }: UsageKey): string {

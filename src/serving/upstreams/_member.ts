@@ -37,7 +37,9 @@ export class Member {
   healthy = true;
   asleep = false;
   leaving = false;
-  adapters: ReadonlySet<string> | undefined;
+  adapters: ReadonlySet<string> = new Set();
+  /** Grows with each that is loaded or unloaded from here. */
+  adapterChanges = 0;
   ejectedUntil = Number.NEGATIVE_INFINITY;
   ejections = 0;
   /** Where it stands in the order of those that have nothing to do. */

@@ -209,18 +209,23 @@ test("the upstream that saw a prompt's beginning keeps it until it is much busie
   assert.notEqual(take(of, 1, ["z"]).id, first.id, "another prompt goes where there is least");
 });
 
-test("adapters: who has it, else all; asleep: nothing, and what it had seen is forgotten", () => {
+test("adapters: who has it, and nobody else; asleep: nothing, and what it had seen is forgotten", () => {
   const of = balancer(() => 0);
   const [a, b] = [of.add(1, false), of.add(1, false)];
   of.setAdapters(b, ["sql"]);
   const wish = { tokens: 1, blocks: ["p"], excluded: NOBODY, adapter: "sql" };
   for (let i = 0; i < 4; i++) assert.equal((of.take(wish) as Ticket).id, b);
   assert.equal(of.take(wish), "full", "it is waited for");
+  assert.equal(of.take({ ...wish, adapter: "new" }), "none");
+  const asked = of.adapterChanges(a);
+  of.changeAdapter(a, "new", true);
+  of.setAdapters(a, ["sql"], asked);
+  assert.deepEqual(of.states()[a]?.adapters, ["new"], "what was asked before it was loaded is not believed");
   assert.equal((of.take({ ...wish, adapter: "new" }) as Ticket).id, a);
   of.setAsleep(b, true);
-  assert.equal((of.take(wish) as Ticket).id, a);
-  of.setAsleep(a, true);
   assert.equal(of.take(wish), "none");
+  of.changeAdapter(a, "new", false);
+  assert.equal(of.take({ ...wish, adapter: "new" }), "none");
 });
 
 test("ejection: after failures in a row, longer each time, and back little by little", () => {

@@ -30,7 +30,7 @@ export interface Wish {
   /** What it will cost, about. */
   readonly tokens: number;
   readonly blocks: readonly BlockHash[];
-  /** As the upstreams name it: those that are known to have it come first. */
+  /** As the upstreams name it: only those that are known to have it. */
   readonly adapter?: string;
   readonly excluded: ReadonlySet<number>;
 }
@@ -113,17 +113,34 @@ export class Balancer {
     else member.back(this.#options.now());
   }
 
-  setAdapters(id: number, adapters: Iterable<string>): void {
+  /** @param changes as they were when it was asked: what has been loaded since it does not know */
+  setAdapters(id: number, adapters: Iterable<string>, changes = this.adapterChanges(id)): void {
     const member = this.#members.get(id);
-    if (member !== undefined) member.adapters = new Set([...adapters].slice(0, MAX_ADAPTERS));
+    if (member === undefined || member.adapterChanges !== changes) return;
+    member.adapters = new Set([...adapters].slice(0, MAX_ADAPTERS));
+  }
+
+  adapterChanges(id: number): number {
+    return this.#members.get(id)?.adapterChanges ?? 0;
+  }
+
+  /** It has just loaded or unloaded one. */
+  changeAdapter(id: number, name: string, has: boolean): void {
+    const member = this.#members.get(id);
+    if (member === undefined) return;
+    member.adapterChanges++;
+    const others = [...member.adapters].filter((other) => other !== name);
+    member.adapters = new Set((has ? [name, ...others] : others).slice(0, MAX_ADAPTERS));
   }
 
   /** `full`: some will be free again; `none`: nobody is there for it. */
   take(wish: Wish): Ticket | "full" | "none" {
     const now = this.#options.now();
-    const open = [...this.#members.values()].filter((each) => each.open(now) && !wish.excluded.has(each.id));
+    const open = [...this.#members.values()].filter(
+      (each) => each.open(now) && !wish.excluded.has(each.id) && has(each, wish.adapter),
+    );
     if (open.length === 0) return "none";
-    const free = withAdapter(open, wish.adapter).filter(({ inFlight }) => inFlight < this.#options.maxInFlight);
+    const free = open.filter(({ inFlight }) => inFlight < this.#options.maxInFlight);
     const chosen = this.#choose(free, wish, now);
     if (chosen === undefined) return "full";
     this.#affinity.remember(wish.blocks, chosen.id);
@@ -208,7 +225,7 @@ export class Balancer {
       firstByteSeconds: each.firstByte,
       consecutiveFailures: each.consecutiveFailures,
       answered: each.answered,
-      adapters: [...(each.adapters ?? [])],
+      adapters: [...each.adapters],
       state: stateOf(each, now),
     }));
   }
@@ -221,9 +238,6 @@ function stateOf(member: Member, now: number): UpstreamState {
   return member.ejected(now) ? "ejected" : "ready";
 }
 
-/** An adapter that nobody is known to have may have been loaded a moment ago: all are asked then. */
-function withAdapter(open: readonly Member[], adapter: string | undefined): readonly Member[] {
-  if (adapter === undefined) return open;
-  const having = open.filter(({ adapters }) => adapters?.has(adapter));
-  return having.length === 0 ? open : having;
+function has({ adapters }: Member, adapter: string | undefined): boolean {
+  return adapter === undefined || adapters.has(adapter);
 }

@@ -13,15 +13,19 @@ import { NO_USAGE, type Reservation } from "#core/metering.ts";
 import { ownedKey } from "#core/owned.ts";
 import type { Grant, Scope } from "#core/principal.ts";
 import type { UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
-import { capsFor } from "#core/request-caps.ts";
+import { capsFor, type RequestCaps } from "#core/request-caps.ts";
 import type { MediaFetcher } from "#egress/media/fetcher.ts";
 import { inlineMedia } from "#egress/media/inline.ts";
 import { priorityOf } from "#serving/_priority.ts";
 import type { Serving } from "#serving/context.ts";
 import { countedAs, type ServedModel } from "#serving/models.ts";
+import { audioForm, judgeAudio } from "#wire/relay/audio.ts";
+import { type DerenderField, derenderBody, judgeDerender } from "#wire/relay/derender.ts";
+import type { WrittenForm } from "#wire/relay/form.ts";
 import { judgeRelay, type RelayVerdict, relayBody } from "#wire/relay/judge.ts";
 import type { RelayMedia } from "#wire/relay/media.ts";
 import type { RelayRule } from "#wire/relay/rules.ts";
+import { type Estimate, expect, expectAudio } from "./_estimate.ts";
 import type { UpstreamPool } from "./pool.ts";
 import { type Expected, StreamUsage, WholeUsage } from "./readers.ts";
 import { SettledSource } from "./settled-source.ts";
@@ -51,6 +55,8 @@ export interface ForwardCall {
   readonly query: string;
   readonly grant: Grant<Scope>;
   readonly body: Buffer;
+  /** Of a form. */
+  readonly contentType?: string | undefined;
   readonly requestId: string;
   readonly signal: AbortSignal;
 }
@@ -61,10 +67,7 @@ export interface Forwarded {
   readonly stream: boolean;
 }
 
-/** A token of text has three bytes at least, taken over all languages that are not looked at one by one. */
-const BYTES_PER_TOKEN = 3;
-/** Where neither the client nor the upstream says how long an answer may be. */
-const SOME_TOKENS = 4096;
+const JSON_TYPE = "application/json";
 /** Salts that are kept made. */
 const MOST_SALTS = 10_000;
 
@@ -85,28 +88,68 @@ export class Forwarding {
 
   /** @returns undefined: the model runs here. @throws Fault */
   async forward(rule: RelayRule, call: ForwardCall): Promise<Forwarded | undefined> {
-    const { serving, upstreamsOf } = this.#options;
+    const { serving } = this.#options;
     const { principal } = call.grant;
-    const id = randomUUID().replaceAll("-", "");
+    const id = newId();
     const verdict = judgeRelay(rule, call.body, {
-      caps: capsFor(serving.caps, principal.caps),
+      caps: this.#caps(call),
       salt: (own) => this.#salt(principal.tenant, own),
       priority: (asked) => priorityOf(asked, principal, serving.priorities),
       requestId: id,
     });
-    const model = serving.models.resolve(verdict.model, principal);
+    return this.#carry(call, {
+      id,
+      ...{ model: verdict.model, strip: verdict.strip, media: verdict.media, prompt: promptOf(verdict) },
+      check: () => refuseKept(verdict),
+      expect: (window) => expect(verdict, window),
+      write: (model, media) => ({
+        contentType: JSON_TYPE,
+        pieces: relayBody(verdict, { ...(model === undefined ? {} : { model }), media }),
+      }),
+    });
+  }
+
+  /** Speech, in a form. @returns undefined: the model runs here. @throws Fault */
+  forwardAudio(call: ForwardCall): Promise<Forwarded | undefined> {
+    const verdict = judgeAudio(call.body, call.contentType, this.#caps(call));
+    return this.#carry(call, {
+      ...{ id: newId(), model: verdict.model, strip: verdict.strip },
+      expect: (window) => expectAudio(verdict, window),
+      write: (model) => audioForm(verdict, model),
+    });
+  }
+
+  /** What was generated, read back. @returns undefined: the model runs here. @throws Fault */
+  forwardDerender(field: DerenderField, call: ForwardCall): Promise<Forwarded | undefined> {
+    const verdict = judgeDerender(call.body, field, this.#caps(call));
+    return this.#carry(call, {
+      ...{ id: newId(), model: verdict.model, strip: false },
+      // Nothing is computed by a model.
+      expect: () => ({ promptTokens: verdict.tokens, completionTokens: 0, sequences: 1 }),
+      write: (model) => ({ contentType: JSON_TYPE, pieces: [derenderBody(verdict, model)] }),
+    });
+  }
+
+  #caps({ grant }: ForwardCall): RequestCaps {
+    return capsFor(this.#options.serving.caps, grant.principal.caps);
+  }
+
+  async #carry(call: ForwardCall, work: Work): Promise<Forwarded | undefined> {
+    const { serving, upstreamsOf } = this.#options;
+    const { principal } = call.grant;
+    const model = serving.models.resolve(work.model, principal);
     const upstreams = upstreamsOf(model);
     if (upstreams === undefined) return undefined;
-    refuseKept(verdict);
-    const media = await this.#fetched(verdict.media, call);
-    const expected = expect(verdict, upstreams);
+    work.check?.();
+    const media = await this.#fetched(work.media ?? [], call);
+    const expected = work.expect(upstreams.contextLength());
     const reservation = await call.grant.meter.reserve({ model: countedAs(model), ...expected });
-    this.#open.set(id, principal.tenant);
+    this.#open.set(work.id, principal.tenant);
     try {
-      const body = relayBody(verdict, { ...(upstreams.name === undefined ? {} : { model: upstreams.name }), media });
-      return await this.#send(call, upstreams, { id, body, verdict, expected, model, reservation });
+      const written = work.write(upstreams.name, media);
+      return await this.#send(call, upstreams, { work, written, expected, model, reservation });
     } catch (error) {
-      this.#open.delete(id);
+      this.#open.delete(work.id);
       await reservation.settle(NO_USAGE);
       throw error;
     }
@@ -115,27 +158,27 @@ export class Forwarding {
   async #send(
     { method, path, query, signal, grant }: ForwardCall,
     upstreams: ModelUpstreams,
-    work: Sending,
+    { work, written, expected, model, reservation }: Sending,
   ): Promise<Forwarded> {
-    const { id, body, verdict, expected, model, reservation } = work;
+    const { id, prompt = [] } = work;
     const request: UpstreamRequest = {
       method,
       target: query === "" ? path : `${path}?${query}`,
-      headers: ["content-type", "application/json", "x-request-id", id],
-      body,
+      headers: ["content-type", written.contentType, "x-request-id", id],
+      body: written.pieces,
     };
     const answer = await upstreams.pool.send(request, {
       tokens: expected.promptTokens + expected.completionTokens,
-      prefix: { salt: ownedKey(grant.principal.tenant, model.names[0]), pieces: promptOf(verdict) },
+      prefix: { salt: ownedKey(grant.principal.tenant, model.names[0]), pieces: prompt },
       ...(model.lora === undefined ? {} : { adapter: model.names[0] }),
       idempotent: true,
       signal,
     });
     const stream = answer.headers["content-type"]?.startsWith("text/event-stream") === true;
-    const shown = upstreams.name === undefined ? undefined : (verdict.model ?? model.names[0]);
+    const shown = upstreams.name === undefined ? undefined : (work.model ?? model.names[0]);
     const expectation: Expected = {
       promptTokens: expected.promptTokens,
-      strip: verdict.strip,
+      strip: work.strip,
       ...(shown === undefined || shown === upstreams.name ? {} : { model: shown }),
     };
     const good = answer.status < 400;
@@ -185,16 +228,27 @@ export class Forwarding {
   }
 }
 
-interface Estimate {
-  readonly promptTokens: number;
-  readonly completionTokens: number;
-  readonly sequences: number;
+/** A call as its route's rule has judged it. */
+interface Work {
+  readonly id: string;
+  /** As the client calls it. */
+  readonly model: string | undefined;
+  /** Usage was asked for on the server's account. */
+  readonly strip: boolean;
+  readonly media?: readonly RelayMedia[];
+  /** Where prompts' bytes are, for telling them apart. */
+  readonly prompt?: readonly Uint8Array[];
+  /** What only a model of this server takes. @throws Fault */
+  readonly check?: () => void;
+  /** @param window of its model; 0: not known */
+  readonly expect: (window: number) => Estimate;
+  /** @param model as the upstream calls it; undefined: as the client does */
+  readonly write: (model: string | undefined, media: readonly string[]) => WrittenForm;
 }
 
 interface Sending {
-  readonly id: string;
-  readonly body: readonly Uint8Array[];
-  readonly verdict: RelayVerdict;
+  readonly work: Work;
+  readonly written: WrittenForm;
   readonly expected: Estimate;
   readonly model: ServedModel;
   readonly reservation: Reservation;
@@ -212,24 +266,15 @@ function refuseKept({ kept }: RelayVerdict): void {
     });
 }
 
-/** What it may cost: reserved, and set right by what the answer says. */
-function expect(
-  { promptIds, promptBytes, prompts, n, maxTokens }: RelayVerdict,
-  { contextLength }: ModelUpstreams,
-): Estimate {
-  const window = contextLength();
-  const text = Math.ceil(promptBytes / BYTES_PER_TOKEN);
-  const promptTokens = window > 0 ? Math.min(promptIds + text, window * prompts) : promptIds + text;
-  const left = window > 0 ? Math.max(1, window - Math.floor(promptTokens / prompts)) : SOME_TOKENS;
-  const each = Math.min(maxTokens ?? left, window > 0 ? window : Number.POSITIVE_INFINITY);
-  return { promptTokens, completionTokens: each * n * prompts, sequences: n * prompts };
-}
-
 const PROMPTS = ["messages", "prompt", "input", "system", "instructions", "token_ids", "query"];
 
 /** Where the prompt's bytes are, for telling prompts apart. */
 function promptOf({ body, scan }: RelayVerdict): readonly Uint8Array[] {
   return scan.members.filter(({ name }) => PROMPTS.includes(name)).map(({ start, end }) => body.subarray(start, end));
+}
+
+function newId(): string {
+  return randomUUID().replaceAll("-", "");
 }
 
 function lengthOf(text: string | undefined): number | undefined {

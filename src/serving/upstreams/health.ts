@@ -130,6 +130,7 @@ export class HealthWatch {
   }
 
   async #askModels(id: number, member: PoolMember, watched: Watched): Promise<void> {
+    const changes = this.#options.pool.adapterChanges(id);
     const cards = await this.#json(member, "/v1/models").then(cardsOf, () => undefined);
     if (cards === undefined) return;
     const models = cards.filter(({ adapter }) => !adapter);
@@ -139,6 +140,7 @@ export class HealthWatch {
     this.#options.pool.setAdapters(
       id,
       cards.filter(({ adapter }) => adapter).map(({ id: name }) => name),
+      changes,
     );
   }
 

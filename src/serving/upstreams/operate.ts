@@ -23,6 +23,8 @@ export interface OperateOptions {
 }
 
 const MAX_BYTES = 1 << 20;
+/** In turn, for an answer of any. */
+const MOST_ASKED = 3;
 
 export class Operate {
   readonly #options: OperateOptions;
@@ -37,17 +39,34 @@ export class Operate {
       .pools()
       .flatMap((pool) => [...pool.members()].map(([id, member]) => ({ pool, id, member })));
     if (all.length === 0) throw new Fault("upstream_unavailable", "There is no server behind this one.");
+    if (joined === "first") return this.#first(all, request, signal);
     const answers = await Promise.all(
       all.map(async ({ pool, id, member }) => {
-        const answer = await this.#ask(member, request, signal);
+        const answer = await this.ask(member, request, signal);
         if (leaves !== undefined && "status" in answer && answer.status < 300) pool.setAsleep(id, leaves === "asleep");
         return answer;
       }),
     );
-    return join(answers, joined);
+    return joinAnswers(answers, joined);
   }
 
-  async #ask({ link }: PoolMember, request: UpstreamRequest, signal: AbortSignal): Promise<OperatedAnswer | Fault> {
+  /** Of servers that all say the same, the first that says it. */
+  async #first(
+    all: readonly { readonly member: PoolMember }[],
+    request: UpstreamRequest,
+    signal: AbortSignal,
+  ): Promise<OperatedAnswer> {
+    const answers: (OperatedAnswer | Fault)[] = [];
+    for (const { member } of all.slice(0, MOST_ASKED)) {
+      const answer = await this.ask(member, request, signal);
+      if ("status" in answer && answer.status < 300) return answer;
+      answers.push(answer);
+    }
+    return joinAnswers(answers, "every");
+  }
+
+  /** One of them. A failure to answer is returned. */
+  async ask({ link }: PoolMember, request: UpstreamRequest, signal: AbortSignal): Promise<OperatedAnswer | Fault> {
     const { timeoutMs } = this.#options;
     const timeouts = { firstByteMs: timeoutMs, idleMs: timeoutMs, totalMs: timeoutMs };
     try {
@@ -83,7 +102,11 @@ function readable(bytes: Buffer): JsonValue | undefined {
   }
 }
 
-function join(answers: readonly (OperatedAnswer | Fault)[], joined: Operation["joined"]): OperatedAnswer {
+/** @throws Fault upstream_failed: some did it, or some failed */
+export function joinAnswers(
+  answers: readonly (OperatedAnswer | Fault)[],
+  joined: Exclude<Operation["joined"], "first">,
+): OperatedAnswer {
   const given = answers.filter((answer): answer is OperatedAnswer => !(answer instanceof Fault));
   const done = given.filter(({ status }) => status < 300);
   const [first] = done;

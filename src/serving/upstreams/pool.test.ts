@@ -19,6 +19,7 @@ import {
   STREAM_HEAD,
   whole,
 } from "#test/fixtures/fault-server.ts";
+import { PrefixNamer } from "./affinity.ts";
 import { HealthWatch } from "./health.ts";
 import { Membership } from "./membership.ts";
 import { registerUpstreamMetrics } from "./metrics.ts";
@@ -388,4 +389,21 @@ test("membership: joined and drained as the name says; a running stream is not b
   found = () => [a, b, c];
   await membership.refresh();
   assert.deepEqual(labels().sort(), ["gpu-0 ready", "gpu-1 ready", "gpu-2 ready"], "slots are used again");
+});
+
+test("prompts are told apart where there is a choice, and not where there is none", async (t) => {
+  let hashed = 0;
+  const block = (): string => `b${++hashed}`;
+  const namer = new PrefixNamer({ root: "", block });
+  const call = { ...CALL, prefix: { salt: "t", pieces: [new Uint8Array(4096)] } };
+  for (const [servers, blocks] of [
+    [1, 0],
+    [2, 3],
+  ] as const) {
+    hashed = 0;
+    const { pool } = await setUp(t, Array(servers).fill(OK), { namer });
+    const { source } = await pool.send(POST, call);
+    source.cancel();
+    assert.equal(hashed, blocks);
+  }
 });

@@ -86,6 +86,7 @@ export class UpstreamPool {
   readonly #line: WaitingLine;
   readonly #now: () => number;
   #closed = false;
+  #onAdapters: (() => void) | undefined;
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -100,7 +101,8 @@ export class UpstreamPool {
       perSecond: options.retriesPerSecond,
       now: this.#now,
     });
-    this.#line = new WaitingLine(options.maxWaiting, options.maxWaitMs, (wish) => this.#balancer.take(wish));
+    const take = (wish: Wish) => this.#balancer.take(wish);
+    this.#line = new WaitingLine(options.maxWaiting, options.maxWaitMs, take, (wish) => this.#nobody(wish));
   }
 
   /** @param slowly the pool works already, and this one gets its share little by little */
@@ -118,7 +120,7 @@ export class UpstreamPool {
     this.#balancer.leave(id);
     this.#members.delete(id);
     this.#left.set(id, member.label);
-    this.#line.look();
+    this.#adaptersChanged();
     await member.link.close();
     this.#left.delete(id);
   }
@@ -133,8 +135,35 @@ export class UpstreamPool {
     this.#line.look();
   }
 
-  setAdapters(id: number, adapters: Iterable<string>): void {
-    this.#balancer.setAdapters(id, adapters);
+  /** @param changes of `adapterChanges`, when it was asked */
+  setAdapters(id: number, adapters: Iterable<string>, changes?: number): void {
+    this.#balancer.setAdapters(id, adapters, changes);
+    this.#adaptersChanged();
+  }
+
+  adapterChanges(id: number): number {
+    return this.#balancer.adapterChanges(id);
+  }
+
+  /** It has just loaded or unloaded one. */
+  changeAdapter(id: number, name: string, has: boolean): void {
+    this.#balancer.changeAdapter(id, name, has);
+    this.#adaptersChanged();
+  }
+
+  /** What any of its members has, whether or not it takes calls now. */
+  adapters(): ReadonlySet<string> {
+    return new Set(this.#balancer.states().flatMap(({ state, adapters }) => (state === "leaving" ? [] : adapters)));
+  }
+
+  /** @param run after each change of what `adapters` says, and some that are none */
+  onAdapters(run: () => void): void {
+    this.#onAdapters = run;
+  }
+
+  #adaptersChanged(): void {
+    this.#line.look();
+    this.#onAdapters?.();
   }
 
   members(): ReadonlyMap<number, PoolMember> {
@@ -161,7 +190,7 @@ export class UpstreamPool {
   async send(request: UpstreamRequest, call: PoolCall): Promise<PooledAnswer> {
     if (this.#closed) throw new Fault("draining", "The server is shutting down.");
     this.#budget.request();
-    const blocks = call.prefix === undefined ? [] : (this.#options.namer?.blocks(call.prefix) ?? []);
+    const blocks = this.#blocks(call);
     const excluded = new Set<number>();
     const { tokens, adapter } = call;
     const wish: Wish = { tokens, blocks, excluded, ...(adapter === undefined ? {} : { adapter }) };
@@ -180,20 +209,36 @@ export class UpstreamPool {
     }
   }
 
+  /** Where there is a choice: a long prompt's hashes cost as much as passing it on. */
+  #blocks({ prefix }: PoolCall): Wish["blocks"] {
+    if (prefix === undefined || this.#balancer.size < 2) return [];
+    return this.#options.namer?.blocks(prefix) ?? [];
+  }
+
   #ticket(wish: Wish): Ticket | undefined {
     if (this.#line.length > 0) return undefined;
     const taken = this.#balancer.take(wish);
-    if (taken === "none") throw this.#nobody();
+    if (taken === "none") throw this.#nobody(wish);
     return taken === "full" ? undefined : taken;
   }
 
-  #nobody(): Fault {
+  #nobody({ adapter }: Wish): Fault {
+    const able = this.#balancer
+      .states()
+      .filter(({ state, adapters }) => state !== "leaving" && (adapter === undefined || adapters.includes(adapter)));
+    if (able.length > 0 && able.every(({ state }) => state === "asleep"))
+      return new UpstreamFault("asleep", { sent: false });
     const retryAfterMs = Math.ceil(this.#balancer.soonestBack() ?? 1000);
     return new UpstreamFault("down", { sent: false, detail: "no upstream is ready", retryAfterMs });
   }
 
-  #somebodyElse({ excluded }: Wish): boolean {
-    return this.#balancer.states().some(({ id, state }) => state === "ready" && !excluded.has(id));
+  #somebodyElse({ excluded, adapter }: Wish): boolean {
+    return this.#balancer
+      .states()
+      .some(
+        ({ id, state, adapters }) =>
+          state === "ready" && !excluded.has(id) && (adapter === undefined || adapters.includes(adapter)),
+      );
   }
 
   /** @returns the fault instead of throwing it: a retry is no exception */

@@ -2,15 +2,25 @@
  * Which declared routes go to upstream servers, and under which rule of the body. What is in neither list this server
  * answers itself, whatever answers its models. Pure data. Callers: app's relay.
  */
+import { DERENDER_ROUTES, type DerenderField } from "#wire/relay/derender.ts";
 import { RELAY_RULES, type RelayRule } from "#wire/relay/rules.ts";
 
 /** POST, by the declared path: the body names the model, one of its servers answers. */
 export const MODEL_ROUTES: ReadonlyMap<string, RelayRule> = new Map(Object.entries(RELAY_RULES));
 
+/** POST, a form with speech. */
+export const AUDIO_ROUTES: ReadonlySet<string> = new Set(["/v1/audio/transcriptions", "/v1/audio/translations"]);
+
+/** POST, with the request that they belong to in a field. */
+export const READ_BACK_ROUTES: ReadonlyMap<string, DerenderField> = new Map(Object.entries(DERENDER_ROUTES));
+
 /** What every server of every pool is asked, and how their answers become one. */
 export interface Operation {
-  /** `every`: it is done where all have done it. `any`: it is so where one says so. `sum`: the numbers together. */
-  readonly joined: "every" | "any" | "sum";
+  /**
+   * `every`: it is done where all have done it. `any`: it is so where one says so. `sum`: the numbers together. `first`:
+   * all say the same, so one is enough.
+   */
+  readonly joined: "every" | "any" | "sum" | "first";
   /** What the pool knows from then on. */
   readonly leaves?: "asleep" | "awake";
 }
@@ -38,5 +48,5 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operat
   ["GET /get_world_size", { joined: "sum" }],
   ["POST /start_profile", EVERY],
   ["POST /stop_profile", EVERY],
-  ["GET /tokenizer_info", EVERY],
+  ["GET /tokenizer_info", { joined: "first" }],
 ]);

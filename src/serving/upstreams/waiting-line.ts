@@ -19,13 +19,16 @@ export class WaitingLine {
   readonly #most: number;
   readonly #mostMs: number;
   readonly #take: Take;
+  readonly #nobody: (wish: Wish) => Fault;
   readonly #waiters = new Set<Waiter>();
   #closed = false;
 
-  constructor(most: number, mostMs: number, take: Take) {
+  /** @param nobody why a wish cannot be helped */
+  constructor(most: number, mostMs: number, take: Take, nobody: (wish: Wish) => Fault) {
     this.#most = most;
     this.#mostMs = mostMs;
     this.#take = take;
+    this.#nobody = nobody;
   }
 
   get length(): number {
@@ -59,7 +62,7 @@ export class WaitingLine {
   look(): void {
     for (const waiter of this.#waiters) {
       const taken = this.#take(waiter.wish);
-      if (taken === "none") waiter.settle(new UpstreamFault("down", { sent: false, detail: "no upstream is ready" }));
+      if (taken === "none") waiter.settle(this.#nobody(waiter.wish));
       else if (taken !== "full") waiter.settle(taken);
       else if (waiter.wish.excluded.size === 0) return;
     }

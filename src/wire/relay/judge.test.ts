@@ -216,7 +216,7 @@ test("sizes: token ids to the number, texts by their bytes", () => {
   );
 });
 
-test("media: URLs are told of with their places, uuids go, data stays, files are refused", () => {
+test("media: URLs are told of with their places, data: too, uuids go, files are refused", () => {
   const part = {
     type: "image_url",
     image_url: { url: "https://e\u00e9.example/a.png", detail: "low" },
@@ -236,11 +236,14 @@ test("media: URLs are told of with their places, uuids go, data stays, files are
     verdict.media.map(({ kind, url, param }) => [kind, url, param]),
     [
       ["image", "https://e\u00e9.example/a.png", "messages.1.content.1.image_url.url"],
+      ["image", data.image_url, "messages.1.content.2.image_url"],
       ["video", "http://v/", "messages.1.content.4.video_url"],
     ],
   );
   assert.throws(() => relayBody(verdict), RangeError);
-  const sent = JSON.parse(Buffer.concat(relayBody(verdict, { media: ["data:a", "data:b"], model: "up" })).toString());
+  const sent = JSON.parse(
+    Buffer.concat(relayBody(verdict, { media: ["data:a", data.image_url, "data:b"], model: "up" })).toString(),
+  );
   assert.deepEqual(sent, {
     ...OURS,
     model: "up",
@@ -356,7 +359,7 @@ test("media of the other dialects; names in tools and their arguments are nobody
   assert.deepEqual([scored.media.map(({ url }) => url), scored.cuts.length], [["http://q", "http://d"], 1]);
   assert.deepEqual(
     judged({ images: ["http://a", "data:x"] }, cohereRule).media.map(({ param }) => param),
-    ["images.0"],
+    ["images.0", "images.1"],
   );
   assert.equal(
     judged({ messages: [[{ content: [{ image_url: "http://a" }] }]] }, chatBatchRule).media[0]?.param,
@@ -364,10 +367,11 @@ test("media of the other dialects; names in tools and their arguments are nobody
   );
 });
 
-test("responses: what is kept is told, not changed", () => {
+test("responses: what would be kept is told, and nothing is kept upstream", () => {
   const body = { input: "x", store: false, background: true, previous_response_id: "resp_1" };
   assert.deepEqual(judged(body, responsesRule).kept, { store: false, background: true, previousId: "resp_1" });
-  assert.deepEqual(passed(body, responsesRule), { ...OURS, ...body });
+  assert.deepEqual(passed(body, responsesRule), { ...OURS, ...body, background: false });
+  assert.deepEqual(passed({ input: "x" }, responsesRule), { ...OURS, input: "x", store: false, background: false });
 });
 
 test("invocations: by the rule of the route that its fields and the model's tasks tell", () => {

@@ -90,6 +90,7 @@ export function judgeRelay(
   const edits = new Map<string, string | undefined>();
   for (const name of members.keys()) if (REFUSED.has(name) || IGNORED.has(name)) edits.set(name, undefined);
   decide(chosen, small, members, facts, edits);
+  for (const [name, value] of Object.entries(chosen.sets)) edits.set(name, value);
   const stream = small["stream"] === true;
   const strip = chosen.asksForUsage && stream && askForUsage(small, edits);
   const found = Object.entries(chosen.media).map(([name, place]) => {

@@ -1,7 +1,7 @@
 /**
  * Media in a conversation that is passed on: where their URLs stand, and what of them a client may not say.
  *
- * Invariant: whatever the upstream would fetch is told of, or refused; a `uuid` that would name an entry of a cache that
+ * Invariant: whatever the upstream would fetch or read out of a URL is told of, or refused; a `uuid` that would name an entry of a cache that
  * all tenants share is made null. Only places where a content part may stand are looked at, so that a tool's schema or
  * arguments may have any names. Costs nothing where no watched key stands.
  */
@@ -13,7 +13,7 @@ import { invalid } from "#core/fault.ts";
 import { readable } from "./_body.ts";
 import type { MediaPlace } from "./rules.ts";
 
-/** Something to be fetched in the server's name; the text of its URL stands at [start, end), quotes included. */
+/** Something to be fetched in the server's name, or to be judged where it stands (`data:`); the text of its URL stands at [start, end), quotes included. */
 export interface RelayMedia {
   readonly kind: "image" | "video" | "audio" | "file";
   readonly url: string;
@@ -144,10 +144,12 @@ class Walk {
     if (member.kind === "null") return;
     const text = readable(() => parseJson(this.bytes.toString("utf8", member.start, member.end)));
     if (typeof text !== "string") throw invalid(path, `${path} must be a string.`);
-    // Data stays where it is; everything else is not the upstream's to fetch.
-    if (/^data:/i.test(text)) return;
+    // What stands in its URL is judged as what is fetched; files go on as they came.
+    const own = /^data:/i.test(text);
+    if (own && kind === "file") return;
     const scheme = /^([a-z][a-z0-9+.-]*):/.exec(plain(text))?.[1];
-    if (scheme !== "http" && scheme !== "https") throw invalid(path, `${path} must be an http:, https: or data: URL.`);
+    if (!own && scheme !== "http" && scheme !== "https")
+      throw invalid(path, `${path} must be an http:, https: or data: URL.`);
     this.media.push({ kind, url: text, start: member.start, end: member.end, param: path });
   }
 

@@ -49,6 +49,8 @@ export interface RelayRule {
   readonly ours: readonly Ours[];
   /** Where a conversation, and media, may stand. */
   readonly media: Readonly<Record<string, MediaPlace>>;
+  /** Fields that say this whatever the client wrote, as JSON. */
+  readonly sets: Readonly<Record<string, string>>;
   /** Whose stream tells usage when `stream_options` asks for it. */
   readonly asksForUsage: boolean;
   /** @throws Fault invalid_request | not_implemented, naming the field */
@@ -91,11 +93,12 @@ interface Spec {
   readonly ours?: readonly Ours[];
   readonly media?: RelayRule["media"];
   readonly asksForUsage?: boolean;
+  readonly sets?: RelayRule["sets"];
 }
 
 function rule<B>(
   schema: ZodType<B> & { readonly shape: object },
-  { big, ours = ALL_OURS, media = {}, asksForUsage = false }: Spec,
+  { big, ours = ALL_OURS, media = {}, asksForUsage = false, sets = {} }: Spec,
   judge: (body: B, members: Members, caps: RequestCaps) => Asked,
 ): RelayRule {
   return {
@@ -103,6 +106,7 @@ function rule<B>(
     ours,
     media,
     asksForUsage,
+    sets,
     judge: (small, members, caps) => {
       // That they are there is the schema's matter, what they are its judge's.
       const present = big.filter((name) => members.has(name)).map((name) => [name, null] as const);
@@ -168,7 +172,12 @@ export const completionRule = rule(CompletionBody, { big: ["prompt"], asksForUsa
 
 const responsesRule = rule(
   ResponsesBody,
-  { big: ["input", "instructions", "tools", "tool_choice"], media: { input: "items" } },
+  // Wall: T130, what an upstream kept it would show to whoever asks, or continue: it has no owners.
+  {
+    big: ["input", "instructions", "tools", "tool_choice"],
+    media: { input: "items" },
+    sets: { store: "false", background: "false" },
+  },
   (body, members, caps) => {
     judgeTools(members, caps);
     const { kind = "null" } = members.get("instructions") ?? {};
@@ -310,8 +319,8 @@ const chatRenderRule: RelayRule = { ...chatRule, asksForUsage: false };
 const completionRenderRule: RelayRule = { ...completionRule, asksForUsage: false };
 
 /**
- * POST routes with a JSON body that can be passed on, by path. Not among them: forms (audio, files), whose parts are not
- * JSON; derender, whose answer is made here; /invocations, whose rule its body tells.
+ * POST routes with a JSON body that can be passed on, by path. Not among them: forms (audio.ts); derender (derender.ts);
+ * /invocations, whose rule its body tells.
  */
 export const RELAY_RULES = {
   "/v1/chat/completions": chatRule,

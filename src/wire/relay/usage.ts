@@ -9,6 +9,10 @@ import { isObject } from "#wire/openai/_compound.ts";
 
 /** Larger ones are not read: a real one has hundreds of bytes. */
 const MAX_USAGE = 64 * 1024;
+/** More is no length of a file. */
+const MAX_SECONDS = 1_000_000;
+/** As which a second of speech counts: so many a model of Whisper's kind hears. */
+export const AUDIO_TOKENS_PER_SECOND = 50;
 /** A stream's event may hold what it answers besides: `message` (Messages), `response` (Responses). */
 const WRAPPERS = ["message", "response"];
 
@@ -67,6 +71,7 @@ function readValue(body: Uint8Array, { start, end }: JsonMember): unknown {
 /** OpenAI's names, Anthropic's and Responses' (which are Anthropic's with details). */
 function readUsage(value: unknown): Usage | undefined {
   if (!isObject(value)) return undefined;
+  if (value["type"] === "duration") return heard(value["seconds"]);
   const prompt = count(value["prompt_tokens"]) ?? count(value["input_tokens"]) ?? count(value["total_tokens"]);
   if (prompt === undefined) return undefined;
   const details = value["prompt_tokens_details"] ?? value["input_tokens_details"];
@@ -80,6 +85,13 @@ function readUsage(value: unknown): Usage | undefined {
     cachedTokens: read ?? (isObject(details) ? (count(details["cached_tokens"]) ?? 0) : 0),
     reasoningTokens: isObject(made) ? (count(made["reasoning_tokens"]) ?? 0) : 0,
   };
+}
+
+/** Transcriptions say how long the speech was. */
+function heard(seconds: unknown): Usage | undefined {
+  if (typeof seconds !== "number" || !(seconds >= 0) || seconds > MAX_SECONDS) return undefined;
+  const promptTokens = Math.ceil(seconds * AUDIO_TOKENS_PER_SECOND);
+  return { promptTokens, completionTokens: 0, cachedTokens: 0, reasoningTokens: 0 };
 }
 
 function count(value: unknown): number | undefined {

@@ -18,6 +18,10 @@ export const LoadLoraBody = z.object({
     .meta({
       description: "Castellan's own: what the file has to be; of a folder, of what sha256sum prints of its two files.",
     }),
+  base_model_name: z
+    .string()
+    .nullish()
+    .meta({ description: "Castellan's own: which model it changes, where servers behind this one answer several." }),
   load_inplace: bool.optional(),
   is_3d_lora_weight: bool.optional().meta({ description: "Only false." }),
 });
@@ -33,13 +37,15 @@ export function decodeLoadLora(body: z.infer<typeof LoadLoraBody>): {
   readonly path: string;
   readonly sha256: string | undefined;
   readonly inPlace: boolean;
+  readonly base: string | undefined;
 } {
   const { lora_name: name, lora_path: path } = body;
   if (!name || !path)
     throw invalid(name ? "lora_path" : "lora_name", "Both 'lora_name' and 'lora_path' must be provided.");
   if (body.is_3d_lora_weight)
     throw new Fault("not_implemented", "is_3d_lora_weight is not supported.", { param: "is_3d_lora_weight" });
-  return { name, path, sha256: body.sha256?.toLowerCase(), inPlace: body.load_inplace ?? false };
+  const sha256 = body.sha256?.toLowerCase();
+  return { name, path, sha256, inPlace: body.load_inplace ?? false, base: body.base_model_name ?? undefined };
 }
 
 /** @throws Fault invalid_request */
