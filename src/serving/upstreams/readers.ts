@@ -17,7 +17,10 @@ export interface Expected {
   readonly model?: string;
 }
 
-/** A stream that was cut short is charged for its prompt, and a token for each of its events. */
+/**
+ * A stream that the client cut short is charged for what it had told, and a token for each event since; one that says
+ * that it failed costs nothing, as an answer that fails here does.
+ */
 export class StreamUsage implements UsageReader {
   readonly #events: StreamReader;
   readonly #promptTokens: number;
@@ -31,6 +34,10 @@ export class StreamUsage implements UsageReader {
     return this.#events.ended;
   }
 
+  get broken(): boolean {
+    return !this.#events.ended && !this.#events.failed;
+  }
+
   take(chunk: Uint8Array): readonly Uint8Array[] {
     return this.#events.take(chunk);
   }
@@ -40,10 +47,10 @@ export class StreamUsage implements UsageReader {
   }
 
   used(): Usage {
-    const { usage, events, failed } = this.#events;
-    if (usage !== undefined) return usage;
-    if (failed && events <= 1) return NO_USAGE;
-    return { ...NO_USAGE, promptTokens: this.#promptTokens, completionTokens: events };
+    const { usage, events, since, failed, ended } = this.#events;
+    if (failed) return NO_USAGE;
+    if (usage === undefined) return { ...NO_USAGE, promptTokens: this.#promptTokens, completionTokens: events };
+    return ended ? usage : { ...usage, completionTokens: usage.completionTokens + since };
   }
 }
 
@@ -60,6 +67,8 @@ export class WholeUsage implements UsageReader {
   #bytes = 0;
   #used: Usage | undefined;
   complete = false;
+  /** That one is not as long as it says the connection tells. */
+  readonly broken = false;
 
   constructor(expected: Expected, good: boolean, length: number | undefined) {
     this.#expected = expected;

@@ -11,6 +11,7 @@ const bytes = (text: string): Uint8Array => Buffer.from(text);
 /** The answer is complete with a chunk that says END. */
 class Reader implements UsageReader {
   complete = false;
+  broken = false;
   chunks = 0;
   take(chunk: Uint8Array): readonly Uint8Array[] {
     this.chunks++;
@@ -25,7 +26,7 @@ class Reader implements UsageReader {
   }
 }
 
-function fixture({ takes = true } = {}) {
+function fixture({ takes = true, broken = false } = {}) {
   const log: string[] = [];
   let inner: RelayTarget | undefined;
   const source: RelaySource = {
@@ -45,7 +46,9 @@ function fixture({ takes = true } = {}) {
     end: () => log.push("end"),
     fail: (fault) => log.push(`fail ${fault.kind}`),
   };
-  const one = new SettledSource(source, new Reader(), (used, lost) => {
+  const reader = new Reader();
+  reader.broken = broken;
+  const one = new SettledSource(source, reader, (used, lost) => {
     settled.push([used, lost]);
     return books.promise;
   });
@@ -102,6 +105,16 @@ test("an answer without a final chunk is settled at its end, before the client s
   assert.deepEqual(log, ["write a", "end"]);
 });
 
+test("a stream that only stops has failed: it costs nothing, and its client hears of it", async () => {
+  const { inner, log, settled, books } = fixture({ broken: true });
+  inner.write(bytes("a"));
+  inner.end();
+  books.resolve();
+  await turn();
+  assert.equal(settled[0]?.[1], true);
+  assert.deepEqual(log, ["write a", "fail upstream_failed"]);
+});
+
 test("a client that leaves pays for what passed, once, and hears nothing more", async () => {
   const { one, inner, log, settled, books } = fixture();
   inner.write(bytes("a"));
@@ -111,6 +124,15 @@ test("a client that leaves pays for what passed, once, and hears nothing more", 
   books.resolve();
   await turn();
   assert.deepEqual(log, ["write a", "cancel"]);
+  assert.deepEqual(settled, [[{ ...USED, completionTokens: 1 }, false]]);
+});
+
+test("a call that is given up costs what passed, whoever hears of it first", async () => {
+  const { inner, settled, books } = fixture();
+  inner.write(bytes("a"));
+  inner.fail(new Fault("cancelled", "The client left."));
+  books.resolve();
+  await turn();
   assert.deepEqual(settled, [[{ ...USED, completionTokens: 1 }, false]]);
 });
 

@@ -4,11 +4,14 @@
  *
  * Invariants: the reservation is settled once, whatever ends the answer (Wall: T81): with what the upstream said that it
  * used, or, where it was cut short, with what can be told from what passed; the chunk that ends the answer waits until
- * the booking is safe; the bytes are the upstream's. Made by forward.ts, one an answer.
+ * the booking is safe; a stream that only stops is a failure, however it stops; the bytes are the upstream's. Made by
+ * forwarding.ts, one an answer.
  */
 import type { Usage } from "#core/calls.ts";
 import type { Fault } from "#core/fault.ts";
 import type { RelaySource, RelayTarget } from "#core/relay.ts";
+import { UpstreamFault } from "#egress/upstream/fault.ts";
+import { isOurs } from "#serving/_metered.ts";
 
 /** Reads usage out of the bytes that pass. Keeps no more than a part of one frame. */
 export interface UsageReader {
@@ -18,6 +21,8 @@ export interface UsageReader {
   end(): readonly Uint8Array[];
   /** The answer has said all that it will: what follows waits for the books. */
   readonly complete: boolean;
+  /** Asked behind `end`: the answer stopped without saying that it was over. */
+  readonly broken: boolean;
   /** What is known so far: said by the upstream, or counted. */
   used(): Usage;
 }
@@ -76,7 +81,13 @@ export class SettledSource implements RelaySource, RelayTarget {
   }
 
   end(): void {
-    this.#held = Buffer.concat([this.#held, ...this.#reader.end()]);
+    const rest = this.#reader.end();
+    // Between the upstream and here somebody ended the connection cleanly on its behalf: to a client it would look whole.
+    if (this.#reader.broken) {
+      this.fail(new UpstreamFault("reset", { sent: true, detail: "the stream ended without its last event" }));
+      return;
+    }
+    this.#held = Buffer.concat([this.#held, ...rest]);
     void this.#book(false).then(() => {
       this.#flush();
       if (!this.#over) this.#target?.end();
@@ -85,7 +96,8 @@ export class SettledSource implements RelaySource, RelayTarget {
   }
 
   fail(fault: Fault): void {
-    void this.#book(true).then(() => {
+    // A client that left is heard of here first, as the end of the call that it asked for.
+    void this.#book(isOurs(fault)).then(() => {
       this.#flush();
       if (!this.#over) this.#target?.fail(fault);
       this.#over = true;

@@ -33,6 +33,8 @@ export class StreamReader {
   events = 0;
   /** The last that was told. */
   usage: Usage | undefined;
+  /** Events since then. */
+  since = 0;
   /** The final marker came: the answer is whole. */
   ended = false;
   /** An event says that the answer failed. */
@@ -137,6 +139,7 @@ export class StreamReader {
     const from = dataOf(frame);
     if (from < 0) return undefined;
     this.events++;
+    this.since++;
     if (frame[from + 2] === 0x65 && frame.toString("latin1", from, from + 8) === '{"error"') this.failed = true;
     if (!mayHold) return undefined;
     return this.inspect(frame, from);
@@ -156,7 +159,10 @@ export class StreamReader {
     const scan = scanned(data);
     if (scan === undefined) return undefined;
     const usage = usageIn(data, scan);
-    if (usage !== undefined) this.usage = merged(this.usage, usage);
+    if (usage !== undefined) {
+      this.usage = merged(this.usage, usage);
+      this.since = 0;
+    }
     if (this.strip && usage !== undefined && isUsageAlone(scan)) {
       this.events--;
       return NONE;
