@@ -29,6 +29,8 @@ export async function serveArguments({ folder, upstream, keys }: Bench, port: nu
     ...["--port", String(port), "--ops-port", String(ops), "--state-dir", state, ...limits],
     // The client is one address.
     ...["--max-connections-per-address", "0", "--log-level", "warn"],
+    // Two thousand streams of one tenant at one upstream are more than the defaults let in.
+    ...["--max-num-queued-reqs", "8192", "--upstream-max-requests", "4096"],
   ];
 }
 
