@@ -12,7 +12,7 @@ export type Told = Readonly<Record<string, string | number | boolean | null>>;
 export interface ServerInfoOptions {
   readonly settings: Told;
   readonly system: Told;
-  readonly operations: Operations;
+  readonly operations: Pick<Operations, "isPaused" | "sleepState">;
   readonly engines: () => readonly EngineStatus[];
 }
 

@@ -269,3 +269,12 @@ test("responses: nothing is kept upstream, and what would need it is refused", a
   );
   assert.equal((await gateway.fetch("/v1/responses/resp_1")).status, 404);
 });
+
+test("the gateway tells of itself, without addresses", async () => {
+  const told = await ops("/server_info", undefined, gateway.adminKey, "GET");
+  const text = await told.text();
+  assert.equal(told.status, 200, text);
+  assert.match(text, /castellan/);
+  assert.ok(!text.includes(first.url) && !text.includes(TEST_KEY));
+  assert.equal(first.asked.length + second.asked.length, 0);
+});

@@ -4,11 +4,15 @@
  */
 import { collectDefaultMetrics } from "prom-client";
 import type { GatewayNeeds } from "#app/computing.ts";
+import { toldSettings } from "#app/operations.ts";
+import { version } from "#app/paths.ts";
 import { createServer, registerParts, type Server, type ServerParts } from "#app/server.ts";
 import { StartupError } from "#app/startup-error.ts";
 import { createRegistry } from "#base/metrics.ts";
 import { Fault } from "#core/fault.ts";
 import { NO_OBSERVER } from "#serving/observe.ts";
+import { ServerInfo } from "#serving/server-info.ts";
+import type { ServerOperations } from "#serving/server-operations.ts";
 import { type Gateway, openGateway } from "./open.ts";
 
 export interface GatewayServerParts extends ServerParts, GatewayNeeds {
@@ -30,7 +34,7 @@ export async function composeGateway(parts: GatewayServerParts): Promise<Gateway
     registry,
     observerOf: () => NO_OBSERVER,
     adapters: async () => absent(),
-    operations: absent(),
+    operations: operationsOf(parts),
     ready: () => gateway.ready(),
     relay: (serving) => gateway.relay(serving, true),
   }).catch(async (error) => {
@@ -51,6 +55,18 @@ export async function composeGateway(parts: GatewayServerParts): Promise<Gateway
     answers: () => gateway.answers(),
     closeModel: (graceMs) => gateway.close(graceMs),
   };
+}
+
+/** Of itself it can tell; the rest is asked of the servers behind it. */
+function operationsOf({ settings }: ServerParts): ServerOperations {
+  const system = { castellan: version(), node: process.version, platform: process.platform, arch: process.arch };
+  const info = new ServerInfo({
+    settings: toldSettings(settings),
+    system,
+    operations: { isPaused: () => false, sleepState: () => "awake" },
+    engines: () => [],
+  });
+  return { engine: absent(), weights: absent(), profiles: absent(), supervision: absent(), info };
 }
 
 /** What an engine here would do: who asks for it is told that there is none. */
