@@ -28,9 +28,12 @@ test("set: in its place, or in front; an empty object takes it too", () => {
   assert.equal(edited('{"a":1}', { a: undefined, b: "2" }), '{"b":2}');
 });
 
+/** What the scanner takes: one name is refused wherever it stands. */
+const json = (maxDepth: number) =>
+  fc.jsonValue({ maxDepth }).filter((value) => !JSON.stringify(value).includes('"__proto__"'));
 const name = fc.constantFrom("a", "b", "c", "d", "model", 'q"\\', "é");
-const object = fc.dictionary(name, fc.jsonValue({ maxDepth: 2 }));
-const edits = fc.dictionary(name, fc.option(fc.jsonValue({ maxDepth: 1 }), { nil: undefined }));
+const object = fc.dictionary(name, json(2));
+const edits = fc.dictionary(name, fc.option(json(1), { nil: undefined }));
 
 test("equals: parse, edit, print", () => {
   fc.assert(

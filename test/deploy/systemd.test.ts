@@ -4,9 +4,9 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
 import { resolveSettings } from "#config/resolve.ts";
 import { settingRows, variableOf } from "#config/settings.ts";
@@ -161,8 +161,19 @@ async function tracedCalls(t: TestContext): Promise<Set<string>> {
   return new Set([...readFileSync(trace, "utf8").matchAll(/^\d+ +([a-z_0-9]+)\(/gm)].map(([, name]) => name ?? ""));
 }
 
+/** Somebody's private folder is no place for a service to run from. */
+function closedToOthers(): string | false {
+  for (let at = root; at !== dirname(at); at = dirname(at))
+    if ((statSync(at).mode & 0o001) === 0) return "the checkout lies in a folder that other users cannot enter";
+  return false;
+}
+
 const cannotTrace =
-  missing("strace") || missing("systemd-analyze") || missing("setpriv") || (process.getuid?.() !== 0 && "needs root");
+  missing("strace") ||
+  missing("systemd-analyze") ||
+  missing("setpriv") ||
+  (process.getuid?.() !== 0 && "needs root") ||
+  closedToOthers();
 
 test("every system call of a start, an answer and an end passes the unit's filter", {
   skip: cannotTrace,
