@@ -56,6 +56,7 @@ export const SERVICE: readonly Surface[] = [
       load_inplace: silent(true, "there is nothing to replace"),
       is_3d_lora_weight: refused(true),
       sha256: refused("0"),
+      base_model_name: refused("nobody"),
     },
   ),
   surface(
