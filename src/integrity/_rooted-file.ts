@@ -11,9 +11,9 @@ import { realpathSync, type Stats } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
 import { isAbsolute, relative, sep } from "node:path";
 import { Beneath, BeneathError } from "#base/beneath.ts";
+import { isForeign, isOpen, OTHERS_WRITE } from "#base/owner.ts";
 
 const MAX_PATH = 4096;
-const WRITABLE_BY_OTHERS = 0o022;
 
 export class RootedFileError extends Error {
   constructor(message: string) {
@@ -55,15 +55,14 @@ export async function openRooted({ path, root }: Rooted, what: string): Promise<
 }
 
 /** What is read through the descriptor is nobody's to change but ours, and lies in no other folder as well. */
-function judgeOwn({ mode, uid, nlink }: Stats, what: "folder" | "file"): void {
-  if (what === "file" && nlink > 1)
+function judgeOwn(stats: Stats, what: "folder" | "file"): void {
+  if (what === "file" && stats.nlink > 1)
     throw new RootedFileError("the file has a second name (a hard link): make it a copy");
-  if (process.getuid === undefined) return;
-  if ((mode & WRITABLE_BY_OTHERS) !== 0)
+  if (isOpen(stats, OTHERS_WRITE))
     throw new RootedFileError(
       `the ${what} can be changed by other users: take the right to write from group and others`,
     );
-  if (uid !== 0 && uid !== process.getuid()) throw new RootedFileError(`the ${what} belongs to another user`);
+  if (stats.uid !== 0 && isForeign(stats)) throw new RootedFileError(`the ${what} belongs to another user`);
 }
 
 function outside(what: string): RootedFileError {
