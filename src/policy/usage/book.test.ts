@@ -28,7 +28,7 @@ function rig(add: (group: UsageGroup) => Promise<void> = async () => {}) {
       groups.push(group);
     },
   };
-  return { groups, book: createUsageBook({ sink, log: silentLog, gatherMs: 0, retryMs: 1 }) };
+  return { groups, book: createUsageBook({ sink, log: silentLog, retryMs: 1 }) };
 }
 
 test("what comes together is one group, rows of one key are added up", async () => {
