@@ -63,7 +63,7 @@ export function standIn(member: JsonMember | undefined, entry: unknown, most: nu
   if (kind === "string") return end - start === 2 ? "" : "x";
   if (kind === "array") {
     if (count > most) throw invalid(name, `${name} has ${count} entries; at most ${most} are taken.`);
-    return Array.from({ length: count }, () => entry);
+    return new Array<unknown>(count).fill(entry);
   }
   return kind === "object" ? {} : kind === "number" ? 0 : kind === "null" ? null : kind === "true";
 }

@@ -10,29 +10,15 @@ import { type JsonScan, scanJson } from "#base/json-scan.ts";
 import { type Cut, cut, cutsOf, spliced } from "#base/splice.ts";
 import { conform } from "#core/conform.ts";
 import { invalid } from "#core/fault.ts";
-import type { TaskKind } from "#core/pool.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { isObject, type JsonObject } from "#wire/openai/_compound.ts";
 import { decodeSalt } from "#wire/openai/_output.ts";
 import { refuseUnsupported } from "#wire/openai/_refusals.ts";
 import { SamplingBody } from "#wire/vllm/generate.ts";
-import { InvocationBody, type Invoked, invokedBy } from "#wire/vllm/invocations.ts";
+import { InvocationBody } from "#wire/vllm/invocations.ts";
 import { type Members, readable, smallFields } from "./_body.ts";
 import { findMedia, type RelayMedia, WATCHED } from "./media.ts";
-import {
-  type Asked,
-  chatRule,
-  classifyRule,
-  completionRule,
-  embeddingsRule,
-  IGNORED,
-  NEVER,
-  poolingRule,
-  REFUSED,
-  type RelayRule,
-  rerankRule,
-  scoreRule,
-} from "./rules.ts";
+import { type Asked, IGNORED, NEVER, REFUSED, type RelayRule } from "./rules.ts";
 
 /** What the server decides. */
 export interface RelayFacts {
@@ -69,37 +55,32 @@ export interface RelayVerdict extends Asked {
 }
 
 /**
- * @param rule of the route, or how to find it
+ * @param rule of the route
  * @throws Fault invalid_json | invalid_request | not_implemented, as the route itself throws it
  */
-export function judgeRelay(
-  rule: RelayRule | ((members: Members) => RelayRule),
-  body: Uint8Array,
-  facts: RelayFacts,
-): RelayVerdict {
+export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts): RelayVerdict {
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const scan = readable(() => scanJson(bytes, WATCHED));
   // The schema says what is wrong with it.
   if (scan.kind !== "object") conform(InvocationBody, scan.kind === "array" ? [] : null);
   const members: Members = new Map(scan.members.map((member) => [member.name, member]));
-  const chosen = typeof rule === "function" ? rule(members) : rule;
-  const small = smallFields(bytes, members, chosen.fields);
-  const asked = chosen.judge(small, members, facts.caps);
+  const small = smallFields(bytes, members, rule.fields);
+  const asked = rule.judge(small, members, facts.caps);
   refuseUnsupported(small);
   refuseInputs(members);
   const edits = new Map<string, string | undefined>();
   for (const name of members.keys()) if (REFUSED.has(name) || IGNORED.has(name)) edits.set(name, undefined);
-  decide(chosen, small, members, facts, edits);
-  for (const [name, value] of Object.entries(chosen.sets)) edits.set(name, value);
+  decide(rule, small, members, facts, edits);
+  for (const [name, value] of Object.entries(rule.sets)) edits.set(name, value);
   const stream = small["stream"] === true;
-  const strip = chosen.asksForUsage && stream && askForUsage(small, edits);
-  const found = Object.entries(chosen.media).map(([name, place]) => {
+  const strip = rule.asksForUsage && stream && askForUsage(small, edits);
+  const found = Object.entries(rule.media).map(([name, place]) => {
     const member = members.get(name);
     return member === undefined ? undefined : findMedia(bytes, member, place);
   });
   return {
     ...asked,
-    ...sizeOf(members, chosen),
+    ...sizeOf(members, rule),
     ...{ model: textOf(small["model"]), stream, strip, body, scan, edits },
     media: found.flatMap((entry) => entry?.media ?? []),
     cuts: found.flatMap((entry) => entry?.cuts ?? []),
@@ -124,24 +105,6 @@ export function relayBody(verdict: RelayVerdict, { model, media = [] }: BodyChan
   const edits = model === undefined ? verdict.edits : new Map([...verdict.edits, ["model", stringifyJson(model)]]);
   const fetched = verdict.media.map(({ start, end }, i) => cut(start, end, stringifyJson(media[i])));
   return spliced(verdict.body, [...cutsOf(verdict.scan, edits), ...verdict.cuts, ...fetched]);
-}
-
-const INVOKED: Readonly<Record<Invoked, RelayRule>> = {
-  chat: chatRule,
-  completion: completionRule,
-  embedding: embeddingsRule,
-  classification: classifyRule,
-  rerank: rerankRule,
-  score: scoreRule,
-  pooling: poolingRule,
-};
-
-/** The rule for a body of /invocations. @param tasks of the model @throws Fault invalid_request: none fits */
-export function invokedRule(tasks: readonly TaskKind[]): (members: Members) => RelayRule {
-  return (members) => {
-    const given = [...members.values()].filter(({ kind }) => kind !== "null").map(({ name }) => [name, true] as const);
-    return INVOKED[invokedBy(Object.fromEntries(given), tasks)];
-  };
 }
 
 function refuseInputs(members: Members): void {

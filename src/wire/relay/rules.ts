@@ -5,8 +5,8 @@
  * Invariant: a field that the client may not decide is in OURS or REFUSED, whatever the route; a name that is in no
  * list is passed on, as the upstream takes or ignores it.
  */
-import type { ZodType } from "zod";
-import { conform } from "#core/conform.ts";
+import type { ZodObject, z } from "zod";
+import type { JsonValue } from "#base/json.ts";
 import { invalid } from "#core/fault.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { decodeCountTokens, decodeMessages } from "#wire/anthropic/messages-decode.ts";
@@ -30,6 +30,7 @@ import { ResponsesBody } from "#wire/responses/schema.ts";
 import { decodeGenerate, GenerateBody } from "#wire/vllm/generate.ts";
 import { DetokenizeBody, decodeTokenize, TokenizeBody } from "#wire/vllm/tokenize.ts";
 import { type Members, promptStandIn, standIn } from "./_body.ts";
+import { narrowed } from "./_narrow.ts";
 
 /** What the request asks for, as far as quotas and balancing need it. */
 export interface Asked {
@@ -96,11 +97,12 @@ interface Spec {
   readonly sets?: RelayRule["sets"];
 }
 
-function rule<B>(
-  schema: ZodType<B> & { readonly shape: object },
+function rule<S extends ZodObject>(
+  schema: S,
   { big, ours = ALL_OURS, media = {}, asksForUsage = false, sets = {} }: Spec,
-  judge: (body: B, members: Members, caps: RequestCaps) => Asked,
+  judge: (body: z.infer<S>, members: Members, caps: RequestCaps) => Asked,
 ): RelayRule {
+  const held = narrowed(schema);
   return {
     fields: new Set([...Object.keys(schema.shape), ...REFUSED].filter((name) => !big.includes(name))),
     ours,
@@ -109,8 +111,9 @@ function rule<B>(
     sets,
     judge: (small, members, caps) => {
       // That they are there is the schema's matter, what they are its judge's.
-      const present = big.filter((name) => members.has(name)).map((name) => [name, null] as const);
-      return judge(conform(schema, { ...small, ...Object.fromEntries(present) }), members, caps);
+      const body: Record<string, JsonValue> = { ...small };
+      for (const name of big) if (members.has(name)) body[name] = null;
+      return judge(held(body), members, caps);
     },
   };
 }
@@ -141,7 +144,7 @@ function messages(members: Members, name: string, caps: RequestCaps, level = 2, 
 
 const NO_TOOLS = { tools: undefined, tool_choice: undefined };
 
-export const chatRule = rule(
+const chatRule = rule(
   ChatBody,
   { big: ["messages", "tools", "tool_choice"], media: { messages: "messages" }, asksForUsage: true },
   (body, members, caps) => {
@@ -164,7 +167,7 @@ const chatBatchRule = rule(
   },
 );
 
-export const completionRule = rule(CompletionBody, { big: ["prompt"], asksForUsage: true }, (body, members, caps) => {
+const completionRule = rule(CompletionBody, { big: ["prompt"], asksForUsage: true }, (body, members, caps) => {
   const prompt = promptStandIn(members.get("prompt"), caps.completionPrompts);
   const { call } = decodeCompletion({ ...body, prompt }, caps);
   return asked(call.output.n, call.prompts.length, call.sampling.maxTokens);
@@ -225,18 +228,18 @@ function inputs(members: Members): number {
   return input?.kind === "array" && input.first !== "number" ? input.count : 1;
 }
 
-export const embeddingsRule = rule(EmbeddingsBody, SOURCE, (body, members, caps) => {
+const embeddingsRule = rule(EmbeddingsBody, SOURCE, (body, members, caps) => {
   decodeEmbeddings(source(body, members, caps), caps);
   return asked(1, inputs(members), 0);
 });
 
-export const classifyRule = rule(ClassifyBody, SOURCE, (body, members, caps) => {
+const classifyRule = rule(ClassifyBody, SOURCE, (body, members, caps) => {
   decodeClassify(source(body, members, caps), caps);
   return asked(1, inputs(members), 0);
 });
 
 /** Which tasks there are is the upstream's matter. */
-export const poolingRule = rule(PoolingBody, SOURCE, (body, members, caps) => {
+const poolingRule = rule(PoolingBody, SOURCE, (body, members, caps) => {
   decodePooling({ ...source(body, members, caps), task: undefined }, caps);
   return asked(1, inputs(members), 0);
 });
@@ -271,12 +274,12 @@ function sides(members: Members, caps: RequestCaps): { readonly [name in (typeof
   return Object.fromEntries(standing);
 }
 
-export const scoreRule = rule(ScoreBody, { big: SIDES, media: SIDES_MEDIA }, (body, members, caps) => {
+const scoreRule = rule(ScoreBody, { big: SIDES, media: SIDES_MEDIA }, (body, members, caps) => {
   const { documents } = decodeScore({ ...body, ...sides(members, caps), padding: undefined }, caps);
   return asked(1, documents.length, 0);
 });
 
-export const rerankRule = rule(RerankBody, { big: SIDES, media: SIDES_MEDIA }, (body, members, caps) => {
+const rerankRule = rule(RerankBody, { big: SIDES, media: SIDES_MEDIA }, (body, members, caps) => {
   const standing = { query: undefined, documents: undefined, ...sides(members, caps) };
   const { documents } = decodeRerank({ ...body, ...standing, padding: undefined }, caps);
   return asked(1, documents.length, 0);
