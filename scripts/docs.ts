@@ -5,26 +5,17 @@
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { registerTlsMetrics } from "#app/tls.ts";
-import { createRegistry } from "#base/metrics.ts";
 import { defaultOf } from "#cli/help.ts";
 import { flagOf, settingRows, variableOf } from "#config/settings.ts";
 import { IGNORED, REFUSED } from "#config/vllm-flags.ts";
 import { FAULT_KINDS, Fault, type FaultKind } from "#core/fault.ts";
-import { egressMetrics } from "#egress/metrics.ts";
 import { openapi } from "#http/openapi.ts";
 import type { AnyRoute } from "#http/route.ts";
-import { registerAuditMetrics } from "#policy/audit/metrics.ts";
-import { registerLimitMetrics } from "#policy/limits/metrics.ts";
-import { registerResponseMetrics } from "#policy/responses/metrics.ts";
 import { routes, type Services } from "#routes/index.ts";
 import { standing } from "#routes/standing.ts";
-import { registerBatchMetrics } from "#serving/batch/metrics.ts";
-import { registerHttpMetrics } from "#serving/http-metrics.ts";
-import { registerMetrics } from "#serving/metrics.ts";
-import { registerUpstreamMetrics } from "#serving/upstreams/metrics.ts";
 import { anthropic } from "#wire/anthropic/dialect.ts";
 import { openai } from "#wire/openai/dialect.ts";
+import { everyMetric } from "./every-metric.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const folder = join(root, "docs/reference");
@@ -109,17 +100,7 @@ function openapiPage(): string {
 }
 
 async function metricsPage(): Promise<string> {
-  const registry = createRegistry();
-  registerMetrics({ registry, contextLength: 4096, models: () => [], cacheConfig: {}, maxAdapters: 1 });
-  registerHttpMetrics(registry);
-  registerAuditMetrics(registry, undefined);
-  registerTlsMetrics(registry, undefined);
-  registerLimitMetrics(registry);
-  registerUpstreamMetrics(registry, () => new Map());
-  registerBatchMetrics(registry);
-  registerResponseMetrics(registry);
-  egressMetrics().register(registry);
-  const metrics = (await registry.getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
+  const metrics = (await everyMetric().getMetricsAsJSON()).filter(({ name }) => !/^(process|nodejs)_/.test(name));
   const rows = metrics.map(({ name, type, help }) => [`\`${name}\``, String(type), help]);
   return page(
     "Metrics",

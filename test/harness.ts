@@ -74,14 +74,15 @@ export async function until(
 
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
   const [port, opsPort] = [await freePort(), await freePort()];
-  const stateDir = options.stateDir ?? join(mkdtempSync(join(tmpdir(), "castellan-test-")), "state");
+  const folder = options.stateDir ?? mkdtempSync(join(tmpdir(), "castellan-test-"));
+  const stateDir = options.stateDir ?? join(folder, "state");
   const adminKey = options.apiKey === null ? "" : await makeKey(stateDir, "admin");
   const child = spawn(process.execPath, commandLine(options, port, opsPort, stateDir), {
     cwd: ROOT,
-    env: { PATH: process.env["PATH"], HOME: process.env["HOME"], NO_COLOR: "1", ...options.env },
+    env: { PATH: process.env["PATH"], HOME: process.env["HOME"], TMPDIR: tmpdir(), NO_COLOR: "1", ...options.env },
     stdio: ["ignore", "pipe", "pipe"],
   });
-  const server = describe(child, port, opsPort, stateDir, adminKey);
+  const server = describe(child, port, opsPort, { folder, stateDir }, adminKey);
   if (options.waitReady ?? true) await ready(server);
   return server;
 }
@@ -121,7 +122,14 @@ function commandLine(options: ServerOptions, port: number, opsPort: number, stat
   ];
 }
 
-function describe(child: ChildProcess, port: number, opsPort: number, stateDir: string, adminKey: string): TestServer {
+/** @param folder what goes when the server is stopped, with the state directory in it */
+function describe(
+  child: ChildProcess,
+  port: number,
+  opsPort: number,
+  { folder, stateDir }: { readonly folder: string; readonly stateDir: string },
+  adminKey: string,
+): TestServer {
   const out = collect(child.stdout);
   const err = collect(child.stderr);
   const exited = new Promise<number | string>((done) => child.on("exit", (code, signal) => done(signal ?? code ?? -1)));
@@ -148,7 +156,7 @@ function describe(child: ChildProcess, port: number, opsPort: number, stateDir: 
       if (child.exitCode === null && child.signalCode === null) child.kill("SIGKILL");
       await exited;
       // What the server started may be writing its last words there.
-      rmSync(stateDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+      rmSync(folder, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
     },
   };
 }

@@ -9,7 +9,8 @@ import { mkdirSync, mkdtempSync, readdirSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { test } from "node:test";
-import { freePort, until } from "./harness.ts";
+import { firstAnswer } from "./fixtures/first-answer.ts";
+import { freePort } from "./harness.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -46,36 +47,13 @@ test("the packed tarball runs in an empty folder: version, server, an answer", a
   const [port, opsPort] = [await freePort(), await freePort()];
   const state = join(mkdtempSync(join(tmpdir(), "castellan-pack-state-")), "state");
   const args = [
-    "serve",
-    "--port",
-    String(port),
-    "--ops-port",
-    String(opsPort),
-    "--state-dir",
-    state,
-    "--api-key",
-    "k",
-    "--threads",
-    "1",
-    "--log-level",
-    "warn",
+    ...["serve", "--port", String(port), "--ops-port", String(opsPort), "--state-dir", state],
+    ...["--api-key", "k", "--threads", "1", "--log-level", "warn"],
   ];
   const child = spawn(process.execPath, [command, ...args], { stdio: "ignore", cwd: home });
   const exited = new Promise((done) => child.on("exit", done));
   try {
-    const url = `http://127.0.0.1:${port}`;
-    await until(
-      "the packed server is ready",
-      async () => (await fetch(`${url}/health`).catch(() => undefined))?.status === 200,
-    );
-    const answer = await fetch(`${url}/v1/chat/completions`, {
-      method: "POST",
-      headers: { authorization: "Bearer k", "content-type": "application/json" },
-      body: JSON.stringify({ messages: [{ role: "user", content: "Hello!" }], max_tokens: 8 }),
-    });
-    assert.equal(answer.status, 200);
-    const { choices } = (await answer.json()) as { choices: { message: { content: string } }[] };
-    assert.ok((choices[0]?.message.content ?? "").length > 0);
+    await firstAnswer(child, port);
   } finally {
     child.kill("SIGTERM");
     await exited;

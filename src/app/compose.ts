@@ -22,7 +22,7 @@ import { openOperations } from "./operations.ts";
 import { parsersFor } from "./parsers.ts";
 import { createServer, registerParts, type Server, type ServerParts } from "./server.ts";
 import { StartupError } from "./startup-error.ts";
-import { modelPlan } from "./upstream-models.ts";
+import { localModel } from "./upstream-models.ts";
 
 export interface Parts extends ServerParts, GatewayNeeds {
   readonly source: ModelSource;
@@ -82,7 +82,7 @@ export async function compose(parts: Parts): Promise<Server> {
 
 /** As the flags say, or `models` in the config file. */
 function namesOf(settings: Settings, source: ModelSource): readonly [string, ...string[]] {
-  const local = settings.models === undefined ? undefined : modelPlan(settings).local;
+  const local = localModel(settings);
   if (local !== undefined) return [local.name, ...local.aliases];
   const [first, ...rest] = settings.servedModelName;
   return [first ?? source.name, ...rest];

@@ -11,7 +11,7 @@ import { type Launched, launch } from "./launch.ts";
 import { findModel, type ModelSource, type SourceEvents } from "./model-source.ts";
 import type { Server, ServerParts } from "./server.ts";
 import { StartupError } from "./startup-error.ts";
-import { modelPlan } from "./upstream-models.ts";
+import { localModel } from "./upstream-models.ts";
 
 /** What a gateway needs besides what every server does. */
 export interface GatewayNeeds {
@@ -44,8 +44,7 @@ export interface BeginningParts {
 /** Whether everything is computed behind this server. @throws StartupError settings that say two things */
 export function computesNothing({ settings, model }: Resolved): boolean {
   if (settings.engine === "vllm") return true;
-  const { local, upstream } = modelPlan(settings);
-  if (upstream.length === 0 || local !== undefined) return false;
+  if (!relays(settings) || localModel(settings) !== undefined) return false;
   if (model !== undefined)
     throw new StartupError(
       "--upstream answers instead of an engine here: leave MODEL out, or name both under models in the config file",

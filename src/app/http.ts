@@ -1,5 +1,5 @@
 /**
- * The listeners' side of a server: which routes it has, and the settings of its corridor. Callers: compose.ts, gateway.ts.
+ * The listeners' side of a server: which routes it has, and the settings of its corridor. Called by server.ts.
  */
 import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";

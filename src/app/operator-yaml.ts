@@ -8,11 +8,11 @@ import { hash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { type Document, isNode, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import type { z } from "zod";
+import { isOpen, OTHERS_WRITE } from "#base/owner.ts";
 import { StartupError } from "./startup-error.ts";
 
 const MAX_BYTES = 1 << 20;
 const MAX_ALIASES = 16;
-const OTHERS_WRITE = 0o022;
 const MAX_ERRORS = 5;
 const MAX_SHOWN = 100;
 
@@ -49,7 +49,7 @@ function bytesOf(path: string): Buffer {
   try {
     const found = statSync(path);
     if (!found.isFile() || found.size > MAX_BYTES) throw new StartupError(`${path} is no file of at most 1 MiB`);
-    if (process.getuid !== undefined && (found.mode & OTHERS_WRITE) !== 0)
+    if (isOpen(found, OTHERS_WRITE))
       throw new StartupError(`${path} can be written by others: run chmod go-w on it, after a look at what is in it`);
     return readFileSync(path);
   } catch (error) {

@@ -7,6 +7,7 @@ import { printMetrics, type Registry } from "#base/metrics.ts";
 import type { Redact } from "#base/redact.ts";
 import type { Environment } from "#config/environment.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
+import { ownedKey } from "#core/owned.ts";
 import type { PoolTask } from "#core/pool.ts";
 import { capsOf } from "#core/request-caps.ts";
 import type { ResponseStore } from "#core/responses.ts";
@@ -36,7 +37,6 @@ import type { Limits } from "./limits.ts";
 import { version } from "./paths.ts";
 import type { Policy } from "./policy.ts";
 import { responseOptions } from "./responses.ts";
-import { sharesOf } from "./shares.ts";
 import { StartupError } from "./startup-error.ts";
 import { registerTlsMetrics, type Tls } from "./tls.ts";
 
@@ -102,6 +102,18 @@ export function registerParts(registry: Registry, parts: ServerParts): void {
   batchWork.register(registry);
   registerResponseMetrics(registry, responses);
   egress.register(registry);
+}
+
+/** What a tenant's batches get of the engine beside somebody who waits for an answer. */
+const BATCH_WEIGHT = 0.05;
+
+function sharesOf(settings: Settings, policy: Pick<Policy, "current">): Serving["shareOf"] {
+  const weightOf = (tenant: string): number =>
+    policy.current().tenants.of(tenant)?.weight ?? settings.tenantWeights.get(tenant) ?? 1;
+  return ({ tenant, behind }) =>
+    behind === true
+      ? { key: ownedKey(tenant, "batch"), weight: weightOf(tenant) * BATCH_WEIGHT }
+      : { key: tenant, weight: weightOf(tenant) };
 }
 
 function openServing({ settings, policy }: ServerParts, models: Models, { observerOf }: Computing): Serving {

@@ -7,6 +7,7 @@
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { closeSync, constants, fstatSync, openSync, readFileSync, type Stats, statSync } from "node:fs";
+import { isForeign } from "#base/owner.ts";
 import { Secret } from "#base/secret.ts";
 import { type ClientCertificates, checkMaterial, type TlsMaterial } from "#http/tls.ts";
 import { isOpenToOthers } from "./secret-file.ts";
@@ -155,8 +156,7 @@ export function pemBlocks(path: string, shape: RegExp, what: string): string[] {
 /** A file that nobody else can read. @throws StartupError */
 export function readPrivate(path: string): string {
   return readSmall(path, (stats) => {
-    if (process.getuid === undefined) return undefined;
-    if (stats.uid !== process.getuid() && stats.uid !== 0) return "belongs to another user";
+    if (isForeign(stats) && stats.uid !== 0) return "belongs to another user";
     if (!isOpenToOthers(stats)) return undefined;
     return "can be read or written by others: run chmod 600 on it, and replace the key if they are not trusted";
   });

@@ -83,7 +83,14 @@ const MODELS = z.array(MODEL).min(1).max(256);
 type Model = z.infer<typeof MODEL>;
 type Files = { readonly [N in keyof typeof FILES]?: string | undefined };
 
-/** @throws StartupError */
+/** The model that the engine here answers, as the settings name it; reads no file. @throws StartupError */
+export function localModel({ models }: Pick<Settings, "models">): ModelPlan["local"] {
+  const local =
+    models === undefined ? undefined : parsedModels(models).find(({ upstreams }) => upstreams === undefined);
+  return local === undefined ? undefined : { name: local.name, aliases: local.aliases ?? [] };
+}
+
+/** Reads the files that are named. @throws StartupError */
 export function modelPlan(settings: UpstreamModelSettings): ModelPlan {
   const { upstream, models } = settings;
   if (models === undefined) return { local: undefined, upstream: upstream.length === 0 ? [] : [inOneLine(settings)] };
@@ -95,7 +102,7 @@ export function modelPlan(settings: UpstreamModelSettings): ModelPlan {
   for (const { entry, where } of plan) checkBackend(entry, where);
   if (local.length > 1) throw new StartupError("models: one model at most is answered by the engine here");
   return {
-    local: local[0] === undefined ? undefined : { name: local[0].entry.name, aliases: local[0].entry.aliases ?? [] },
+    local: localModel(settings),
     upstream: plan
       .filter(({ entry }) => entry.upstreams !== undefined)
       .map(({ entry, where }) => fromEntry(entry, where, settings.upstreamPlainAnywhere)),

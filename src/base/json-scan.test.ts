@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { corpus } from "#test/corpora.ts";
+import { jsonFault } from "#test/fixtures/json-fault.ts";
 import { JsonError, parseJson } from "./json.ts";
 import { WatchedKeys } from "./json-keys.ts";
 import { type JsonMember, type JsonScan, scanJson } from "./json-scan.ts";
@@ -17,13 +18,7 @@ function scan(text: string | Uint8Array, limits = {}): JsonScan {
 }
 
 function fault(text: string | Uint8Array, limits = {}): JsonError {
-  try {
-    scan(text, limits);
-  } catch (error) {
-    assert.ok(error instanceof JsonError, String(error));
-    return error;
-  }
-  return assert.fail(`was accepted: ${String(text).slice(0, 80)}`);
+  return jsonFault(text, () => scan(text, limits));
 }
 
 function verdict(read: () => unknown): "taken" | "refused" {

@@ -4,16 +4,11 @@ import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { corpus } from "#test/corpora.ts";
+import { jsonFault } from "#test/fixtures/json-fault.ts";
 import { JsonError, parseJson } from "./json.ts";
 
 function fault(input: string | Uint8Array, limits = {}): JsonError {
-  try {
-    parseJson(input, limits);
-  } catch (error) {
-    assert.ok(error instanceof JsonError, String(error));
-    return error;
-  }
-  return assert.fail(`was accepted: ${String(input).slice(0, 80)}`);
+  return jsonFault(input, () => parseJson(input, limits));
 }
 
 /** y_ files that we refuse on purpose, each with the reason. */

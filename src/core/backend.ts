@@ -31,6 +31,23 @@ export interface BackendStats {
   readonly adapters?: AdaptersInUse;
 }
 
+/** Of a backend that has done nothing. */
+export const NO_STATS: BackendStats = Object.freeze({
+  running: 0,
+  waiting: 0,
+  kvUsage: 0,
+  steps: 0,
+  promptTokens: 0,
+  generationTokens: 0,
+  preemptions: 0,
+  prefixQueries: 0,
+  prefixHits: 0,
+  drafts: 0,
+  draftTokens: 0,
+  acceptedTokens: [],
+  restarts: 0,
+});
+
 /** Names as in AdapterReference: of those with a sequence that runs, and of those with one that waits. */
 export interface AdaptersInUse {
   readonly running: readonly string[];

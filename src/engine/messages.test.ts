@@ -9,22 +9,8 @@ import { EngineLoop, WINDOW } from "./loop.ts";
 import { MessageError, type Notice, readCommand, readNotice, type StepMessage } from "./messages.ts";
 import { packLogprobs, packStep, unpackLogprobs } from "./packed.ts";
 import { createBlockHasher, NO_PREFIX_CACHE } from "./prefix/hash.ts";
-import { emptyReport } from "./report.ts";
+import { emptyReport, NO_GAUGES } from "./report.ts";
 
-const GAUGES = {
-  running: 0,
-  waiting: 0,
-  kvUsage: 0,
-  steps: 0,
-  promptTokens: 0,
-  generationTokens: 0,
-  preemptions: 0,
-  prefixQueries: 0,
-  prefixHits: 0,
-  drafts: 0,
-  draftTokens: 0,
-  acceptedTokens: [],
-};
 const hasher = await createBlockHasher("sha256");
 const position = (token: number, top: number): PositionLogprobs => ({
   chosen: { token, logprob: -0.5, rank: 1 },
@@ -50,16 +36,16 @@ describe("messages", () => {
       { request: 2 ** 40, sample: 1, token: 7 },
       { request: 5, sample: 0, token: 8, logprobs: position(8, 1) },
     );
-    const message = readNotice(deserialize(serialize(packStep(3, report, GAUGES)))) as StepMessage;
+    const message = readNotice(deserialize(serialize(packStep(3, report, NO_GAUGES)))) as StepMessage;
     assert.deepEqual([...message.requests], [2 ** 40, 5]);
     assert.deepEqual([...message.samples], [1, 0]);
     assert.deepEqual([...message.tokens], [7, 8]);
     assert.deepEqual(message.logprobs && unpackLogprobs(message.logprobs), [null, position(8, 1)]);
-    assert.equal(packStep(1, emptyReport(), GAUGES).logprobs, undefined);
+    assert.equal(packStep(1, emptyReport(), NO_GAUGES).logprobs, undefined);
   });
 
   it("refuses what is not in the closed set or has another shape", () => {
-    const step = packStep(1, emptyReport(), GAUGES);
+    const step = packStep(1, emptyReport(), NO_GAUGES);
     const badCommands = [
       null,
       3,

@@ -3,7 +3,7 @@
  *
  * Reading order matters: prompts before tokens before finishes before failures.
  */
-import type { AdaptersInUse } from "#core/backend.ts";
+import { type BackendStats, NO_STATS } from "#core/backend.ts";
 import type { FinishReason, PositionLogprobs } from "#core/generate.ts";
 import type { PooledReport } from "./pooling/submission.ts";
 import type { Sequence } from "./sequence.ts";
@@ -49,25 +49,11 @@ export interface FailureReport {
 }
 
 /** Gauges of now and totals since the engine opened. Token counts in tokens. */
-export interface EngineGauges {
-  readonly running: number;
-  readonly waiting: number;
-  /** Share of KV cells in use, 0…1. */
-  readonly kvUsage: number;
-  readonly steps: number;
-  readonly promptTokens: number;
-  readonly generationTokens: number;
-  readonly preemptions: number;
-  /** Tokens that were looked up in the prefix cache, and found there. */
-  readonly prefixQueries: number;
-  readonly prefixHits: number;
-  /** Guesses of speculative decoding: sequences that got some, tokens guessed, and those that came true by place. */
-  readonly drafts: number;
-  readonly draftTokens: number;
-  readonly acceptedTokens: readonly number[];
-  /** Absent where no adapter is asked for. */
-  readonly adapters?: AdaptersInUse;
-}
+export type EngineGauges = Omit<BackendStats, "restarts">;
+
+const { restarts: _, ...gauges } = NO_STATS;
+/** Of an engine that has done nothing. */
+export const NO_GAUGES: EngineGauges = gauges;
 
 export interface StepReport {
   readonly prompts: PromptReport[];

@@ -2,22 +2,7 @@
  * Totals over all lives of the engine process, and the gauges of the present one. Used by supervisor.ts.
  */
 import type { BackendStats } from "#core/backend.ts";
-import type { EngineGauges } from "./report.ts";
-
-const NOTHING: EngineGauges = {
-  running: 0,
-  waiting: 0,
-  kvUsage: 0,
-  steps: 0,
-  promptTokens: 0,
-  generationTokens: 0,
-  preemptions: 0,
-  prefixQueries: 0,
-  prefixHits: 0,
-  drafts: 0,
-  draftTokens: 0,
-  acceptedTokens: [],
-};
+import { type EngineGauges, NO_GAUGES } from "./report.ts";
 
 function sum(a: EngineGauges, b: EngineGauges): EngineGauges {
   return {
@@ -39,8 +24,8 @@ function addEach(a: readonly number[], b: readonly number[]): readonly number[] 
 }
 
 export class Totals {
-  #past = NOTHING;
-  #now = NOTHING;
+  #past = NO_GAUGES;
+  #now = NO_GAUGES;
   #restarts = 0;
 
   /** @returns what is new since the last time */
@@ -53,7 +38,7 @@ export class Totals {
 
   childEnded(): void {
     this.#past = { ...sum(this.#past, this.#now), running: 0, waiting: 0, kvUsage: 0 };
-    this.#now = NOTHING;
+    this.#now = NO_GAUGES;
   }
 
   restarted(): void {

@@ -13,6 +13,7 @@ import { randomUUID } from "node:crypto";
 import { link, readFile, rename, stat, unlink, utimes, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { setTimeout as wait } from "node:timers/promises";
+import { isAlive } from "#base/alive.ts";
 import { systemCode } from "./model-error.ts";
 
 const TOUCH_MS = 5_000;
@@ -115,15 +116,6 @@ async function isStale(path: string, text: string): Promise<boolean> {
   if (age > (text === "" ? UNNAMED_MS : STALE_MS)) return true;
   if (host !== hostname() || pid === undefined || !/^[0-9]{1,10}$/.test(pid)) return false;
   return Number(pid) === process.pid ? !held.has(text) : !isAlive(Number(pid));
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return systemCode(error) === "EPERM";
-  }
 }
 
 async function read(path: string): Promise<string | undefined> {

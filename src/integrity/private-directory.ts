@@ -5,15 +5,13 @@
  * write to it; one that we make has mode 0700, a file 0600. Whoever could write here could swap a model between
  * the check of its digest and its use.
  * On systems without POSIX owners (Windows) only the kind is checked.
- * Callers: cache.ts.
+ * Callers: cache.ts, adapter-store.ts.
  */
 import { constants } from "node:fs";
 import { chmod, type FileHandle, lstat, mkdir, open } from "node:fs/promises";
 import { dirname } from "node:path";
+import { isForeign, isOpen, OTHERS_ANY, OTHERS_WRITE } from "#base/owner.ts";
 import { ModelError, systemCode } from "./model-error.ts";
-
-const WRITABLE_BY_OTHERS = 0o022;
-const ANY_OTHERS = 0o077;
 
 /**
  * Makes the directory, and parents that are missing, or checks the one that is there.
@@ -27,9 +25,9 @@ export async function privateDirectory(path: string, strict: boolean): Promise<v
   const stat = await lstat(path);
   if (stat.isSymbolicLink()) throw refused(path, "is a symbolic link");
   if (!stat.isDirectory()) throw refused(path, "is not a directory");
-  if (isForeign(stat.uid)) throw refused(path, "belongs to another user");
-  const bad = process.getuid === undefined ? 0 : stat.mode & (strict ? ANY_OTHERS : WRITABLE_BY_OTHERS);
-  if (bad !== 0) throw refused(path, `is open to other users (mode ${(stat.mode & 0o777).toString(8)}): chmod 700 it`);
+  if (isForeign(stat)) throw refused(path, "belongs to another user");
+  if (isOpen(stat, strict ? OTHERS_ANY : OTHERS_WRITE))
+    throw refused(path, `is open to other users (mode ${(stat.mode & 0o777).toString(8)}): chmod 700 it`);
 }
 
 /** Opens a regular file of ours without following a link. @throws ModelError directory; a system error as it is */
@@ -38,9 +36,8 @@ export async function openPrivate(path: string, flags: number): Promise<FileHand
   try {
     const stat = await file.stat();
     if (!stat.isFile()) throw refused(path, "is not a regular file");
-    if (isForeign(stat.uid)) throw refused(path, "belongs to another user");
-    if (process.getuid !== undefined && (stat.mode & WRITABLE_BY_OTHERS) !== 0)
-      throw refused(path, "can be written by other users");
+    if (isForeign(stat)) throw refused(path, "belongs to another user");
+    if (isOpen(stat, OTHERS_WRITE)) throw refused(path, "can be written by other users");
     return file;
   } catch (error) {
     await file.close();
@@ -58,10 +55,6 @@ async function makeDirectory(path: string): Promise<boolean> {
     if (systemCode(error) === "EEXIST") return false;
     throw error;
   }
-}
-
-function isForeign(uid: number): boolean {
-  return process.getuid !== undefined && uid !== process.getuid();
 }
 
 function refused(path: string, why: string): ModelError {

@@ -1,6 +1,16 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { appendFileSync, chmodSync, mkdirSync, mkdtempSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -50,6 +60,11 @@ test("files outside, files and folders that others can change: refused before th
   symlinkSync(outside, join(root, "link.gguf"));
   for (const path of [outside, join(root, "link.gguf"), join(root, "none.gguf"), root, "/etc/passwd", "b.gguf"])
     await refused(path, digest("x"), /not a file in a folder that weights may be loaded from/);
+  execFileSync("mkfifo", [join(root, "pipe.gguf")]);
+  for (const path of [join(root, "pipe.gguf"), join(root, "sub")])
+    await refused(path, digest("x"), /not a file in a folder that weights may be loaded from/);
+  linkSync(outside, join(root, "second.gguf"));
+  await refused(join(root, "second.gguf"), digest("x"), /second name/);
   const open = file("root/open.gguf", "x");
   chmodSync(open, 0o666);
   await refused(open, digest("x"), /the file can be changed by other users/);

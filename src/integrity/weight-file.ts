@@ -5,12 +5,13 @@
  * Wall: T90. The digest is taken through one descriptor; `unchanged` compares what is at the path with what the descriptor
  * named, by inode, size and times of change. Callers: the app.
  */
-import { type BigIntStats, constants, statSync } from "node:fs";
-import { open } from "node:fs/promises";
-import { checkFolders, type Rooted, RootedFileError, rootedFile } from "./_rooted-file.ts";
+import { type BigIntStats, statSync } from "node:fs";
+import { openRooted, RootedFileError, rootedPlace } from "./_rooted-file.ts";
 import { sha256OfFile } from "./digest.ts";
 
 export { RootedFileError as WeightFileError };
+
+const WHAT = "weights";
 
 export interface WeightFile {
   /** Resolved. */
@@ -33,17 +34,22 @@ export async function weightFile(
   signal: AbortSignal,
 ): Promise<WeightFile> {
   try {
-    return await judged(rootedFile(asked, roots, "weights"), sha256, signal);
+    return await judged(asked, roots, sha256, signal);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
     throw new RootedFileError(`the file cannot be read (${(error as NodeJS.ErrnoException).code})`);
   }
 }
 
-async function judged(found: Rooted, sha256: string, signal: AbortSignal): Promise<WeightFile> {
-  checkFolders(found);
+async function judged(
+  asked: string,
+  roots: readonly string[],
+  sha256: string,
+  signal: AbortSignal,
+): Promise<WeightFile> {
+  const found = rootedPlace(asked, roots, WHAT);
+  const file = await openRooted(found, WHAT);
   const { path } = found;
-  const file = await open(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0));
   try {
     const before = await file.stat({ bigint: true });
     const digest = await sha256OfFile(file, { signal });

@@ -25,9 +25,8 @@ import {
   writeSync,
 } from "node:fs";
 import { join, resolve } from "node:path";
+import { isForeign, isOpen, OTHERS_ANY, OTHERS_WRITE } from "#base/owner.ts";
 
-const OTHERS_WRITE = 0o022;
-const OTHERS_ANY = 0o077;
 /** Larger files are not ours. */
 const MAX_FILE_BYTES = 1 << 20;
 const PEPPER_BYTES = 32;
@@ -99,21 +98,12 @@ function checkDirectory(directory: string, what: string): void {
   const stats = lstatSync(directory);
   if (!stats.isDirectory())
     throw new StateError(`the ${what} ${directory} is not a directory (a symbolic link is not taken)`);
-  if (!ours(stats)) throw new StateError(`the ${what} ${directory} belongs to another user`);
-  if (hasMode(stats, OTHERS_WRITE)) {
+  if (isForeign(stats)) throw new StateError(`the ${what} ${directory} belongs to another user`);
+  if (isOpen(stats, OTHERS_WRITE)) {
     throw new StateError(
       `the ${what} ${directory} is writable by others: run chmod 700 on it, after a look at what is in it`,
     );
   }
-}
-
-/** Windows has neither owner ids nor modes. */
-function ours(stats: Stats): boolean {
-  return process.getuid === undefined || stats.uid === process.getuid();
-}
-
-function hasMode(stats: Stats, bits: number): boolean {
-  return process.getuid !== undefined && (stats.mode & bits) !== 0;
 }
 
 function readPrivate(path: string): Buffer | undefined {
@@ -156,8 +146,8 @@ function checkPrivate(path: string): void {
 }
 
 function judge(path: string, stats: Stats): void {
-  if (!stats.isFile() || !ours(stats)) throw new StateError(`${path} is not a plain file of ours`);
-  if (hasMode(stats, OTHERS_ANY))
+  if (!stats.isFile() || isForeign(stats)) throw new StateError(`${path} is not a plain file of ours`);
+  if (isOpen(stats, OTHERS_ANY))
     throw new StateError(
       `${path} can be read or written by others: its secrets may be known; run chmod 600 on it or replace it`,
     );

@@ -1,7 +1,7 @@
 /**
  * Operations that do nothing but remember, and end when a test says so. Tests only.
  */
-import type { EngineStatus } from "#core/backend.ts";
+import { type EngineStatus, NO_STATS } from "#core/backend.ts";
 import type { Operations, PauseMode, SleepState, WakeTag } from "#core/operations.ts";
 import type { StepTrace } from "#core/trace.ts";
 import { type LineOptions, OperationLine } from "./operation-line.ts";
@@ -102,24 +102,8 @@ export class FakeOperations implements Operations {
   }
 }
 
-const STATS = {
-  running: 0,
-  waiting: 0,
-  kvUsage: 0,
-  steps: 0,
-  promptTokens: 0,
-  generationTokens: 0,
-  preemptions: 0,
-  prefixQueries: 0,
-  prefixHits: 0,
-  drafts: 0,
-  draftTokens: 0,
-  acceptedTokens: [],
-  restarts: 0,
-};
-
 /** One engine that serves. */
-export const ONE_ENGINE: readonly EngineStatus[] = [{ engine: 0, state: "ready", stats: STATS }];
+export const ONE_ENGINE: readonly EngineStatus[] = [{ engine: 0, state: "ready", stats: NO_STATS }];
 
 export interface FakeParts {
   readonly operations?: Operations;

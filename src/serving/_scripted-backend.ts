@@ -1,7 +1,7 @@
 /**
  * A backend that says what a test tells it to. Tests only.
  */
-import type { Backend, BackendState } from "#core/backend.ts";
+import { type Backend, type BackendState, NO_STATS } from "#core/backend.ts";
 import { Fault } from "#core/fault.ts";
 import type { FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs, TokenLogprob } from "#core/generate.ts";
 import type { ModelInfo } from "#core/model.ts";
@@ -110,21 +110,7 @@ export class ScriptedBackend implements Backend {
   }
 
   stats() {
-    return {
-      running: this.open,
-      waiting: 0,
-      kvUsage: 0,
-      steps: 0,
-      promptTokens: 0,
-      generationTokens: 0,
-      preemptions: 0,
-      prefixQueries: 0,
-      prefixHits: 0,
-      drafts: 0,
-      draftTokens: 0,
-      acceptedTokens: [],
-      restarts: 0,
-    };
+    return { ...NO_STATS, running: this.open };
   }
 
   async close(): Promise<void> {

@@ -3,34 +3,32 @@
  * a server behind it that keeps every byte.
  */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { parseJson } from "#base/json.ts";
-import { corpus } from "#test/corpora.ts";
 import { closed, dial, exchange, message, statusOf } from "#test/http/harness.ts";
 import {
+  inBatches,
+  isOtherHeader,
+  type LlhttpCase,
+  llhttpCases,
+  sentBy,
+  smugglerMutations,
+} from "../fixtures/http-corpora.ts";
+import {
   completion,
-  keyFile,
+  gatewayBefore,
   type RecordingUpstream,
   recordingUpstream,
   UPSTREAM_KEY,
 } from "../fixtures/recording-upstream.ts";
-import { startServer, TEST_KEY, type TestServer } from "../harness.ts";
+import { TEST_KEY, type TestServer } from "../harness.ts";
 
-const AT_ONCE = 64;
 const AUTH = `Authorization: Bearer ${TEST_KEY}`;
 let upstream: RecordingUpstream;
 let gateway: TestServer;
 
 before(async () => {
   upstream = await recordingUpstream(({ socket }) => socket.write(completion()));
-  gateway = await startServer({
-    args: [
-      ...["--upstream", upstream.origin, "--upstream-key-file", keyFile()],
-      ...["--served-model-name", "outside", "--upstream-model", "inside"],
-    ],
-  });
+  gateway = await gatewayBefore(upstream);
 });
 after(async () => {
   await gateway.stop();
@@ -73,35 +71,13 @@ function arrived(): string[] {
   return prompts.sort();
 }
 
-async function inBatches<T>(items: readonly T[], run: (item: T, at: number) => Promise<void>): Promise<void> {
-  for (let at = 0; at < items.length; at += AT_ONCE)
-    await Promise.all(items.slice(at, at + AT_ONCE).map((item, i) => run(item, at + i)));
-}
-
-interface Mutation {
-  readonly name: string;
-  readonly header: string;
-}
-
-/** Whether a strict reader sees another, well-formed header: then Content-Length alone says where the body ends. */
-function isOtherHeader(header: string): boolean {
-  return header.split("\r\n").every((line) => {
-    const name = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t\x20-\x7e\x80-\xff]*$/.exec(line)?.[1];
-    return name !== undefined && name.toLowerCase() !== "transfer-encoding";
-  });
-}
-
 const LAST = message("GET /health");
 
 test("smuggler's mutations: nothing hidden goes upstream, nothing ambiguous either", {
   timeout: 120_000,
 }, async (t) => {
-  const folder = corpus(t, "smuggler-mutations");
-  if (folder === undefined) return;
-  const mutations = ["default", "doubles", "exhaustive"].flatMap(
-    (name) => parseJson(readFileSync(join(folder, `${name}.json`))) as unknown as Mutation[],
-  );
-  assert.ok(mutations.length >= 1700);
+  const mutations = smugglerMutations(t);
+  if (mutations === undefined) return;
   // The control: behind a header that says nothing they are two requests, and both are passed on, one by one.
   await exchange(gateway.port, post("control"), post("hidden"), LAST);
   assert.deepEqual(arrived(), ["control", "hidden"]);
@@ -123,35 +99,17 @@ test("smuggler's mutations: nothing hidden goes upstream, nothing ambiguous eith
   assert.deepEqual(prompts, plain.map((mutation) => `length-${mutations.indexOf(mutation)}`).sort());
 });
 
-interface LlhttpCase {
-  readonly file: string;
-  readonly title: string;
-  readonly http: string;
-}
-
-/** As llhttp's test runner turns the Markdown into bytes. */
-function wire(http: string): string {
-  return http
-    .replace(/\n$/, "")
-    .replace(/\\\n/g, "")
-    .replace(/\n/g, "\r\n")
-    .replace(/\\([rntf])/g, (_all, c: string) => ({ r: "\r", n: "\n", t: "\t", f: "\f" })[c] ?? c)
-    .replace(/\\x([0-9a-fA-F]+)/g, (_all, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
-}
-
 test("llhttp's cases: what stands before or around a call changes nothing of it", { timeout: 120_000 }, async (t) => {
-  const folder = corpus(t, "llhttp-cases");
-  if (folder === undefined) return;
-  const cases = parseJson(readFileSync(join(folder, "cases.json"))) as unknown as LlhttpCase[];
-  assert.ok(cases.length >= 250);
-  const headersOf = (http: string): string[] => {
-    const [, ...lines] = wire(http).split("\r\n");
+  const cases = llhttpCases(t);
+  if (cases === undefined) return;
+  const headersOf = (one: LlhttpCase): string[] => {
+    const [, ...lines] = sentBy(one).split("\r\n");
     const end = lines.indexOf("");
     return lines.slice(0, end < 0 ? lines.length : end);
   };
-  await inBatches(cases, async ({ http }, at) => {
-    await feed(wire(http), post(`behind-${at}`, "Connection: close"));
-    const headers = headersOf(http).join("\r\n");
+  await inBatches(cases, async (one, at) => {
+    await feed(sentBy(one), post(`behind-${at}`, "Connection: close"));
+    const headers = headersOf(one).join("\r\n");
     await feed(post(`within-${at}`, headers === "" ? "X: y" : headers));
   });
   const prompts = arrived();
@@ -159,8 +117,8 @@ test("llhttp's cases: what stands before or around a call changes nothing of it"
   const within = prompts.filter((prompt) => prompt.startsWith("within-"));
   assert.ok(within.length > 20 && within.length < prompts.length, `${within.length} of ${prompts.length}`);
   for (const prompt of within) {
-    const { http = "" } = cases[Number(prompt.slice("within-".length))] ?? {};
-    assert.ok(!headersOf(http).some((line) => /^(transfer-encoding|content-length)[\t ]*:/i.test(line)), http);
+    const one = cases[Number(prompt.slice("within-".length))] ?? assert.fail(prompt);
+    assert.ok(!headersOf(one).some((line) => /^(transfer-encoding|content-length)[\t ]*:/i.test(line)), one.http);
   }
   assert.equal(statusOf(await exchange(gateway.port, message("GET /health"))), 200);
 });

@@ -9,24 +9,19 @@ import type { Turn } from "../fixtures/fault-server.ts";
 import { png } from "../fixtures/images.ts";
 import {
   completion,
-  keyFile,
+  gatewayBefore,
   type RecordingUpstream,
   recordingUpstream,
   UPSTREAM_KEY,
 } from "../fixtures/recording-upstream.ts";
-import { startServer, type TestServer, until } from "../harness.ts";
+import { type TestServer, until } from "../harness.ts";
 
 let upstream: RecordingUpstream;
 let gateway: TestServer;
 
 before(async () => {
   upstream = await recordingUpstream(({ socket }) => socket.write(completion()));
-  gateway = await startServer({
-    args: [
-      ...["--upstream", upstream.origin, "--upstream-key-file", keyFile()],
-      ...["--served-model-name", "outside", "--upstream-model", "inside"],
-    ],
-  });
+  gateway = await gatewayBefore(upstream);
 });
 after(async () => {
   await gateway.stop();

@@ -3,37 +3,9 @@
  * Transfer-Encoding mutations of a request smuggler.
  */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { test } from "node:test";
-import { parseJson } from "#base/json.ts";
-import { corpus } from "#test/corpora.ts";
 import { AUTH, closed, dial, exchange, message, rig, statusesOf, statusOf, until } from "#test/http/harness.ts";
-
-const AT_ONCE = 64;
-
-async function inBatches<T>(items: readonly T[], run: (item: T) => Promise<void>): Promise<void> {
-  for (let at = 0; at < items.length; at += AT_ONCE) await Promise.all(items.slice(at, at + AT_ONCE).map(run));
-}
-
-interface LlhttpCase {
-  readonly file: string;
-  readonly title: string;
-  readonly meta: string | null;
-  readonly http: string;
-  readonly log: string | null;
-}
-
-/** As llhttp's test runner turns the Markdown into bytes. */
-function wire(http: string): Buffer {
-  const text = http
-    .replace(/\n$/, "")
-    .replace(/\\\n/g, "")
-    .replace(/\n/g, "\r\n")
-    .replace(/\\([rntf])/g, (_all, c: string) => ({ r: "\r", n: "\n", t: "\t", f: "\f" })[c] ?? c)
-    .replace(/\\x([0-9a-fA-F]+)/g, (_all, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
-  return Buffer.from(text, "utf8");
-}
+import { inBatches, isOtherHeader, llhttpCases, sentBy, smugglerMutations } from "../fixtures/http-corpora.ts";
 
 /** Sends everything and half-closes; gives what came back once the server has closed. */
 async function feed(port: number, bytes: Buffer): Promise<string> {
@@ -48,10 +20,8 @@ async function feed(port: number, bytes: Buffer): Promise<string> {
 }
 
 test("llhttp's cases: what must be an error reaches no call; nothing is a 5xx", { timeout: 60_000 }, async (t) => {
-  const folder = corpus(t, "llhttp-cases");
-  if (folder === undefined) return;
-  const cases = parseJson(readFileSync(join(folder, "cases.json"))) as unknown as LlhttpCase[];
-  assert.ok(cases.length >= 250);
+  const cases = llhttpCases(t);
+  if (cases === undefined) return;
   let strictErrors = 0;
   // One at a time, so that calls can be counted per case.
   const {
@@ -61,10 +31,11 @@ test("llhttp's cases: what must be an error reaches no call; nothing is a 5xx", 
   } = await rig(t, {
     options: { lingerMs: 1, bodyTimeoutMs: 300, headersTimeoutMs: 400 },
   });
-  for (const { file, title, meta, http, log } of cases) {
+  for (const one of cases) {
+    const { file, title, meta, log } = one;
     const label = `${file}: ${title}`;
     const before = records.length;
-    const answer = await feed(port, wire(http));
+    const answer = await feed(port, Buffer.from(sentBy(one), "utf8"));
     // The client may be gone before the call has settled.
     await until(() => server.counters().calls === 0, `the end of ${label}`);
     assert.ok(
@@ -85,27 +56,9 @@ test("llhttp's cases: what must be an error reaches no call; nothing is a 5xx", 
   assert.equal(statusOf(await exchange(port, message("GET /health"))), 200);
 });
 
-interface Mutation {
-  readonly name: string;
-  readonly header: string;
-}
-
-/** Whether a strict reader sees another, well-formed header: then Content-Length alone says where the body ends. */
-function isOtherHeader(header: string): boolean {
-  return header.split("\r\n").every((line) => {
-    const name = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t\x20-\x7e\x80-\xff]*$/.exec(line)?.[1];
-    return name !== undefined && name.toLowerCase() !== "transfer-encoding";
-  });
-}
-
 test("smuggler's mutations: the hidden request is never handled", { timeout: 60_000 }, async (t) => {
-  const folder = corpus(t, "smuggler-mutations");
-  if (folder === undefined) return;
-  const lists = ["default", "doubles", "exhaustive"].map(
-    (name) => parseJson(readFileSync(join(folder, `${name}.json`))) as unknown as Mutation[],
-  );
-  const mutations = lists.flat();
-  assert.ok(mutations.length >= 1700);
+  const mutations = smugglerMutations(t);
+  if (mutations === undefined) return;
   const { port, services, records } = await rig(t, { options: { lingerMs: 1, bodyTimeoutMs: 2000 } });
   const hidden = `GET /v1/models HTTP/1.1\r\nHost: x\r\n${AUTH}\r\nConnection: close\r\n\r\n`;
   const chunk = `${hidden.length.toString(16)}\r\n`;

@@ -20,7 +20,8 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
-import { freePort, until } from "../harness.ts";
+import { firstAnswer } from "../fixtures/first-answer.ts";
+import { freePort } from "../harness.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const containerfile = readFileSync(join(root, "deploy/container/Containerfile"), "utf8");
@@ -114,16 +115,7 @@ test("what the image holds runs read-only, without root, without a shell", { ski
     });
   const exited = new Promise<number | null>((done) => child.on("exit", done));
   try {
-    await until("the server is ready", async () => {
-      assert.equal(child.exitCode, null, said);
-      return (await fetch(`http://127.0.0.1:${port}/health`).catch(() => undefined))?.status === 200;
-    });
-    const answer = await fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {
-      method: "POST",
-      headers: { authorization: "Bearer k", "content-type": "application/json" },
-      body: JSON.stringify({ messages: [{ role: "user", content: "Hello!" }], max_tokens: 8 }),
-    });
-    assert.equal(answer.status, 200, said);
+    await firstAnswer(child, port, () => said);
     assert.match(
       readFileSync(`/proc/${child.pid}/status`, "utf8"),
       new RegExp(`^Uid:\\t${USER}\\t${USER}\\t${USER}\\t${USER}$`, "m"),

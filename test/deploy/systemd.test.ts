@@ -10,7 +10,8 @@ import { dirname, join, resolve } from "node:path";
 import { type TestContext, test } from "node:test";
 import { resolveSettings } from "#config/resolve.ts";
 import { settingRows, variableOf } from "#config/settings.ts";
-import { freePort, until } from "../harness.ts";
+import { firstAnswer } from "../fixtures/first-answer.ts";
+import { freePort } from "../harness.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = join(root, "deploy/systemd");
@@ -112,46 +113,23 @@ async function tracedCalls(t: TestContext): Promise<Set<string>> {
     "setpriv",
     [
       ...["--reuid", String(USER), "--regid", String(USER), "--clear-groups", "--no-new-privs"],
+      ...["strace", "-f", "-qq", "-o", trace, "-e", "signal=none"],
       ...[
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        trace,
-        "-e",
-        "signal=none",
         process.execPath,
         join(root, "bin/castellan"),
         "serve",
-      ],
-      ...[
         "--port",
         String(port),
         "--ops-port",
         String(opsPort),
-        "--state-dir",
-        state,
-        "--api-key",
-        "k",
-        "--threads",
-        "2",
       ],
+      ...["--state-dir", state, "--api-key", "k", "--threads", "2"],
     ],
     { stdio: "ignore", env: { PATH: process.env["PATH"], HOME: state }, cwd: home },
   );
   const exited = new Promise((done) => child.on("exit", done));
   try {
-    const url = `http://127.0.0.1:${port}`;
-    await until("the traced server is ready", async () => {
-      assert.equal(child.exitCode, null);
-      return (await fetch(`${url}/health`).catch(() => undefined))?.status === 200;
-    });
-    const answer = await fetch(`${url}/v1/chat/completions`, {
-      method: "POST",
-      headers: { authorization: "Bearer k", "content-type": "application/json" },
-      body: JSON.stringify({ messages: [{ role: "user", content: "Hello!" }], max_tokens: 8 }),
-    });
-    assert.equal(answer.status, 200);
+    await firstAnswer(child, port);
   } finally {
     // strace passes a signal on to nobody: the server, its child, is told.
     const [server] = readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, "utf8").trim().split(" ");

@@ -4,15 +4,9 @@
  * Nothing of src and nothing of llama.cpp: weights are those of the Hugging Face form, where a head's rotary pairs lie
  * half a head apart.
  */
+import type { ModelShape } from "#test/fixtures/gguf.ts";
 
-export interface Shape {
-  readonly width: number;
-  readonly layers: number;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly hidden: number;
-  readonly vocabulary: number;
-}
+export type Shape = Pick<ModelShape, "width" | "layers" | "heads" | "kvHeads" | "hidden" | "vocabulary">;
 
 /** By the module's name; rows of outputs. */
 export type Weights = ReadonlyMap<string, Float64Array>;

@@ -152,9 +152,17 @@ const cases: readonly [string, object, readonly number[], (module: string, rank:
   ["alpha / √rank", { use_rslora: true, lora_alpha: 3 }, [4], (_, rank) => 3 / Math.sqrt(rank)],
   [
     "patterns of rank and alpha",
-    { rank_pattern: { "layers.1.mlp.up_proj": 8, q_proj: 2 }, alpha_pattern: { q_proj: 5, "layers.1.mlp.up_proj": 6 } },
+    {
+      rank_pattern: { "layers.1.mlp.up_proj": 8, q_proj: 2 },
+      // The first that fits, be it the longer or the shorter one.
+      alpha_pattern: { q_proj: 5, "self_attn.q_proj": 99, "layers.1.mlp.up_proj": 6, up_proj: 9 },
+    },
     [4, 2, 8],
-    (module, rank) => (module.endsWith("q_proj") ? 5 : module.endsWith("1.mlp.up_proj") ? 6 : 8) / rank,
+    (module, rank) => {
+      if (module.endsWith("q_proj")) return 5 / rank;
+      if (!module.endsWith("up_proj")) return 8 / rank;
+      return (module.includes("layers.1.") ? 6 : 9) / rank;
+    },
   ],
 ];
 for (const dtype of ["F32", "F16", "BF16"] as const)

@@ -25,6 +25,7 @@ before(async () => {
     args: [
       ...["--upstream", first.url, "--upstream", second.url],
       ...["--served-model-name", "outside", "--upstream-model", "org/base", "--upstream-health-interval", "1"],
+      ...["--weight-roots", "/"],
       ...["--enable-sleep-mode", "--enable-lora", "--allow-runtime-lora-updating", "--enable-tokenizer-info-endpoint"],
     ],
   });
@@ -138,6 +139,26 @@ test("asleep: nobody is asked, and awake again", async () => {
   );
   assert.equal((await ops("/wake_up")).status, 200);
   assert.equal((await ask("outside")).status, 200);
+});
+
+test("what an operator writes is read strictly, held against its route, and written anew; no tenant's key does it", async () => {
+  const raw = (path: string, body: string, key = gateway.adminKey) =>
+    fetch(`${gateway.opsUrl}${path}`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body,
+    });
+  assert.equal((await raw("/scale_elastic_ep", '{"new_data_parallel_size":100000}')).status, 400);
+  assert.equal((await raw("/update_weights", '{"update_info":{},"update_info":{"a":1}}')).status, 400);
+  assert.equal((await raw("/update_weights", "[]")).status, 400);
+  const theirs = await newKey("admin", { name: "theirs", tenant: "acme" });
+  assert.equal((await raw("/scale_elastic_ep", '{"new_data_parallel_size":2}', theirs)).status, 403);
+  assert.deepEqual([first.asked, second.asked], [[], []]);
+  assert.equal((await raw("/update_weights", '{ "update_info" : {"names":["a"]} }')).status, 200);
+  assert.deepEqual(
+    [first, second].map(({ asked }) => asked.map(({ body }) => String(body))),
+    [['{"update_info":{"names":["a"]}}'], ['{"update_info":{"names":["a"]}}']],
+  );
 });
 
 test("the tokenizer is told of by one server, as it tells it", async () => {

@@ -2,14 +2,16 @@
  * The relay of a server with upstreams: which declared routes others answer, and how. Made by gateway/compose.ts, called
  * by http's corridor.
  */
+import { z } from "zod";
 import { newId } from "#base/ids.ts";
-import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
+import { parseJson, stringifyJson } from "#base/json.ts";
 import { conform } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
 import { OPERATOR_TENANT } from "#core/principal.ts";
 import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
 import { empty, json, type Reply, relay as relayed, text } from "#http/reply.ts";
 import type { AnyRoute } from "#http/route.ts";
+import { requireOperator } from "#policy/authorize.ts";
 import type { Services } from "#routes/index.ts";
 import { invocationRoute } from "#routes/invocations.ts";
 import type { UpstreamAdapters } from "#serving/upstreams/adapters.ts";
@@ -22,6 +24,7 @@ import {
   type Operation,
   READ_BACK_ROUTES,
 } from "#serving/upstreams/relayed-routes.ts";
+import { readable } from "#wire/relay/_body.ts";
 import { invokedOf } from "#wire/relay/invoked.ts";
 import { decodeLoadLora, decodeUnloadLora, LoadLoraBody, UnloadLoraBody } from "#wire/vllm/lora.ts";
 import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
@@ -35,6 +38,7 @@ export interface GatewayRelayParts {
 }
 
 const NO_BODY = Buffer.alloc(0);
+const JSON_OBJECT = z.record(z.string(), z.unknown());
 const ABORT = "/abort_requests";
 const LOAD_LORA = "/v1/load_lora_adapter";
 const UNLOAD_LORA = "/v1/unload_lora_adapter";
@@ -63,30 +67,24 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
       const owner = forwarding.ownerOf(id);
       return owner !== undefined && (owner === tenant || tenant === OPERATOR_TENANT);
     });
-    if (own.length > 0)
-      await send("POST", ABORT, Buffer.from(stringifyJson({ request_ids: own })), { joined: "every" }, signal);
+    if (own.length > 0) await send("POST", ABORT, { request_ids: own }, { joined: "every" }, signal);
     return empty();
   };
-  const send = (
-    method: string,
-    target: string,
-    body: Buffer | undefined,
-    operation: Operation,
-    signal: AbortSignal,
-  ) => {
+  const send = (method: string, target: string, body: unknown, operation: Operation, signal: AbortSignal) => {
     const type = body === undefined ? [] : ["content-type", "application/json"];
     const headers = [...type, "x-request-id", newId()];
-    return operate.run({ method, target, headers, body: body === undefined ? [] : [body] }, operation, signal);
+    const bytes = body === undefined ? [] : [Buffer.from(stringifyJson(body))];
+    return operate.run({ method, target, headers, body: bytes }, operation, signal);
   };
   const run = async (request: RelayRequest<Services>): Promise<Reply> => {
     const { route, caller, body, query, signal } = request;
     const operation = OPERATIONS.get(keyOf(route));
     if (operation === undefined) throw new Fault("not_implemented", "The servers behind this one are not asked that.");
     // The servers are every tenant's.
-    if (caller.principal.tenant !== OPERATOR_TENANT)
-      throw new Fault("forbidden", "This key may not do that: it concerns every tenant.");
+    requireOperator(caller.principal);
     const target = query === "" ? route.path : `${route.path}?${query}`;
-    const { status, body: answer } = await send(route.method, target, body, operation, signal);
+    const told = body === undefined ? undefined : operationBody(route, body, operation);
+    const { status, body: answer } = await send(route.method, target, told, operation, signal);
     return answer === undefined ? empty(status) : json(answer, status);
   };
   return {
@@ -147,6 +145,14 @@ async function unloadLora(
   return text(`Success: LoRA adapter '${name}' removed successfully.`);
 }
 
+/** Read strictly and written anew, so that it is one value for whoever reads it. @throws Fault */
+function operationBody(route: AnyRoute<Services>, body: Buffer, { vllms }: Operation): unknown {
+  const value = parsed(body);
+  const schema = vllms ? JSON_OBJECT : route.body;
+  if (schema !== undefined) conform(schema, value);
+  return value;
+}
+
 function keyOf(route: AnyRoute<Services>): string {
   return `${route.method} ${route.path}`;
 }
@@ -157,10 +163,5 @@ function isOperation(route: AnyRoute<Services>): boolean {
 }
 
 function parsed(body: Buffer): unknown {
-  try {
-    return parseJson(body);
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message}.`);
-  }
+  return readable(() => parseJson(body));
 }

@@ -13,7 +13,9 @@ import { constants } from "node:fs";
 import { type FileHandle, lstat, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import { isAlive } from "#base/alive.ts";
 import { parseJson, stringifyJson } from "#base/json.ts";
+import { isForeign, isOpen, OTHERS_ANY } from "#base/owner.ts";
 import type { MediaRequest } from "./fetcher.ts";
 
 export interface MediaCacheOptions {
@@ -40,7 +42,6 @@ const MAGIC = Buffer.from("CMC1");
 const IV = 12;
 const TAG = 16;
 const MAX_ENTRIES = 100_000;
-const ANY_OTHERS = 0o077;
 
 const Head = z.strictObject({ type: z.string(), at: z.number() });
 
@@ -208,9 +209,9 @@ async function ownFolder(path: string): Promise<void> {
     );
   }
   try {
-    const { uid, mode } = await folder.stat();
-    const own = process.getuid === undefined || (uid === process.getuid() && (mode & ANY_OTHERS) === 0);
-    if (!own) throw new MediaCacheError(`${path} is open to other users, or another user's: chmod 700 it`);
+    const found = await folder.stat();
+    if (isForeign(found) || isOpen(found, OTHERS_ANY))
+      throw new MediaCacheError(`${path} is open to other users, or another user's: chmod 700 it`);
   } finally {
     await folder.close();
   }
@@ -221,14 +222,5 @@ async function removeDead(directory: string): Promise<void> {
   for (const name of await readdir(directory)) {
     const [, pid] = /^start-(\d{1,10})-[0-9a-f]{12}$/.exec(name) ?? [];
     if (pid !== undefined && !isAlive(Number(pid))) await rm(join(directory, name), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }

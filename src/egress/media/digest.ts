@@ -4,8 +4,7 @@
  */
 import { hash } from "node:crypto";
 
-export const MEDIA_ALGORITHMS = ["sha256", "sha512", "blake3"] as const;
-export type MediaAlgorithm = (typeof MEDIA_ALGORITHMS)[number];
+export type MediaAlgorithm = "sha256" | "sha512" | "blake3";
 
 export interface MediaDigest {
   readonly algorithm: MediaAlgorithm;

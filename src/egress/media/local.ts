@@ -41,7 +41,7 @@ export class LocalMedia {
     if (names === undefined)
       throw new EgressError("forbidden", "a file: URL leads to no file beneath the folder", undefined, 3);
     try {
-      return await this.#folder.file(names, maxBytes);
+      return await this.#folder.read(names, maxBytes);
     } catch (error) {
       if (error instanceof BeneathError) throw new EgressEnd("content", error.message);
       throw error;

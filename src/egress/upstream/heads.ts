@@ -9,9 +9,9 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { RelayHead, UpstreamRequest } from "#core/relay.ts";
 
-export const UPSTREAM_METHODS = ["GET", "POST", "DELETE"] as const;
+const UPSTREAM_METHODS = ["GET", "POST", "DELETE"] as const;
 /** The names that an UpstreamRequest may have. */
-export const UPSTREAM_HEADERS: ReadonlySet<string> = new Set([
+const UPSTREAM_HEADERS: ReadonlySet<string> = new Set([
   "accept",
   "content-type",
   "traceparent",

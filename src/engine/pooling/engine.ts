@@ -6,7 +6,7 @@
  */
 import type { EngineLimits } from "#engine/engine.ts";
 import { KernelError } from "#engine/kernel.ts";
-import { type EngineGauges, emptyReport, type StepReport } from "#engine/report.ts";
+import { type EngineGauges, emptyReport, NO_GAUGES, type StepReport } from "#engine/report.ts";
 import type { Submission } from "#engine/requests.ts";
 import type { StepRecorder } from "#engine/timeline.ts";
 import { finish } from "./finish.ts";
@@ -98,20 +98,8 @@ export class PoolingEngine {
 
   get gauges(): EngineGauges {
     const running = this.#queue.peek(this.#bounds).entries.length;
-    return {
-      running,
-      waiting: this.#queue.length - running,
-      kvUsage: 0,
-      steps: this.#steps,
-      promptTokens: this.#promptTokens,
-      generationTokens: 0,
-      preemptions: 0,
-      prefixQueries: 0,
-      prefixHits: 0,
-      drafts: 0,
-      draftTokens: 0,
-      acceptedTokens: [],
-    };
+    const waiting = this.#queue.length - running;
+    return { ...NO_GAUGES, running, waiting, steps: this.#steps, promptTokens: this.#promptTokens };
   }
 
   close(): void {

@@ -10,6 +10,7 @@ import { createDecipheriv, randomBytes, webcrypto } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { isAlive } from "#base/alive.ts";
 
 const NONCE = 12;
 const TAG = 16;
@@ -120,15 +121,6 @@ function label(id: number): Uint8Array<ArrayBuffer> {
 function removeOrphans(parent: string): void {
   for (const name of readdirSync(parent)) {
     const match = NAME.exec(name);
-    if (match !== null && !alive(Number(match[1]))) rmSync(join(parent, name), { recursive: true, force: true });
-  }
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
+    if (match !== null && !isAlive(Number(match[1]))) rmSync(join(parent, name), { recursive: true, force: true });
   }
 }

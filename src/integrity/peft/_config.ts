@@ -77,9 +77,10 @@ export function parsePeftConfig(bytes: Uint8Array): PeftConfig {
     if (!Object.hasOwn(Config.shape, name) && !OF_TRAINING.has(name) && !isNothing(held))
       throw refused(`${name.slice(0, 64).replace(/[^\x20-\x7e]/g, "?")} is not supported`);
   const { r, lora_alpha, use_rslora, rank_pattern, alpha_pattern } = result.data;
+  const [ranks, alphas] = [patternsOf(rank_pattern), patternsOf(alpha_pattern)];
   return {
-    rankOf: (module) => patternFor(rank_pattern, module) ?? r,
-    scaleOf: (module, of) => (patternFor(alpha_pattern, module) ?? lora_alpha) / (use_rslora ? Math.sqrt(of) : of),
+    rankOf: (module) => ranks(module) ?? r,
+    scaleOf: (module, of) => (alphas(module) ?? lora_alpha) / (use_rslora ? Math.sqrt(of) : of),
   };
 }
 
@@ -92,11 +93,16 @@ function parsed(bytes: Uint8Array): JsonValue {
   }
 }
 
-/** As PEFT matches: the whole name, or its end behind a dot; the first that fits. */
-function patternFor(entries: Readonly<Record<string, number>> | null | undefined, module: string): number | undefined {
-  for (const [pattern, value] of Object.entries(entries ?? {}))
-    if (module === pattern || module.endsWith(`.${pattern}`)) return value;
-  return undefined;
+type Patterns = Readonly<Record<string, number>> | null | undefined;
+
+/** As PEFT matches: the whole name, or its end behind a dot; the first that fits. By the name's ends: both are many. */
+function patternsOf(entries: Patterns): (module: string) => number | undefined {
+  const known = new Map(Object.entries(entries ?? {}).map(([pattern, value], at) => [pattern, { at, value }]));
+  return (module) => {
+    const parts = module.split(".");
+    const fitting = parts.flatMap((_, from) => known.get(parts.slice(from).join(".")) ?? []);
+    return fitting.toSorted((a, b) => a.at - b.at)[0]?.value;
+  };
 }
 
 function isNothing(value: unknown): boolean {

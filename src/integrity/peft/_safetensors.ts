@@ -110,16 +110,20 @@ function isSizes(value: JsonValue | undefined): value is number[] {
   );
 }
 
-/** All of it. @throws AdapterFileError the file is shorter */
-export async function readAt(file: FileHandle, at: number, bytes: number): Promise<Buffer> {
+async function readAt(file: FileHandle, at: number, bytes: number): Promise<Buffer> {
   const buffer = Buffer.allocUnsafe(bytes);
+  await fill(buffer, file, at);
+  return buffer;
+}
+
+/** Reads as many bytes as there is room for. @throws AdapterFileError the file is shorter */
+export async function fill(bytes: Uint8Array, file: FileHandle, at: number): Promise<void> {
   let filled = 0;
-  while (filled < bytes) {
-    const { bytesRead } = await file.read(buffer, filled, bytes - filled, at + filled);
+  while (filled < bytes.length) {
+    const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, at + filled);
     if (bytesRead === 0) throw refused("is shorter than it was");
     filled += bytesRead;
   }
-  return buffer;
 }
 
 function refused(reason: string): AdapterFileError {

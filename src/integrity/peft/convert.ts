@@ -11,7 +11,7 @@ import { RootedFileError as AdapterFileError } from "#integrity/_rooted-file.ts"
 import { parsePeftConfig } from "./_config.ts";
 import { writeAdapterGguf } from "./_gguf.ts";
 import { type BaseModel, type PlannedTensor, planAdapter } from "./_plan.ts";
-import { DTYPE_BYTES, type Dtype, readSafetensors } from "./_safetensors.ts";
+import { DTYPE_BYTES, type Dtype, fill, readSafetensors } from "./_safetensors.ts";
 
 export { MAX_CONFIG_BYTES } from "./_config.ts";
 export type { BaseModel } from "./_plan.ts";
@@ -111,14 +111,7 @@ async function readBits(
   count: number,
 ): Promise<Bits> {
   const bits = empty(dtype, count);
-  const bytes = new Uint8Array(bits.buffer);
-  let filled = 0;
-  while (filled < bytes.length) {
-    const place = begin + at * DTYPE_BYTES[dtype] + filled;
-    const { bytesRead } = await file.read(bytes, filled, bytes.length - filled, place);
-    if (bytesRead === 0) throw new AdapterFileError("adapter_model.safetensors is shorter than it was");
-    filled += bytesRead;
-  }
+  await fill(new Uint8Array(bits.buffer), file, begin + at * DTYPE_BYTES[dtype]);
   checkFinite(bits, EXPONENT[dtype]);
   return bits;
 }

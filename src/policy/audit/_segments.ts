@@ -6,11 +6,11 @@
  */
 import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { isForeign, isOpen, OTHERS_ANY } from "#base/owner.ts";
 import { hashOf, MAX_LINE, parseRecord, type StoredRecord } from "./record.ts";
 
 const NAME = /^audit-(\d{8,12})\.jsonl$/;
 const LINE_FEED = 0x0a;
-const OTHERS = 0o077;
 
 export interface Segment {
   readonly number: number;
@@ -41,9 +41,7 @@ export function openSegment(path: string, flags: number): number {
   const safe = (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
   const descriptor = openSync(path, flags | safe, 0o600);
   const stats = fstatSync(descriptor);
-  const posix = process.getuid !== undefined;
-  if (stats.isFile() && (!posix || (stats.uid === process.getuid?.() && (stats.mode & OTHERS) === 0)))
-    return descriptor;
+  if (stats.isFile() && !isForeign(stats) && !isOpen(stats, OTHERS_ANY)) return descriptor;
   closeSync(descriptor);
   throw Object.assign(new Error(`${path} is not a private file of ours`), { code: "EACCES" });
 }

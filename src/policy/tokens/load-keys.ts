@@ -9,6 +9,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { z } from "zod";
 import { parseJson } from "#base/json.ts";
+import { isOpen, OTHERS_ANY, OTHERS_WRITE } from "#base/owner.ts";
 import type { GuardedAnswer, GuardOptions } from "#egress/guarded-fetch.ts";
 import { keysOfSet, secretKeys, type TokenKeys } from "./key-set.ts";
 import type { IssuerConfig } from "./schema.ts";
@@ -17,8 +18,6 @@ export type GuardedGet = (url: string, options: GuardOptions) => Promise<Pick<Gu
 
 const MAX_BYTES = 256 * 1024;
 const JSON_LIMITS = { maxDepth: 16, maxValues: 100_000 };
-const OTHERS_WRITE = 0o022;
-const OTHERS_ANY = 0o077;
 /** RFC 7518, 3.2: as long as the hash at least. */
 const SECRET_BYTES: Readonly<Record<string, number>> = { HS256: 32, HS384: 48, HS512: 64 };
 
@@ -87,7 +86,7 @@ async function ownFile(path: string, others: number): Promise<Buffer> {
     throw new Error(`${path} cannot be read (${error.code ?? "error"})`);
   });
   if (!found.isFile() || found.size > MAX_BYTES) throw new Error(`${path} is no file of at most ${MAX_BYTES} bytes`);
-  if (process.getuid !== undefined && (found.mode & others) !== 0)
+  if (isOpen(found, others))
     throw new Error(`${path} can be ${others === OTHERS_ANY ? "read or " : ""}written by others`);
   return readFile(path);
 }

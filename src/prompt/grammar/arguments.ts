@@ -26,6 +26,8 @@ interface Parameters {
 
 const ROOT: ReadonlySet<string> = new Set(["type", "properties", "required", "additionalProperties", ...ANNOTATIONS]);
 const IDENTIFIER = /^[A-Za-z_]\w*$/;
+/** One that leads past the definitions: where a value's rules are made of its own schema, there is nothing there. */
+const OTHER_REFERENCE = /"\$ref":"(?!#\/(?:\$defs|definitions)\/)/;
 const MOST_FREE = 32;
 
 /** Whether every call of the function can be written in this form, so that the form is a grammar's. */
@@ -35,6 +37,7 @@ export function canWrite(form: ArgumentForm | undefined, { name, parameters }: C
   if (found === undefined) return false;
   if (form.kind === "python")
     return /^[A-Za-z_][\w.-]*$/.test(name) && found.properties.every(([key]) => IDENTIFIER.test(key));
+  if (mayAskForTags(found.shared)) return false;
   return found.properties.every(([key, schema]) => /^[\w.-]+$/.test(key) && valueKind(schema) !== "none");
 }
 
@@ -46,7 +49,7 @@ export function argumentRules(rules: Map<string, Expr>, prefix: string, form: Ar
   if (found.any)
     return freeMembers(sequence(literal(before), NAME, literal(middle), anyValue(rules, prefix, form)), joint);
   const members = found.properties.map(([key, schema], at) => {
-    const value = valueRules(rules, `${prefix}.${at}`, form, { ...found.shared, ...schema });
+    const value = valueRules(rules, `${prefix}.${at}`, form, schema, found.shared);
     return { needed: found.required.has(key), member: sequence(literal(before + key + middle), value) };
   });
   return inOrder(rules, prefix, members, joint);
@@ -57,6 +60,7 @@ function parametersOf(given: unknown): Parameters | undefined {
   if (given === undefined || given === null) return { properties: [], required: new Set(), any: true, shared: {} };
   const schema = recordOf(given);
   if (schema === undefined || Object.keys(schema).some((key) => !ROOT.has(key))) return undefined;
+  if (OTHER_REFERENCE.test(JSON.stringify(schema))) return undefined;
   const { type, properties = {}, required = [], additionalProperties: others = false, $defs, definitions } = schema;
   const known = recordOf(properties);
   if ((type !== undefined && type !== "object") || known === undefined || typeof others !== "boolean") return undefined;
@@ -116,13 +120,20 @@ function anyValue(rules: Map<string, Expr>, prefix: string, form: ArgumentForm):
   return form.kind === "python" ? pythonValue(rules, prefix, true) : textValue(rules, prefix, form);
 }
 
-function valueRules(rules: Map<string, Expr>, prefix: string, form: ArgumentForm, schema: Schema): Expr {
-  if (form.kind === "python") return pythonValue(rules, prefix, schema);
+function valueRules(
+  rules: Map<string, Expr>,
+  prefix: string,
+  form: ArgumentForm,
+  schema: Schema,
+  shared: Schema,
+): Expr {
+  const whole = { ...schema, ...shared };
+  if (form.kind === "python") return pythonValue(rules, prefix, whole);
   const kind = valueKind(schema);
   if (kind === "text") return textValue(rules, prefix, form);
   const end = literal(form.close + form.after);
   if (kind === "choice") return sequence(choice(...optionsOf(schema).map((value) => literal(String(value)))), end);
-  return sequence(embed(rules, mapped(schemaRules(schema), untagged), prefix), end);
+  return sequence(embed(rules, mapped(schemaRules(whole), untagged), prefix), end);
 }
 
 /** Any text up to the tag, and the tag. */
@@ -142,11 +153,7 @@ type ValueKind = "text" | "choice" | "json" | "none";
  * JSON. What it could take for something else is "none".
  */
 function valueKind(schema: Schema): ValueKind {
-  const source = JSON.stringify(schema, (key, value: unknown) =>
-    ANNOTATIONS.has(key) && typeof value === "string" ? undefined : value,
-  );
-  // A pattern may ask for the characters of a tag, and only JSON can write them in another way.
-  if (source.includes("<") || source.includes('"pattern"')) return "none";
+  if (mayAskForTags(schema)) return "none";
   const { type } = schema;
   const types = [type].flat();
   if (types.some((one) => typeof one !== "string" || !JSON_TYPES.has(one))) return "none";
@@ -161,6 +168,14 @@ function valueKind(schema: Schema): ValueKind {
   const plain = (value: unknown): boolean => typeof value === "string" && !/[\n\r]/.test(value);
   const known = keys.length === 1 && (keys[0] === "enum" || keys[0] === "const");
   return known && options.length > 0 && options.every(plain) ? "choice" : "none";
+}
+
+/** A pattern may ask for the characters of a tag, and only JSON can write them in another way. */
+function mayAskForTags(schema: Schema): boolean {
+  const source = JSON.stringify(schema, (key, value: unknown) =>
+    ANNOTATIONS.has(key) && typeof value === "string" ? undefined : value,
+  );
+  return source.includes("<") || source.includes('"pattern"');
 }
 
 const JSON_TYPES: ReadonlySet<string> = new Set(["string", "integer", "number", "boolean", "array", "object", "null"]);

@@ -277,6 +277,12 @@ test("arguments that a form cannot write, and so is not used for", () => {
   ])
     assert.deepEqual(of(one(schema)), [true, true, false], JSON.stringify(schema));
   for (const more of [
+    { $defs: { x: { type: "string", pattern: "^a" } } },
+    { definitions: { x: { type: "object", properties: { "</a>": {} } } } },
+  ])
+    assert.deepEqual(of(one({ type: "string" }, more)), [true, true, false], JSON.stringify(more));
+  assert.deepEqual(of(one({ type: "array", items: { $ref: "#" } })), [true, false, false]);
+  for (const more of [
     { additionalProperties: { type: "integer" } },
     { minProperties: 1 },
     { required: ["b"] },

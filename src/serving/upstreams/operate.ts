@@ -2,7 +2,7 @@
  * What an operator asks of the servers behind this one: each of every pool is asked, and their answers become one.
  *
  * Invariants: never tried again, as it may have been done; a server that did not do it is told of, by how many, never by
- * its name; what a client wrote goes on only where the route's own schema has taken it. Callers: app's relay.
+ * its name; what goes out was written anew by the caller, never by a client. Callers: app's relay.
  */
 import { type JsonValue, parseJson } from "#base/json.ts";
 import { Fault } from "#core/fault.ts";

@@ -23,10 +23,13 @@ export interface Operation {
   readonly joined: "every" | "any" | "sum" | "first";
   /** What the pool knows from then on. */
   readonly leaves?: "asleep" | "awake";
+  /** Its body is vLLM's own, and not ours: any JSON object. Else the declared route's schema holds. */
+  readonly vllms?: true;
 }
 
 const EVERY: Operation = { joined: "every" };
 const ANY: Operation = { joined: "any" };
+const VLLMS: Operation = { joined: "every", vllms: true };
 
 /** By method and declared path. */
 export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operation>([
@@ -41,10 +44,10 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operat
   ["POST /reset_prefix_cache", EVERY],
   ["POST /reset_mm_cache", EVERY],
   ["POST /reset_encoder_cache", EVERY],
-  ["POST /init_weight_transfer_engine", EVERY],
-  ["POST /start_weight_update", EVERY],
-  ["POST /update_weights", EVERY],
-  ["POST /finish_weight_update", EVERY],
+  ["POST /init_weight_transfer_engine", VLLMS],
+  ["POST /start_weight_update", VLLMS],
+  ["POST /update_weights", VLLMS],
+  ["POST /finish_weight_update", VLLMS],
   ["GET /get_world_size", { joined: "sum" }],
   ["POST /start_profile", EVERY],
   ["POST /stop_profile", EVERY],

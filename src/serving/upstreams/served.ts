@@ -2,7 +2,7 @@
  * A model that upstream servers answer for, as the rest of serving sees it: a name that principals may or may not use,
  * and facts for /v1/models. It computes nothing here: calls for it are relayed before a handler sees them.
  */
-import type { Backend, BackendStats } from "#core/backend.ts";
+import { type Backend, NO_STATS } from "#core/backend.ts";
 import { Fault } from "#core/fault.ts";
 import type { Tokenizer } from "#core/model.ts";
 import { modelTemplate } from "#prompt/template.ts";
@@ -14,22 +14,6 @@ export interface RelayedFacts {
   /** Whether any of its upstreams takes calls. */
   readonly ready: () => boolean;
 }
-
-const NOTHING: BackendStats = {
-  running: 0,
-  waiting: 0,
-  kvUsage: 0,
-  steps: 0,
-  promptTokens: 0,
-  generationTokens: 0,
-  preemptions: 0,
-  prefixQueries: 0,
-  prefixHits: 0,
-  drafts: 0,
-  draftTokens: 0,
-  acceptedTokens: [],
-  restarts: 0,
-};
 
 function elsewhere(): never {
   throw new Fault("not_implemented", "This server has no engine of its own for that: the model runs on others.");
@@ -66,7 +50,7 @@ export function relayedModel(names: readonly [string, ...string[]], facts: Relay
     generate: elsewhere,
     pool: async () => elsewhere(),
     state: () => (facts.ready() ? "ready" : "starting"),
-    stats: () => NOTHING,
+    stats: () => NO_STATS,
     close: async () => {},
   };
   return {

@@ -35,7 +35,7 @@ export function narrowed<S extends ZodObject>(schema: S): (body: JsonObject) => 
 /** In the schema's order, in which it finds fault. */
 function picked(schema: ZodObject, keeps: (name: string) => boolean): ZodObject {
   const names = Object.keys(schema.shape).filter(keeps);
-  return schema.pick(Object.fromEntries(names.map((name) => [name, true as const])));
+  return schema.pick(Object.fromEntries(names.map((name) => [name, true])) as Parameters<ZodObject["pick"]>[0]);
 }
 
 /** Fields that are missed, or filled in, where they are not there. */
