@@ -32,7 +32,7 @@ function outcome(run: () => unknown): unknown {
   }
 }
 
-const USUAL = { model: "m", messages: "x", input: "x", prompt: "x", query: "x", documents: ["x"] };
+const USUAL = { model: "m", messages: "x", input: "x", prompt: "x", query: "x", documents: ["x"], max_tokens: 5 };
 const value = fc.oneof(
   fc.constantFrom<unknown>(null, true, false, 0, 1, -1, 0.5, 1e300, "", "m", "auto", [], {}, [1], ["x"], { type: "x" }),
   fc.jsonValue({ maxDepth: 2 }),
