@@ -8,6 +8,7 @@ import { parseJson, stringifyJson } from "#base/json.ts";
 import { conform } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
 import { OPERATOR_TENANT } from "#core/principal.ts";
+import { readable } from "#core/readable.ts";
 import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
 import { empty, json, type Reply, relay as relayed, text } from "#http/reply.ts";
 import type { AnyRoute } from "#http/route.ts";
@@ -24,7 +25,7 @@ import {
   type Operation,
   READ_BACK_ROUTES,
 } from "#serving/upstreams/relayed-routes.ts";
-import { readable } from "#wire/relay/_body.ts";
+import type { UpstreamScrape } from "#serving/upstreams/scrape.ts";
 import { invokedOf } from "#wire/relay/invoked.ts";
 import { decodeLoadLora, decodeUnloadLora, LoadLoraBody, UnloadLoraBody } from "#wire/vllm/lora.ts";
 import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
@@ -33,6 +34,7 @@ export interface GatewayRelayParts {
   readonly forwarding: Forwarding;
   readonly operate: Operate;
   readonly adapters: UpstreamAdapters;
+  readonly scrape: Pick<UpstreamScrape, "text">;
   /** Nothing is computed in this process. */
   readonly alone: boolean;
 }
@@ -42,8 +44,9 @@ const JSON_OBJECT = z.record(z.string(), z.unknown());
 const ABORT = "/abort_requests";
 const LOAD_LORA = "/v1/load_lora_adapter";
 const UNLOAD_LORA = "/v1/unload_lora_adapter";
+const METRICS = "/metrics/upstreams";
 
-export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRelayParts): Relay<Services> {
+export function gatewayRelay({ forwarding, operate, adapters, scrape, alone }: GatewayRelayParts): Relay<Services> {
   const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
     const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
     const { method, path } = route;
@@ -89,7 +92,7 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
   };
   return {
     wants: (route) =>
-      ["/invocations", LOAD_LORA, UNLOAD_LORA].includes(route.path) ||
+      ["/invocations", LOAD_LORA, UNLOAD_LORA, METRICS].includes(route.path) ||
       isForwarded(route.path) ||
       (alone && isOperation(route)),
     answer: (request) => {
@@ -99,6 +102,7 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
       if (isForwarded(route.path)) return forward(request);
       if (route.path === LOAD_LORA) return loadLora(adapters, request, alone);
       if (route.path === UNLOAD_LORA) return unloadLora(adapters, request, alone);
+      if (route.path === METRICS) return metrics(scrape);
       return route.path === ABORT ? abort(request) : run(request);
     },
   };
@@ -115,6 +119,10 @@ async function forwarded(forwarding: Forwarding, call: ForwardCall): Promise<For
   if (field !== undefined) return forwarding.forwardDerender(field, call);
   const rule = MODEL_ROUTES.get(path);
   return rule === undefined ? undefined : forwarding.forward(rule, call);
+}
+
+async function metrics(scrape: GatewayRelayParts["scrape"]): Promise<Reply> {
+  return text(await scrape.text(), "text/plain; version=0.0.4; charset=utf-8");
 }
 
 type Asked = RelayRequest<Services>;
@@ -163,5 +171,5 @@ function isOperation(route: AnyRoute<Services>): boolean {
 }
 
 function parsed(body: Buffer): unknown {
-  return readable(() => parseJson(body));
+  return readable("character", () => parseJson(body));
 }

@@ -3,8 +3,8 @@
  */
 import { JsonError, type JsonValue, parseJson } from "#base/json.ts";
 import type { JsonMember } from "#base/json-scan.ts";
-import { clip, MAX_PATH } from "#core/conform.ts";
-import { Fault, invalid } from "#core/fault.ts";
+import { invalid } from "#core/fault.ts";
+import { readable } from "#core/readable.ts";
 import type { JsonObject } from "#wire/openai/_compound.ts";
 
 /** What a member's judgement may depend on: not where it stands, nor, but of a few fields, how long it is. */
@@ -20,21 +20,6 @@ export function shapeOf({ name, kind, first, count, depth, widest, start, end }:
   return { name, kind, first, count, depth, widest, empty: end - start === 2, bytes: sized ? end - start : 0 };
 }
 
-/** A failure to read, as http says it of a body that it reads itself; in bytes. @throws Fault invalid_json */
-export function readable<T>(read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    const param = clip(error.path, MAX_PATH);
-    throw new Fault(
-      "invalid_json",
-      `The body is not JSON that is taken: ${error.message} (at byte ${error.offset}).`,
-      param === "" ? {} : { param },
-    );
-  }
-}
-
 /** The value of a member. @throws Fault invalid_json */
 export function valueAt(bytes: Buffer, { name, start, end, kind }: JsonMember): JsonValue {
   switch (kind) {
@@ -48,7 +33,7 @@ export function valueAt(bytes: Buffer, { name, start, end, kind }: JsonMember): 
       // The scan has read it: its text is a number in range.
       return Number(bytes.toString("latin1", start, end));
     default:
-      return readable(() => within(name, () => parseJson(bytes.toString("utf8", start, end))));
+      return readable("byte", () => within(name, () => parseJson(bytes.toString("utf8", start, end))));
   }
 }
 

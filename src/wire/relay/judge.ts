@@ -9,9 +9,9 @@ import { stringifyJson } from "#base/json.ts";
 import { type JsonScan, scanJson } from "#base/json-scan.ts";
 import { type Cut, cut, cutsOf, spliced } from "#base/splice.ts";
 import { conform } from "#core/conform.ts";
+import { readable } from "#core/readable.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { InvocationBody } from "#wire/vllm/invocations.ts";
-import { readable } from "./_body.ts";
 import { type Told, toldBy } from "./_told.ts";
 import { type FoundMedia, findMedia, type RelayMedia, WATCHED } from "./media.ts";
 import type { Asked, RelayRule } from "./rules.ts";
@@ -52,7 +52,7 @@ export interface RelayVerdict extends Asked {
  */
 export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts): RelayVerdict {
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-  const scan = readable(() => scanJson(bytes, WATCHED));
+  const scan = readable("byte", () => scanJson(bytes, WATCHED));
   // The schema says what is wrong with it.
   if (scan.kind !== "object") conform(InvocationBody, scan.kind === "array" ? [] : null);
   const told = toldBy(rule, bytes, scan, facts.caps);
