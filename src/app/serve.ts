@@ -160,7 +160,7 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log,
   const { openLimits } = await import("./limits.ts");
   const store = await opening;
   const keys = await stated(() => openKeys(settings, state, store, log));
-  const limits = await openLimits(settings, rules, store.db, log);
+  const limits = await openLimits(settings, rules, store, log);
   const responses = settings.responsesStore
     ? await (await import("./responses.ts")).openResponses(settings, store, log)
     : undefined;

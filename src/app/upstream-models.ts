@@ -167,9 +167,17 @@ function fromEntry(entry: Model, where: string, plainAnywhere: boolean): Upstrea
     source(given, at, `${where}.upstreams.${at}`, plainAnywhere),
   );
   const labels = new Set(sources.map(({ label }) => label));
-  if (labels.size < sources.length) throw new StartupError(`${where}: two upstreams have one label`);
+  if (labels.size < sources.length || sources.some((each) => isSlotOf(each, sources)))
+    throw new StartupError(`${where}: two upstreams have one label`);
   const { name, aliases = [], "upstream-model": upstreamModel } = entry;
   return { name, aliases, upstreamModel, sources, ...secured(entry, sources, where) };
+}
+
+/** Servers behind a name are labelled with it and a number. */
+function isSlotOf({ label, place }: UpstreamSource, sources: readonly UpstreamSource[]): boolean {
+  const [, name] = /^(.+)-\d+$/.exec(label) ?? [];
+  const isName = (kind: UpstreamPlace["kind"]): boolean => kind === "addresses" || kind === "srv";
+  return !isName(place.kind) && sources.some((other) => other.label === name && isName(other.place.kind));
 }
 
 function source(given: z.infer<typeof SOURCE>, at: number, where: string, plainAnywhere: boolean): UpstreamSource {

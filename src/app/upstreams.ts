@@ -14,6 +14,7 @@ import { HealthWatch } from "#serving/upstreams/health.ts";
 import { Membership } from "#serving/upstreams/membership.ts";
 import { registerUpstreamMetrics } from "#serving/upstreams/metrics.ts";
 import { type PoolOptions, UpstreamPool } from "#serving/upstreams/pool.ts";
+import { UpstreamScrape } from "#serving/upstreams/scrape.ts";
 import { modelPlan, type UpstreamModel, type UpstreamModelSettings, type UpstreamSource } from "./upstream-models.ts";
 
 export type UpstreamSettings = UpstreamModelSettings &
@@ -42,6 +43,8 @@ export interface OpenedModel extends Pick<UpstreamModel, "name" | "aliases" | "u
 
 export interface Upstreams {
   readonly models: readonly OpenedModel[];
+  /** Their own metrics. */
+  readonly scrape: UpstreamScrape;
   /** Looks names up and upstreams over, once; resolves whatever came of it, and goes on. */
   start(): Promise<void>;
   /** Nothing new; resolves when what is under way has ended. */
@@ -88,10 +91,11 @@ export async function openUpstreams(
     pools.set(label, pool);
     return openModel(model, pool, settings, log);
   });
-  return lifeOf(opened, settings.upstreamHealthInterval > 0);
+  const scrape = new UpstreamScrape({ pools: () => pools, registry, log });
+  return { scrape, ...lifeOf(opened, settings.upstreamHealthInterval > 0) };
 }
 
-function lifeOf(opened: readonly Opened[], watched: boolean): Upstreams {
+function lifeOf(opened: readonly Opened[], watched: boolean): Omit<Upstreams, "scrape"> {
   const all = <T>(run: (each: Opened) => Promise<T>) => Promise.all(opened.map(run));
   const stop = (): void => {
     for (const { watch, memberships } of opened) {
@@ -172,8 +176,8 @@ function clientMaker({ key, tls }: UpstreamModel, settings: UpstreamSettings): C
   return (place) =>
     new UpstreamClient({
       ...place,
-      // Some more, for what is only looked at.
-      connections: settings.upstreamMaxRequests + 2,
+      // Some more, for what is only looked at: how it is, what it serves, its metrics.
+      connections: settings.upstreamMaxRequests + 3,
       connectMs: milliseconds(settings.upstreamConnectTimeout),
       plainAnywhere: settings.upstreamPlainAnywhere,
       ...(key === undefined ? {} : { key }),

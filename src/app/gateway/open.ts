@@ -92,7 +92,7 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
         digestRequired: settings.requireLoraDigest,
         log,
       });
-      return gatewayRelay({ forwarding, operate, adapters, alone });
+      return gatewayRelay({ forwarding, operate, adapters, scrape: upstreams.scrape, alone });
     },
     close: async (graceMs) => {
       const late = setTimeout(() => void upstreams.destroy(), graceMs);

@@ -26,6 +26,7 @@ import {
   type Operation,
   READ_BACK_ROUTES,
 } from "#serving/upstreams/relayed-routes.ts";
+import type { UpstreamScrape } from "#serving/upstreams/scrape.ts";
 import { type Invoked, invokedBy } from "#wire/vllm/invocations.ts";
 import { decodeLoadLora, decodeUnloadLora, LoadLoraBody, UnloadLoraBody } from "#wire/vllm/lora.ts";
 import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
@@ -34,6 +35,7 @@ export interface GatewayRelayParts {
   readonly forwarding: Forwarding;
   readonly operate: Operate;
   readonly adapters: UpstreamAdapters;
+  readonly scrape: Pick<UpstreamScrape, "text">;
   /** Nothing is computed in this process. */
   readonly alone: boolean;
 }
@@ -43,8 +45,9 @@ const JSON_OBJECT = z.record(z.string(), z.unknown());
 const ABORT = "/abort_requests";
 const LOAD_LORA = "/v1/load_lora_adapter";
 const UNLOAD_LORA = "/v1/unload_lora_adapter";
+const METRICS = "/metrics/upstreams";
 
-export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRelayParts): Relay<Services> {
+export function gatewayRelay({ forwarding, operate, adapters, scrape, alone }: GatewayRelayParts): Relay<Services> {
   const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
     const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
     const { method, path } = route;
@@ -90,7 +93,7 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
   };
   return {
     wants: (route) =>
-      ["/invocations", LOAD_LORA, UNLOAD_LORA].includes(route.path) ||
+      ["/invocations", LOAD_LORA, UNLOAD_LORA, METRICS].includes(route.path) ||
       isForwarded(route.path) ||
       (alone && isOperation(route)),
     answer: (request) => {
@@ -100,6 +103,7 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
       if (isForwarded(route.path)) return forward(request);
       if (route.path === LOAD_LORA) return loadLora(adapters, request, alone);
       if (route.path === UNLOAD_LORA) return unloadLora(adapters, request, alone);
+      if (route.path === METRICS) return metrics(scrape);
       return route.path === ABORT ? abort(request) : run(request);
     },
   };
@@ -116,6 +120,10 @@ async function forwarded(forwarding: Forwarding, call: ForwardCall): Promise<For
   if (field !== undefined) return forwarding.forwardDerender(field, call);
   const rule = MODEL_ROUTES.get(path);
   return rule === undefined ? undefined : forwarding.forward(rule, call);
+}
+
+async function metrics(scrape: GatewayRelayParts["scrape"]): Promise<Reply> {
+  return text(await scrape.text(), "text/plain; version=0.0.4; charset=utf-8");
 }
 
 type Asked = RelayRequest<Services>;
