@@ -155,8 +155,9 @@ async function unloadLora(
 }
 
 /** Read strictly and written anew, so that it is one value for whoever reads it. @throws Fault */
-function operationBody(route: AnyRoute<Services>, body: Buffer, { vllms }: Operation): unknown {
+function operationBody(route: AnyRoute<Services>, body: Buffer, { vllms, written }: Operation): unknown {
   const value = parsed(body);
+  if (written !== undefined) return written(value);
   const schema = vllms ? JSON_OBJECT : route.body;
   if (schema !== undefined) conform(schema, value);
   return value;
