@@ -53,10 +53,14 @@ test("what comes while a group is written goes into the next, and waits for it",
   const first = new Promise<void>((done) => {
     release = done;
   });
-  const { groups, book } = rig(({ number }) => (number === 1 ? first : Promise.resolve()));
+  let begun = false;
+  const { groups, book } = rig(({ number }) => {
+    begun = true;
+    return number === 1 ? first : Promise.resolve();
+  });
   const one = book.post(row("a", 1));
   let written = false;
-  await new Promise((done) => setTimeout(done, 5));
+  await until("the first group is on its way", () => begun);
   const two = book.post(row("a", 1)).then(() => {
     written = true;
   });
