@@ -5,6 +5,7 @@
  */
 import type { Log } from "#base/log.ts";
 import type { Registry } from "#base/metrics.ts";
+import type { Redactor } from "#base/redact.ts";
 import type { Settings } from "#config/settings.ts";
 import { UpstreamClient, type UpstreamClientOptions } from "#egress/upstream/client.ts";
 import { namedServers } from "#egress/upstream/names.ts";
@@ -15,6 +16,7 @@ import { Membership } from "#serving/upstreams/membership.ts";
 import { registerUpstreamMetrics } from "#serving/upstreams/metrics.ts";
 import { type PoolOptions, UpstreamPool } from "#serving/upstreams/pool.ts";
 import { UpstreamScrape } from "#serving/upstreams/scrape.ts";
+import { followFiles, RenewedCredentials } from "./upstream-credentials.ts";
 import { modelPlan, type UpstreamModel, type UpstreamModelSettings, type UpstreamSource } from "./upstream-models.ts";
 
 export type UpstreamSettings = UpstreamModelSettings &
@@ -57,6 +59,7 @@ interface Opened {
   readonly model: OpenedModel;
   readonly watch: HealthWatch;
   readonly memberships: readonly { start(): Promise<void>; stop(): void }[];
+  readonly credentials: RenewedCredentials;
 }
 
 /** Not of the settings: how much is enough does not depend on the place. */
@@ -74,11 +77,17 @@ const BALANCE = {
 };
 const HEALTH_TIMEOUT_MS = 5000;
 
+export interface UpstreamEvents {
+  readonly log: Log;
+  /** A key that is new, so that it can be looked for in what is printed. */
+  readonly hide: Redactor["also"];
+}
+
 /** @returns undefined: the settings name no upstream. @throws StartupError */
 export async function openUpstreams(
   settings: UpstreamSettings,
   registry: Registry,
-  log: Log,
+  { log, hide }: UpstreamEvents,
 ): Promise<Upstreams | undefined> {
   const { upstream } = modelPlan(settings);
   if (upstream.length === 0) return undefined;
@@ -89,7 +98,10 @@ export async function openUpstreams(
     const label = model.name ?? model.upstreamModel ?? "upstream";
     const pool = new UpstreamPool({ ...poolOptions(settings), namer, observer: observerOf(label) });
     pools.set(label, pool);
-    return openModel(model, pool, settings, log);
+    const { key } = model.credentials;
+    if (key !== undefined) hide(key);
+    const credentials = new RenewedCredentials({ model, label, hide, log });
+    return openModel({ model, pool, credentials, settings, log });
   });
   const scrape = new UpstreamScrape({ pools: () => pools, registry, log });
   return { scrape, ...lifeOf(opened, settings.upstreamHealthInterval > 0) };
@@ -97,7 +109,9 @@ export async function openUpstreams(
 
 function lifeOf(opened: readonly Opened[], watched: boolean): Omit<Upstreams, "scrape"> {
   const all = <T>(run: (each: Opened) => Promise<T>) => Promise.all(opened.map(run));
+  let unfollow = (): void => {};
   const stop = (): void => {
+    unfollow();
     for (const { watch, memberships } of opened) {
       watch.stop();
       for (const membership of memberships) membership.stop();
@@ -106,6 +120,7 @@ function lifeOf(opened: readonly Opened[], watched: boolean): Omit<Upstreams, "s
   return {
     models: opened.map(({ model }) => model),
     start: async () => {
+      unfollow = followFiles(opened.map(({ credentials }) => credentials));
       await all(async ({ watch, memberships }) => {
         await Promise.all(memberships.map((membership) => membership.start()));
         await (watched ? watch.start() : watch.look());
@@ -122,9 +137,17 @@ function lifeOf(opened: readonly Opened[], watched: boolean): Omit<Upstreams, "s
   };
 }
 
-function openModel(model: UpstreamModel, pool: UpstreamPool, settings: UpstreamSettings, log: Log): Opened {
+interface ModelParts {
+  readonly model: UpstreamModel;
+  readonly pool: UpstreamPool;
+  readonly credentials: RenewedCredentials;
+  readonly settings: UpstreamSettings;
+  readonly log: Log;
+}
+
+function openModel({ model, pool, credentials, settings, log }: ModelParts): Opened {
   const { name, aliases, upstreamModel } = model;
-  const client = clientMaker(model, settings);
+  const client = clientMaker(credentials, settings);
   const memberships: Membership<Server>[] = [];
   for (const source of model.sources) {
     const { place, label, weight } = source;
@@ -147,6 +170,7 @@ function openModel(model: UpstreamModel, pool: UpstreamPool, settings: UpstreamS
     },
     watch,
     memberships,
+    credentials,
   };
 }
 
@@ -172,7 +196,7 @@ function membershipOf(
   });
 }
 
-function clientMaker({ key, tls }: UpstreamModel, settings: UpstreamSettings): Client {
+function clientMaker({ current }: RenewedCredentials, settings: UpstreamSettings): Client {
   return (place) =>
     new UpstreamClient({
       ...place,
@@ -180,8 +204,7 @@ function clientMaker({ key, tls }: UpstreamModel, settings: UpstreamSettings): C
       connections: settings.upstreamMaxRequests + 3,
       connectMs: milliseconds(settings.upstreamConnectTimeout),
       plainAnywhere: settings.upstreamPlainAnywhere,
-      ...(key === undefined ? {} : { key }),
-      ...(tls === undefined ? {} : { tls }),
+      credentials: current,
     });
 }
 

@@ -2,14 +2,13 @@
  * The relay of a server with upstreams: which declared routes others answer, and how. Made by gateway/compose.ts, called
  * by http's corridor.
  */
-import { randomUUID } from "node:crypto";
 import { z } from "zod";
-import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
-import { scanJson } from "#base/json-scan.ts";
+import { newId } from "#base/ids.ts";
+import { parseJson, stringifyJson } from "#base/json.ts";
 import { conform } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
-import { TASK_KINDS } from "#core/pool.ts";
 import { OPERATOR_TENANT } from "#core/principal.ts";
+import { readable } from "#core/readable.ts";
 import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
 import { empty, json, type Reply, relay as relayed, text } from "#http/reply.ts";
 import type { AnyRoute } from "#http/route.ts";
@@ -27,7 +26,7 @@ import {
   READ_BACK_ROUTES,
 } from "#serving/upstreams/relayed-routes.ts";
 import type { UpstreamScrape } from "#serving/upstreams/scrape.ts";
-import { type Invoked, invokedBy } from "#wire/vllm/invocations.ts";
+import { invokedOf } from "#wire/relay/invoked.ts";
 import { decodeLoadLora, decodeUnloadLora, LoadLoraBody, UnloadLoraBody } from "#wire/vllm/lora.ts";
 import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
 
@@ -76,7 +75,7 @@ export function gatewayRelay({ forwarding, operate, adapters, scrape, alone }: G
   };
   const send = (method: string, target: string, body: unknown, operation: Operation, signal: AbortSignal) => {
     const type = body === undefined ? [] : ["content-type", "application/json"];
-    const headers = [...type, "x-request-id", randomUUID().replaceAll("-", "")];
+    const headers = [...type, "x-request-id", newId()];
     const bytes = body === undefined ? [] : [Buffer.from(stringifyJson(body))];
     return operate.run({ method, target, headers, body: bytes }, operation, signal);
   };
@@ -173,22 +172,5 @@ function isOperation(route: AnyRoute<Services>): boolean {
 }
 
 function parsed(body: Buffer): unknown {
-  try {
-    return parseJson(body);
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message}.`);
-  }
-}
-
-/** By the body's fields alone: what a model behind others can do, its server says. @throws Fault */
-function invokedOf(body: Buffer): Invoked {
-  try {
-    const { members } = scanJson(body);
-    const given = members.filter(({ kind }) => kind !== "null").map(({ name }) => [name, true] as const);
-    return invokedBy(Object.fromEntries(given), TASK_KINDS);
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message}.`);
-  }
+  return readable("character", () => parseJson(body));
 }
