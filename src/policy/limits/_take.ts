@@ -6,7 +6,7 @@ import { Fault } from "#core/fault.ts";
 import type { Limits } from "#core/limits.ts";
 import type { UsageBook } from "#policy/usage/book.ts";
 import type { Standing } from "./headers.ts";
-import { type Entry, entryAt, type Ledger, type Refused, type Taken } from "./ledger.ts";
+import { type Entry, entryAt, isLong, type Ledger, type Refused, type Taken } from "./ledger.ts";
 import type { Price } from "./price.ts";
 import type { QueueShares } from "./queue-shares.ts";
 import { refusal } from "./refusal.ts";
@@ -50,6 +50,7 @@ export function holderOf(subject: Subject, limits: Limits | undefined): Holder {
 
 /**
  * All of it from all of them, or nothing.
+ * @param atMost what the amounts may come to: days and longer take that, minutes do not, as they would refuse what fits
  * @param seen hears how the counters stand, of a refusal too. @throws Fault rate_limited | invalid_request | forbidden | policy_unavailable
  */
 export function take(
@@ -58,8 +59,9 @@ export function take(
   amounts: Amounts,
   at: number,
   seen: (standings: readonly Standing[]) => void,
+  atMost = amounts,
 ): Held | Promise<Held> {
-  const entries = entriesOf(holders, amounts, at);
+  const entries = entriesOf(holders, amounts, atMost, at);
   if (entries.length === 0) return NOTHING;
   const judge = (outcome: Taken | Refused): Held => judged(books, entries, outcome, at, seen);
   let outcome: Taken | Refused | Promise<Taken | Refused>;
@@ -74,12 +76,13 @@ export function take(
   });
 }
 
-function entriesOf(holders: readonly Holder[], amounts: Amounts, at: number): readonly Entry[] {
+function entriesOf(holders: readonly Holder[], amounts: Amounts, atMost: Amounts, at: number): readonly Entry[] {
   const entries: Entry[] = [];
   for (const { subject, rules, also = NONE } of holders)
     for (const rule of rules) {
       const amount = amounts[rule.measure] ?? also[rule.measure] ?? 0;
-      if (amount > 0) entries.push(entryAt(subject, rule, amount, at));
+      const most = isLong({ rule }) ? Math.max(amount, atMost[rule.measure] ?? 0) : amount;
+      if (amount > 0) entries.push(entryAt(subject, rule, amount, at, most));
     }
   return entries;
 }

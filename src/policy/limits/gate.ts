@@ -3,7 +3,8 @@
  * not used goes back when the work is settled and the call closed.
  *
  * Invariants: a call is held by the limits of its key, its tenant and its model, all or nothing; no limit is passed,
- * as nothing is looked at without being taken (Wall: T80); whatever ends a call, it gives back what it did not use;
+ * as nothing is looked at without being taken (Wall: T80), but by what a guess was short of (core/metering.ts, atMost), and
+ * no limit of a day or longer by more than one call's; whatever ends a call, it gives back what it did not use;
  * what a client sees the end of has been booked before (Wall: T81). The server's own calls are not held, and a request
  * to the operations listener takes no place: an operator has to get in when everything is used up. app makes the value.
  */
@@ -155,18 +156,19 @@ class MeteredAdmission implements Admission {
   }
 
   #takeWork(work: Work, at: number): Held | Promise<Held> {
-    const { model, promptTokens, completionTokens, sequences } = work;
-    const used = { promptTokens, completionTokens, cachedTokens: 0 };
-    const amounts = { ...this.#amounts(model, used), sequences };
+    const { model, sequences } = work;
+    const amounts = { ...this.#amounts(model, { ...work, cachedTokens: 0 }), sequences };
+    const atMost = work.atMost === undefined ? amounts : this.#amounts(model, { ...work.atMost, cachedTokens: 0 });
     const limits = this.#books.limitsOf({ kind: "model", id: model });
     const place = this.#models.has(model) ? { calls: 1 } : PLACE;
     const holders =
       limits === undefined
         ? this.#own
         : [...this.#own, { ...holderOf({ kind: "model", id: model }, limits), also: place }];
-    return take(this.#books, holders, amounts, at, (standings) => {
+    const seen = (standings: readonly Standing[]): void => {
       this.#workStandings = standings;
-    });
+    };
+    return take(this.#books, holders, amounts, at, seen, atMost);
   }
 
   #amounts(model: string, used: Omit<Usage, "reasoningTokens">): Amounts {

@@ -11,6 +11,8 @@ interface Cell {
   readonly start: number;
   readonly end: number;
   used: number;
+  /** A take has had the rest, and may come to more. */
+  inDoubt: boolean;
 }
 
 /** Takes between two sweeps, at least. */
@@ -45,15 +47,19 @@ export class MemoryLedger implements Ledger {
 
   #take(entries: readonly Entry[]): Taken | Refused {
     const cells: Cell[] = [];
+    const taken: number[] = [];
     for (let at = 0; at < entries.length; at++) {
       const entry = entries[at] as Entry;
       const cell = this.#cell(entry);
-      if (cell.used + entry.amount > entry.rule.limit) return { ok: false, at, used: cell.used };
+      const left = entry.rule.limit - cell.used;
+      if (entry.most > left && (entry.amount > left || cell.inDoubt)) return { ok: false, at, used: cell.used };
       cells.push(cell);
+      taken.push(Math.min(entry.most, left));
     }
-    const used = entries.map(({ amount }, at) => {
-      const cell = cells[at] as Cell;
-      cell.used += amount;
+    const doubted = cells.filter((_, at) => (taken[at] ?? 0) < (entries[at]?.most ?? 0));
+    for (const cell of doubted) cell.inDoubt = true;
+    const used = cells.map((cell, at) => {
+      cell.used += taken[at] ?? 0;
       return cell.used;
     });
     let open = true;
@@ -61,7 +67,8 @@ export class MemoryLedger implements Ledger {
       if (!open) return;
       open = false;
       // The cell of the window that was taken from, whether or not it is still the current one.
-      for (const [at, cell] of cells.entries()) cell.used += (kept[at] ?? 0) - (entries[at]?.amount ?? 0);
+      for (const [at, cell] of cells.entries()) cell.used += (kept[at] ?? 0) - (taken[at] ?? 0);
+      for (const cell of doubted) cell.inDoubt = false;
     };
     return { ok: true, used, settle };
   }
@@ -79,7 +86,7 @@ export class MemoryLedger implements Ledger {
   #begin(entry: Entry, used: number): Cell {
     const { start, end } = entry;
     if (start > this.#latest) this.#latest = start;
-    const cell = { start, end, used };
+    const cell = { start, end, used, inDoubt: false };
     this.#cells.set(nameOf(entry), cell);
     return cell;
   }
