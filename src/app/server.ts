@@ -175,6 +175,6 @@ export async function createServer(parts: ServerParts, computing: Computing): Pr
       // At once: whoever has seen /health fail finds the door shut.
       http.beginDrain();
     },
-    endBackground: (graceMs) => responses.close(graceMs),
+    endBackground: (graceMs) => responses.stored.close(graceMs),
   };
 }
