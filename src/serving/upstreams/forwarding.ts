@@ -174,7 +174,8 @@ export class Forwarding {
       idempotent: true,
       signal,
     });
-    const stream = answer.headers["content-type"]?.startsWith("text/event-stream") === true;
+    const type = answer.headers["content-type"] ?? "";
+    const stream = type.startsWith("text/event-stream");
     const shown = upstreams.name === undefined ? undefined : (work.model ?? model.names[0]);
     const expectation: Expected = {
       promptTokens: expected.promptTokens,
@@ -182,9 +183,8 @@ export class Forwarding {
       ...(shown === undefined || shown === upstreams.name ? {} : { model: shown }),
     };
     const good = answer.status < 400;
-    const reader = stream
-      ? new StreamUsage(expectation)
-      : new WholeUsage(expectation, good, lengthOf(answer.headers["content-length"]));
+    const whole = { good, json: type.startsWith(JSON_TYPE), length: lengthOf(answer.headers["content-length"]) };
+    const reader = stream ? new StreamUsage(expectation) : new WholeUsage(expectation, whole);
     const settle = async (used: Usage, lost: boolean): Promise<void> => {
       this.#open.delete(id);
       answer.settled(used.promptTokens + used.completionTokens);
