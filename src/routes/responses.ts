@@ -111,7 +111,8 @@ export const cancelResponse = route({
   reply: [whole, ...failures],
   audit: "metadata",
   doc: "End a background response that is on its way.",
-  handler: async ({ caller, params, services }) => json(await services.responses.stored.cancel(caller, params.response_id)),
+  handler: async ({ caller, params, services }) =>
+    json(await services.responses.stored.cancel(caller, params.response_id)),
 });
 
 export const deleteResponse = route({

@@ -42,7 +42,9 @@ export type Answered =
   | { readonly kind: "events"; readonly events: AsyncIterable<ResponseEvent> };
 
 /** What a request says of keeping. */
-export type Wishes = Pick<ResponseCall, "store" | "background" | "previousId">;
+export type Wishes = Pick<ResponseCall, "background"> & {
+  readonly [N in "store" | "previousId"]?: ResponseCall[N] | undefined;
+};
 
 /** A response that is to be worked on in the background. */
 export interface BackgroundTurn {

@@ -9,8 +9,8 @@ import { z } from "zod";
 import type { ChatMessage } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
 import type { KeptResponse } from "#core/responses.ts";
-import { decodePage, encodePage, listOf, PAGE_WORDS } from "#wire/openai/list.ts";
 import type { JsonObject } from "#wire/openai/_compound.ts";
+import { decodePage, encodePage, listOf, PAGE_WORDS } from "#wire/openai/list.ts";
 import { asMessages, type Item, type OpenItem, printItem, textPart } from "./_items.ts";
 import { answerItems, parseItems } from "./conversation.ts";
 
