@@ -6,7 +6,7 @@
  * stored, read or continued; a background response goes on only once its id has left the server. Callers: responses.ts,
  * upstreams/responses.ts, routes.
  */
-import { randomUUID } from "node:crypto";
+import { newId } from "#base/ids.ts";
 import type { Log } from "#base/log.ts";
 import type { CallEvent } from "#core/calls.ts";
 import { Fault, invalid } from "#core/fault.ts";
@@ -223,7 +223,7 @@ export class StoredResponses {
 
 /** Random: who does not know it does not guess it. */
 export function newResponseId(): string {
-  return `resp_${randomUUID().replaceAll("-", "")}`;
+  return `resp_${newId()}`;
 }
 
 /** Whether there is an answer that the next turn can follow. */

@@ -3,12 +3,11 @@
  *
  * Invariants: no redirect is followed, nothing is tried twice, no proxy variable counts; one request at a time on a
  * connection, each with its exact length and never chunked; Host and the key are ours; what was not answered in whole
- * takes its connection along. Wall: T120. Callers: serving/upstreams.
+ * takes its connection along; what has begun under credentials ends under them. Wall: T120. Callers: serving/upstreams.
  */
 import { Pool } from "undici";
-import type { Secret } from "#base/secret.ts";
 import type { UpstreamRequest } from "#core/relay.ts";
-import { type UpstreamTls, upstreamConnector } from "./dial.ts";
+import { type UpstreamCredentials, upstreamConnector } from "./dial.ts";
 import { Exchange, type SendOptions, type UpstreamReply } from "./exchange.ts";
 import { checkedRequest } from "./heads.ts";
 
@@ -18,9 +17,8 @@ export interface UpstreamClientOptions {
   readonly socketPath?: string;
   /** An address of the origin's host, where somebody has looked it up already. */
   readonly address?: string;
-  readonly tls?: UpstreamTls;
-  /** Sent as a bearer token. */
-  readonly key?: Secret;
+  /** Asked before each request. Where TLS is another, requests from then on go on connections of their own. */
+  readonly credentials?: () => UpstreamCredentials;
   /** Plain HTTP to public addresses, too. */
   readonly plainAnywhere?: boolean;
   /** Open at once, and so requests at once. */
@@ -32,29 +30,22 @@ export interface UpstreamClientOptions {
 const JOINED_BYTES = 64 * 1024;
 const MAX_HEAD_BYTES = 16 * 1024;
 
+const NOBODY: UpstreamCredentials = {};
+
 export class UpstreamClient {
-  readonly #pool: Pool;
-  readonly #authorization: readonly string[];
+  readonly #options: UpstreamClientOptions;
+  #shown: UpstreamCredentials;
+  #authorization: readonly string[];
+  #pool: Pool;
+  /** Of earlier credentials: they end what they have. */
+  readonly #retired = new Map<Pool, Promise<void>>();
+  #closed = false;
 
   constructor(options: UpstreamClientOptions) {
-    const { origin, socketPath, address, tls, key, plainAnywhere = false, connections, connectMs } = options;
-    this.#authorization = key === undefined ? [] : ["authorization", `Bearer ${key.expose()}`];
-    this.#pool = new Pool(origin, {
-      connections,
-      pipelining: 1,
-      allowH2: false,
-      maxHeaderSize: MAX_HEAD_BYTES,
-      // Ours stand in the exchange: they count waiting and connecting, too.
-      headersTimeout: 0,
-      connect: upstreamConnector({
-        secure: origin.startsWith("https:"),
-        plainAnywhere,
-        connectMs,
-        ...(socketPath === undefined ? {} : { socketPath }),
-        ...(address === undefined ? {} : { address }),
-        ...(tls === undefined ? {} : { tls }),
-      }),
-    });
+    this.#options = options;
+    this.#shown = options.credentials?.() ?? NOBODY;
+    this.#authorization = authorizationOf(this.#shown);
+    this.#pool = openPool(options, this.#shown);
   }
 
   /**
@@ -65,6 +56,7 @@ export class UpstreamClient {
     checkedRequest(request);
     const exchange = new Exchange(options);
     if (exchange.over) return exchange.reply;
+    this.#follow();
     const { body, length } = framed(request.body);
     const headers = ["accept-encoding", "identity", ...request.headers, ...this.#authorization];
     if (length !== undefined) headers.push("content-length", String(length));
@@ -77,15 +69,56 @@ export class UpstreamClient {
     return exchange.reply;
   }
 
+  #follow(): void {
+    const shown = this.#options.credentials?.() ?? NOBODY;
+    if (shown === this.#shown || this.#closed) return;
+    const before = this.#shown;
+    this.#shown = shown;
+    this.#authorization = authorizationOf(shown);
+    if (shown.tls === before.tls) return;
+    const pool = this.#pool;
+    this.#pool = openPool(this.#options, shown);
+    this.#retired.set(
+      pool,
+      pool.close().finally(() => this.#retired.delete(pool)),
+    );
+  }
+
   /** When all that is under way has ended. */
   async close(): Promise<void> {
-    await this.#pool.close();
+    this.#closed = true;
+    await Promise.all([this.#pool.close(), ...this.#retired.values()]);
   }
 
   /** At once: what is under way fails. */
   async destroy(): Promise<void> {
-    await this.#pool.destroy();
+    this.#closed = true;
+    await Promise.all([this.#pool, ...this.#retired.keys()].map((pool) => pool.destroy()));
   }
+}
+
+function authorizationOf({ key }: UpstreamCredentials): readonly string[] {
+  return key === undefined ? [] : ["authorization", `Bearer ${key.expose()}`];
+}
+
+function openPool(options: UpstreamClientOptions, { tls }: UpstreamCredentials): Pool {
+  const { origin, socketPath, address, plainAnywhere = false, connections, connectMs } = options;
+  return new Pool(origin, {
+    connections,
+    pipelining: 1,
+    allowH2: false,
+    maxHeaderSize: MAX_HEAD_BYTES,
+    // Ours stand in the exchange: they count waiting and connecting, too.
+    headersTimeout: 0,
+    connect: upstreamConnector({
+      secure: origin.startsWith("https:"),
+      plainAnywhere,
+      connectMs,
+      ...(socketPath === undefined ? {} : { socketPath }),
+      ...(address === undefined ? {} : { address }),
+      ...(tls === undefined ? {} : { tls }),
+    }),
+  });
 }
 
 interface Framed {

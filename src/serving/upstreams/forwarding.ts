@@ -6,7 +6,8 @@
  * its key may say of priority, an id of ours, no media but what the guard has fetched; the work is reserved before it is
  * sent and settled on every path; who leaves cancels it. Called by the relay that app gives to http.
  */
-import { createHmac, randomUUID } from "node:crypto";
+import { createHmac } from "node:crypto";
+import { newId } from "#base/ids.ts";
 import { stringifyJson } from "#base/json.ts";
 import type { Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
@@ -302,10 +303,6 @@ const PROMPTS = ["messages", "prompt", "input", "system", "instructions", "token
 /** Where the prompt's bytes are, for telling prompts apart. */
 function promptOf({ body, scan }: RelayVerdict): readonly Uint8Array[] {
   return scan.members.filter(({ name }) => PROMPTS.includes(name)).map(({ start, end }) => body.subarray(start, end));
-}
-
-export function newId(): string {
-  return randomUUID().replaceAll("-", "");
 }
 
 function lengthOf(text: string | undefined): number | undefined {

@@ -6,6 +6,7 @@
  * whether it is kept, are this server's in every event; what a client has seen the end of is in the store; what is not
  * kept is passed on as it comes. Called by the relay that app gives to http.
  */
+import { newId } from "#base/ids.ts";
 import { type JsonValue, parseJson, stringifyJson } from "#base/json.ts";
 import { cutsOf, spliced } from "#base/splice.ts";
 import { conform } from "#core/conform.ts";
@@ -24,7 +25,7 @@ import { decodeEcho } from "#wire/responses/decode.ts";
 import { ResponsesBody } from "#wire/responses/schema.ts";
 import { Writer } from "#wire/responses/writer.ts";
 import { heldSource, refusalOf, responseEvents, wholeOf } from "./_drawn.ts";
-import { type ForwardCall, type Forwarded, type Forwarding, newId, workOf } from "./forwarding.ts";
+import { type ForwardCall, type Forwarded, type Forwarding, workOf } from "./forwarding.ts";
 
 export interface RelayedResponsesOptions {
   readonly serving: Serving;
