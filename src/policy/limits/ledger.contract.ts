@@ -217,11 +217,11 @@ async function play(ledgers: readonly Ledger[], commands: readonly Command[], pr
     [{ kind: "tenant", id: prefix }, perDay(60)],
   ];
   const sums = new Map<string, number>();
-  const nameOf = ({ subject, rule, start }: Entry): string => `${subject.kind} ${rule.kind} ${start}`;
+  const nameOf = ({ counter, span }: Entry): string => `${counter.name} ${span.start}`;
   const add = (entry: Entry, amount: number): void =>
     void sums.set(nameOf(entry), (sums.get(nameOf(entry)) ?? 0) + amount);
   const open: { readonly take: Taken; readonly entries: readonly Entry[]; readonly had: readonly number[] }[] = [];
-  const leftOf = (entry: Entry): number => entry.rule.limit - (sums.get(nameOf(entry)) ?? 0);
+  const leftOf = (entry: Entry): number => entry.counter.rule.limit - (sums.get(nameOf(entry)) ?? 0);
   const hasRest = (entry: Entry): boolean =>
     open.some(({ entries, had }) =>
       entries.some((each, i) => nameOf(each) === nameOf(entry) && each.most > (had[i] ?? 0)),
@@ -255,7 +255,9 @@ async function play(ledgers: readonly Ledger[], commands: readonly Command[], pr
         assert.deepEqual([outcome.at, outcome.used], [expected, sums.get(nameOf(entries[expected] as Entry)) ?? 0]);
     } else if (open.length > 0) {
       const [{ take, entries, had }] = open.splice(step.which % open.length, 1) as [(typeof open)[number]];
-      const kept = entries.map(({ most, rule }) => (rule.window === "held" ? 0 : Math.floor(most * step.part)));
+      const kept = entries.map(({ most, counter }) =>
+        counter.rule.window === "held" ? 0 : Math.floor(most * step.part),
+      );
       await take.settle(kept);
       entries.forEach((entry, i) => {
         add(entry, (kept[i] ?? 0) - (had[i] ?? 0));
