@@ -12,6 +12,7 @@ import { registerBatchMetrics } from "#serving/batch/metrics.ts";
 import { registerHttpMetrics } from "#serving/http-metrics.ts";
 import { registerMetrics } from "#serving/metrics.ts";
 import { registerUpstreamMetrics } from "#serving/upstreams/metrics.ts";
+import { scrapeCounter } from "#serving/upstreams/scrape.ts";
 
 export function everyMetric(): ReturnType<typeof createRegistry> {
   const registry = createRegistry();
@@ -21,6 +22,7 @@ export function everyMetric(): ReturnType<typeof createRegistry> {
   registerTlsMetrics(registry, undefined);
   registerLimitMetrics(registry);
   registerUpstreamMetrics(registry, () => new Map());
+  scrapeCounter(registry);
   registerBatchMetrics(registry);
   registerResponseMetrics(registry);
   egressMetrics().register(registry);

@@ -27,6 +27,8 @@ export interface ServerOptions {
   readonly apiKey?: string | null;
   readonly env?: Readonly<Record<string, string>>;
   readonly stateDir?: string;
+  /** Of a server that was there before. */
+  readonly port?: number;
   /** Wait until /health answers 200; true unless said. */
   readonly waitReady?: boolean;
 }
@@ -73,7 +75,7 @@ export async function until(
 }
 
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
-  const [port, opsPort] = [await freePort(), await freePort()];
+  const [port, opsPort] = [options.port ?? (await freePort()), await freePort()];
   const folder = options.stateDir ?? mkdtempSync(join(tmpdir(), "castellan-test-"));
   const stateDir = options.stateDir ?? join(folder, "state");
   const adminKey = options.apiKey === null ? "" : await makeKey(stateDir, "admin");

@@ -2,6 +2,7 @@
  * What answers the models of a server: an engine here, servers behind it, or a vLLM that it starts. Called by serve.ts.
  */
 import type { Log } from "#base/log.ts";
+import type { Redactor } from "#base/redact.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
@@ -38,6 +39,7 @@ export interface BeginningParts {
   readonly env: Environment;
   readonly output: SourceEvents;
   readonly state: StateDirectory;
+  readonly redact: Redactor;
   readonly log: Log;
 }
 
@@ -83,13 +85,13 @@ function beginGateway(): Beginning {
 }
 
 /** Where it is and what it has is said at once; it may take minutes to answer, and /health says when it does. */
-function beginVllm({ resolved, env, state, log }: BeginningParts): Beginning {
+function beginVllm({ resolved, env, state, redact, log }: BeginningParts): Beginning {
   const loading = Promise.all([import("./vllm/launch.ts"), import("./gateway/compose.ts")]);
   return {
     begun: loading,
     build: async (parts) => {
       const [{ vllmBehind }, { composeGateway }] = await loading;
-      const behind = vllmBehind(resolved, env, state, log);
+      const behind = vllmBehind(resolved, env, { state, redact, log });
       for (const place of behind.plan.exposed)
         log("warn", "vLLM's own processes talk unencrypted there: let its machines through the firewall, nobody else", {
           place,

@@ -16,7 +16,7 @@ import { MemoryLedger } from "#policy/limits/memory-ledger.ts";
 import { registerLimitMetrics } from "#policy/limits/metrics.ts";
 import type { Price } from "#policy/limits/price.ts";
 import { QueueShares } from "#policy/limits/queue-shares.ts";
-import type { Database } from "#policy/store/store.ts";
+import type { Store } from "#policy/store/store.ts";
 import { createUsageBook } from "#policy/usage/book.ts";
 import { spentIn, usageSink } from "#policy/usage/table.ts";
 import { redisUrlOf } from "./given-urls.ts";
@@ -51,14 +51,14 @@ export interface Limits {
 export async function openLimits(
   settings: LimitSettings,
   policy: Pick<Policy, "current">,
-  db: Database,
+  store: Store,
   log: Log,
 ): Promise<Limits> {
   const words = wordsOf(readWords(settings), policy);
   let metrics: ReturnType<typeof registerLimitMetrics> | undefined;
   const onUnavailable = (): void => metrics?.onUnavailable();
-  const ledger = await ledgerOf(settings, spentIn(db), onUnavailable, log);
-  const usage = createUsageBook({ sink: usageSink(db), log });
+  const ledger = await ledgerOf(settings, spentIn(store.db), onUnavailable, log);
+  const usage = createUsageBook({ sink: usageSink(store), log });
   const books: Books = {
     ...words,
     ledger,

@@ -6,7 +6,7 @@
  * and background responses finish within --shutdown-timeout, listeners close, the engine ends, usage, the audit log and the store close. A second signal ends at once.
  */
 import { createLog, type Log } from "#base/log.ts";
-import { createRedact, type Redact } from "#base/redact.ts";
+import { createRedact, type Redactor } from "#base/redact.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
 import type { Settings } from "#config/settings.ts";
@@ -103,7 +103,7 @@ export async function startServer(resolved: Resolved, env: Environment, output: 
   opening.catch(() => {});
   // A hub is asked by a start whose keys are in order; a file here can be opened while they are read.
   if (namesHub(resolved.model)) await opening;
-  const beginning = begin({ resolved, env, output: { ...output, egress }, state, log });
+  const beginning = begin({ resolved, env, output: { ...output, egress }, state, redact, log });
   const administration = beginning.begun.then(() => import("./admin.ts"));
   administration.catch(() => {});
   const policy = await opening;
@@ -142,7 +142,7 @@ export async function recordStart({ parts }: ReadyServer, warnings: readonly str
 
 interface Ground {
   readonly state: StateDirectory;
-  readonly redact: Redact;
+  readonly redact: Redactor;
   readonly log: Log;
   readonly egress: EgressRecords;
 }
@@ -160,7 +160,7 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log,
   const { openLimits } = await import("./limits.ts");
   const store = await opening;
   const keys = await stated(() => openKeys(settings, state, store, log));
-  const limits = await openLimits(settings, rules, store.db, log);
+  const limits = await openLimits(settings, rules, store, log);
   const responses = settings.responsesStore
     ? await (await import("./responses.ts")).openResponses(settings, store, log)
     : undefined;

@@ -4,7 +4,7 @@
  */
 import type { Log } from "#base/log.ts";
 import { printMetrics, type Registry } from "#base/metrics.ts";
-import type { Redact } from "#base/redact.ts";
+import type { Redactor } from "#base/redact.ts";
 import type { Environment } from "#config/environment.ts";
 import { capSettingOf, type Settings } from "#config/settings.ts";
 import { ownedKey } from "#core/owned.ts";
@@ -69,7 +69,7 @@ export interface ServerParts {
   /** Whether calls can be recorded, its metrics, and where changes are told. */
   readonly audit: Pick<Audit, "healthy" | "register" | "event">;
   readonly egress: Pick<EgressRecords, "register">;
-  readonly redact: Redact;
+  readonly redact: Redactor;
   readonly limits: Pick<Limits, "observe">;
   readonly admin: Administration;
   readonly batchWork: Pick<BatchWork, "files" | "batches" | "register">;

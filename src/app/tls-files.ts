@@ -6,10 +6,11 @@
  * Callers: tls.ts, at start and at every renewal.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
-import { closeSync, constants, fstatSync, openSync, readFileSync, type Stats, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync, type Stats } from "node:fs";
 import { isForeign } from "#base/owner.ts";
 import { Secret } from "#base/secret.ts";
 import { type ClientCertificates, checkMaterial, type TlsMaterial } from "#http/tls.ts";
+import { filesSignature } from "./file-signature.ts";
 import { isOpenToOthers } from "./secret-file.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -68,12 +69,7 @@ export function loadTls(files: TlsFiles, now = Date.now()): LoadedTls {
 /** What changes when one of the files does, links followed. */
 export function tlsSignature(files: TlsFiles): string {
   const { certificate, key, password, clientAuthorities, revocationLists } = files;
-  return [certificate, key, password, clientAuthorities, revocationLists]
-    .map((path) => {
-      const stats = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false, bigint: true });
-      return stats === undefined ? "-" : `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`;
-    })
-    .join(" ");
+  return filesSignature([certificate, key, password, clientAuthorities, revocationLists]);
 }
 
 function judgeOwn(own: X509Certificate, key: KeyObject, { certificate, key: keyFile }: TlsFiles, now: number): void {

@@ -8,7 +8,7 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import { z } from "zod";
 import { Secret } from "#base/secret.ts";
 import type { Settings } from "#config/settings.ts";
-import type { UpstreamTls } from "#egress/upstream/dial.ts";
+import type { UpstreamCredentials, UpstreamTls } from "#egress/upstream/dial.ts";
 import { type UpstreamPlace, UpstreamPlaceError, upstreamPlace } from "#egress/upstream/place.ts";
 import { readSecretFile } from "./secret-file.ts";
 import { StartupError } from "./startup-error.ts";
@@ -28,8 +28,20 @@ export interface UpstreamModel {
   /** What the upstreams call it, where that is another name. */
   readonly upstreamModel: string | undefined;
   readonly sources: readonly UpstreamSource[];
-  readonly key: Secret | undefined;
-  readonly tls: UpstreamTls | undefined;
+  /** As they were read. */
+  readonly credentials: UpstreamCredentials;
+  readonly files: CredentialFiles;
+}
+
+/** Where credentials are read from, now or again. */
+export interface CredentialFiles {
+  readonly "key-file"?: string | undefined;
+  readonly ca?: string | undefined;
+  readonly cert?: string | undefined;
+  readonly "cert-key"?: string | undefined;
+  readonly "server-name"?: string | undefined;
+  /** As it stands in messages. */
+  readonly where: string;
 }
 
 export interface ModelPlan {
@@ -81,7 +93,6 @@ const MODEL = z.strictObject({
 const MODELS = z.array(MODEL).min(1).max(256);
 
 type Model = z.infer<typeof MODEL>;
-type Files = { readonly [N in keyof typeof FILES]?: string | undefined };
 
 /** The model that the engine here answers, as the settings name it; reads no file. @throws StartupError */
 export function localModel({ models }: Pick<Settings, "models">): ModelPlan["local"] {
@@ -112,7 +123,7 @@ export function modelPlan(settings: UpstreamModelSettings): ModelPlan {
 /** Of all models, so that they can be looked for in what is printed. @throws StartupError */
 export function upstreamKeys(settings: UpstreamModelSettings): Secret[] {
   if (settings.upstream.length === 0 && settings.models === undefined) return [];
-  return modelPlan(settings).upstream.flatMap(({ key }) => (key === undefined ? [] : [key]));
+  return modelPlan(settings).upstream.flatMap(({ credentials: { key } }) => (key === undefined ? [] : [key]));
 }
 
 function parsedModels(models: unknown): readonly Model[] {
@@ -158,8 +169,9 @@ function inOneLine(settings: UpstreamModelSettings): UpstreamModel {
     cert: settings.upstreamCert,
     "cert-key": settings.upstreamCertKey,
     "server-name": settings.upstreamServerName,
+    where: "--upstream",
   };
-  return { name, aliases, upstreamModel: settings.upstreamModel, sources, ...secured(files, sources, "--upstream") };
+  return { name, aliases, upstreamModel: settings.upstreamModel, sources, ...secured(files, sources) };
 }
 
 function fromEntry(entry: Model, where: string, plainAnywhere: boolean): UpstreamModel {
@@ -167,9 +179,19 @@ function fromEntry(entry: Model, where: string, plainAnywhere: boolean): Upstrea
     source(given, at, `${where}.upstreams.${at}`, plainAnywhere),
   );
   const labels = new Set(sources.map(({ label }) => label));
-  if (labels.size < sources.length) throw new StartupError(`${where}: two upstreams have one label`);
+  if (labels.size < sources.length || sources.some((each) => isSlotOf(each, sources)))
+    throw new StartupError(`${where}: two upstreams have one label`);
   const { name, aliases = [], "upstream-model": upstreamModel } = entry;
-  return { name, aliases, upstreamModel, sources, ...secured(entry, sources, where) };
+  const { "key-file": key, ca, cert, "cert-key": certKey, "server-name": serverName } = entry;
+  const files = { "key-file": key, ca, cert, "cert-key": certKey, "server-name": serverName, where };
+  return { name, aliases, upstreamModel, sources, ...secured(files, sources) };
+}
+
+/** Servers behind a name are labelled with it and a number. */
+function isSlotOf({ label, place }: UpstreamSource, sources: readonly UpstreamSource[]): boolean {
+  const [, name] = /^(.+)-\d+$/.exec(label) ?? [];
+  const isName = (kind: UpstreamPlace["kind"]): boolean => kind === "addresses" || kind === "srv";
+  return !isName(place.kind) && sources.some((other) => other.label === name && isName(other.place.kind));
 }
 
 function source(given: z.infer<typeof SOURCE>, at: number, where: string, plainAnywhere: boolean): UpstreamSource {
@@ -183,11 +205,21 @@ function source(given: z.infer<typeof SOURCE>, at: number, where: string, plainA
   }
 }
 
-function secured(files: Files, sources: readonly UpstreamSource[], where: string): Pick<UpstreamModel, "key" | "tls"> {
-  const tls = tlsOf(files, where);
-  if (tls !== undefined && !sources.some(({ place }) => place.kind !== "unix" && place.secure))
-    throw new StartupError(`${where}: names files for TLS, and no upstream is https`);
-  return { key: keyOf(files["key-file"], where), tls };
+function secured(
+  files: CredentialFiles,
+  sources: readonly UpstreamSource[],
+): Pick<UpstreamModel, "credentials" | "files"> {
+  const credentials = readCredentials(files);
+  if (credentials.tls !== undefined && !sources.some(({ place }) => place.kind !== "unix" && place.secure))
+    throw new StartupError(`${files.where}: names files for TLS, and no upstream is https`);
+  return { credentials, files };
+}
+
+/** What is in the files now. @throws StartupError */
+export function readCredentials(files: CredentialFiles): UpstreamCredentials {
+  const tls = tlsOf(files);
+  const key = keyOf(files["key-file"], files.where);
+  return { ...(key === undefined ? {} : { key }), ...(tls === undefined ? {} : { tls }) };
 }
 
 function keyOf(path: string | undefined, where: string): Secret | undefined {
@@ -197,8 +229,13 @@ function keyOf(path: string | undefined, where: string): Secret | undefined {
   return new Secret(text);
 }
 
-function tlsOf(files: Files, where: string): UpstreamTls | undefined {
-  const { ca, cert, "cert-key": key, "server-name": serverName } = files;
+function tlsOf({
+  ca,
+  cert,
+  "cert-key": key,
+  "server-name": serverName,
+  where,
+}: CredentialFiles): UpstreamTls | undefined {
   if ((cert === undefined) !== (key === undefined))
     throw new StartupError(`${where}: a certificate and its key are given together`);
   if (ca === undefined && cert === undefined && serverName === undefined) return undefined;

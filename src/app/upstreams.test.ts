@@ -14,6 +14,7 @@ import { StartupError } from "./startup-error.ts";
 import { modelPlan } from "./upstream-models.ts";
 import { openUpstreams } from "./upstreams.ts";
 
+const EVENTS = { log: silentLog, hide: () => {} };
 const folder = mkdtempSync(join(tmpdir(), "castellan-upstreams-"));
 let files = 0;
 
@@ -48,7 +49,7 @@ test("in one line", () => {
       ],
     ],
   );
-  assert.equal(model?.key?.expose(), "sk-upstream-key-1");
+  assert.equal(model?.credentials.key?.expose(), "sk-upstream-key-1");
   assert.doesNotMatch(inspect(plan, { depth: 9 }) + JSON.stringify(plan), /sk-upstream-key-1/);
   assert.ok(givenSecrets(settingsOf(...argv)).some((secret) => secret.expose() === "sk-upstream-key-1"));
   assert.deepEqual(modelPlan(settingsOf()), { local: undefined, upstream: [] });
@@ -72,7 +73,7 @@ models:
   assert.deepEqual(plan.local, { name: "small", aliases: [] });
   const [model] = plan.upstream;
   assert.deepEqual(
-    [model?.name, model?.aliases, model?.upstreamModel, model?.key?.expose()],
+    [model?.name, model?.aliases, model?.upstreamModel, model?.credentials.key?.expose()],
     ["qwen", ["gpt-4"], "Qwen/Qwen3-32B", "k"],
   );
   assert.deepEqual(
@@ -113,7 +114,7 @@ test("what is wrong is said, with its place, and without a secret", async () => 
   refused(tls("https", other.key), /does not belong/);
   refused(tls("https", "what?"), /damaged/);
   refused(tls("http", own.key), /no upstream is https/);
-  assert.equal(tls("https", own.key)().upstream[0]?.tls?.key?.expose(), own.key);
+  assert.equal(tls("https", own.key)().upstream[0]?.credentials.tls?.key?.expose(), own.key);
   refused(() => modelPlan(settingsOf("--upstream", "https://h", "--upstream-cert", file(own.cert))), /given together/);
 });
 
@@ -126,7 +127,7 @@ test("opened: what is served is asked, a request goes through, the end waits for
   const registry = createRegistry();
   const key = file("k-1");
   const settings = settingsOf("--upstream", server.origin, "--upstream-key-file", key);
-  const upstreams = await openUpstreams(settings, registry, silentLog);
+  const upstreams = await openUpstreams(settings, registry, EVENTS);
   assert.ok(upstreams !== undefined);
   t.after(() => upstreams.destroy());
   assert.equal(server.connections(), 0);
@@ -146,5 +147,5 @@ test("opened: what is served is asked, a request goes through, the end waits for
     await registry.metrics(),
     /upstream_requests_total\{model_name="upstream",upstream="upstream-0",outcome="ok"\} 1/,
   );
-  assert.equal(await openUpstreams(settingsOf(), createRegistry(), silentLog), undefined);
+  assert.equal(await openUpstreams(settingsOf(), createRegistry(), EVENTS), undefined);
 });

@@ -5,6 +5,7 @@
  */
 import type { Log } from "#base/log.ts";
 import type { Registry } from "#base/metrics.ts";
+import type { Redactor } from "#base/redact.ts";
 import type { Settings } from "#config/settings.ts";
 import { UpstreamClient, type UpstreamClientOptions } from "#egress/upstream/client.ts";
 import { namedServers } from "#egress/upstream/names.ts";
@@ -14,6 +15,8 @@ import { HealthWatch } from "#serving/upstreams/health.ts";
 import { Membership } from "#serving/upstreams/membership.ts";
 import { registerUpstreamMetrics } from "#serving/upstreams/metrics.ts";
 import { type PoolOptions, UpstreamPool } from "#serving/upstreams/pool.ts";
+import { UpstreamScrape } from "#serving/upstreams/scrape.ts";
+import { followFiles, RenewedCredentials } from "./upstream-credentials.ts";
 import { modelPlan, type UpstreamModel, type UpstreamModelSettings, type UpstreamSource } from "./upstream-models.ts";
 
 export type UpstreamSettings = UpstreamModelSettings &
@@ -42,6 +45,8 @@ export interface OpenedModel extends Pick<UpstreamModel, "name" | "aliases" | "u
 
 export interface Upstreams {
   readonly models: readonly OpenedModel[];
+  /** Their own metrics. */
+  readonly scrape: UpstreamScrape;
   /** Looks names up and upstreams over, once; resolves whatever came of it, and goes on. */
   start(): Promise<void>;
   /** Nothing new; resolves when what is under way has ended. */
@@ -54,6 +59,7 @@ interface Opened {
   readonly model: OpenedModel;
   readonly watch: HealthWatch;
   readonly memberships: readonly { start(): Promise<void>; stop(): void }[];
+  readonly credentials: RenewedCredentials;
 }
 
 /** Not of the settings: how much is enough does not depend on the place. */
@@ -71,11 +77,17 @@ const BALANCE = {
 };
 const HEALTH_TIMEOUT_MS = 5000;
 
+export interface UpstreamEvents {
+  readonly log: Log;
+  /** A key that is new, so that it can be looked for in what is printed. */
+  readonly hide: Redactor["also"];
+}
+
 /** @returns undefined: the settings name no upstream. @throws StartupError */
 export async function openUpstreams(
   settings: UpstreamSettings,
   registry: Registry,
-  log: Log,
+  { log, hide }: UpstreamEvents,
 ): Promise<Upstreams | undefined> {
   const { upstream } = modelPlan(settings);
   if (upstream.length === 0) return undefined;
@@ -86,14 +98,20 @@ export async function openUpstreams(
     const label = model.name ?? model.upstreamModel ?? "upstream";
     const pool = new UpstreamPool({ ...poolOptions(settings), namer, observer: observerOf(label) });
     pools.set(label, pool);
-    return openModel(model, pool, settings, log);
+    const { key } = model.credentials;
+    if (key !== undefined) hide(key);
+    const credentials = new RenewedCredentials({ model, label, hide, log });
+    return openModel({ model, pool, credentials, settings, log });
   });
-  return lifeOf(opened, settings.upstreamHealthInterval > 0);
+  const scrape = new UpstreamScrape({ pools: () => pools, registry, log });
+  return { scrape, ...lifeOf(opened, settings.upstreamHealthInterval > 0) };
 }
 
-function lifeOf(opened: readonly Opened[], watched: boolean): Upstreams {
+function lifeOf(opened: readonly Opened[], watched: boolean): Omit<Upstreams, "scrape"> {
   const all = <T>(run: (each: Opened) => Promise<T>) => Promise.all(opened.map(run));
+  let unfollow = (): void => {};
   const stop = (): void => {
+    unfollow();
     for (const { watch, memberships } of opened) {
       watch.stop();
       for (const membership of memberships) membership.stop();
@@ -102,6 +120,7 @@ function lifeOf(opened: readonly Opened[], watched: boolean): Upstreams {
   return {
     models: opened.map(({ model }) => model),
     start: async () => {
+      unfollow = followFiles(opened.map(({ credentials }) => credentials));
       await all(async ({ watch, memberships }) => {
         await Promise.all(memberships.map((membership) => membership.start()));
         await (watched ? watch.start() : watch.look());
@@ -118,9 +137,17 @@ function lifeOf(opened: readonly Opened[], watched: boolean): Upstreams {
   };
 }
 
-function openModel(model: UpstreamModel, pool: UpstreamPool, settings: UpstreamSettings, log: Log): Opened {
+interface ModelParts {
+  readonly model: UpstreamModel;
+  readonly pool: UpstreamPool;
+  readonly credentials: RenewedCredentials;
+  readonly settings: UpstreamSettings;
+  readonly log: Log;
+}
+
+function openModel({ model, pool, credentials, settings, log }: ModelParts): Opened {
   const { name, aliases, upstreamModel } = model;
-  const client = clientMaker(model, settings);
+  const client = clientMaker(credentials, settings);
   const memberships: Membership<Server>[] = [];
   for (const source of model.sources) {
     const { place, label, weight } = source;
@@ -143,6 +170,7 @@ function openModel(model: UpstreamModel, pool: UpstreamPool, settings: UpstreamS
     },
     watch,
     memberships,
+    credentials,
   };
 }
 
@@ -168,16 +196,15 @@ function membershipOf(
   });
 }
 
-function clientMaker({ key, tls }: UpstreamModel, settings: UpstreamSettings): Client {
+function clientMaker({ current }: RenewedCredentials, settings: UpstreamSettings): Client {
   return (place) =>
     new UpstreamClient({
       ...place,
-      // Some more, for what is only looked at.
-      connections: settings.upstreamMaxRequests + 2,
+      // Some more, for what is only looked at: how it is, what it serves, its metrics.
+      connections: settings.upstreamMaxRequests + 3,
       connectMs: milliseconds(settings.upstreamConnectTimeout),
       plainAnywhere: settings.upstreamPlainAnywhere,
-      ...(key === undefined ? {} : { key }),
-      ...(tls === undefined ? {} : { tls }),
+      credentials: current,
     });
 }
 

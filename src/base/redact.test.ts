@@ -17,6 +17,16 @@ test("short ones are left: they stand in ordinary words", () => {
   assert.equal(createRedact([new Secret("key")])("monkey"), "monkey");
 });
 
+test("those that come later, so many at most", () => {
+  const redact = createRedact([new Secret("from-the-start")]);
+  assert.equal(redact("made-here-1"), "made-here-1");
+  for (let n = 0; n <= 256; n++) redact.also(new Secret(`made-here-${n}.`));
+  assert.equal(
+    redact("from-the-start made-here-0. made-here-1. made-here-256."),
+    "[secret] made-here-0. [secret] [secret]",
+  );
+});
+
 test("what looks like a key or a token, known or not", () => {
   const redact = createRedact([]);
   const minted = `cst_${"a1B2".repeat(11)}zz`;

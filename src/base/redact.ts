@@ -11,7 +11,14 @@ import type { Secret } from "./secret.ts";
 
 export type Redact = (text: string) => string;
 
+export interface Redactor extends Redact {
+  /** One that was made, or read, since the start. The first of many go: they are no longer in use. */
+  also(secret: Secret): void;
+}
+
 const SHORTEST = 8;
+/** Of those that came later. */
+const MOST_LATER = 256;
 const REPLACEMENT = "[secret]";
 /** Minted keys; JSON web tokens; the prefix of widespread API keys. */
 const SHAPES = [
@@ -21,12 +28,22 @@ const SHAPES = [
 ];
 const PATTERN = new RegExp(SHAPES.join("|"), "g");
 
-export function createRedact(secrets: readonly Secret[]): Redact {
+export function createRedact(secrets: readonly Secret[]): Redactor {
+  let later: readonly Secret[] = [];
+  let literals = literalsOf(secrets);
+  const redact = (text: string): string =>
+    literals.reduce((rest, literal) => rest.replaceAll(literal, REPLACEMENT), text).replace(PATTERN, REPLACEMENT);
+  const also = (secret: Secret): void => {
+    later = [...later, secret].slice(-MOST_LATER);
+    literals = literalsOf([...secrets, ...later]);
+  };
+  return Object.assign(redact, { also });
+}
+
+function literalsOf(secrets: readonly Secret[]): readonly string[] {
   const known = secrets.map((secret) => secret.expose()).filter((text) => text.length >= SHORTEST);
   // As they stand in JSON, too.
   const spelled = new Set(known.flatMap((text) => [text, stringifyJson(text).slice(1, -1)]));
   // The longest first: one secret may begin with another.
-  const literals = [...spelled].sort((a, b) => b.length - a.length);
-  return (text) =>
-    literals.reduce((rest, literal) => rest.replaceAll(literal, REPLACEMENT), text).replace(PATTERN, REPLACEMENT);
+  return [...spelled].sort((a, b) => b.length - a.length);
 }

@@ -21,7 +21,7 @@ export const UPSTREAM_SETTINGS = {
   }),
   upstreamKeyFile: string(undefined, "file", {
     section: UPSTREAMS,
-    doc: "The key for the upstreams, in a file readable by its owner alone.",
+    doc: "The key for the upstreams, in a file readable by its owner alone. Read again when it changes, as the files for TLS are.",
   }),
   upstreamCa: string(undefined, "file", {
     section: UPSTREAMS,

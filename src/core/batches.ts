@@ -128,10 +128,11 @@ export interface BatchRecords {
   /** On this server. */
   used(tenant: string): Promise<FilesUsed>;
   file(tenant: string, id: string): Promise<StoredFile | undefined>;
+  /** @returns undefined: the tenant has none of the id that it goes on behind */
   files(
     tenant: string,
     page: PageRequest & { readonly purpose?: string; readonly oldestFirst?: boolean },
-  ): Promise<readonly StoredFile[]>;
+  ): Promise<readonly StoredFile[] | undefined>;
   removeFile(id: string): Promise<void>;
   /** Ids of those here whose time is over, and of which no open batch reads. */
   expiredFiles(now: number): Promise<readonly string[]>;
@@ -140,7 +141,8 @@ export interface BatchRecords {
   /** It runs where its input is. @returns false: the tenant has as many open ones as it may */
   add(batch: Batch, mostOpen: number): Promise<boolean>;
   get(tenant: string, id: string): Promise<Batch | undefined>;
-  list(tenant: string, page: PageRequest): Promise<readonly Batch[]>;
+  /** As `files`. */
+  list(tenant: string, page: PageRequest): Promise<readonly Batch[] | undefined>;
   /** Those that are not over and run here, oldest first, of every tenant. */
   open(): Promise<readonly Batch[]>;
   /** @returns whether it had one of these statuses, and so was changed */

@@ -166,3 +166,6 @@ export type CallEvent =
     }
   /** `choice` is there on running counts: they are of that choice alone, and follow the event they belong to. */
   | { readonly type: "usage"; readonly usage: Usage; readonly final: boolean; readonly choice?: number };
+
+/** Those of one choice. */
+export type ChoiceEvent = Extract<CallEvent, { type: "text" | "reasoning" | "tool-call" | "finish" }>;

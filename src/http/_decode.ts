@@ -2,13 +2,17 @@
  * From bytes and query to what a route's schemas say, or a Fault that names the field.
  */
 import type { ZodType } from "zod";
-import { JsonError, type JsonValue, parseJson } from "#base/json.ts";
+import { parseJson } from "#base/json.ts";
 import { clip, conform, MAX_PATH } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
+import { readable } from "#core/readable.ts";
 
 /** @throws Fault invalid_json | invalid_request */
 export function decodeBody<T>(schema: ZodType<T>, bytes: Uint8Array): T {
-  return conform(schema, readJson(bytes));
+  return conform(
+    schema,
+    readable("character", () => parseJson(bytes)),
+  );
 }
 
 /**
@@ -44,18 +48,4 @@ export function canonicalQuery(decoded: unknown, url: string): string {
 function queryOf(url: string): string {
   const at = url.indexOf("?");
   return at < 0 ? "" : url.slice(at + 1);
-}
-
-function readJson(bytes: Uint8Array): JsonValue {
-  try {
-    return parseJson(bytes);
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    const param = clip(error.path, MAX_PATH);
-    throw new Fault(
-      "invalid_json",
-      `The body is not JSON that is taken: ${error.message} (at character ${error.offset}).`,
-      param === "" ? {} : { param },
-    );
-  }
 }

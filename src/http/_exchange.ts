@@ -4,10 +4,10 @@
  * Invariants: the signal fires once, with a Fault as its reason; at most one party waits at a time (the corridor is
  * sequential); no method throws because the client is gone: the signal tells. Private to the pipeline and its parts.
  */
-import { randomFillSync } from "node:crypto";
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import { headerValues } from "#base/headers.ts";
+import { newId } from "#base/ids.ts";
 import { Fault } from "#core/fault.ts";
 import { writeChunk } from "./_chunks.ts";
 import type { Counters } from "./counters.ts";
@@ -218,20 +218,6 @@ export class Exchange {
       this.res.end(chunk);
     }
   }
-}
-
-const ID_BYTES = 16;
-/** Random bytes for many ids at once: asking for a few costs as much as asking for many. */
-const random = Buffer.allocUnsafeSlow(256 * ID_BYTES);
-let unused = random.length;
-
-function newId(): string {
-  if (unused === random.length) {
-    randomFillSync(random);
-    unused = 0;
-  }
-  unused += ID_BYTES;
-  return random.toString("hex", unused - ID_BYTES, unused);
 }
 
 /** It will stand in logs: one that holds a credential is not taken over (Wall: T71). */

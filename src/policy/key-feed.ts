@@ -148,7 +148,7 @@ export class KeyFeed {
       let query = this.#store.db
         .selectFrom("keys")
         .selectAll()
-        .where((eb) => eb.or([eb("revision", ">", seen), eb.and([eb("revision", "=", seen), eb("id", ">", id)])]))
+        .where(({ eb, refTuple, tuple }) => eb(refTuple("revision", "id"), ">", tuple(seen, id)))
         .orderBy("revision")
         .orderBy("id")
         .limit(PAGE);

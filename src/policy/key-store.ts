@@ -183,11 +183,8 @@ export class KeyStore {
     if (tenant !== undefined) query = query.where("tenant", "=", tenant);
     if (!deleted) query = query.where("deleted_at", "is", null);
     if (after !== undefined)
-      query = query.where((eb) =>
-        eb.or([
-          eb("created_at", ">", after.createdAt),
-          eb.and([eb("created_at", "=", after.createdAt), eb("id", ">", after.id)]),
-        ]),
+      query = query.where(({ eb, refTuple, tuple }) =>
+        eb(refTuple("created_at", "id"), ">", tuple(after.createdAt, after.id)),
       );
     return this.#records(await query.execute());
   }

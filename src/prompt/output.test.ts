@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
+import type { ChoiceEvent } from "#core/calls.ts";
 import type { PositionLogprobs } from "#core/generate.ts";
 import { fakeTokenizer } from "./_fake-tokenizer.ts";
-import { type ChoiceEvent, Output, type OutputOptions } from "./output.ts";
+import { Output, type OutputOptions } from "./output.ts";
 import { REASONING_FORMS } from "./reasoning.ts";
 import { hermesParser } from "./tools/hermes.ts";
 import { openaiParser } from "./tools/openai.ts";

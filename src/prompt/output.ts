@@ -4,7 +4,7 @@
  * Invariants: no half of a character leaves (invalid bytes become U+FFFD once they cannot be completed); the tokens of
  * a delta go with it, and those whose text is held back go with the next; after a stop string nothing more comes.
  */
-import type { CallEvent, PrintedLogprob, PrintedPosition } from "#core/calls.ts";
+import type { ChoiceEvent, PrintedLogprob, PrintedPosition } from "#core/calls.ts";
 import type { FinishReason, PositionLogprobs, TokenLogprob } from "#core/generate.ts";
 import type { Tokenizer } from "#core/model.ts";
 import type { ReasoningParser } from "./reasoning.ts";
@@ -13,8 +13,6 @@ import type { ToolParser, ToolPart } from "./tools/parser.ts";
 
 /** What vLLM gives as stop_reason beside the finish reason `repetition`. */
 const REPEATED = "repetition_detected";
-
-export type ChoiceEvent = Extract<CallEvent, { type: "text" | "reasoning" | "tool-call" | "finish" }>;
 
 export interface OutputOptions {
   readonly choice: number;

@@ -39,7 +39,7 @@ import {
 import { chatRender, completionRender, messagesRender } from "./render.ts";
 import { cancelResponse, createResponse, deleteResponse, responseInput, retrieveResponse } from "./responses.ts";
 import { classify, generativeScoring, rerank, rerankV1, rerankV2, score, scoreV1 } from "./scores.ts";
-import { load, metrics, openapi, version } from "./service.ts";
+import { load, metrics, openapi, upstreamMetrics, version } from "./service.ts";
 import { detokenize, tokenize, tokenizerInfo } from "./tokenize.ts";
 import { finishWeights, initWeights, startWeights, updateWeights, worldSize } from "./weights.ts";
 
@@ -97,6 +97,7 @@ export const routes: readonly AnyRoute<Services>[] = [
   openapi,
   load,
   metrics,
+  upstreamMetrics,
   loadLora,
   unloadLora,
   pause,

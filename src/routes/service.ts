@@ -1,11 +1,12 @@
 /**
- * GET /version, /openapi.json, /load and /metrics
+ * GET /version, /openapi.json, /load, /metrics and /metrics/upstreams
  */
-import { key } from "#http/access.ts";
+import { Fault } from "#core/fault.ts";
+import { key, operatorKey } from "#http/access.ts";
 import { json, jsonText, text } from "#http/reply.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { LoadReply, VersionReply } from "#wire/vllm/service.ts";
-import { unauthenticated } from "./_answers.ts";
+import { failures, unauthenticated } from "./_answers.ts";
 import { route, SECOND } from "./_services.ts";
 
 const limits = { timeoutMs: 30 * SECOND };
@@ -69,4 +70,20 @@ export const metrics = route({
   audit: "none",
   doc: "Metrics under vLLM's names.",
   handler: async ({ services }) => text(await services.metrics(), "text/plain; version=0.0.4; charset=utf-8"),
+});
+
+/** Answered by the relay, where there are upstreams. */
+export const upstreamMetrics = route({
+  method: "GET",
+  path: "/metrics/upstreams",
+  dialect: openai,
+  access: operatorKey("metrics:read"),
+  plane: "ops",
+  limits,
+  reply: [{ status: 200, contentType: "text/plain", doc: "Prometheus text format 0.0.4." }, ...failures],
+  audit: "none",
+  doc: "Metrics of the servers behind this one, with labels of whose they are.",
+  handler: () => {
+    throw new Fault("not_implemented", "There is no server behind this one.");
+  },
 });

@@ -7,7 +7,7 @@ import type { Services } from "./_services.ts";
 /** `own`: vLLM has none of this method and path. `later`: it is declared, and answers 501 until it can do more. */
 export type Standing = "vllm" | "own" | "later";
 
-const OWN = /^\/(?:admin|v1\/(?:files|batches))(?:\/|$)/;
+const OWN = /^\/(?:admin|metrics\/upstreams|v1\/(?:files|batches))(?:\/|$)/;
 const OWN_METHODS = /^(?:GET \/v1\/models\/.*|DELETE \/v1\/responses\/.*|GET \/v1\/responses\/.*\/input_items)$/;
 
 export function standing({ path, method, reply }: AnyRoute<Services>): Standing {

@@ -6,11 +6,11 @@
  * caller leaves, all are aborted before the generator ends. Called by chat.ts and complete.ts.
  */
 import { randomUUID } from "node:crypto";
-import type { CallEvent } from "#core/calls.ts";
+import type { CallEvent, ChoiceEvent } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { PositionLogprobs } from "#core/generate.ts";
 import { NEUTRAL_SAMPLING, type SamplingParams } from "#core/sampling.ts";
-import { type ChoiceEvent, engineRequest, type PromptWork, startEvent, type Work } from "./_generate.ts";
+import { engineRequest, type PromptWork, startEvent, type Work } from "./_generate.ts";
 import { type Beam, BeamSearch } from "./beam-search.ts";
 
 interface Found {

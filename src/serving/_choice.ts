@@ -1,13 +1,13 @@
 /**
  * One choice's tokens → call events: what the request asks for, and what of the parsed output it may see.
  */
-import type { ChatCall, CompletionCall } from "#core/calls.ts";
+import type { ChatCall, ChoiceEvent, CompletionCall } from "#core/calls.ts";
 import type { ToolDefinition } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
 import type { Tokenizer } from "#core/model.ts";
 import type { ReasoningFamily, ToolFamily } from "#core/parser-families.ts";
 import { callFamily } from "./_call-form.ts";
-import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
+import type { ChoiceOutput } from "./_generate.ts";
 import { atIntervals } from "./_interval.ts";
 import type { ServedModel } from "./models.ts";
 

@@ -6,7 +6,7 @@
  * a plain error; when the caller leaves or one sample fails, all are aborted before the stream ends.
  */
 import { randomUUID } from "node:crypto";
-import type { CallEvent, OutputOptions, PrintedPosition, Usage } from "#core/calls.ts";
+import type { CallEvent, ChoiceEvent, OutputOptions, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import type { FairShare, FinishReason, GenerateRequest, GenerationEvent, PositionLogprobs } from "#core/generate.ts";
 import type { Meter } from "#core/metering.ts";
@@ -14,8 +14,6 @@ import type { SamplingParams } from "#core/sampling.ts";
 import { merge } from "./merge.ts";
 import type { ServedModel } from "./models.ts";
 import type { ServingObserver } from "./observe.ts";
-
-export type ChoiceEvent = Extract<CallEvent, { type: "text" | "reasoning" | "tool-call" | "finish" }>;
 
 /** What turns one choice's tokens into events. */
 export interface ChoiceOutput {

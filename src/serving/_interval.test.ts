@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
+import type { ChoiceEvent } from "#core/calls.ts";
+import type { ChoiceOutput } from "./_generate.ts";
 import { atIntervals } from "./_interval.ts";
 
 type Delta = Exclude<ChoiceEvent, { type: "finish" }>;

@@ -2,8 +2,8 @@
  * A choice whose deltas come in larger pieces (`stream_interval`): the first token's at once, then those of so many
  * tokens together, the last ones with the end. What comes is the same; only how it is cut differs. Called by _choice.ts.
  */
-import type { DeltaTokens } from "#core/calls.ts";
-import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
+import type { ChoiceEvent, DeltaTokens } from "#core/calls.ts";
+import type { ChoiceOutput } from "./_generate.ts";
 
 /** @param interval tokens, ≥ 1 */
 export function atIntervals(inner: ChoiceOutput, interval: number): ChoiceOutput {

@@ -26,7 +26,7 @@ test("the operator sees every tenant, others their own, and a filter shows nobod
     { ...ROW, key: "key_b", tenant: "other", requests: 10 },
     { ...ROW, key: "key_d", tenant: "default", requests: 100 },
   ];
-  await usageSink(store.db).add({ writer: "w", number: 1, rows });
+  await usageSink(store).add({ writer: "w", number: 1, rows });
   const usage = new AdminUsage({ read: (query) => readUsage(store.db, query), now: () => NOW });
   const requests = async (tenant: string, words: Parameters<AdminUsage["read"]>[1]): Promise<number> => {
     const { sums } = await usage.read(may(caller(tenant), "keys:read"), words);

@@ -4,12 +4,12 @@
  * What stands in the request is the client's word, and is worth no more: it is printed back to the same client, and
  * nothing is kept.
  */
-import type { CallEvent, ChatCall, CompletionCall, Usage } from "#core/calls.ts";
+import type { CallEvent, ChatCall, ChoiceEvent, CompletionCall, Usage } from "#core/calls.ts";
 import type { FinishReason } from "#core/generate.ts";
 import type { Grant } from "#core/principal.ts";
 import { encodeChat } from "#prompt/encode.ts";
 import { chatOutput, requireToolParser, textOutput } from "./_choice.ts";
-import type { ChoiceEvent, ChoiceOutput } from "./_generate.ts";
+import type { ChoiceOutput } from "./_generate.ts";
 import { requireInVocabulary } from "./_sampling.ts";
 import type { Serving } from "./context.ts";
 import type { ServedModel } from "./models.ts";

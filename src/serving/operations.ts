@@ -30,6 +30,14 @@ const RPC = {
 >;
 export const RPC_METHODS = Object.keys(RPC) as readonly (keyof typeof RPC)[];
 
+/** Of a closed list (Wall: T94), whoever carries it out. @throws Fault invalid_request */
+export function rpcMethod(method: string): keyof typeof RPC {
+  const known = RPC_METHODS.find((name) => name === method);
+  if (known === undefined)
+    throw invalid("method", `method is one of ${RPC_METHODS.join(", ")}; nothing else can be called.`);
+  return known;
+}
+
 export class EngineOperations {
   readonly #options: EngineOperationsOptions;
 
@@ -106,9 +114,7 @@ export class EngineOperations {
 
   /** Of a closed list, by name (Wall: T94). @throws Fault invalid_request | overloaded | request_timeout */
   async rpc(_grant: Grant<"dev">, method: string, seconds: number | undefined): Promise<readonly unknown[]> {
-    const known = RPC_METHODS.find((name) => name === method);
-    if (known === undefined)
-      throw invalid("method", `method is one of ${RPC_METHODS.join(", ")}; nothing else can be called.`);
+    const known = rpcMethod(method);
     const late = `${known} was not over in time; it goes on.`;
     const work = (operations: Operations): Promise<readonly unknown[]> =>
       RPC[known](operations, this.#options.engines());

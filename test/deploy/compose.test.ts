@@ -131,7 +131,7 @@ test("the door's settings are settings, name its secrets, and leave operations o
 test("the door's model is answered by the service that is vLLM, with the key that it has", (t) => {
   const [model, ...others] = modelPlanOf(readFileSync(join(folder, "castellan.yaml"), "utf8"), scratch(t)).upstream;
   assert.equal(others.length, 0);
-  assert.notEqual(model?.key, undefined);
+  assert.notEqual(model?.credentials.key, undefined);
   assert.deepEqual(
     model?.sources.map(({ place }) => place.kind),
     ["fixed"],

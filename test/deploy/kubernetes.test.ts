@@ -210,7 +210,7 @@ test("the door's flags and settings are the server's; what they name is mounted"
 test("its model is answered by the pods behind vLLM's service, with the key that they have", (t) => {
   const [model, ...others] = modelPlanOf(configuration["castellan.yaml"] ?? "", scratch(t)).upstream;
   assert.equal(others.length, 0);
-  assert.notEqual(model?.key, undefined);
+  assert.notEqual(model?.credentials.key, undefined);
   assert.match(JSON.stringify(model?.sources), /vllm\.castellan\.svc\.cluster\.local/);
   assert.ok(containerOf(vllm.spec?.template ?? {}).args?.includes(`--served-model-name=${model?.name}`));
 });

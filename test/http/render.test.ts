@@ -236,6 +236,8 @@ test("in pieces: a completion, and what is wrong by its field", async (t) => {
       "generate_chunk.choices.0.finish_reason",
     ],
     [{ generate_chunk: { choices: [], usage: { prompt_tokens: "1" } } }, 400, "generate_chunk.usage.prompt_tokens"],
+    [{ prompt_tokens: -1 }, 400, "prompt_tokens"],
+    [{ prompt_tokens: 0.5 }, 400, "prompt_tokens"],
     [{ stream_state: 5 }, 400, "stream_state"],
     [{ stream_state: { role_sent: 1 } }, 400, "stream_state.role_sent"],
     [{ stream_state: { output_token_ids: [9999] } }, 400, "stream_state.output_token_ids.0"],

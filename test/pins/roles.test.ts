@@ -59,6 +59,7 @@ GET  /version                 usotdax
 GET  /openapi.json            usotdax
 GET  /load                    -sotdax
 GET  /metrics                 -sotdax
+GET  /metrics/upstreams       -sotdax
 POST /v1/load_lora_adapter    --ot--x
 POST /v1/unload_lora_adapter  --ot--x
 POST /pause                       --o---x

@@ -58,6 +58,7 @@ const TABLE = [
   "GET /openapi.json models:read both -",
   "GET /load metrics:read public -",
   "GET /metrics metrics:read both -",
+  "GET /metrics/upstreams metrics:read@operator ops -",
   "POST /v1/load_lora_adapter lora:write ops 65536",
   "POST /v1/unload_lora_adapter lora:write ops 65536",
   "POST /pause ops@operator ops -",

@@ -83,3 +83,36 @@ test("a vLLM that is not installed is said at once", async (t) => {
   assert.equal(await server.exited, 1);
   assert.match(server.stderr(), /\/nowhere\/vllm cannot be started \(--vllm-command\)/);
 });
+
+test("what vLLM prints goes to the log without its key, also where the line is cut", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "castellan-test-"));
+  const program = join(folder, "vllm");
+  const long = "x".repeat(1925);
+  writeFileSync(
+    program,
+    `#!/bin/sh
+printf 'environ: %s\n' "$VLLM_API_KEY"
+printf 'api_key=[%s] %s%s\n' "$VLLM_API_KEY" ${long} "$VLLM_API_KEY" >&2
+printf '%s' "$VLLM_API_KEY" > ${folder}/key
+exec sleep 600
+`,
+  );
+  chmodSync(program, 0o755);
+  const server = await startServer({
+    model: "org/model",
+    args: ["--engine", "vllm", "--vllm-command", program, "--log-level", "info"],
+    waitReady: false,
+  });
+  t.after(async () => {
+    server.child.kill("SIGTERM");
+    await server.exited;
+    await server.stop();
+  });
+  await until("both lines", () => /environ/.test(server.stderr()) && /api_key=/.test(server.stderr()));
+  const key = readFileSync(join(folder, "key"), "utf8");
+  assert.equal(key.length, 43);
+  assert.match(server.stderr(), /environ: \[secret\]"/);
+  assert.match(server.stderr(), /api_key=\[\[secret\]\] x+/);
+  const all = server.stderr() + server.stdout();
+  for (let at = 0; at + 6 <= key.length; at++) assert.ok(!all.includes(key.slice(at, at + 6)), "a part of it");
+});

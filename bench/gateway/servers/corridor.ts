@@ -101,12 +101,12 @@ const identify = createIdentify(new KeySet(pepper, set));
 /** In a folder of its own beside the keys. */
 async function policed(gate: Gate): Promise<Gate> {
   const state = openStateDirectory(join(dirname(keys), "state"));
-  const { db } = await openStore({ state });
+  const store = await openStore({ state });
   const figures = { requestsPerMinute: 1e9, tokensPerDay: 1e12, concurrentRequests: 1e6 };
   const nothing = (): void => {};
   const books = {
-    ledger: new MemoryLedger(spentIn(db)),
-    usage: createUsageBook({ sink: usageSink(db), log: silentLog }),
+    ledger: new MemoryLedger(spentIn(store.db)),
+    usage: createUsageBook({ sink: usageSink(store), log: silentLog }),
     queue: new QueueShares(Number.POSITIVE_INFINITY),
     keyLimits: () => figures,
     limitsOf: () => figures,

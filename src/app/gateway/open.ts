@@ -8,6 +8,7 @@ import { StartupError } from "#app/startup-error.ts";
 import { type OpenedModel, openUpstreams, type Upstreams } from "#app/upstreams.ts";
 import type { Log } from "#base/log.ts";
 import type { Registry } from "#base/metrics.ts";
+import type { Redactor } from "#base/redact.ts";
 import type { Settings } from "#config/settings.ts";
 import type { MediaFetcher } from "#egress/media/fetcher.ts";
 import type { Relay } from "#http/relay.ts";
@@ -28,6 +29,7 @@ export interface GatewayParts {
   /** Of all gateways of a store (keys.ts). */
   readonly saltKey: Uint8Array;
   readonly audit: { readonly event: RecordEvent };
+  readonly redact: Pick<Redactor, "also">;
   readonly log: Log;
 }
 
@@ -47,7 +49,7 @@ const OPERATION_MS = 280_000;
 
 /** @returns undefined: the settings name no upstream. @throws StartupError */
 export async function openGateway(parts: GatewayParts, registry: Registry): Promise<Gateway | undefined> {
-  const upstreams = await openUpstreams(parts.settings, registry, parts.log);
+  const upstreams = await openUpstreams(parts.settings, registry, { log: parts.log, hide: parts.redact.also });
   if (upstreams === undefined) return undefined;
   try {
     await upstreams.start();
@@ -92,7 +94,7 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
         digestRequired: settings.requireLoraDigest,
         log,
       });
-      return gatewayRelay({ forwarding, operate, adapters, alone });
+      return gatewayRelay({ forwarding, operate, adapters, scrape: upstreams.scrape, alone });
     },
     close: async (graceMs) => {
       const late = setTimeout(() => void upstreams.destroy(), graceMs);

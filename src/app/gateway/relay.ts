@@ -2,14 +2,13 @@
  * The relay of a server with upstreams: which declared routes others answer, and how. Made by gateway/compose.ts, called
  * by http's corridor.
  */
-import { randomUUID } from "node:crypto";
 import { z } from "zod";
-import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
-import { scanJson } from "#base/json-scan.ts";
+import { newId } from "#base/ids.ts";
+import { parseJson, stringifyJson } from "#base/json.ts";
 import { conform } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
-import { TASK_KINDS } from "#core/pool.ts";
 import { OPERATOR_TENANT } from "#core/principal.ts";
+import { readable } from "#core/readable.ts";
 import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
 import { empty, json, type Reply, relay as relayed, text } from "#http/reply.ts";
 import type { AnyRoute } from "#http/route.ts";
@@ -26,7 +25,8 @@ import {
   type Operation,
   READ_BACK_ROUTES,
 } from "#serving/upstreams/relayed-routes.ts";
-import { type Invoked, invokedBy } from "#wire/vllm/invocations.ts";
+import type { UpstreamScrape } from "#serving/upstreams/scrape.ts";
+import { invokedOf } from "#wire/relay/invoked.ts";
 import { decodeLoadLora, decodeUnloadLora, LoadLoraBody, UnloadLoraBody } from "#wire/vllm/lora.ts";
 import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
 
@@ -34,6 +34,7 @@ export interface GatewayRelayParts {
   readonly forwarding: Forwarding;
   readonly operate: Operate;
   readonly adapters: UpstreamAdapters;
+  readonly scrape: Pick<UpstreamScrape, "text">;
   /** Nothing is computed in this process. */
   readonly alone: boolean;
 }
@@ -43,8 +44,9 @@ const JSON_OBJECT = z.record(z.string(), z.unknown());
 const ABORT = "/abort_requests";
 const LOAD_LORA = "/v1/load_lora_adapter";
 const UNLOAD_LORA = "/v1/unload_lora_adapter";
+const METRICS = "/metrics/upstreams";
 
-export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRelayParts): Relay<Services> {
+export function gatewayRelay({ forwarding, operate, adapters, scrape, alone }: GatewayRelayParts): Relay<Services> {
   const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
     const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
     const { method, path } = route;
@@ -73,7 +75,7 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
   };
   const send = (method: string, target: string, body: unknown, operation: Operation, signal: AbortSignal) => {
     const type = body === undefined ? [] : ["content-type", "application/json"];
-    const headers = [...type, "x-request-id", randomUUID().replaceAll("-", "")];
+    const headers = [...type, "x-request-id", newId()];
     const bytes = body === undefined ? [] : [Buffer.from(stringifyJson(body))];
     return operate.run({ method, target, headers, body: bytes }, operation, signal);
   };
@@ -90,7 +92,7 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
   };
   return {
     wants: (route) =>
-      ["/invocations", LOAD_LORA, UNLOAD_LORA].includes(route.path) ||
+      ["/invocations", LOAD_LORA, UNLOAD_LORA, METRICS].includes(route.path) ||
       isForwarded(route.path) ||
       (alone && isOperation(route)),
     answer: (request) => {
@@ -100,6 +102,7 @@ export function gatewayRelay({ forwarding, operate, adapters, alone }: GatewayRe
       if (isForwarded(route.path)) return forward(request);
       if (route.path === LOAD_LORA) return loadLora(adapters, request, alone);
       if (route.path === UNLOAD_LORA) return unloadLora(adapters, request, alone);
+      if (route.path === METRICS) return metrics(scrape);
       return route.path === ABORT ? abort(request) : run(request);
     },
   };
@@ -116,6 +119,10 @@ async function forwarded(forwarding: Forwarding, call: ForwardCall): Promise<For
   if (field !== undefined) return forwarding.forwardDerender(field, call);
   const rule = MODEL_ROUTES.get(path);
   return rule === undefined ? undefined : forwarding.forward(rule, call);
+}
+
+async function metrics(scrape: GatewayRelayParts["scrape"]): Promise<Reply> {
+  return text(await scrape.text(), "text/plain; version=0.0.4; charset=utf-8");
 }
 
 type Asked = RelayRequest<Services>;
@@ -147,8 +154,9 @@ async function unloadLora(
 }
 
 /** Read strictly and written anew, so that it is one value for whoever reads it. @throws Fault */
-function operationBody(route: AnyRoute<Services>, body: Buffer, { vllms }: Operation): unknown {
+function operationBody(route: AnyRoute<Services>, body: Buffer, { vllms, written }: Operation): unknown {
   const value = parsed(body);
+  if (written !== undefined) return written(value);
   const schema = vllms ? JSON_OBJECT : route.body;
   if (schema !== undefined) conform(schema, value);
   return value;
@@ -164,22 +172,5 @@ function isOperation(route: AnyRoute<Services>): boolean {
 }
 
 function parsed(body: Buffer): unknown {
-  try {
-    return parseJson(body);
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message}.`);
-  }
-}
-
-/** By the body's fields alone: what a model behind others can do, its server says. @throws Fault */
-function invokedOf(body: Buffer): Invoked {
-  try {
-    const { members } = scanJson(body);
-    const given = members.filter(({ kind }) => kind !== "null").map(({ name }) => [name, true] as const);
-    return invokedBy(Object.fromEntries(given), TASK_KINDS);
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    throw new Fault("invalid_json", `The body is not JSON that is taken: ${error.message}.`);
-  }
+  return readable("character", () => parseJson(body));
 }

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { StartupError } from "#app/startup-error.ts";
 import type { Log } from "#base/log.ts";
+import type { Redactor } from "#base/redact.ts";
 import { Secret } from "#base/secret.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Resolved } from "#config/resolve.ts";
@@ -25,8 +26,15 @@ export interface VllmBehind {
   clear(): void;
 }
 
+export interface VllmGround {
+  readonly state: StateDirectory;
+  /** Hears of the key before anything else does. */
+  readonly redact: Redactor;
+  readonly log: Log;
+}
+
 /** @throws StartupError */
-export function vllmBehind(resolved: Resolved, env: Environment, state: StateDirectory, log: Log): VllmBehind {
+export function vllmBehind(resolved: Resolved, env: Environment, { state, redact, log }: VllmGround): VllmBehind {
   const { settings, passed, model } = resolved;
   if (model === undefined) throw new StartupError("--engine vllm needs a MODEL: what `vllm serve` takes");
   if (settings.upstream.length > 0 || settings.models !== undefined)
@@ -35,6 +43,7 @@ export function vllmBehind(resolved: Resolved, env: Environment, state: StateDir
   // Not below the state directory, whose path may be too long for a socket's.
   const socketFolder = mkdtempSync(join(tmpdir(), "castellan-vllm-"));
   const key = new Secret(randomBytes(32).toString("base64url"));
+  redact.also(key);
   own.write("key", Buffer.from(key.expose()));
   const plan = planVllm({ settings, model, passed, env, folder: own.path, socketFolder, key });
   return {
@@ -51,6 +60,7 @@ export function vllmBehind(resolved: Resolved, env: Environment, state: StateDir
         state: own,
         probe: answers,
         startTimeoutMs: settings.vllmStartTimeout * 1000,
+        redact,
         log,
       });
       try {

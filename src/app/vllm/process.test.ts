@@ -7,6 +7,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { createRedact } from "#base/redact.ts";
 import { openStateDirectory } from "#policy/state.ts";
 import { until } from "#test/harness.ts";
 import { ManagedVllm } from "./process.ts";
@@ -43,6 +44,7 @@ function fixture(t: TestContext) {
       state,
       probe: async () => existsSync(join(folder, "up")),
       startTimeoutMs,
+      redact: createRedact([]),
       log: (_level, message, facts) => lines.push(`${message} ${String(facts?.["line"] ?? "")}`),
     });
     made.push(managed);
@@ -118,6 +120,7 @@ test("a program that is not there is said at once", async (t) => {
     state: openStateDirectory(join(folder, "other")),
     probe: async () => false,
     startTimeoutMs: 1000,
+    redact: createRedact([]),
     log: () => {},
   });
   await assert.rejects(managed.start(), /ENOENT/);

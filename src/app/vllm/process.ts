@@ -3,13 +3,14 @@
  *
  * Invariants: it is the leader of a process group of its own, and the whole group goes when it goes, so that no worker
  * keeps a GPU; one that an earlier life of this server left behind is ended before the next is started; what it prints
- * goes to the log, line by line, bounded. Made by the server's start; nothing else starts a vLLM.
+ * goes to the log, line by line, without secrets, bounded. Made by the server's start; nothing else starts a vLLM.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { setTimeout as wait } from "node:timers/promises";
 import type { Log } from "#base/log.ts";
+import type { Redact } from "#base/redact.ts";
 import { Backoff } from "#engine/backoff.ts";
 import type { StateDirectory } from "#policy/state.ts";
 import type { VllmPlan } from "./plan.ts";
@@ -26,6 +27,8 @@ export interface ManagedVllmOptions {
   /** Whether it answers. Never throws. */
   readonly probe: () => Promise<boolean>;
   readonly startTimeoutMs: number;
+  /** Before a line is cut: half a secret looks like none. */
+  readonly redact: Redact;
   readonly log: Log;
 }
 
@@ -73,7 +76,7 @@ export class ManagedVllm {
   }
 
   async #launch(): Promise<void> {
-    const { plan, state, log } = this.#options;
+    const { plan, state, redact, log } = this.#options;
     const child = spawn(plan.command, [...plan.words], {
       env: { ...plan.environment },
       stdio: ["ignore", "pipe", "pipe"],
@@ -91,7 +94,7 @@ export class ManagedVllm {
     for (const stream of [child.stdout, child.stderr])
       if (stream !== null)
         createInterface({ input: stream }).on("line", (line) =>
-          log("info", "vllm", { line: line.slice(0, MAX_LOG_LINE) }),
+          log("info", "vllm", { line: redact(line).slice(0, MAX_LOG_LINE) }),
         );
     this.#exited = new Promise((resolve) => child.once("exit", () => resolve()));
     child.once("exit", (code, signal) => this.#onExit(pid, signal ?? code ?? "unknown"));

@@ -21,6 +21,13 @@ export interface UpstreamTls {
   readonly serverName?: string;
 }
 
+/** What this side shows of itself, and whom it takes for the upstream; another object when any of it is another. */
+export interface UpstreamCredentials {
+  /** Sent as a bearer token. */
+  readonly key?: Secret;
+  readonly tls?: UpstreamTls;
+}
+
 export interface DialOptions {
   readonly origin: string;
   readonly secure: boolean;

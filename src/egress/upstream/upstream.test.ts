@@ -19,9 +19,12 @@ import {
   nothing,
   reset,
   STREAM_HEAD,
+  type Turn,
   whole,
 } from "#test/fixtures/fault-server.ts";
+import { until } from "#test/harness.ts";
 import { UpstreamClient, type UpstreamClientOptions } from "./client.ts";
+import type { UpstreamCredentials } from "./dial.ts";
 import type { SendOptions, UpstreamReply } from "./exchange.ts";
 import { UpstreamFault } from "./fault.ts";
 import { mayDial } from "./reach.ts";
@@ -90,7 +93,7 @@ async function told(upstream: UpstreamClient, request: UpstreamRequest, options:
 test("a request arrives as it was meant, and its answer's head is rebuilt", async (t) => {
   const headers = ["server: uvicorn", "set-cookie: a=b", "location: /x", "x-secret: 1", "metadata: {}", "Via: 1.1 a"];
   const there = await server(t, answer(whole('{"ok":true}', "200 OK", headers)));
-  const upstream = client(t, there.origin, { key: new Secret("k-1") });
+  const upstream = client(t, there.origin, { credentials: () => ({ key: new Secret("k-1") }) });
   const seen = await told(upstream, post('{"a":', "1}"));
   assert.deepEqual(seen, {
     status: 200,
@@ -347,8 +350,8 @@ test("TLS: own authority, own certificate, the name that was meant; none of it b
   const tls = { cert: own.cert, key: own.key, ca: ca.cert, requestCert: true, rejectUnauthorized: true };
   const there = await server(t, answer(whole("{}")), { tls });
   const shown = { certificate: mine.cert, key: new Secret(mine.key) };
-  const end = async (given: UpstreamClientOptions["tls"]): Promise<string> =>
-    (await told(client(t, there.origin, { ...(given === undefined ? {} : { tls: given }) }), GET)).end;
+  const end = async (given: UpstreamCredentials["tls"]): Promise<string> =>
+    (await told(client(t, there.origin, { credentials: () => (given === undefined ? {} : { tls: given }) }), GET)).end;
   assert.equal(await end({ ca: ca.cert, ...shown, serverName: "vllm.internal" }), "end");
   assert.equal(await end({ ca: ca.cert, ...shown, serverName: "other.internal" }), "connect");
   assert.equal(await end({ ca: other.cert, ...shown, serverName: "vllm.internal" }), "connect");
@@ -356,6 +359,36 @@ test("TLS: own authority, own certificate, the name that was meant; none of it b
   assert.notEqual(await end({ ca: ca.cert, serverName: "vllm.internal" }), "end");
   assert.notEqual(await end(undefined), "end");
   assert.equal(there.requests.length, 1);
+});
+
+test("other credentials: a key goes out with the next request, TLS with the next connection; what runs goes on", async (t) => {
+  const [ca, other] = [await authority(), await authority("CN=Other")];
+  const own = await ca.issue({ subject: "CN=vllm" });
+  const held: Turn[] = [];
+  const there = await server(t, (turn) => void held.push(turn), { tls: { cert: own.cert, key: own.key } });
+  const key = (text: string) => ({ key: new Secret(text) });
+  let shown: UpstreamCredentials = { ...key("k-1"), tls: { ca: ca.cert } };
+  const upstream = client(t, there.origin, { credentials: () => shown });
+  const running = told(upstream, GET);
+  await until("it arrived", () => held.length === 1);
+  shown = { ...shown, ...key("k-2") };
+  const next = told(upstream, GET);
+  await until("it arrived", () => held.length === 2);
+  shown = { ...shown, tls: { ca: other.cert } };
+  assert.equal((await told(upstream, GET)).end, "connect", "nobody is believed by the new authority");
+  shown = { ...shown, tls: { ca: `${other.cert}\n${ca.cert}` } };
+  const last = told(upstream, GET);
+  await until("it arrived", () => held.length === 3);
+  for (const { socket } of held) socket.write(whole("{}"));
+  for (const each of [running, next, last]) assert.equal((await each).end, "end");
+  assert.deepEqual(
+    held.map(({ head }) => /authorization: (.*)\r\n/.exec(head)?.[1]),
+    ["Bearer k-1", "Bearer k-2", "Bearer k-2"],
+  );
+  assert.equal(there.connections(), 3);
+  await until("they are closed", () => there.sockets.size === 1);
+  await upstream.close();
+  await until("they are closed", () => there.sockets.size === 0);
 });
 
 test("addresses that no upstream has: refused where the connection arrived", async (t) => {

@@ -65,14 +65,14 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
       await run((node = "a") => batchRecords(store.db, node));
     });
   };
-  const ids = (found: readonly { readonly id: string }[]): string => found.map(({ id }) => id).join(" ");
+  const ids = (found?: readonly { readonly id: string }[]): string | undefined => found?.map(({ id }) => id).join(" ");
 
   it("what is no id is nobody's", async (open) => {
     const records = open();
     for (const id of ["a\0b", "", "é"]) {
       assert.equal(await records.file("t", id), undefined);
       assert.equal(await records.get("t", id), undefined);
-      assert.deepEqual(await records.list("t", { after: id, limit: 1 }), []);
+      assert.equal(await records.list("t", { after: id, limit: 1 }), undefined);
     }
   });
 
@@ -98,9 +98,10 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
       many.map((i) => records.addFile(file(`file-${i}`, i % 2 === 0 ? "acme" : "b", { bytes: 150 }), ROOM)),
     );
     assert.equal(added.filter(Boolean).length, 6, "six of 150 are 900 of 1000");
-    const left = await records.files("acme", { limit: 100 });
+    const of = async (tenant: string) => (await records.files(tenant, { limit: 100 })) ?? [];
+    const left = await of("acme");
     assert.ok(left.length <= 4, "four of 150 are 600");
-    for (const { id } of [...left, ...(await records.files("b", { limit: 100 }))]) await records.removeFile(id);
+    for (const { id } of [...left, ...(await of("b"))]) await records.removeFile(id);
     for (let i = 0; i < 5; i++)
       assert.equal(await records.addFile(file(`small-${i}`, "acme", { bytes: 1 }), ROOM), true);
     assert.equal(await records.addFile(file("small-5", "acme", { bytes: 1 }), ROOM), false, "five places");
@@ -133,7 +134,7 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
     assert.equal(ids(await records.files("acme", { limit: 2, after: "c" })), "b a");
     assert.equal(ids(await records.files("acme", { limit: 2, after: "b", oldestFirst: true })), "c d");
     assert.equal(ids(await records.files("acme", { limit: 10, purpose: "batch" })), "d c a");
-    assert.equal(ids(await records.files("acme", { limit: 10, after: "x" })), "", "another tenant's");
+    assert.equal(await records.files("acme", { limit: 10, after: "x" }), undefined, "another tenant's");
   });
 
   it("what is over its time goes, but not what an open batch reads", async (open) => {
@@ -206,11 +207,8 @@ export function recordsContract({ name, skip, place }: RecordsContract): void {
     const first = found[0]?.id ?? "";
     await records.change(first, ["validating"], { status: "cancelled" });
     assert.equal(await records.add(batch("b9", "acme", { createdAt: 10 }), 2), true);
-    assert.deepEqual(
-      (await records.list("acme", { limit: 1 })).map(({ id }) => id),
-      ["b9"],
-    );
-    assert.equal((await records.list("acme", { limit: 9, after: "b9" })).length, 2);
+    assert.equal(ids(await records.list("acme", { limit: 1 })), "b9");
+    assert.equal((await records.list("acme", { limit: 9, after: "b9" }))?.length, 2);
     await records.removeOver(8);
     assert.equal(await records.get("acme", first), undefined);
     assert.equal((await records.open()).length, 3);

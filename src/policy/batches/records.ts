@@ -1,8 +1,9 @@
 /**
  * Records of files and batches in the store: `node` is whose state directory holds the contents, and who runs a batch.
  *
- * Invariants: a tenant finds its own from every server, each server looks after what is its own; what is asked for by a tenant is found in that tenant only (Wall: T74); room is looked at and taken under
- * one lock, so that two uploads at once do not pass what each of them saw room under. Made by the app.
+ * Invariants: a tenant finds its own from every server, each server looks after what is its own; what is asked for by a
+ * tenant is found in that tenant only (Wall: T74); room is looked at and taken under one lock, so that two uploads at
+ * once do not pass what each of them saw room under. Made by the app.
  */
 import { parseJson, stringifyJson } from "#base/json.ts";
 import {
@@ -77,15 +78,12 @@ function fileRecords(db: Database, node: string): FileRecords {
     files: async (tenant, { after, limit, purpose, oldestFirst = false }) => {
       const order = oldestFirst ? ("asc" as const) : ("desc" as const);
       const from = after === undefined ? undefined : await ownFile(db, tenant, after);
-      if (after !== undefined && from === undefined) return [];
+      if (after !== undefined && from === undefined) return undefined;
       let query = db.selectFrom("files").selectAll().where("tenant", "=", tenant);
       if (purpose !== undefined) query = query.where("purpose", "=", purpose);
       if (from !== undefined)
-        query = query.where(({ eb, or, and }) =>
-          or([
-            eb("created_at", oldestFirst ? ">" : "<", from.created_at),
-            and([eb("created_at", "=", from.created_at), eb("id", oldestFirst ? ">" : "<", from.id)]),
-          ]),
+        query = query.where(({ eb, refTuple, tuple }) =>
+          eb(refTuple("created_at", "id"), oldestFirst ? ">" : "<", tuple(from.created_at, from.id)),
         );
       return (await query.orderBy("created_at", order).orderBy("id", order).limit(limit).execute()).map((row) =>
         fileOf(row, node),
@@ -133,14 +131,11 @@ function records(db: Database, node: string): Omit<BatchRecords, keyof FileRecor
     },
     list: async (tenant, { after, limit }) => {
       const from = after === undefined ? undefined : await ownBatch(db, tenant, after);
-      if (after !== undefined && from === undefined) return [];
+      if (after !== undefined && from === undefined) return undefined;
       let query = db.selectFrom("batches").selectAll().where("tenant", "=", tenant);
       if (from !== undefined)
-        query = query.where(({ eb, or, and }) =>
-          or([
-            eb("created_at", "<", from.created_at),
-            and([eb("created_at", "=", from.created_at), eb("id", "<", from.id)]),
-          ]),
+        query = query.where(({ eb, refTuple, tuple }) =>
+          eb(refTuple("created_at", "id"), "<", tuple(from.created_at, from.id)),
         );
       return (await query.orderBy("created_at", "desc").orderBy("id", "desc").limit(limit).execute()).map(batchOf);
     },

@@ -7,13 +7,19 @@
 import "#base/no-environment-in-reports.ts";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { parentPort, workerData } from "node:worker_threads";
+import type { Step } from "./step.ts";
 
-export interface SqliteRequest {
-  readonly id: number;
+interface Statement {
   readonly sql: string;
   readonly parameters: readonly SQLInputValue[];
 }
 
+/** A statement, or a whole transaction: a message each way costs more than most statements. */
+export type SqliteRequest =
+  | (Statement & { readonly id: number })
+  | { readonly id: number; readonly steps: readonly (Statement & Pick<Step, "decides">)[] };
+
+/** Of a transaction `changes` is how many of its steps were done. */
 export type SqliteAnswer =
   | { readonly id: number; readonly rows: unknown[]; readonly changes: number | bigint }
   | { readonly id: number; readonly error: string; readonly code: number | undefined };
@@ -39,14 +45,35 @@ parentPort?.on("message", (request: SqliteRequest | "close") => {
   parentPort?.postMessage(answer(request));
 });
 
-function answer({ id, sql, parameters }: SqliteRequest): SqliteAnswer {
+function answer(request: SqliteRequest): SqliteAnswer {
+  const { id } = request;
   try {
-    const statement = prepare(sql);
-    if (statement.columns().length > 0) return { id, rows: statement.all(...parameters), changes: 0 };
-    return { id, rows: [], changes: statement.run(...parameters).changes };
+    if ("steps" in request) return { id, rows: [], changes: transact(request.steps) };
+    const statement = prepare(request.sql);
+    if (statement.columns().length > 0) return { id, rows: statement.all(...request.parameters), changes: 0 };
+    return { id, rows: [], changes: statement.run(...request.parameters).changes };
   } catch (error) {
     const { message, errcode } = error as Error & { errcode?: number };
     return { id, error: message, code: errcode };
+  }
+}
+
+/** @returns how many steps were done */
+function transact(steps: Extract<SqliteRequest, { steps: unknown }>["steps"]): number {
+  prepare("begin immediate").run();
+  try {
+    let done = 0;
+    for (const { sql, parameters, decides = false } of steps) {
+      const { changes } = prepare(sql).run(...parameters);
+      done++;
+      if (decides && Number(changes) === 0) break;
+    }
+    prepare("commit").run();
+    return done;
+  } catch (error) {
+    // Some errors end the transaction by themselves.
+    if (database?.isTransaction === true) prepare("rollback").run();
+    throw error;
   }
 }
 

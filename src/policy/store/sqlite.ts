@@ -18,6 +18,7 @@ import {
   SqliteQueryCompiler,
 } from "kysely";
 import type { SqliteAnswer, SqliteRequest, SqliteThreadOptions } from "./sqlite-thread.ts";
+import type { Step } from "./step.ts";
 import { StoreError } from "./store-error.ts";
 
 const ENTRY = new URL(import.meta.url.endsWith(".ts") ? "./sqlite-thread.ts" : "./sqlite-thread.js", import.meta.url);
@@ -34,16 +35,16 @@ export class SqliteError extends Error {
   }
 }
 
-export function sqliteDialect(options: SqliteThreadOptions): Dialect {
+export function sqliteDialect(driver: SqliteDriver): Dialect {
   return {
     createAdapter: () => new SqliteAdapter(),
-    createDriver: () => new SqliteDriver(options),
+    createDriver: () => driver,
     createIntrospector: (db: Kysely<never>) => new SqliteIntrospector(db),
     createQueryCompiler: () => new SqliteQueryCompiler(),
   };
 }
 
-class SqliteDriver implements Driver {
+export class SqliteDriver implements Driver {
   readonly #options: SqliteThreadOptions;
   #connection: SqliteConnection | undefined;
   /** Resolves when the last borrower so far has given the connection back. */
@@ -58,7 +59,7 @@ class SqliteDriver implements Driver {
     this.#connection = new SqliteConnection(this.#options);
   }
 
-  async acquireConnection(): Promise<DatabaseConnection> {
+  async acquireConnection(): Promise<SqliteConnection> {
     const before = this.#free;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#free = promise;
@@ -84,6 +85,16 @@ class SqliteDriver implements Driver {
     await connection.executeQuery(CompiledQuery.raw("rollback"));
   }
 
+  /** A transaction in one message. @returns how many steps were done */
+  async transact(steps: readonly Step[]): Promise<number> {
+    const connection = await this.acquireConnection();
+    try {
+      return await connection.transact(steps);
+    } finally {
+      this.#release?.();
+    }
+  }
+
   async destroy(): Promise<void> {
     await this.#free;
     const connection = this.#connection;
@@ -93,6 +104,8 @@ class SqliteDriver implements Driver {
 }
 
 type Rows = Extract<SqliteAnswer, { rows: unknown[] }>;
+
+type Asked = Pick<Step, "sql" | "parameters"> | { readonly steps: readonly Step[] };
 
 interface Waiting {
   readonly resolve: (rows: Rows) => void;
@@ -114,8 +127,13 @@ class SqliteConnection implements DatabaseConnection {
   }
 
   async executeQuery<R>({ sql, parameters }: CompiledQuery): Promise<QueryResult<R>> {
-    const { rows, changes } = await this.#ask(sql, parameters);
+    const { rows, changes } = await this.#ask({ sql, parameters: parameters.map(plain) });
     return { rows: rows as R[], numAffectedRows: BigInt(changes) };
+  }
+
+  async transact(steps: readonly Step[]): Promise<number> {
+    const plainly = steps.map((step) => ({ ...step, parameters: step.parameters.map(plain) }));
+    return Number((await this.#ask({ steps: plainly })).changes);
   }
 
   // biome-ignore lint/correctness/useYield: the interface wants a generator, and pages are asked for one by one
@@ -130,13 +148,13 @@ class SqliteConnection implements DatabaseConnection {
     if (this.#broken === undefined) await ended;
   }
 
-  #ask(sql: string, parameters: readonly unknown[]): Promise<Rows> {
+  #ask(what: Asked): Promise<Rows> {
     if (this.#broken !== undefined) return Promise.reject(this.#broken);
     const id = this.#nextId++;
     this.#worker.ref();
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, sql, parameters: parameters.map(plain) } as SqliteRequest);
+      this.#worker.postMessage({ id, ...what } as SqliteRequest);
     });
   }
 

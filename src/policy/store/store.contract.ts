@@ -10,6 +10,7 @@ import { sql } from "kysely";
 import { Secret } from "#base/secret.ts";
 import { openStateDirectory, type StateDirectory } from "#policy/state.ts";
 import { MIGRATIONS, type Migration } from "./migrations.ts";
+import type { Step } from "./step.ts";
 import { isTaken, openStore, type Store, type StoreOptions } from "./store.ts";
 import { StoreError } from "./store-error.ts";
 
@@ -35,6 +36,11 @@ const EXTRA: Migration = {
     "insert into later (name, count) select id, 7 from keys",
   ],
 };
+function stepOf(query: { compile(): Step }): Step {
+  const { sql: text, parameters } = query.compile();
+  return { sql: text, parameters };
+}
+
 const BROKEN: Migration = {
   name: "does not work",
   statements: ({ integer }) => [`create table half (a ${integer})`, "insert into nowhere values (1)"],
@@ -92,6 +98,36 @@ export function storeContract({ name, skip, place }: StoreContract): void {
     });
     await assert.rejects(failing, /^Error: no$/);
     assert.deepEqual(await db.selectFrom("tenants").selectAll().execute(), []);
+  });
+
+  it("steps are one transaction: whole, nothing, or up to the one that decides", async (t) => {
+    const { db, transact } = await (await scene(t))();
+    const add = (name: string) => stepOf(db.insertInto("tenants").values(tenant(name)));
+    const rename = (from: string, to: string) =>
+      stepOf(db.updateTable("tenants").set({ name: to }).where("name", "=", from));
+    const names = async () =>
+      (await db.selectFrom("tenants").select("name").orderBy("name").execute()).map(({ name }) => name);
+    assert.equal(await transact([add("a"), add("b")]), 2);
+    await assert.rejects(transact([add("c"), add("a"), add("d")]), isTaken);
+    assert.deepEqual(await names(), ["a", "b"]);
+    assert.equal(await transact([add("c"), { ...rename("nobody", "x"), decides: true }, add("d")]), 2);
+    assert.deepEqual(await names(), ["a", "b", "c"]);
+    assert.equal(await transact([{ ...rename("c", "d"), decides: true }, rename("nobody", "x"), add("e")]), 3);
+    assert.deepEqual(await names(), ["a", "b", "d", "e"]);
+  });
+
+  it("steps wait for a transaction that is open, and stay out of it", async (t) => {
+    const { db, transact } = await (await scene(t))();
+    let steps: Promise<number> | undefined;
+    const failing = db.transaction().execute(async (transaction) => {
+      await transaction.insertInto("tenants").values(tenant("a")).execute();
+      steps = transact([stepOf(db.insertInto("tenants").values(tenant("b")))]);
+      await transaction.insertInto("tenants").values(tenant("c")).execute();
+      throw new Error("no");
+    });
+    await assert.rejects(failing, /^Error: no$/);
+    await steps;
+    assert.deepEqual(await db.selectFrom("tenants").select("name").execute(), [{ name: "b" }]);
   });
 
   it("transactions of several processes lose no update", async (t) => {

@@ -36,13 +36,14 @@ for (const kind of ["SQLite", "PostgreSQL"] as const) {
     return async () => {
       const store = await openStore({ state, ...(url === undefined ? {} : { databaseUrl: new Secret(url) }) });
       t.after(() => store.close());
-      return store.db;
+      return store;
     };
   };
 
   it("groups add up, and a group that comes twice counts once", async (t) => {
-    const db = await (await scene(t))();
-    const sink = usageSink(db);
+    const store = await (await scene(t))();
+    const { db } = store;
+    const sink = usageSink(store);
     const counts = { errors: 1, promptTokens: 10, cachedTokens: 4, completionTokens: 3, cost: 2 ** 40 };
     const first = { writer: "w", number: 1, rows: [row("a1", "2026-11-25", counts), row("a2", "2026-11-25")] };
     await sink.add(first);
@@ -66,7 +67,8 @@ for (const kind of ["SQLite", "PostgreSQL"] as const) {
   });
 
   it("what was spent, by subject, measure and day", async (t) => {
-    const db = await (await scene(t))();
+    const store = await (await scene(t))();
+    const { db } = store;
     const tokens = { promptTokens: 5, completionTokens: 7, cost: 11 };
     const rows = [
       row("a1", "2026-11-24", tokens),
@@ -74,7 +76,7 @@ for (const kind of ["SQLite", "PostgreSQL"] as const) {
       row("a2", "2026-11-25", { ...tokens, model: "n" }),
       row("b1", "2026-12-01", tokens),
     ];
-    await usageSink(db).add({ writer: "w", number: 1, rows });
+    await usageSink(store).add({ writer: "w", number: 1, rows });
     const spent = spentIn(db);
     const [day, month] = [Date.UTC(2026, 10, 25), Date.UTC(2026, 10, 1)];
     assert.equal(await spent({ kind: "key", id: "a1" }, "requests", day), 1);
@@ -87,10 +89,11 @@ for (const kind of ["SQLite", "PostgreSQL"] as const) {
   });
 
   it("questions: from, to, key, tenant, model, and nothing at all", async (t) => {
-    const db = await (await scene(t))();
+    const store = await (await scene(t))();
+    const { db } = store;
     const days = ["2026-11-24", "2026-11-25", "2026-11-26"];
     const rows = ["a1", "a2", "b1"].flatMap((key) => days.map((day) => row(key, day)));
-    await usageSink(db).add({ writer: "w", number: 1, rows });
+    await usageSink(store).add({ writer: "w", number: 1, rows });
     const requests = async (query: Parameters<typeof readUsage>[1]) =>
       (await readUsage(db, query)).map((sum) => [...Object.values(sum.group), sum.requests]);
     assert.deepEqual(await requests({ by: [] }), [[9]]);
@@ -108,17 +111,17 @@ for (const kind of ["SQLite", "PostgreSQL"] as const) {
 
   it("several servers on one database lose nothing and count nothing twice", async (t) => {
     const open = await scene(t);
-    const dbs = await Promise.all([open(), open(), open()]);
+    const stores = await Promise.all([open(), open(), open()]);
     const keys = ["a1", "b1", "c1"];
     await Promise.all(
-      dbs.flatMap((db, writer) =>
+      stores.flatMap((store, writer) =>
         Array.from({ length: 10 }, async (_, i) => {
           const rows = [...keys.slice(i % 3), ...keys.slice(0, i % 3)].map((key) => row(key, "2026-11-25"));
-          await usageSink(db).add({ writer: `${writer} ${i}`, number: 1, rows });
+          await usageSink(store).add({ writer: `${writer} ${i}`, number: 1, rows });
         }),
       ),
     );
-    const sums = await readUsage(dbs[0] as (typeof dbs)[number], { by: ["key"] });
+    const sums = await readUsage((stores[0] as (typeof stores)[number]).db, { by: ["key"] });
     assert.deepEqual(
       sums.map(({ requests }) => requests),
       [30, 30, 30],

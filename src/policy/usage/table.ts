@@ -9,89 +9,116 @@ import type { Spent } from "#policy/limits/ledger.ts";
 import type { Measure } from "#policy/limits/rules.ts";
 import { DAY_MS, dayOf } from "#policy/limits/windows.ts";
 import type { Tables } from "#policy/store/schema.ts";
-import type { Database } from "#policy/store/store.ts";
-import type { UsageGroup, UsageSink } from "./book.ts";
-import type { UsageCounts, UsageRow } from "./usage.ts";
+import type { Step } from "#policy/store/step.ts";
+import type { Database, Store } from "#policy/store/store.ts";
+import type { UsageSink } from "./book.ts";
+import type { UsageCounts, UsageKey, UsageRow } from "./usage.ts";
 
 const COUNTS = ["requests", "errors", "prompt_tokens", "cached_tokens", "completion_tokens", "cost"] as const;
 /** SQLite takes 32,766 values a statement. */
 const ROWS_A_STATEMENT = 500;
+/** Statements for up to so many rows are kept: most groups have few. */
+const KEPT_TEXTS = 32;
 /** A group is not written again later than this. */
 const WRITER_MEMORY_MS = 7 * DAY_MS;
 
-export function usageSink(db: Database): UsageSink {
+export function usageSink({ db, transact }: Pick<Store, "db" | "transact">): UsageSink {
+  const forget = db.deleteFrom("usage_writers").where("at", "<", 0).compile().sql;
+  const claim = claimText(db);
+  const adding = new AddText(db);
   return {
-    add: (group) =>
-      db.transaction().execute(async (transaction) => {
-        if (!(await claim(transaction, group))) return;
-        const rows = group.rows.map(asStored).sort(inOrder);
-        for (let at = 0; at < rows.length; at += ROWS_A_STATEMENT)
-          await addRows(transaction, rows.slice(at, at + ROWS_A_STATEMENT));
-      }),
+    add: async ({ writer, number, rows }) => {
+      const at = Date.now();
+      const steps: Step[] = [];
+      if (number === 1) steps.push({ sql: forget, parameters: [at - WRITER_MEMORY_MS] });
+      steps.push({ sql: claim, parameters: [writer, number, at], decides: true });
+      const sorted = rows.toSorted(inOrder);
+      for (let from = 0; from < sorted.length; from += ROWS_A_STATEMENT) {
+        const some = sorted.slice(from, from + ROWS_A_STATEMENT);
+        steps.push({ sql: adding.text(some.length), parameters: some.flatMap(valuesOf) });
+      }
+      await transact(steps);
+    },
   };
 }
 
-/** Writes the group's number. @returns false: it, and so the group, was there before */
-async function claim(db: Database, { writer, number }: UsageGroup): Promise<boolean> {
-  const at = Date.now();
-  if (number === 1)
-    await db
-      .deleteFrom("usage_writers")
-      .where("at", "<", at - WRITER_MEMORY_MS)
-      .execute();
-  const { numInsertedOrUpdatedRows } = await db
+/** Writes a group's number; changes nothing where it, and so the group, was there before. */
+function claimText(db: Database): string {
+  return db
     .insertInto("usage_writers")
-    .values({ id: writer, number, at })
+    .values({ id: "", number: 0, at: 0 })
     .onConflict((conflict) =>
-      conflict.column("id").doUpdateSet({ number, at }).where("usage_writers.number", "<", number),
+      conflict
+        .column("id")
+        .doUpdateSet((eb) => ({ number: eb.ref("excluded.number"), at: eb.ref("excluded.at") }))
+        .whereRef("usage_writers.number", "<", "excluded.number"),
     )
-    .executeTakeFirstOrThrow();
-  return Number(numInsertedOrUpdatedRows) > 0;
+    .compile().sql;
 }
 
 type Stored = Tables["usage"];
 
-async function addRows(db: Database, rows: readonly Stored[]): Promise<void> {
-  const sum = (
-    eb: ExpressionBuilder<Tables & { excluded: Stored }, "usage" | "excluded">,
-    name: (typeof COUNTS)[number],
-  ) => eb(`usage.${name}`, "+", eb.ref(`excluded.${name}`));
-  await db
-    .insertInto("usage")
-    .values(rows)
-    .onConflict((conflict) =>
-      conflict.columns(["key_id", "day", "tenant", "model"]).doUpdateSet((eb) => ({
-        requests: sum(eb as never, "requests"),
-        errors: sum(eb as never, "errors"),
-        prompt_tokens: sum(eb as never, "prompt_tokens"),
-        cached_tokens: sum(eb as never, "cached_tokens"),
-        completion_tokens: sum(eb as never, "completion_tokens"),
-        cost: sum(eb as never, "cost"),
-      })),
-    )
-    .execute();
+/** The statement that adds so many rows; those for few are kept. */
+class AddText {
+  readonly #db: Database;
+  readonly #kept: string[] = [];
+
+  constructor(db: Database) {
+    this.#db = db;
+  }
+
+  text(rows: number): string {
+    const kept = this.#kept[rows];
+    if (kept !== undefined) return kept;
+    const made = this.#make(rows);
+    if (rows <= KEPT_TEXTS) this.#kept[rows] = made;
+    return made;
+  }
+
+  #make(rows: number): string {
+    const sum = (
+      eb: ExpressionBuilder<Tables & { excluded: Stored }, "usage" | "excluded">,
+      name: (typeof COUNTS)[number],
+    ) => eb(`usage.${name}`, "+", eb.ref(`excluded.${name}`));
+    return this.#db
+      .insertInto("usage")
+      .values(Array.from({ length: rows }, () => BLANK))
+      .onConflict((conflict) =>
+        conflict.columns(["key_id", "day", "tenant", "model"]).doUpdateSet((eb) => ({
+          requests: sum(eb as never, "requests"),
+          errors: sum(eb as never, "errors"),
+          prompt_tokens: sum(eb as never, "prompt_tokens"),
+          cached_tokens: sum(eb as never, "cached_tokens"),
+          completion_tokens: sum(eb as never, "completion_tokens"),
+          cost: sum(eb as never, "cost"),
+        })),
+      )
+      .compile().sql;
+  }
 }
 
-function asStored(row: UsageRow): Stored {
+/** A row for the compiler: the statement has its columns in this order. */
+const BLANK: Stored = {
+  key_id: "",
+  day: "",
+  tenant: "",
+  model: "",
+  requests: 0,
+  errors: 0,
+  prompt_tokens: 0,
+  cached_tokens: 0,
+  completion_tokens: 0,
+  cost: 0,
+};
+
+/** In the order of `BLANK`. */
+function valuesOf(row: UsageRow): readonly (string | number)[] {
   const { key, tenant, model, day, requests, errors, promptTokens, cachedTokens, completionTokens, cost } = row;
-  return {
-    key_id: key,
-    day,
-    tenant,
-    model,
-    requests,
-    errors,
-    prompt_tokens: promptTokens,
-    cached_tokens: cachedTokens,
-    completion_tokens: completionTokens,
-    cost,
-  };
+  return [key, day, tenant, model, requests, errors, promptTokens, cachedTokens, completionTokens, cost];
 }
 
-function inOrder(a: Stored, b: Stored): number {
-  return (
-    compare(a.key_id, b.key_id) || compare(a.day, b.day) || compare(a.tenant, b.tenant) || compare(a.model, b.model)
-  );
+function inOrder(a: UsageKey, b: UsageKey): number {
+  return compare(a.key, b.key) || compare(a.day, b.day) || compare(a.tenant, b.tenant) || compare(a.model, b.model);
 }
 
 function compare(a: string, b: string): number {

@@ -4,7 +4,20 @@
  * The arguments are the model's own text, fragment by fragment. Each character is looked at once. Called by the families.
  */
 import { parseJson } from "#base/json.ts";
+import type { CallForm } from "#core/structured.ts";
 import { type CallReader, callId, type ToolPart } from "./parser.ts";
+
+/** Calls as one JSON list of such objects. */
+export const JSON_LIST_CALLS: CallForm = {
+  begin: "[",
+  mark: "",
+  head: '{"name": ',
+  name: "json",
+  middle: ', "arguments": ',
+  close: "}",
+  joint: ", ",
+  end: "]",
+};
 
 /** Walks one JSON object, character by character, and hands out name and arguments as they come. */
 export class JsonCallReader implements CallReader {

@@ -4,21 +4,12 @@
  */
 import type { CallForm } from "#core/structured.ts";
 import { LeadingCalls } from "./_calls.ts";
-import { JsonCallReader } from "./_json-call.ts";
+import { JSON_LIST_CALLS, JsonCallReader } from "./_json-call.ts";
 import type { ToolParser } from "./parser.ts";
 
 export const GRANITE_MARKS = ["<|tool_call|>", "<tool_call>"] as const;
 
-export const GRANITE_CALLS: CallForm = {
-  begin: "[",
-  mark: "",
-  head: '{"name": ',
-  name: "json",
-  middle: ', "arguments": ',
-  close: "}",
-  joint: ", ",
-  end: "]",
-};
+export const GRANITE_CALLS: CallForm = JSON_LIST_CALLS;
 
 export function graniteParser(): ToolParser {
   return new LeadingCalls(

@@ -8,7 +8,7 @@ import type { CallForm } from "#core/structured.ts";
 import { Marks } from "#prompt/marks.ts";
 import { LeadingCalls, MarkedCalls } from "./_calls.ts";
 import { type Head, HeadedCallReader, headMarks, nameOf } from "./_headed-call.ts";
-import { JsonCallReader } from "./_json-call.ts";
+import { JSON_LIST_CALLS, JsonCallReader } from "./_json-call.ts";
 import type { ToolParser, ToolPart } from "./parser.ts";
 
 const OPEN = "[TOOL_CALLS]";
@@ -33,14 +33,8 @@ export const MISTRAL_CALLS: CallForm = {
 
 /** Of tokenizers that have no `[ARGS]`. */
 export const MISTRAL_LISTED_CALLS: CallForm = {
+  ...JSON_LIST_CALLS,
   begin: `${OPEN}[`,
-  mark: "",
-  head: '{"name": ',
-  name: "json",
-  middle: ', "arguments": ',
-  close: "}",
-  joint: ", ",
-  end: "]",
 };
 
 export function mistralParser(): ToolParser {

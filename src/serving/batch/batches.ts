@@ -78,10 +78,9 @@ export class Batches {
 
   /** @throws Fault invalid_request: no batch of the tenant has the id that it goes on behind */
   async list({ principal }: Grant<"batch">, page: PageRequest): Promise<readonly Batch[]> {
-    const { records } = this.#options;
-    if (page.after !== undefined && (await records.get(principal.tenant, page.after)) === undefined)
-      throw invalid("after", "There is no batch of this id to go on behind.");
-    return records.list(principal.tenant, page);
+    const found = await this.#options.records.list(principal.tenant, page);
+    if (found === undefined) throw invalid("after", "There is no batch of this id to go on behind.");
+    return found;
   }
 
   /** @throws Fault batch_not_found | invalid_request: it is over */

@@ -149,10 +149,9 @@ export class Files {
     { principal }: Grant<"batch">,
     page: PageRequest & { readonly purpose?: string; readonly oldestFirst?: boolean },
   ): Promise<readonly StoredFile[]> {
-    const { records } = this.#options;
-    if (page.after !== undefined && (await records.file(principal.tenant, page.after)) === undefined)
-      throw invalid("after", "There is no file of this id to go on behind.");
-    return records.files(principal.tenant, page);
+    const found = await this.#options.records.files(principal.tenant, page);
+    if (found === undefined) throw invalid("after", "There is no file of this id to go on behind.");
+    return found;
   }
 
   /** @throws Fault file_not_found | file_elsewhere */

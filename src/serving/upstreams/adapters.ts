@@ -7,7 +7,7 @@
  * (Wall: T51), and a change stands in the audit log before it is sent. What a path leads to is a matter of the servers:
  * nothing of it is looked at here. Made by app; called by its relay.
  */
-import { randomUUID } from "node:crypto";
+import { newId } from "#base/ids.ts";
 import { type JsonValue, stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { Fault, invalid } from "#core/fault.ts";
@@ -177,11 +177,10 @@ function refusedByAll({ status }: OperatedAnswer): void {
 }
 
 function post(target: string, body: JsonValue): UpstreamRequest {
-  const id = randomUUID().replaceAll("-", "");
   return {
     method: "POST",
     target,
-    headers: ["content-type", "application/json", "x-request-id", id],
+    headers: ["content-type", "application/json", "x-request-id", newId()],
     body: [Buffer.from(stringifyJson(body))],
   };
 }

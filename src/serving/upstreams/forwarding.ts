@@ -6,7 +6,8 @@
  * its key may say of priority, an id of ours, no media but what the guard has fetched; the work is reserved before it is
  * sent and settled on every path; who leaves cancels it. Called by the relay that app gives to http.
  */
-import { createHmac, randomUUID } from "node:crypto";
+import { createHmac } from "node:crypto";
+import { newId } from "#base/ids.ts";
 import type { Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { NO_USAGE, type Reservation } from "#core/metering.ts";
@@ -174,7 +175,8 @@ export class Forwarding {
       idempotent: true,
       signal,
     });
-    const stream = answer.headers["content-type"]?.startsWith("text/event-stream") === true;
+    const type = answer.headers["content-type"] ?? "";
+    const stream = type.startsWith("text/event-stream");
     const shown = upstreams.name === undefined ? undefined : (work.model ?? model.names[0]);
     const expectation: Expected = {
       promptTokens: expected.promptTokens,
@@ -182,9 +184,8 @@ export class Forwarding {
       ...(shown === undefined || shown === upstreams.name ? {} : { model: shown }),
     };
     const good = answer.status < 400;
-    const reader = stream
-      ? new StreamUsage(expectation)
-      : new WholeUsage(expectation, good, lengthOf(answer.headers["content-length"]));
+    const whole = { good, json: type.startsWith(JSON_TYPE), length: lengthOf(answer.headers["content-length"]) };
+    const reader = stream ? new StreamUsage(expectation) : new WholeUsage(expectation, whole);
     const settle = async (used: Usage, lost: boolean): Promise<void> => {
       this.#open.delete(id);
       answer.settled(used.promptTokens + used.completionTokens);
@@ -271,10 +272,6 @@ const PROMPTS = ["messages", "prompt", "input", "system", "instructions", "token
 /** Where the prompt's bytes are, for telling prompts apart. */
 function promptOf({ body, scan }: RelayVerdict): readonly Uint8Array[] {
   return scan.members.filter(({ name }) => PROMPTS.includes(name)).map(({ start, end }) => body.subarray(start, end));
-}
-
-function newId(): string {
-  return randomUUID().replaceAll("-", "");
 }
 
 function lengthOf(text: string | undefined): number | undefined {

@@ -104,9 +104,10 @@ function readable(bytes: Buffer): JsonValue | undefined {
 
 /** @throws Fault upstream_failed: some did it, or some failed */
 export function joinAnswers(
-  answers: readonly (OperatedAnswer | Fault)[],
+  all: readonly (OperatedAnswer | Fault)[],
   joined: Exclude<Operation["joined"], "first">,
 ): OperatedAnswer {
+  const answers = joined === "engines" ? withoutGaps(all) : all;
   const given = answers.filter((answer): answer is OperatedAnswer => !(answer instanceof Fault));
   const done = given.filter(({ status }) => status < 300);
   const [first] = done;
@@ -124,13 +125,41 @@ export function joinAnswers(
     });
   }
   if (joined === "every") return first;
-  return {
-    status: first.status,
-    body: merged(
-      done.map(({ body }) => body),
-      joined,
-    ),
-  };
+  const bodies = done.map(({ body }) => body);
+  return { status: first.status, body: MERGED[joined](bodies) };
+}
+
+type Merge = (bodies: readonly (JsonValue | undefined)[]) => JsonValue | undefined;
+
+const MERGED: Readonly<Record<Exclude<Operation["joined"], "first" | "every">, Merge>> = {
+  any: (bodies) => merged(bodies, "any"),
+  sum: (bodies) => merged(bodies, "sum"),
+  results: (bodies) => ({
+    results: bodies.filter(isObject).flatMap(({ results }) => (Array.isArray(results) ? results : [])),
+  }),
+  engines: (bodies) => Object.fromEntries(bodies.flatMap(enginesOf).entries()),
+};
+
+const UNREACHED: OperatedAnswer = { status: 200, body: { "0": { status: "unreachable", restarts: 0 } } };
+
+/** What is asked for is who is well: one that does not answer is part of the answer. */
+function withoutGaps(answers: readonly (OperatedAnswer | Fault)[]): readonly (OperatedAnswer | Fault)[] {
+  const some = answers.some((answer) => "status" in answer && answer.status < 300);
+  return some ? answers.map((answer) => (answer instanceof Fault ? UNREACHED : answer)) : answers;
+}
+
+const MOST_ENGINES = 1024;
+const STATUS = /^[a-z][a-z_-]{0,31}$/i;
+
+/** By number, as this program has them, or a list of `engines`, as vLLM has. */
+function enginesOf(body: JsonValue | undefined): readonly JsonValue[] {
+  if (!isObject(body)) return [];
+  const { engines = Object.values(body) } = body;
+  const told = Array.isArray(engines) ? engines.slice(0, MOST_ENGINES) : [];
+  return told.filter(isObject).map(({ status, restarts }) => ({
+    status: typeof status === "string" && STATUS.test(status) ? status : "unknown",
+    restarts: typeof restarts === "number" && Number.isSafeInteger(restarts) ? restarts : 0,
+  }));
 }
 
 /** Of answers of one shape: switches of which one is on are on, numbers are added. */

@@ -5,7 +5,7 @@
 import type { Usage } from "#core/calls.ts";
 import { NO_USAGE } from "#core/metering.ts";
 import { StreamReader, withModel } from "#wire/relay/stream.ts";
-import { scanned, usageIn } from "#wire/relay/usage.ts";
+import { isJson, scanned, usageIn } from "#wire/relay/usage.ts";
 import type { UsageReader } from "./settled-source.ts";
 
 export interface Expected {
@@ -57,22 +57,31 @@ export class StreamUsage implements UsageReader {
 /** Longer answers (of many embeddings, say) are charged by what was expected. */
 const MAX_READ = 32 * 1024 * 1024;
 
+export interface WholeHead {
+  readonly good: boolean;
+  readonly json: boolean;
+  readonly length: number | undefined;
+}
+
 export class WholeUsage implements UsageReader {
   readonly #expected: Expected;
   /** Of the answer's head; undefined: it did not say. */
   readonly #length: number | undefined;
   /** 2xx; another costs nothing. */
   readonly #good: boolean;
+  /** It says that it is JSON. */
+  readonly #json: boolean;
   #pieces: Uint8Array[] = [];
   #bytes = 0;
   #used: Usage | undefined;
   complete = false;
-  /** That one is not as long as it says the connection tells. */
-  readonly broken = false;
+  /** That one is shorter than it says the connection tells; that it says to be shorter than it is, its text. */
+  broken = false;
 
-  constructor(expected: Expected, good: boolean, length: number | undefined) {
+  constructor(expected: Expected, { good, json, length }: WholeHead) {
     this.#expected = expected;
     this.#good = good;
+    this.#json = json;
     this.#length = length;
   }
 
@@ -112,6 +121,7 @@ export class WholeUsage implements UsageReader {
     this.complete = true;
     if (!this.#good || this.#bytes > MAX_READ) return;
     const scan = scanned(body);
+    this.broken = this.#json && scan === undefined && !isJson(body);
     this.#used = scan === undefined ? undefined : usageIn(body, scan);
   }
 

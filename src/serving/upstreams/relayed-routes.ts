@@ -2,8 +2,10 @@
  * Which declared routes go to upstream servers, and under which rule of the body. What is in neither list this server
  * answers itself, whatever answers its models. Pure data. Callers: app's relay.
  */
+import type { JsonValue } from "#base/json.ts";
 import { DERENDER_ROUTES, type DerenderField } from "#wire/relay/derender.ts";
 import { RELAY_RULES, type RelayRule } from "#wire/relay/rules.ts";
+import { faultToleranceBody, rpcBody } from "./operation-bodies.ts";
 
 /** POST, by the declared path: the body names the model, one of its servers answers. */
 export const MODEL_ROUTES: ReadonlyMap<string, RelayRule> = new Map(Object.entries(RELAY_RULES));
@@ -18,13 +20,16 @@ export const READ_BACK_ROUTES: ReadonlyMap<string, DerenderField> = new Map(Obje
 export interface Operation {
   /**
    * `every`: it is done where all have done it. `any`: it is so where one says so. `sum`: the numbers together. `first`:
-   * all say the same, so one is enough.
+   * all say the same, so one is enough. `results`: their lists, one behind the other. `engines`: how each engine is, numbered
+   * through; a server that gives no answer stands there as an engine that is not reached, while any other does.
    */
-  readonly joined: "every" | "any" | "sum" | "first";
+  readonly joined: "every" | "any" | "sum" | "first" | "results" | "engines";
   /** What the pool knows from then on. */
   readonly leaves?: "asleep" | "awake";
   /** Its body is vLLM's own, and not ours: any JSON object. Else the declared route's schema holds. */
   readonly vllms?: true;
+  /** What is sent of a body, in place of all of it. @throws Fault */
+  readonly written?: (value: unknown) => JsonValue;
 }
 
 const EVERY: Operation = { joined: "every" };
@@ -52,4 +57,7 @@ export const OPERATIONS: ReadonlyMap<string, Operation> = new Map<string, Operat
   ["POST /start_profile", EVERY],
   ["POST /stop_profile", EVERY],
   ["GET /tokenizer_info", { joined: "first" }],
+  ["POST /collective_rpc", { joined: "results", written: rpcBody }],
+  ["GET /fault_tolerance/status", { joined: "engines" }],
+  ["POST /fault_tolerance/apply", { joined: "every", written: faultToleranceBody }],
 ]);

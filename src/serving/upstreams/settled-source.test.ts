@@ -150,6 +150,21 @@ test("what the upstream broke costs nothing, unless the answer was whole", async
   whole.books.resolve();
   await turn();
   assert.equal(whole.settled[0]?.[1], false);
+  // It has all of its answer: another end behind that would be a second one.
+  assert.deepEqual(
+    whole.log.filter((line) => line !== "resume"),
+    ["write END", "end"],
+  );
+});
+
+test("an answer that is complete and none costs nothing, and is a failure", async () => {
+  const { inner, log, settled, books } = fixture({ broken: true });
+  assert.equal(inner.write(bytes("END")), false);
+  inner.end();
+  books.resolve();
+  await turn();
+  assert.equal(settled[0]?.[1], true);
+  assert.deepEqual(log, ["fail upstream_failed"]);
 });
 
 test("a client that is behind is not sent more by the release of the last chunk", async () => {

@@ -21,7 +21,7 @@ export interface UsageReader {
   end(): readonly Uint8Array[];
   /** The answer has said all that it will: what follows waits for the books. */
   readonly complete: boolean;
-  /** Asked behind `end`: the answer stopped without saying that it was over. */
+  /** Asked when it is complete, or behind `end`: the answer stopped without saying that it was over, or is none. */
   readonly broken: boolean;
   /** What is known so far: said by the upstream, or counted. */
   used(): Usage;
@@ -68,6 +68,10 @@ export class SettledSource implements RelaySource, RelayTarget {
   write(chunk: Uint8Array): boolean {
     const rest = this.#reader.take(chunk);
     if (this.#safe || !this.#reader.complete) return this.#pass(rest);
+    if (this.#reader.broken) {
+      this.fail(new UpstreamFault("protocol", { sent: true, detail: "the answer is not what it says" }));
+      return false;
+    }
     // It has to last until the books are safe, and the chunk lasts no longer than this call.
     this.#held = Buffer.concat([this.#held, ...rest]);
     void this.#book(false).then(() => this.#release());
@@ -96,6 +100,11 @@ export class SettledSource implements RelaySource, RelayTarget {
   }
 
   fail(fault: Fault): void {
+    // The answer had its last event: how its connection ended behind that is nothing to its client.
+    if (this.#reader.complete && !this.#reader.broken) {
+      this.end();
+      return;
+    }
     // A client that left is heard of here first, as the end of the call that it asked for.
     void this.#book(isOurs(fault)).then(() => {
       this.#flush();
@@ -105,9 +114,11 @@ export class SettledSource implements RelaySource, RelayTarget {
   }
 
   #book(lost: boolean): Promise<void> {
-    this.#settled ??= this.#settle(this.#reader.used(), lost && !this.#reader.complete).then(() => {
-      this.#safe = true;
-    });
+    this.#settled ??= this.#settle(this.#reader.used(), lost && (this.#reader.broken || !this.#reader.complete)).then(
+      () => {
+        this.#safe = true;
+      },
+    );
     return this.#settled;
   }
 

@@ -1,7 +1,7 @@
 /**
  * Chat events → the full response object, field for field as vLLM's ChatCompletionResponse dumps it.
  */
-import type { CallEvent, PrintedPosition, Usage } from "#core/calls.ts";
+import type { CallEvent, ChoiceEvent, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { chatLogprobs, promptLogprobs } from "./_logprobs.ts";
 import { fullUsage } from "./_usage.ts";
@@ -71,8 +71,6 @@ export async function encodeChat(
     metrics: null,
   };
 }
-
-type ChoiceEvent = Exclude<CallEvent, { type: "start" | "prompt-logprobs" | "usage" }>;
 
 function collect(choice: Choice, event: ChoiceEvent): void {
   if (event.type === "finish") {

@@ -3,26 +3,21 @@
  */
 import { JsonError, type JsonValue, parseJson } from "#base/json.ts";
 import type { JsonMember } from "#base/json-scan.ts";
-import { clip, MAX_PATH } from "#core/conform.ts";
-import { Fault, invalid } from "#core/fault.ts";
+import { invalid } from "#core/fault.ts";
+import { readable } from "#core/readable.ts";
 import type { JsonObject } from "#wire/openai/_compound.ts";
 
-/** Members by name: each stands once. */
-export type Members = ReadonlyMap<string, JsonMember>;
+/** What a member's judgement may depend on: not where it stands, nor, but of a few fields, how long it is. */
+export interface Shape extends Pick<JsonMember, "name" | "kind" | "first" | "count" | "depth" | "widest"> {
+  readonly empty: boolean;
+  /** Of its text; 0 unless its rule asks for it. */
+  readonly bytes: number;
+}
+export type Shapes = ReadonlyMap<string, Shape>;
 
-/** A failure to read, as http says it of a body that it reads itself; in bytes. @throws Fault invalid_json */
-export function readable<T>(read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    const param = clip(error.path, MAX_PATH);
-    throw new Fault(
-      "invalid_json",
-      `The body is not JSON that is taken: ${error.message} (at byte ${error.offset}).`,
-      param === "" ? {} : { param },
-    );
-  }
+/** @param sized whether its judge asks how long it is */
+export function shapeOf({ name, kind, first, count, depth, widest, start, end }: JsonMember, sized: boolean): Shape {
+  return { name, kind, first, count, depth, widest, empty: end - start === 2, bytes: sized ? end - start : 0 };
 }
 
 /** The value of a member. @throws Fault invalid_json */
@@ -38,7 +33,7 @@ export function valueAt(bytes: Buffer, { name, start, end, kind }: JsonMember): 
       // The scan has read it: its text is a number in range.
       return Number(bytes.toString("latin1", start, end));
     default:
-      return readable(() => within(name, () => parseJson(bytes.toString("utf8", start, end))));
+      return readable("byte", () => within(name, () => parseJson(bytes.toString("utf8", start, end))));
   }
 }
 
@@ -57,27 +52,27 @@ function within<T>(name: string, read: () => T): T {
  * @param most entries that a decoder takes; a longer list comes as one that is too long by the same text
  * @throws Fault invalid_request: too many
  */
-export function standIn(member: JsonMember | undefined, entry: unknown, most: number): unknown {
-  if (member === undefined) return undefined;
-  const { kind, name, count, start, end } = member;
-  if (kind === "string") return end - start === 2 ? "" : "x";
+export function standIn(shape: Shape | undefined, entry: unknown, most: number): unknown {
+  if (shape === undefined) return undefined;
+  const { kind, name, count, empty } = shape;
+  if (kind === "string") return empty ? "" : "x";
   if (kind === "array") {
     if (count > most) throw invalid(name, `${name} has ${count} entries; at most ${most} are taken.`);
-    return Array.from({ length: count }, () => entry);
+    return new Array<unknown>(count).fill(entry);
   }
   return kind === "object" ? {} : kind === "number" ? 0 : kind === "null" ? null : kind === "true";
 }
 
 /** Of prompts: token ids are one prompt, however many. */
-export function promptStandIn(member: JsonMember | undefined, most: number): unknown {
-  if (member?.kind !== "array") return standIn(member, "x", most);
-  if (member.first === "number") return [0];
-  return standIn(member, member.first === "array" ? [0] : member.first === "string" ? "x" : null, most);
+export function promptStandIn(shape: Shape | undefined, most: number): unknown {
+  if (shape?.kind !== "array") return standIn(shape, "x", most);
+  if (shape.first === "number") return [0];
+  return standIn(shape, shape.first === "array" ? [0] : shape.first === "string" ? "x" : null, most);
 }
 
 /** @param fields whose values are wanted */
-export function smallFields(bytes: Buffer, members: Members, fields: ReadonlySet<string>): JsonObject {
+export function smallFields(bytes: Buffer, members: readonly JsonMember[], fields: ReadonlySet<string>): JsonObject {
   const values: Record<string, JsonValue> = {};
-  for (const member of members.values()) if (fields.has(member.name)) values[member.name] = valueAt(bytes, member);
+  for (const member of members) if (fields.has(member.name)) values[member.name] = valueAt(bytes, member);
   return values;
 }

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { Fault, invalid } from "#core/fault.ts";
 import { DEFAULT_CAPS } from "#core/request-caps.ts";
-import { invokedRule, judgeRelay, type RelayFacts, type RelayVerdict, relayBody } from "./judge.ts";
+import { judgeRelay, type RelayFacts, type RelayVerdict, relayBody } from "./judge.ts";
 import { RELAY_RULES, type RelayRule } from "./rules.ts";
 
 const {
@@ -374,11 +374,10 @@ test("responses: what would be kept is told, and nothing is kept upstream", () =
   assert.deepEqual(passed({ input: "x" }, responsesRule), { ...OURS, input: "x", store: false, background: false });
 });
 
-test("invocations: by the rule of the route that its fields and the model's tasks tell", () => {
-  assert.equal(judged({ prompt: ["a", "b"] }, invokedRule(["generate"])).prompts, 2);
-  assert.equal(fault({ ...CHAT, kv_transfer_params: { a: 1 } }, invokedRule(["generate"])).param, "kv_transfer_params");
-  assert.equal(judged({ input: ["a"] }, invokedRule(["embed"])).prompts, 1);
-  assert.equal(fault({ foo: 1 }, invokedRule(["embed"])).kind, "invalid_request");
+test("a completion of two prompts, an embedding of one, and a chat that says what is refused", () => {
+  assert.equal(judged({ prompt: ["a", "b"] }, completionRule).prompts, 2);
+  assert.equal(fault({ ...CHAT, kv_transfer_params: { a: 1 } }).param, "kv_transfer_params");
+  assert.equal(judged({ input: ["a"] }, embeddingsRule).prompts, 1);
 });
 
 test("bodies that are no objects, and hostile ones", () => {

@@ -9,30 +9,12 @@ import { stringifyJson } from "#base/json.ts";
 import { type JsonScan, scanJson } from "#base/json-scan.ts";
 import { type Cut, cut, cutsOf, spliced } from "#base/splice.ts";
 import { conform } from "#core/conform.ts";
-import { invalid } from "#core/fault.ts";
-import type { TaskKind } from "#core/pool.ts";
+import { readable } from "#core/readable.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
-import { isObject, type JsonObject } from "#wire/openai/_compound.ts";
-import { decodeSalt } from "#wire/openai/_output.ts";
-import { refuseUnsupported } from "#wire/openai/_refusals.ts";
-import { SamplingBody } from "#wire/vllm/generate.ts";
-import { InvocationBody, type Invoked, invokedBy } from "#wire/vllm/invocations.ts";
-import { type Members, readable, smallFields } from "./_body.ts";
-import { findMedia, type RelayMedia, WATCHED } from "./media.ts";
-import {
-  type Asked,
-  chatRule,
-  classifyRule,
-  completionRule,
-  embeddingsRule,
-  IGNORED,
-  NEVER,
-  poolingRule,
-  REFUSED,
-  type RelayRule,
-  rerankRule,
-  scoreRule,
-} from "./rules.ts";
+import { InvocationBody } from "#wire/vllm/invocations.ts";
+import { type Told, toldBy } from "./_told.ts";
+import { type FoundMedia, findMedia, type RelayMedia, WATCHED } from "./media.ts";
+import type { Asked, RelayRule } from "./rules.ts";
 
 /** What the server decides. */
 export interface RelayFacts {
@@ -57,11 +39,7 @@ export interface RelayVerdict extends Asked {
   /** To be fetched before the body is passed on. */
   readonly media: readonly RelayMedia[];
   /** Of /v1/responses. */
-  readonly kept: {
-    readonly store: boolean | undefined;
-    readonly background: boolean;
-    readonly previousId: string | undefined;
-  };
+  readonly kept: Told["kept"];
   readonly body: Uint8Array;
   readonly scan: JsonScan;
   readonly edits: ReadonlyMap<string, string | undefined>;
@@ -69,45 +47,35 @@ export interface RelayVerdict extends Asked {
 }
 
 /**
- * @param rule of the route, or how to find it
+ * @param rule of the route
  * @throws Fault invalid_json | invalid_request | not_implemented, as the route itself throws it
  */
-export function judgeRelay(
-  rule: RelayRule | ((members: Members) => RelayRule),
-  body: Uint8Array,
-  facts: RelayFacts,
-): RelayVerdict {
+export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts): RelayVerdict {
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-  const scan = readable(() => scanJson(bytes, WATCHED));
+  const scan = readable("byte", () => scanJson(bytes, WATCHED));
   // The schema says what is wrong with it.
   if (scan.kind !== "object") conform(InvocationBody, scan.kind === "array" ? [] : null);
-  const members: Members = new Map(scan.members.map((member) => [member.name, member]));
-  const chosen = typeof rule === "function" ? rule(members) : rule;
-  const small = smallFields(bytes, members, chosen.fields);
-  const asked = chosen.judge(small, members, facts.caps);
-  refuseUnsupported(small);
-  refuseInputs(members);
-  const edits = new Map<string, string | undefined>();
-  for (const name of members.keys()) if (REFUSED.has(name) || IGNORED.has(name)) edits.set(name, undefined);
-  decide(chosen, small, members, facts, edits);
-  for (const [name, value] of Object.entries(chosen.sets)) edits.set(name, value);
-  const stream = small["stream"] === true;
-  const strip = chosen.asksForUsage && stream && askForUsage(small, edits);
-  const found = Object.entries(chosen.media).map(([name, place]) => {
-    const member = members.get(name);
-    return member === undefined ? undefined : findMedia(bytes, member, place);
-  });
+  const told = toldBy(rule, bytes, scan, facts.caps);
+  const { media, cuts } = mediaOf(rule, bytes, scan);
+  const { promptIds, promptBytes } = sizeOf(rule, scan);
+  const { asked, model, stream, strip, kept } = told;
+  const { n, prompts, maxTokens } = asked;
+  const edits = decided(rule, told, facts);
   return {
-    ...asked,
-    ...sizeOf(members, chosen),
-    ...{ model: textOf(small["model"]), stream, strip, body, scan, edits },
-    media: found.flatMap((entry) => entry?.media ?? []),
-    cuts: found.flatMap((entry) => entry?.cuts ?? []),
-    kept: {
-      store: typeof small["store"] === "boolean" ? small["store"] : undefined,
-      background: small["background"] === true,
-      previousId: textOf(small["previous_response_id"]),
-    },
+    ...(maxTokens === undefined ? {} : { maxTokens }),
+    n,
+    prompts,
+    promptIds,
+    promptBytes,
+    model,
+    stream,
+    strip,
+    body,
+    scan,
+    edits,
+    media,
+    cuts,
+    kept,
   };
 }
 
@@ -126,78 +94,37 @@ export function relayBody(verdict: RelayVerdict, { model, media = [] }: BodyChan
   return spliced(verdict.body, [...cutsOf(verdict.scan, edits), ...verdict.cuts, ...fetched]);
 }
 
-const INVOKED: Readonly<Record<Invoked, RelayRule>> = {
-  chat: chatRule,
-  completion: completionRule,
-  embedding: embeddingsRule,
-  classification: classifyRule,
-  rerank: rerankRule,
-  score: scoreRule,
-  pooling: poolingRule,
-};
-
-/** The rule for a body of /invocations. @param tasks of the model @throws Fault invalid_request: none fits */
-export function invokedRule(tasks: readonly TaskKind[]): (members: Members) => RelayRule {
-  return (members) => {
-    const given = [...members.values()].filter(({ kind }) => kind !== "null").map(({ name }) => [name, true] as const);
-    return INVOKED[invokedBy(Object.fromEntries(given), tasks)];
-  };
-}
-
-function refuseInputs(members: Members): void {
-  for (const name of NEVER) {
-    const { kind = "null" } = members.get(name) ?? {};
-    if (kind !== "null") throw invalid(name, `${name} is not accepted from clients.`);
-  }
-}
-
 /** Wall: T124; T46 for the priority. */
-function decide(
-  rule: RelayRule,
-  small: JsonObject,
-  members: Members,
-  facts: RelayFacts,
-  edits: Map<string, string | undefined>,
-): void {
-  const asked = small["priority"];
-  const priority = facts.priority(typeof asked === "number" ? asked : undefined);
-  const own = decodeSalt(textOf(small["cache_salt"]));
-  const values = {
-    cache_salt: stringifyJson(facts.salt(own)),
-    priority: priority === 0 && !members.has("priority") ? undefined : String(priority),
-    request_id: stringifyJson(facts.requestId),
-  };
-  for (const name of ["cache_salt", "priority", "request_id"] as const)
-    edits.set(name, rule.ours.includes(name) ? values[name] : undefined);
-  const sampling = small["sampling_params"];
-  // The engine's own parameters: what is not known here is not passed on.
-  if (isObject(sampling)) edits.set("sampling_params", stringifyJson(known(sampling)));
+function decided({ ours }: RelayRule, told: Told, facts: RelayFacts): ReadonlyMap<string, string | undefined> {
+  const edits = new Map(told.edits);
+  const priority = facts.priority(told.priority);
+  if (ours.includes("cache_salt")) edits.set("cache_salt", stringifyJson(facts.salt(told.salt)));
+  if (ours.includes("priority") && (priority !== 0 || told.prioritized)) edits.set("priority", String(priority));
+  if (ours.includes("request_id")) edits.set("request_id", stringifyJson(facts.requestId));
+  return edits;
 }
 
-function known(sampling: JsonObject): JsonObject {
-  return Object.fromEntries(Object.entries(sampling).filter(([name]) => Object.hasOwn(SamplingBody.shape, name)));
+const NO_MEDIA: FoundMedia = { media: [], cuts: [] };
+
+function mediaOf({ media }: RelayRule, bytes: Buffer, { members }: JsonScan): FoundMedia {
+  let all = NO_MEDIA;
+  for (const member of members) {
+    const place = Object.hasOwn(media, member.name) ? media[member.name] : undefined;
+    const found = place === undefined ? NO_MEDIA : findMedia(bytes, member, place);
+    if (found === NO_MEDIA) continue;
+    all = { media: [...all.media, ...found.media], cuts: [...all.cuts, ...found.cuts] };
+  }
+  return all;
 }
 
-/** @returns whether the client did not ask itself */
-function askForUsage(small: JsonObject, edits: Map<string, string | undefined>): boolean {
-  const options = isObject(small["stream_options"]) ? small["stream_options"] : {};
-  if (options["include_usage"] === true) return false;
-  edits.set("stream_options", stringifyJson({ ...options, include_usage: true, continuous_usage_stats: false }));
-  return true;
-}
-
-function sizeOf(members: Members, rule: RelayRule): Pick<RelayVerdict, "promptIds" | "promptBytes"> {
+function sizeOf({ fields }: RelayRule, { members }: JsonScan): Pick<RelayVerdict, "promptIds" | "promptBytes"> {
   let promptIds = 0;
   let promptBytes = 0;
-  for (const { name, kind, first, values, count, depth, start, end } of members.values()) {
-    if (rule.fields.has(name)) continue;
+  for (const { name, kind, first, values, count, depth, start, end } of members) {
+    if (fields.has(name)) continue;
     if (kind === "array" && first === "number") promptIds += count;
     else if (kind === "array" && first === "array" && depth === 2) promptIds += values - 1 - count;
     else promptBytes += end - start;
   }
   return { promptIds, promptBytes };
-}
-
-function textOf(value: unknown): string | undefined {
-  return typeof value === "string" ? value : undefined;
 }

@@ -10,7 +10,7 @@ import { WatchedKeys } from "#base/json-keys.ts";
 import { type JsonMember, scanJson } from "#base/json-scan.ts";
 import { type Cut, cut } from "#base/splice.ts";
 import { invalid } from "#core/fault.ts";
-import { readable } from "./_body.ts";
+import { readable } from "#core/readable.ts";
 import type { MediaPlace } from "./rules.ts";
 
 /** Something to be fetched in the server's name, or to be judged where it stands (`data:`); the text of its URL stands at [start, end), quotes included. */
@@ -142,7 +142,7 @@ class Walk {
 
   private url({ member, path }: Spot, kind: RelayMedia["kind"]): void {
     if (member.kind === "null") return;
-    const text = readable(() => parseJson(this.bytes.toString("utf8", member.start, member.end)));
+    const text = readable("byte", () => parseJson(this.bytes.toString("utf8", member.start, member.end)));
     if (typeof text !== "string") throw invalid(path, `${path} must be a string.`);
     // What stands in its URL is judged as what is fetched; files go on as they came.
     const own = /^data:/i.test(text);
@@ -157,7 +157,7 @@ class Walk {
   private children({ member, path }: Spot, searched = true): readonly Spot[] {
     if (member.kind !== "object" && member.kind !== "array") return [];
     const { start } = member;
-    const { members } = readable(() =>
+    const { members } = readable("byte", () =>
       scanJson(this.bytes.subarray(start, member.end), WATCHED, { maxMembers: MAX_ENTRIES }),
     );
     const spots: Spot[] = [];

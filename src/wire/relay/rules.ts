@@ -5,8 +5,7 @@
  * Invariant: a field that the client may not decide is in OURS or REFUSED, whatever the route; a name that is in no
  * list is passed on, as the upstream takes or ignores it.
  */
-import type { ZodType } from "zod";
-import { conform } from "#core/conform.ts";
+import type { ZodObject, z } from "zod";
 import { invalid } from "#core/fault.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { decodeCountTokens, decodeMessages } from "#wire/anthropic/messages-decode.ts";
@@ -29,7 +28,8 @@ import { decodeResponse } from "#wire/responses/decode.ts";
 import { ResponsesBody } from "#wire/responses/schema.ts";
 import { decodeGenerate, GenerateBody } from "#wire/vllm/generate.ts";
 import { DetokenizeBody, decodeTokenize, TokenizeBody } from "#wire/vllm/tokenize.ts";
-import { type Members, promptStandIn, standIn } from "./_body.ts";
+import { promptStandIn, type Shapes, standIn } from "./_body.ts";
+import { narrowed } from "./_narrow.ts";
 
 /** What the request asks for, as far as quotas and balancing need it. */
 export interface Asked {
@@ -45,6 +45,8 @@ export type Ours = "cache_salt" | "priority" | "request_id";
 export interface RelayRule {
   /** Small fields: their values are read. */
   readonly fields: ReadonlySet<string>;
+  /** Fields of which a scan tells enough. */
+  readonly big: ReadonlySet<string>;
   /** Those that the upstream's route has. */
   readonly ours: readonly Ours[];
   /** Where a conversation, and media, may stand. */
@@ -54,7 +56,7 @@ export interface RelayRule {
   /** Whose stream tells usage when `stream_options` asks for it. */
   readonly asksForUsage: boolean;
   /** @throws Fault invalid_request | not_implemented, naming the field */
-  readonly judge: (small: JsonObject, members: Members, caps: RequestCaps) => Asked;
+  readonly judge: (small: JsonObject, shapes: Shapes, caps: RequestCaps) => Asked;
 }
 
 /**
@@ -85,7 +87,9 @@ export const NEVER: ReadonlySet<string> = new Set([
 /** Taken and without effect here, so without effect there. */
 export const IGNORED: ReadonlySet<string> = new Set(["vllm_xargs"]);
 
-const ALL_OURS: readonly Ours[] = ["cache_salt", "priority", "request_id"];
+/** Fields whose judges ask how long they are. */
+export const SIZED: ReadonlySet<string> = new Set(["tools"]);
+export const ALL_OURS: readonly Ours[] = ["cache_salt", "priority", "request_id"];
 const MESSAGE = { role: "user", content: "" };
 
 interface Spec {
@@ -96,21 +100,24 @@ interface Spec {
   readonly sets?: RelayRule["sets"];
 }
 
-function rule<B>(
-  schema: ZodType<B> & { readonly shape: object },
+function rule<S extends ZodObject>(
+  schema: S,
   { big, ours = ALL_OURS, media = {}, asksForUsage = false, sets = {} }: Spec,
-  judge: (body: B, members: Members, caps: RequestCaps) => Asked,
+  judge: (body: z.infer<S>, shapes: Shapes, caps: RequestCaps) => Asked,
 ): RelayRule {
+  const held = narrowed(schema);
   return {
     fields: new Set([...Object.keys(schema.shape), ...REFUSED].filter((name) => !big.includes(name))),
+    big: new Set(big),
     ours,
     media,
     asksForUsage,
     sets,
-    judge: (small, members, caps) => {
+    judge: (small, shapes, caps) => {
       // That they are there is the schema's matter, what they are its judge's.
-      const present = big.filter((name) => members.has(name)).map((name) => [name, null] as const);
-      return judge(conform(schema, { ...small, ...Object.fromEntries(present) }), members, caps);
+      const body: Record<string, unknown> = { ...small };
+      for (const name of big) if (shapes.has(name)) body[name] = null;
+      return judge(held(body), shapes, caps);
     },
   };
 }
@@ -120,52 +127,48 @@ function asked(n: number, prompts: number, maxTokens: number | undefined): Asked
 }
 
 /** Wall: T10, by counts: how many tools, how long and how deep their text is. */
-function judgeTools(members: Members, caps: RequestCaps): void {
-  const tools = members.get("tools");
+function judgeTools(shapes: Shapes, caps: RequestCaps): void {
+  const tools = shapes.get("tools");
   if (tools === undefined || tools.kind === "null") return;
   if (tools.kind !== "array") throw invalid("tools", "tools must be a list.");
   standIn(tools, null, caps.tools);
   if (tools.depth > caps.toolDepth) throw invalid("tools", `tools nests deeper than ${caps.toolDepth} levels.`);
-  if (tools.end - tools.start > caps.toolCharacters)
+  if (tools.bytes > caps.toolCharacters)
     throw invalid("tools", `tools is larger than ${caps.toolCharacters} characters of JSON.`);
 }
 
 /** @param level of the lists of parts, under the list itself */
-function messages(members: Members, name: string, caps: RequestCaps, level = 2, entry: unknown = MESSAGE): unknown {
-  const member = members.get(name);
-  const widest = member?.widest[level] ?? 0;
+function messages(shapes: Shapes, name: string, caps: RequestCaps, level = 2, entry: unknown = MESSAGE): unknown {
+  const shape = shapes.get(name);
+  const widest = shape?.widest[level] ?? 0;
   if (widest > caps.contentParts)
     throw invalid(name, `a message of ${name} has ${widest} parts; at most ${caps.contentParts} are taken.`);
-  return standIn(member, entry, level === 3 ? caps.conversations : caps.messages);
+  return standIn(shape, entry, level === 3 ? caps.conversations : caps.messages);
 }
 
 const NO_TOOLS = { tools: undefined, tool_choice: undefined };
 
-export const chatRule = rule(
+const chatRule = rule(
   ChatBody,
   { big: ["messages", "tools", "tool_choice"], media: { messages: "messages" }, asksForUsage: true },
-  (body, members, caps) => {
-    judgeTools(members, caps);
-    const { call } = decodeChat({ ...body, ...NO_TOOLS, messages: messages(members, "messages", caps) }, caps);
+  (body, shapes, caps) => {
+    judgeTools(shapes, caps);
+    const { call } = decodeChat({ ...body, ...NO_TOOLS, messages: messages(shapes, "messages", caps) }, caps);
     return asked(call.output.n, 1, call.sampling.maxTokens);
   },
 );
 
-const chatBatchRule = rule(
-  ChatBatchBody,
-  { big: ["messages"], media: { messages: "batch" } },
-  (body, members, caps) => {
-    const given = members.get("messages")?.widest[1] ?? 0;
-    if (given > caps.messages)
-      throw invalid("messages", `a conversation has ${given} entries; at most ${caps.messages} are taken.`);
-    const standing = messages(members, "messages", caps, 3, [MESSAGE]);
-    const { calls } = decodeChatBatch({ ...body, messages: standing }, caps);
-    return asked(1, calls.length, calls[0]?.sampling.maxTokens);
-  },
-);
+const chatBatchRule = rule(ChatBatchBody, { big: ["messages"], media: { messages: "batch" } }, (body, shapes, caps) => {
+  const given = shapes.get("messages")?.widest[1] ?? 0;
+  if (given > caps.messages)
+    throw invalid("messages", `a conversation has ${given} entries; at most ${caps.messages} are taken.`);
+  const standing = messages(shapes, "messages", caps, 3, [MESSAGE]);
+  const { calls } = decodeChatBatch({ ...body, messages: standing }, caps);
+  return asked(1, calls.length, calls[0]?.sampling.maxTokens);
+});
 
-export const completionRule = rule(CompletionBody, { big: ["prompt"], asksForUsage: true }, (body, members, caps) => {
-  const prompt = promptStandIn(members.get("prompt"), caps.completionPrompts);
+const completionRule = rule(CompletionBody, { big: ["prompt"], asksForUsage: true }, (body, shapes, caps) => {
+  const prompt = promptStandIn(shapes.get("prompt"), caps.completionPrompts);
   const { call } = decodeCompletion({ ...body, prompt }, caps);
   return asked(call.output.n, call.prompts.length, call.sampling.maxTokens);
 });
@@ -178,11 +181,11 @@ const responsesRule = rule(
     media: { input: "items" },
     sets: { store: "false", background: "false" },
   },
-  (body, members, caps) => {
-    judgeTools(members, caps);
-    const { kind = "null" } = members.get("instructions") ?? {};
+  (body, shapes, caps) => {
+    judgeTools(shapes, caps);
+    const { kind = "null" } = shapes.get("instructions") ?? {};
     if (kind !== "string" && kind !== "null") throw invalid("instructions", "instructions must be a string.");
-    const input = messages(members, "input", caps, 2, { role: "user", content: "x" });
+    const input = messages(shapes, "input", caps, 2, { role: "user", content: "x" });
     const { call } = decodeResponse({ ...body, ...NO_TOOLS, input }, caps);
     return asked(1, 1, call.chat.sampling.maxTokens);
   },
@@ -191,22 +194,22 @@ const responsesRule = rule(
 const ANTHROPIC = ["messages", "system", "tools", "tool_choice"];
 const ANTHROPIC_MEDIA = { messages: "anthropic", system: "blocks" } as const;
 
-function anthropicStandIn(members: Members, caps: RequestCaps) {
-  judgeTools(members, caps);
-  standIn(members.get("system"), null, caps.contentParts);
-  return { ...NO_TOOLS, system: undefined, messages: messages(members, "messages", caps) };
+function anthropicStandIn(shapes: Shapes, caps: RequestCaps) {
+  judgeTools(shapes, caps);
+  standIn(shapes.get("system"), null, caps.contentParts);
+  return { ...NO_TOOLS, system: undefined, messages: messages(shapes, "messages", caps) };
 }
 
-const messagesRule = rule(MessagesBody, { big: ANTHROPIC, media: ANTHROPIC_MEDIA }, (body, members, caps) => {
-  const call = decodeMessages({ ...body, ...anthropicStandIn(members, caps) }, caps, true);
+const messagesRule = rule(MessagesBody, { big: ANTHROPIC, media: ANTHROPIC_MEDIA }, (body, shapes, caps) => {
+  const call = decodeMessages({ ...body, ...anthropicStandIn(shapes, caps) }, caps, true);
   return asked(1, 1, call.sampling.maxTokens);
 });
 
 const countTokensRule = rule(
   CountTokensBody,
   { big: ANTHROPIC, media: ANTHROPIC_MEDIA, ours: [] },
-  (body, members, caps) => {
-    decodeCountTokens({ ...body, ...anthropicStandIn(members, caps) }, caps);
+  (body, shapes, caps) => {
+    decodeCountTokens({ ...body, ...anthropicStandIn(shapes, caps) }, caps);
     return asked(1, 1, 0);
   },
 );
@@ -214,40 +217,40 @@ const countTokensRule = rule(
 const SOURCE = { big: ["input", "messages"], media: { messages: "messages" } } as const;
 
 /** `padding` is the upstream's own matter. */
-function source<T extends object>(body: T, members: Members, caps: RequestCaps) {
-  const input = promptStandIn(members.get("input"), caps.poolingInputs);
-  return { ...body, padding: undefined, input, messages: messages(members, "messages", caps) };
+function source<T extends object>(body: T, shapes: Shapes, caps: RequestCaps) {
+  const input = promptStandIn(shapes.get("input"), caps.poolingInputs);
+  return { ...body, padding: undefined, input, messages: messages(shapes, "messages", caps) };
 }
 
 /** A conversation makes one prompt. */
-function inputs(members: Members): number {
-  const input = members.get("input");
+function inputs(shapes: Shapes): number {
+  const input = shapes.get("input");
   return input?.kind === "array" && input.first !== "number" ? input.count : 1;
 }
 
-export const embeddingsRule = rule(EmbeddingsBody, SOURCE, (body, members, caps) => {
-  decodeEmbeddings(source(body, members, caps), caps);
-  return asked(1, inputs(members), 0);
+const embeddingsRule = rule(EmbeddingsBody, SOURCE, (body, shapes, caps) => {
+  decodeEmbeddings(source(body, shapes, caps), caps);
+  return asked(1, inputs(shapes), 0);
 });
 
-export const classifyRule = rule(ClassifyBody, SOURCE, (body, members, caps) => {
-  decodeClassify(source(body, members, caps), caps);
-  return asked(1, inputs(members), 0);
+const classifyRule = rule(ClassifyBody, SOURCE, (body, shapes, caps) => {
+  decodeClassify(source(body, shapes, caps), caps);
+  return asked(1, inputs(shapes), 0);
 });
 
 /** Which tasks there are is the upstream's matter. */
-export const poolingRule = rule(PoolingBody, SOURCE, (body, members, caps) => {
-  decodePooling({ ...source(body, members, caps), task: undefined }, caps);
-  return asked(1, inputs(members), 0);
+const poolingRule = rule(PoolingBody, SOURCE, (body, shapes, caps) => {
+  decodePooling({ ...source(body, shapes, caps), task: undefined }, caps);
+  return asked(1, inputs(shapes), 0);
 });
 
 const cohereRule = rule(
   CohereEmbedBody,
   { big: ["texts", "images", "inputs"], ours: ["priority"], media: { images: "urls", inputs: "messages" } },
-  (body, members, caps) => {
-    const texts = standIn(members.get("texts"), "x", caps.poolingInputs);
-    const images = standIn(members.get("images"), "x", caps.poolingInputs);
-    const listed = messages(members, "inputs", { ...caps, messages: caps.poolingInputs }, 2, { content: [] });
+  (body, shapes, caps) => {
+    const texts = standIn(shapes.get("texts"), "x", caps.poolingInputs);
+    const images = standIn(shapes.get("images"), "x", caps.poolingInputs);
+    const listed = messages(shapes, "inputs", { ...caps, messages: caps.poolingInputs }, 2, { content: [] });
     const given = [texts, images].filter((value) => value !== undefined && value !== null);
     const [only = texts] = given;
     // Two of them: as the decoder says it.
@@ -260,56 +263,56 @@ const cohereRule = rule(
 const SIDES = ["queries", "documents", "items", "data_1", "data_2", "text_1", "text_2", "query"] as const;
 const SIDES_MEDIA = Object.fromEntries(SIDES.map((name) => [name, "sides"] as const));
 
-function sides(members: Members, caps: RequestCaps): { readonly [name in (typeof SIDES)[number]]?: unknown } {
-  const standing = SIDES.filter((name) => members.has(name)).map((name) => {
-    const member = members.get(name);
-    const widest = Math.max(member?.widest[1] ?? 0, member?.widest[2] ?? 0);
+function sides(shapes: Shapes, caps: RequestCaps): { readonly [name in (typeof SIDES)[number]]?: unknown } {
+  const standing = SIDES.filter((name) => shapes.has(name)).map((name) => {
+    const shape = shapes.get(name);
+    const widest = Math.max(shape?.widest[1] ?? 0, shape?.widest[2] ?? 0);
     if (widest > caps.contentParts)
       throw invalid(name, `an entry of ${name} has ${widest} parts; at most ${caps.contentParts} are taken.`);
-    return [name, member?.kind === "object" ? "x" : standIn(member, "x", caps.poolingInputs)] as const;
+    return [name, shape?.kind === "object" ? "x" : standIn(shape, "x", caps.poolingInputs)] as const;
   });
   return Object.fromEntries(standing);
 }
 
-export const scoreRule = rule(ScoreBody, { big: SIDES, media: SIDES_MEDIA }, (body, members, caps) => {
-  const { documents } = decodeScore({ ...body, ...sides(members, caps), padding: undefined }, caps);
+const scoreRule = rule(ScoreBody, { big: SIDES, media: SIDES_MEDIA }, (body, shapes, caps) => {
+  const { documents } = decodeScore({ ...body, ...sides(shapes, caps), padding: undefined }, caps);
   return asked(1, documents.length, 0);
 });
 
-export const rerankRule = rule(RerankBody, { big: SIDES, media: SIDES_MEDIA }, (body, members, caps) => {
-  const standing = { query: undefined, documents: undefined, ...sides(members, caps) };
+const rerankRule = rule(RerankBody, { big: SIDES, media: SIDES_MEDIA }, (body, shapes, caps) => {
+  const standing = { query: undefined, documents: undefined, ...sides(shapes, caps) };
   const { documents } = decodeRerank({ ...body, ...standing, padding: undefined }, caps);
   return asked(1, documents.length, 0);
 });
 
-const generativeScoringRule = rule(GenerativeScoringBody, { big: ["query", "items"] }, (body, members, caps) => {
-  const items = promptStandIn(members.get("items"), caps.poolingInputs);
-  const query = promptStandIn(members.get("query"), 1);
+const generativeScoringRule = rule(GenerativeScoringBody, { big: ["query", "items"] }, (body, shapes, caps) => {
+  const items = promptStandIn(shapes.get("items"), caps.poolingInputs);
+  const query = promptStandIn(shapes.get("query"), 1);
   const call = decodeGenerativeScoring({ ...body, query, items }, caps);
   return asked(1, call.items.length, 1);
 });
 
-const generateRule = rule(GenerateBody, { big: ["token_ids"], asksForUsage: true }, (body, members, caps) => {
-  const { call } = decodeGenerate({ ...body, token_ids: promptStandIn(members.get("token_ids"), 1) }, caps);
+const generateRule = rule(GenerateBody, { big: ["token_ids"], asksForUsage: true }, (body, shapes, caps) => {
+  const { call } = decodeGenerate({ ...body, token_ids: promptStandIn(shapes.get("token_ids"), 1) }, caps);
   return asked(call.output.n, 1, call.sampling.maxTokens);
 });
 
 const tokenizeRule = rule(
   TokenizeBody,
   { big: ["prompt", "messages", "tools"], ours: [], media: { messages: "messages" } },
-  (body, members, caps) => {
-    judgeTools(members, caps);
-    const prompt = members.get("prompt");
+  (body, shapes, caps) => {
+    judgeTools(shapes, caps);
+    const prompt = shapes.get("prompt");
     if (prompt !== undefined && prompt.kind !== "string" && prompt.kind !== "null")
       throw invalid("prompt", "prompt must be a string.");
     const standing = { prompt: prompt?.kind === "string" ? "x" : undefined, tools: undefined };
-    decodeTokenize({ ...body, ...standing, messages: messages(members, "messages", caps) }, caps);
+    decodeTokenize({ ...body, ...standing, messages: messages(shapes, "messages", caps) }, caps);
     return asked(1, 1, 0);
   },
 );
 
-const detokenizeRule = rule(DetokenizeBody, { big: ["tokens"], ours: [] }, (_, members) => {
-  const { kind } = members.get("tokens") ?? {};
+const detokenizeRule = rule(DetokenizeBody, { big: ["tokens"], ours: [] }, (_, shapes) => {
+  const { kind } = shapes.get("tokens") ?? {};
   if (kind !== "array") throw invalid("tokens", "tokens must be a list of token ids.");
   return asked(1, 1, 0);
 });

@@ -24,9 +24,18 @@ export function usageOf(body: Uint8Array): Usage | undefined {
 
 /** @returns undefined: it is no JSON object */
 export function scanned(body: Uint8Array): JsonScan | undefined {
+  const scan = anyScan(body);
+  return scan?.kind === "object" ? scan : undefined;
+}
+
+/** Whether it is whole, if it is meant to be JSON. */
+export function isJson(body: Uint8Array): boolean {
+  return anyScan(body) !== undefined;
+}
+
+function anyScan(body: Uint8Array): JsonScan | undefined {
   try {
-    const scan = scanJson(body);
-    return scan.kind === "object" ? scan : undefined;
+    return scanJson(body);
   } catch (error) {
     if (error instanceof JsonError) return undefined;
     throw error;

@@ -5,7 +5,7 @@
  * Wall: T10, the tokens that are brought along count with the new ones: all are read again by the parsers.
  */
 import { z } from "zod";
-import type { CallEvent, Usage } from "#core/calls.ts";
+import type { ChoiceEvent, Usage } from "#core/calls.ts";
 import { invalid } from "#core/fault.ts";
 import type { FinishReason } from "#core/generate.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
@@ -20,7 +20,7 @@ import {
 import { finalUsage, type UsageDetails } from "#wire/openai/_usage.ts";
 import { requireHealthy } from "#wire/openai/chat-encode.ts";
 import { ChatChunk, CompletionChunk } from "#wire/openai/replies.ts";
-import { decodeReason } from "./derender.ts";
+import { decodeCounts, decodeReason } from "./derender.ts";
 
 const State = z.object({
   output_token_ids: z.array(z.int()),
@@ -115,6 +115,7 @@ function decodeState(value: unknown, caps: RequestCaps): State {
 }
 
 function decodeUsage(value: unknown, promptTokens: unknown): Usage | undefined {
+  const given = typeof promptTokens === "number" ? decodeCounts(promptTokens, 1) : undefined;
   if (!isObject(value)) return undefined;
   const count = (name: string): number => {
     const said = value[name] ?? 0;
@@ -123,14 +124,12 @@ function decodeUsage(value: unknown, promptTokens: unknown): Usage | undefined {
     return said as number;
   };
   return {
-    promptTokens: typeof promptTokens === "number" ? promptTokens : count("prompt_tokens"),
+    promptTokens: given ?? count("prompt_tokens"),
     completionTokens: count("completion_tokens"),
     cachedTokens: 0,
     reasoningTokens: 0,
   };
 }
-
-type ChoiceEvent = Extract<CallEvent, { type: "text" | "reasoning" | "tool-call" | "finish" }>;
 
 export interface Piece {
   readonly model: string;

@@ -86,8 +86,8 @@ function isGiven(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
-/** One number, or one a response. */
-function decodeCounts(value: unknown, responses: number): number | undefined {
+/** One number, or one a response. @throws Fault invalid_request */
+export function decodeCounts(value: unknown, responses: number): number | undefined {
   if (!isGiven(value)) return undefined;
   const counts = Array.isArray(value) ? requireTokenCounts(value) : requireTokenCounts([value]);
   if (Array.isArray(value) && value.length !== responses)

@@ -3,7 +3,7 @@
  */
 import { z } from "zod";
 import { stringifyJson } from "#base/json.ts";
-import type { CallEvent, PrintedPosition, Usage } from "#core/calls.ts";
+import type { CallEvent, ChoiceEvent, PrintedPosition, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { chatLogprobs, promptLogprobs } from "#wire/openai/_logprobs.ts";
 import { finalUsage, fullUsage, runningUsage } from "#wire/openai/_usage.ts";
@@ -104,8 +104,6 @@ export async function encodeGenerate(
     metrics: null,
   };
 }
-
-type ChoiceEvent = Exclude<CallEvent, { type: "start" | "prompt-logprobs" | "usage" }>;
 
 function gather(choice: Gathered, event: ChoiceEvent): void {
   if (event.type === "finish") {

@@ -1,0 +1,156 @@
+/**
+ * What the small fields of a body, and the shapes of the others, come to, whoever sends it: what is asked for, and what
+ * is taken out.
+ *
+ * Invariant: what is kept is what would be found anew. All that it depends on is the rule, the caps, the text of each
+ * small field and the shape of each other; they are its key. Clients send the same few numbers and switches again and
+ * again, and only of bodies with nothing else that is small is something kept: what a tenant writes in words is not.
+ * Used by judge.ts.
+ */
+import { stringifyJson } from "#base/json.ts";
+import type { JsonMember, JsonScan } from "#base/json-scan.ts";
+import { invalid } from "#core/fault.ts";
+import type { RequestCaps } from "#core/request-caps.ts";
+import { isObject, type JsonObject } from "#wire/openai/_compound.ts";
+import { decodeSalt } from "#wire/openai/_output.ts";
+import { refuseUnsupported } from "#wire/openai/_refusals.ts";
+import { SamplingBody } from "#wire/vllm/generate.ts";
+import { type Shape, shapeOf, smallFields } from "./_body.ts";
+import { ALL_OURS, type Asked, IGNORED, NEVER, REFUSED, type RelayRule, SIZED } from "./rules.ts";
+
+export interface Told {
+  readonly asked: Asked;
+  /** As the client calls it. */
+  readonly model: string | undefined;
+  readonly stream: boolean;
+  /** Usage was asked for on the server's account. */
+  readonly strip: boolean;
+  /** As the client asks for it, and whether it says something about it. */
+  readonly priority: number | undefined;
+  readonly prioritized: boolean;
+  /** The client's own. */
+  readonly salt: string | undefined;
+  /** name → what it says instead, as JSON; undefined: it goes. */
+  readonly edits: ReadonlyMap<string, string | undefined>;
+  readonly kept: {
+    readonly store: boolean | undefined;
+    readonly background: boolean;
+    readonly previousId: string | undefined;
+  };
+}
+
+/** Small fields beside numbers and switches that may be part of a key. */
+const NAMED = ["model", "stream_options"];
+const KEY_CHARACTERS = 512;
+const MOST_KEPT = 256;
+
+const known = new WeakMap<RequestCaps, WeakMap<RelayRule, Map<string, Told>>>();
+
+/** @throws Fault invalid_json | invalid_request | not_implemented */
+export function toldBy(rule: RelayRule, bytes: Buffer, scan: JsonScan, caps: RequestCaps): Told {
+  const key = keyOf(rule, bytes, scan);
+  if (key === undefined) return tell(rule, bytes, scan, caps);
+  const kept = keptOf(rule, caps);
+  const before = kept.get(key);
+  if (before !== undefined) return before;
+  const told = tell(rule, bytes, scan, caps);
+  if (kept.size >= MOST_KEPT) kept.clear();
+  kept.set(key, told);
+  return told;
+}
+
+function keptOf(rule: RelayRule, caps: RequestCaps): Map<string, Told> {
+  let ofCaps = known.get(caps);
+  if (ofCaps === undefined) {
+    ofCaps = new WeakMap();
+    known.set(caps, ofCaps);
+  }
+  let kept = ofCaps.get(rule);
+  if (kept === undefined) {
+    kept = new Map();
+    ofCaps.set(rule, kept);
+  }
+  return kept;
+}
+
+/** @returns undefined: nothing is kept of such a body */
+function keyOf({ fields, big }: RelayRule, bytes: Buffer, { members }: JsonScan): string | undefined {
+  let key = "";
+  for (const member of members) {
+    const { name, keyStart, end } = member;
+    if (big.has(name)) key += textOfShape(shapeOf(member, SIZED.has(name)));
+    else if (!fields.has(name) || (isWorded(member) && !NAMED.includes(name))) return undefined;
+    else if (end - keyStart > KEY_CHARACTERS) return undefined;
+    // As JSON it ends where it ends, whatever is in it.
+    else key += bytes.toString("latin1", keyStart, end);
+    if (key.length > KEY_CHARACTERS) return undefined;
+  }
+  return key;
+}
+
+function isWorded({ kind }: JsonMember): boolean {
+  return kind === "string" || kind === "array" || kind === "object";
+}
+
+function textOfShape({ name, kind, first, count, depth, widest, empty, bytes }: Shape): string {
+  return `${name} ${kind} ${first} ${count} ${depth} ${widest.join("/")} ${empty} ${bytes},`;
+}
+
+function tell(rule: RelayRule, bytes: Buffer, { members }: JsonScan, caps: RequestCaps): Told {
+  const small = smallFields(bytes, members, rule.fields);
+  const asked = rule.judge(small, shapesOf(rule, members), caps);
+  refuseUnsupported(small);
+  refuseInputs(members);
+  const edits = new Map<string, string | undefined>();
+  for (const { name } of members) if (REFUSED.has(name) || IGNORED.has(name)) edits.set(name, undefined);
+  for (const name of ALL_OURS) edits.set(name, undefined);
+  const sampling = small["sampling_params"];
+  // The engine's own parameters: what is not known here is not passed on.
+  if (isObject(sampling)) edits.set("sampling_params", stringifyJson(ofSchema(sampling)));
+  for (const [name, value] of Object.entries(rule.sets)) edits.set(name, value);
+  const stream = small["stream"] === true;
+  const { model, priority, cache_salt: salt, store, background, previous_response_id: previousId } = small;
+  return {
+    asked,
+    model: textOf(model),
+    stream,
+    strip: rule.asksForUsage && stream && askForUsage(small, edits),
+    priority: typeof priority === "number" ? priority : undefined,
+    prioritized: priority !== undefined,
+    salt: decodeSalt(textOf(salt)),
+    edits,
+    kept: {
+      store: typeof store === "boolean" ? store : undefined,
+      background: background === true,
+      previousId: textOf(previousId),
+    },
+  };
+}
+
+function shapesOf({ fields }: RelayRule, members: readonly JsonMember[]): ReadonlyMap<string, Shape> {
+  const shapes = new Map<string, Shape>();
+  for (const member of members)
+    if (!fields.has(member.name)) shapes.set(member.name, shapeOf(member, SIZED.has(member.name)));
+  return shapes;
+}
+
+function refuseInputs(members: readonly JsonMember[]): void {
+  for (const { name, kind } of members)
+    if (NEVER.has(name) && kind !== "null") throw invalid(name, `${name} is not accepted from clients.`);
+}
+
+function ofSchema(sampling: JsonObject): JsonObject {
+  return Object.fromEntries(Object.entries(sampling).filter(([name]) => Object.hasOwn(SamplingBody.shape, name)));
+}
+
+/** @returns whether the client did not ask itself */
+function askForUsage(small: JsonObject, edits: Map<string, string | undefined>): boolean {
+  const options = isObject(small["stream_options"]) ? small["stream_options"] : {};
+  if (options["include_usage"] === true) return false;
+  edits.set("stream_options", stringifyJson({ ...options, include_usage: true, continuous_usage_stats: false }));
+  return true;
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
