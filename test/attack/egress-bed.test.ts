@@ -3,46 +3,19 @@
  * listeners. Skipped where this user can make no network namespace.
  */
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { before, type TestContext, test } from "node:test";
+import { networkMissing, runInOwnNetwork } from "../fixtures/own-network.ts";
 import type { CaseResult } from "./egress-bed.ts";
 import { ADDRESSES, BOMBS, NAMES, REDIRECTS, SPELLINGS } from "./egress-cases.ts";
 
-const NAMESPACES = ["--net", "--mount", ...(process.getuid?.() === 0 ? [] : ["--user", "--map-root-user"])];
 let results: readonly CaseResult[] = [];
 let absent: string | undefined;
 
-function whyNot(): string | undefined {
-  const probe = spawnSync("unshare", [...NAMESPACES, "ip", "link", "set", "lo", "up"], { encoding: "utf8" });
-  if (probe.status === 0) return undefined;
-  return `no network namespace can be made here (unshare and ip are needed): ${probe.error?.message ?? probe.stderr}`;
-}
-
-async function runBed(): Promise<readonly CaseResult[]> {
-  const folder = mkdtempSync(join(tmpdir(), "castellan-egress-"));
-  const bed = join(import.meta.dirname, "egress-bed.ts");
-  const child = spawn("unshare", [
-    ...NAMESPACES,
-    process.execPath,
-    "--disable-warning=ExperimentalWarning",
-    bed,
-    folder,
-  ]);
-  let [out, err] = ["", ""];
-  child.stdout.on("data", (chunk) => (out += chunk));
-  child.stderr.on("data", (chunk) => (err += chunk));
-  const code = await new Promise((done) => child.on("close", done));
-  rmSync(folder, { recursive: true, force: true });
-  assert.equal(code, 0, err);
-  return JSON.parse(out) as readonly CaseResult[];
-}
-
 before(async () => {
-  absent = whyNot();
-  if (absent === undefined) results = await runBed();
+  absent = networkMissing();
+  if (absent === undefined)
+    results = (await runInOwnNetwork(join(import.meta.dirname, "egress-bed.ts"))) as readonly CaseResult[];
 });
 
 function group(t: TestContext, name: string): readonly CaseResult[] {

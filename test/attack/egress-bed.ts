@@ -5,40 +5,18 @@
  * says SECRET on any but the public ones; a name server answers for the names below, some of them another way each
  * time. So whatever passes the guard is seen to arrive. Prints one JSON value: what each case came to.
  */
-import { spawnSync } from "node:child_process";
-import { createSocket } from "node:dgram";
-import { writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import { createServer as createTcp, isIPv4 } from "node:net";
+import { createServer as createTcp } from "node:net";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import type { EgressDecision } from "#egress/decision.ts";
 import { mediaDigest } from "#egress/media/digest.ts";
 import { MediaFetcher, type MediaOptions } from "#egress/media/fetcher.ts";
 import { gif, png } from "#test/fixtures/images.ts";
+import { makeNetwork } from "#test/fixtures/own-network.ts";
 import { ADDRESSES, BOMBS, NAMES, PUBLIC, REDIRECTS, SPELLINGS } from "./egress-cases.ts";
 
 const OK_IMAGE = png(4, 4);
 const SECRET_IMAGE = png(7, 7);
-
-function run(command: string, ...args: string[]): void {
-  const { status, stderr } = spawnSync(command, args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${stderr}`);
-}
-
-function makeNetwork(): void {
-  run("ip", "link", "set", "lo", "up");
-  run("ip", "route", "add", "local", "0.0.0.0/0", "dev", "lo");
-  run("ip", "-6", "route", "add", "local", "::/0", "dev", "lo");
-  // On an interface as well. None of those that would be public by their numbers: they would pass for this machine's own.
-  for (const address of ["169.254.169.254", "10.0.0.1", "192.168.1.1"])
-    run("ip", "addr", "add", `${address}/32`, "dev", "lo");
-  // Public by its number, and this machine's.
-  run("ip", "addr", "add", "93.184.216.99/32", "dev", "lo");
-  run("ip", "-6", "addr", "add", "2606:4700::99/128", "dev", "lo");
-  const file = `${process.argv[2] ?? "/tmp"}/resolv.conf`;
-  writeFileSync(file, "nameserver 127.0.0.53\noptions timeout:1 attempts:1\n");
-  run("mount", "--bind", file, "/etc/resolv.conf");
-}
 
 /** Connections to places that nobody should come to. */
 let intrusions: string[] = [];
@@ -139,43 +117,6 @@ async function listen(): Promise<void> {
   await new Promise<void>((done) => mute.listen({ host: "0.0.0.0", port: 8081 }, done));
 }
 
-const asked = new Map<string, number>();
-
-function listenDns(): Promise<void> {
-  const socket = createSocket("udp4", (question, from) => {
-    const end = question.indexOf(0, 12) + 5;
-    const type = question.readUInt16BE(end - 4);
-    const labels: string[] = [];
-    for (let at = 12; question[at] !== 0; at += (question[at] ?? 0) + 1)
-      labels.push(question.toString("latin1", at + 1, at + 1 + (question[at] ?? 0)));
-    const name = labels.join(".").toLowerCase();
-    const count = (asked.get(`${name} ${type}`) ?? 0) + 1;
-    asked.set(`${name} ${type}`, count);
-    const found = NAMES[name]?.(count) ?? [];
-    const answers = found.filter((address) => isIPv4(address) === (type === 1)).map((address) => record(type, address));
-    const head = Buffer.from(question.subarray(0, end));
-    head.writeUInt16BE(NAMES[name] === undefined ? 0x8183 : 0x8180, 2);
-    head.writeUInt16BE(answers.length, 6);
-    head.fill(0, 8, 12);
-    socket.send(Buffer.concat([head, ...answers]), from.port, from.address);
-  });
-  return new Promise((done) => socket.bind(53, "127.0.0.53", done));
-}
-
-function record(type: number, address: string): Buffer {
-  const data = type === 1 ? Buffer.from(address.split(".").map(Number)) : v6(address);
-  return Buffer.concat([Buffer.from([0xc0, 0x0c, 0, type, 0, 1, 0, 0, 0, 0, 0, data.length]), data]);
-}
-
-function v6(address: string): Buffer {
-  const [head = "", tail] = (URL.parse(`http://[${address}]/`)?.hostname ?? "").slice(1, -1).split("::");
-  const groups = (text: string): number[] =>
-    text === "" ? [] : text.split(":").map((part) => Number.parseInt(part, 16));
-  const [left, right] = [groups(head), groups(tail ?? "")];
-  const all = [...left, ...Array<number>(8 - left.length - right.length).fill(0), ...right];
-  return Buffer.from(all.flatMap((group) => [group >> 8, group & 255]));
-}
-
 const decisions: EgressDecision[] = [];
 
 async function fetcher(domains: readonly string[], redirects: number): Promise<MediaFetcher> {
@@ -243,8 +184,7 @@ async function bare(group: string, url: string): Promise<string> {
 }
 
 async function main(): Promise<void> {
-  makeNetwork();
-  await listenDns();
+  await makeNetwork(process.argv[2] ?? "/tmp", NAMES);
   await listen();
   const results: CaseResult[] = [];
   const home = "http://ok.example.net";
