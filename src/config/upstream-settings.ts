@@ -45,6 +45,11 @@ export const UPSTREAM_SETTINGS = {
     doc: "Plain http to upstreams at public addresses, too.",
     loosens: "prompts, answers and the upstream key travel in the clear across public networks",
   }),
+  upstreamPassFields: list("field", {
+    section: UPSTREAMS,
+    doc: "Fields of bodies that go on to upstreams though this program does not know them; others are taken out.",
+    loosens: "what such a field does at the upstream is judged by nobody",
+  }),
   upstreamMaxRequests: integer(256, [1, 4096], {
     section: UPSTREAMS,
     doc: "Requests at one upstream at once, each on a connection of its own.",

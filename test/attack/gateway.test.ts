@@ -101,6 +101,11 @@ const PASSED: readonly (readonly [client: string, passed: string])[] = [
   ['"priority":0,"prompt":"Hi"', '"cache_salt":"SALT","request_id":"ID","model":"inside","priority":0,"prompt":"Hi"'],
   // Taken here and without effect: so not passed on.
   ['"prompt":"Hi","vllm_xargs":{"a":1}', '"cache_salt":"SALT","request_id":"ID","model":"inside","prompt":"Hi"'],
+  // Nobody here knows them; they might be anything to an upstream of another version.
+  [
+    '"extra_body":{"a":1},"prompt":"Hi","\\u0070lugin":"x" , "best_of":3',
+    '"cache_salt":"SALT","request_id":"ID","model":"inside","prompt":"Hi"',
+  ],
   // White space, numbers and escapes of what is the client's stay as they were.
   [
     ' "prompt" : "H\\u0069\\n" , "cache_salt" : "mine" , "temperature" : 0.10e1 ',

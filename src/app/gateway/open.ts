@@ -21,6 +21,7 @@ import { Forwarding, type ModelUpstreams } from "#serving/upstreams/forwarding.t
 import { Operate } from "#serving/upstreams/operate.ts";
 import type { UpstreamPool } from "#serving/upstreams/pool.ts";
 import { relayedModel } from "#serving/upstreams/served.ts";
+import { neverPassed } from "#wire/relay/judge.ts";
 import { gatewayRelay } from "./relay.ts";
 
 export interface GatewayParts {
@@ -62,6 +63,7 @@ export async function openGateway(parts: GatewayParts, registry: Registry): Prom
 
 function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstreams: Upstreams): Gateway {
   if (media === undefined) throw new Error("a gateway fetches media");
+  const passed = passedFields(settings);
   const answering = new Map<ServedModel, ModelUpstreams>();
   const adapted: AdaptedModel[] = [];
   for (const model of upstreams.models) {
@@ -83,6 +85,7 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
         serving,
         media,
         saltKey,
+        passed,
         upstreamsOf: (model) => upstreamsOf(answering, model),
       });
       const operate = new Operate({ pools, timeoutMs: OPERATION_MS });
@@ -103,6 +106,14 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
       clearTimeout(late);
     },
   };
+}
+
+/** @throws StartupError a field that no client may set */
+function passedFields({ upstreamPassFields }: Settings): ReadonlySet<string> {
+  const passed = new Set(upstreamPassFields);
+  const never = neverPassed(passed);
+  if (never !== undefined) throw new StartupError(`--upstream-pass-fields: ${never} is never passed on`);
+  return passed;
 }
 
 /** An adapter is asked for by its own name, whatever the model behind it is called. */

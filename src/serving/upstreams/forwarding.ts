@@ -47,6 +47,8 @@ export interface ForwardingOptions {
   readonly media: Pick<MediaFetcher, "fetchAll">;
   /** The secret under which tenants' salts are made: the same on every gateway of a pool. */
   readonly saltKey: Uint8Array;
+  /** Fields of bodies that go on though nothing here knows them. */
+  readonly passed: ReadonlySet<string>;
 }
 
 export interface ForwardCall {
@@ -97,6 +99,7 @@ export class Forwarding {
       salt: (own) => this.#salt(principal.tenant, own),
       priority: (asked) => priorityOf(asked, principal, serving.priorities),
       requestId: id,
+      passed: this.#options.passed,
     });
     return this.#carry(call, {
       id,

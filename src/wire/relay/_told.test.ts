@@ -10,7 +10,7 @@ import { RELAY_RULES, type RelayRule } from "./rules.ts";
 function outcome(rule: RelayRule, text: string, caps: RequestCaps): unknown {
   const bytes = Buffer.from(text);
   try {
-    return toldBy(rule, bytes, scanJson(bytes), caps);
+    return toldBy(rule, bytes, scanJson(bytes), caps, new Set());
   } catch (error) {
     assert.ok(error instanceof Fault, String(error));
     const { kind, message, param } = error;

@@ -16,7 +16,7 @@ import { decodeSalt } from "#wire/openai/_output.ts";
 import { refuseUnsupported } from "#wire/openai/_refusals.ts";
 import { SamplingBody } from "#wire/vllm/generate.ts";
 import { type Shape, shapeOf, smallFields } from "./_body.ts";
-import { ALL_OURS, type Asked, IGNORED, NEVER, REFUSED, type RelayRule, SIZED } from "./rules.ts";
+import { ALL_OURS, type Asked, IGNORED, NEVER, REFUSED, type RelayRule, SIZED, UNREAD } from "./rules.ts";
 
 export interface Told {
   readonly asked: Asked;
@@ -46,14 +46,17 @@ const MOST_KEPT = 256;
 
 const known = new WeakMap<RequestCaps, WeakMap<RelayRule, Map<string, Told>>>();
 
+/** The names beyond the rule's that the operator lets pass. */
+export type Passed = ReadonlySet<string>;
+
 /** @throws Fault invalid_json | invalid_request | not_implemented */
-export function toldBy(rule: RelayRule, bytes: Buffer, scan: JsonScan, caps: RequestCaps): Told {
+export function toldBy(rule: RelayRule, bytes: Buffer, scan: JsonScan, caps: RequestCaps, passed: Passed): Told {
   const key = keyOf(rule, bytes, scan);
-  if (key === undefined) return tell(rule, bytes, scan, caps);
+  if (key === undefined) return tell(rule, bytes, scan, caps, passed);
   const kept = keptOf(rule, caps);
   const before = kept.get(key);
   if (before !== undefined) return before;
-  const told = tell(rule, bytes, scan, caps);
+  const told = tell(rule, bytes, scan, caps, passed);
   if (kept.size >= MOST_KEPT) kept.clear();
   kept.set(key, told);
   return told;
@@ -96,13 +99,13 @@ function textOfShape({ name, kind, first, count, depth, widest, empty, bytes }: 
   return `${name} ${kind} ${first} ${count} ${depth} ${widest.join("/")} ${empty} ${bytes},`;
 }
 
-function tell(rule: RelayRule, bytes: Buffer, { members }: JsonScan, caps: RequestCaps): Told {
+function tell(rule: RelayRule, bytes: Buffer, { members }: JsonScan, caps: RequestCaps, passed: Passed): Told {
   const small = smallFields(bytes, members, rule.fields);
   const asked = rule.judge(small, shapesOf(rule, members), caps);
   refuseUnsupported(small);
   refuseInputs(members);
   const edits = new Map<string, string | undefined>();
-  for (const { name } of members) if (REFUSED.has(name) || IGNORED.has(name)) edits.set(name, undefined);
+  for (const member of members) if (!goesOn(rule, member, passed)) edits.set(member.name, undefined);
   for (const name of ALL_OURS) edits.set(name, undefined);
   const sampling = small["sampling_params"];
   // The engine's own parameters: what is not known here is not passed on.
@@ -114,7 +117,7 @@ function tell(rule: RelayRule, bytes: Buffer, { members }: JsonScan, caps: Reque
     asked,
     model: textOf(model),
     stream,
-    strip: rule.asksForUsage && stream && askForUsage(small, edits),
+    strip: setUsage(rule.asksForUsage && stream, small, edits),
     priority: typeof priority === "number" ? priority : undefined,
     prioritized: priority !== undefined,
     salt: decodeSalt(textOf(salt)),
@@ -143,12 +146,26 @@ function ofSchema(sampling: JsonObject): JsonObject {
   return Object.fromEntries(Object.entries(sampling).filter(([name]) => Object.hasOwn(SamplingBody.shape, name)));
 }
 
-/** @returns whether the client did not ask itself */
-function askForUsage(small: JsonObject, edits: Map<string, string | undefined>): boolean {
-  const options = isObject(small["stream_options"]) ? small["stream_options"] : {};
-  if (options["include_usage"] === true) return false;
-  edits.set("stream_options", stringifyJson({ ...options, include_usage: true, continuous_usage_stats: false }));
-  return true;
+/** Wall: T124. What is known in neither list may mean anything to an upstream of another version. */
+function goesOn({ fields, big }: RelayRule, { name, kind }: JsonMember, passed: Passed): boolean {
+  if (REFUSED.has(name) || IGNORED.has(name)) return false;
+  if (fields.has(name) || big.has(name) || passed.has(name)) return true;
+  return UNREAD.has(name) && (kind === "number" || kind === "true" || kind === "false" || kind === "null");
+}
+
+const USAGE_OPTIONS: ReadonlySet<string> = new Set(["include_usage", "continuous_usage_stats"]);
+
+/** @param asks whether usage has to be told @returns whether it was not the client that asked for it */
+function setUsage(asks: boolean, small: JsonObject, edits: Map<string, string | undefined>): boolean {
+  const { stream_options: given } = small;
+  const options = isObject(given) ? given : {};
+  const own = Object.entries(options).filter(([name]) => USAGE_OPTIONS.has(name));
+  const said = Object.fromEntries(own);
+  const strip = asks && said["include_usage"] !== true;
+  if (strip)
+    edits.set("stream_options", stringifyJson({ ...said, include_usage: true, continuous_usage_stats: false }));
+  else if (own.length < Object.keys(options).length) edits.set("stream_options", stringifyJson(said));
+  return strip;
 }
 
 function textOf(value: unknown): string | undefined {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { Fault, invalid } from "#core/fault.ts";
 import { DEFAULT_CAPS } from "#core/request-caps.ts";
-import { judgeRelay, type RelayFacts, type RelayVerdict, relayBody } from "./judge.ts";
+import { judgeRelay, neverPassed, type RelayFacts, type RelayVerdict, relayBody } from "./judge.ts";
 import { RELAY_RULES, type RelayRule } from "./rules.ts";
 
 const {
@@ -30,6 +30,7 @@ const FACTS: RelayFacts = {
     return asked;
   },
   requestId: "req-1",
+  passed: new Set(),
 };
 const CHAT = { model: "m", messages: [{ role: "user", content: "hi" }] };
 
@@ -55,7 +56,8 @@ function fault(body: unknown, rule: Parameters<typeof judgeRelay>[0] = chatRule,
 const OURS = { cache_salt: "tenant-salt", request_id: "req-1" };
 
 test("what is not the server's stays as it came, byte for byte", () => {
-  const text = '{ "messages": [ {"role":"user","content":"h\\u0069"} ], "model":"m" ,"unknown":[1, 2],"max_tokens":5 }';
+  const text =
+    '{ "messages": [ {"role":"user","content":"h\\u0069"} ], "model":"m" ,"stop":["a" , "b"],"max_tokens":5 }';
   const pieces = relayBody(judged(text)).map((piece) => Buffer.from(piece).toString());
   assert.deepEqual(pieces, ["{", '"cache_salt":"tenant-salt","request_id":"req-1",', text.slice(1)]);
   const verdict = judged(text);
@@ -63,6 +65,52 @@ test("what is not the server's stays as it came, byte for byte", () => {
     [verdict.model, verdict.n, verdict.prompts, verdict.maxTokens, verdict.stream, verdict.strip],
     ["m", 1, 1, 5, false, false],
   );
+});
+
+const NEEDED: ReadonlyMap<RelayRule, object> = new Map<RelayRule, object>([
+  [chatBatchRule, { messages: [CHAT.messages] }],
+  [completionRule, { prompt: "x" }],
+  [RELAY_RULES["/v1/completions/render"], { prompt: "x" }],
+  [responsesRule, { input: "x" }],
+  [cohereRule, { texts: ["x"] }],
+  [scoreRule, { data_1: "x", data_2: "x" }],
+  [rerankRule, { query: "x", documents: ["x"] }],
+  [generativeScoringRule, { query: "x", items: ["x"], label_token_ids: [1] }],
+  [generateRule, { token_ids: [1] }],
+  [detokenizeRule, { tokens: [1] }],
+]);
+
+test("what no rule knows is taken out, but for what the operator has named", () => {
+  const text =
+    '{"extra_body":{"kv_transfer_params":{"a":1}},"model":"m","new_input":"http://x/" , "messages":[{}],"\\u006eew_input2":[1],"user":"u"}';
+  const bytes = (named: readonly string[]): string =>
+    Buffer.concat(relayBody(judged(text, chatRule, { ...FACTS, passed: new Set(named) }))).toString();
+  const ours = '{"cache_salt":"tenant-salt","request_id":"req-1",';
+  assert.equal(bytes([]), `${ours}"model":"m" , "messages":[{}],"user":"u"}`);
+  assert.equal(bytes(["new_input2"]), `${ours}"model":"m" , "messages":[{}],"\\u006eew_input2":[1],"user":"u"}`);
+  const hidden = { not_known: 1, tokenizer: "/etc", lora_path: "/" };
+  for (const [path, rule] of Object.entries(RELAY_RULES)) {
+    const body = { model: "m", max_tokens: 1, ...(NEEDED.get(rule) ?? { messages: CHAT.messages }) };
+    const sent = passed({ ...body, ...hidden }, rule);
+    for (const name of Object.keys(hidden)) assert.ok(!(name in sent), `${path} ${name}`);
+    for (const name of Object.keys(body)) assert.equal(name in sent, rule.fields.has(name) || rule.big.has(name), name);
+  }
+  // A number or a switch names nothing; anything else in its place might.
+  assert.equal(passed({ ...CHAT, routed_experts_prompt_start: 4 })["routed_experts_prompt_start"], 4);
+  assert.equal(passed({ ...CHAT, routed_experts_prompt_start: "x" })["routed_experts_prompt_start"], undefined);
+});
+
+test("of stream_options only what is known goes on", () => {
+  const options = (given: object, stream = true) =>
+    passed({ ...CHAT, stream, stream_options: given })["stream_options"];
+  assert.deepEqual(options({ include_usage: true, other: "x" }), { include_usage: true });
+  assert.deepEqual(options({ other: "x" }), { include_usage: true, continuous_usage_stats: false });
+});
+
+test("no setting lets pass what a client may not say", () => {
+  assert.equal(neverPassed(new Set(["a", "b"])), undefined);
+  for (const name of ["kv_transfer_params", "mm_hashes", "vllm_xargs", "cache_salt", "chat_template"])
+    assert.equal(neverPassed(new Set(["a", name])), name);
 });
 
 test("salt, priority and id are the server's, whatever the client wrote and however", () => {
@@ -412,7 +460,12 @@ test("whatever stands beside: what is passed on is the body with the server's fi
       const { seed: _, ...more } = fields;
       const body = { ...more, ...CHAT, stream };
       const sent = JSON.parse(Buffer.concat(relayBody(judged(JSON.stringify(body, null, indent)))).toString());
-      const { vllm_xargs: __, ...expected } = {
+      const {
+        vllm_xargs: __,
+        x: ___,
+        y: ____,
+        ...expected
+      } = {
         ...body,
         ...OURS,
         ...("cache_salt" in fields ? { cache_salt: `tenant-salt+${fields["cache_salt"]}` } : {}),

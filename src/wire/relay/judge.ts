@@ -12,9 +12,9 @@ import { conform } from "#core/conform.ts";
 import { readable } from "#core/readable.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { InvocationBody } from "#wire/vllm/invocations.ts";
-import { type Told, toldBy } from "./_told.ts";
+import { type Passed, type Told, toldBy } from "./_told.ts";
 import { type FoundMedia, findMedia, type RelayMedia, WATCHED } from "./media.ts";
-import type { Asked, RelayRule } from "./rules.ts";
+import { type Asked, IGNORED, isOurs, NEVER, REFUSED, type RelayRule } from "./rules.ts";
 
 /** What the server decides. */
 export interface RelayFacts {
@@ -24,6 +24,8 @@ export interface RelayFacts {
   /** @throws Fault invalid_request: more urgent than the key may ask for */
   readonly priority: (asked: number | undefined) => number;
   readonly requestId: string;
+  /** Fields that are passed on though no rule knows them. */
+  readonly passed: Passed;
 }
 
 export interface RelayVerdict extends Asked {
@@ -55,9 +57,9 @@ export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts)
   const scan = readable("byte", () => scanJson(bytes, WATCHED));
   // The schema says what is wrong with it.
   if (scan.kind !== "object") conform(InvocationBody, scan.kind === "array" ? [] : null);
-  const told = toldBy(rule, bytes, scan, facts.caps);
+  const told = toldBy(rule, bytes, scan, facts.caps, facts.passed);
   const { media, cuts } = mediaOf(rule, bytes, scan);
-  const { promptIds, promptBytes } = sizeOf(rule, scan);
+  const { promptIds, promptBytes } = sizeOf(rule, scan, facts.passed);
   const { asked, model, stream, strip, kept } = told;
   const { n, prompts, maxTokens } = asked;
   const edits = decided(rule, told, facts);
@@ -77,6 +79,11 @@ export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts)
     cuts,
     kept,
   };
+}
+
+/** @returns the first that no setting lets pass: who may not decide what it says does not decide that it may be said */
+export function neverPassed(names: Passed): string | undefined {
+  return [...names].find((name) => REFUSED.has(name) || NEVER.has(name) || IGNORED.has(name) || isOurs(name));
 }
 
 export interface BodyChanges {
@@ -117,11 +124,15 @@ function mediaOf({ media }: RelayRule, bytes: Buffer, { members }: JsonScan): Fo
   return all;
 }
 
-function sizeOf({ fields }: RelayRule, { members }: JsonScan): Pick<RelayVerdict, "promptIds" | "promptBytes"> {
+function sizeOf(
+  { big }: RelayRule,
+  { members }: JsonScan,
+  passed: Passed,
+): Pick<RelayVerdict, "promptIds" | "promptBytes"> {
   let promptIds = 0;
   let promptBytes = 0;
   for (const { name, kind, first, values, count, depth, start, end } of members) {
-    if (fields.has(name)) continue;
+    if (!big.has(name) && !passed.has(name)) continue;
     if (kind === "array" && first === "number") promptIds += count;
     else if (kind === "array" && first === "array" && depth === 2) promptIds += values - 1 - count;
     else promptBytes += end - start;

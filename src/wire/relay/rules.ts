@@ -2,8 +2,8 @@
  * What a client may say in the body of a request that is passed on: one rule a route. Bounds, ranges and refusals are
  * those of the same route where this server answers itself, and by the same code; what is long is judged by its counts.
  *
- * Invariant: a field that the client may not decide is in OURS or REFUSED, whatever the route; a name that is in no
- * list is passed on, as the upstream takes or ignores it.
+ * Invariant: a field that the client may not decide is in OURS or REFUSED, whatever the route; a name that its rule does
+ * not know is taken out, as vLLM would ignore it, unless the operator has named it.
  */
 import type { ZodObject, z } from "zod";
 import { invalid } from "#core/fault.ts";
@@ -84,6 +84,12 @@ export const NEVER: ReadonlySet<string> = new Set([
   "multi_modal_data",
   "multi_modal_uuids",
 ]);
+/** Of vLLM's, without effect here: passed on where they are a number or a switch, which can name nothing. */
+export const UNREAD: ReadonlySet<string> = new Set([
+  "reasoning_ended",
+  "return_token_offsets",
+  "routed_experts_prompt_start",
+]);
 /** Taken and without effect here, so without effect there. */
 export const IGNORED: ReadonlySet<string> = new Set(["vllm_xargs"]);
 
@@ -91,6 +97,10 @@ export const IGNORED: ReadonlySet<string> = new Set(["vllm_xargs"]);
 export const SIZED: ReadonlySet<string> = new Set(["tools"]);
 export const ALL_OURS: readonly Ours[] = ["cache_salt", "priority", "request_id"];
 const MESSAGE = { role: "user", content: "" };
+
+export function isOurs(name: string): name is Ours {
+  return (ALL_OURS as readonly string[]).includes(name);
+}
 
 interface Spec {
   readonly big: readonly string[];
