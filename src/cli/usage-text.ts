@@ -26,7 +26,8 @@ function table(sums: readonly UsageSum[], { by, from, to }: UsageQuery): string 
     ...COLUMNS.map(([, , of]) => grouped(counts[of])),
     `$${dollars(counts.cost)}`,
   ];
-  const total = sums.reduce<UsageCounts>(addCounts, NO_COUNTS);
+  const total = { ...NO_COUNTS };
+  for (const sum of sums) addCounts(total, sum);
   const rows = [
     [...by, ...COLUMNS.map(([title]) => title), "cost"],
     ...sums.map(({ group, ...counts }) => [...by.map((word) => shown(group[word])), ...cells(counts)]),

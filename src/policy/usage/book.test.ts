@@ -28,7 +28,7 @@ function rig(add: (group: UsageGroup) => Promise<void> = async () => {}) {
       groups.push(group);
     },
   };
-  return { groups, book: createUsageBook({ sink, log: silentLog, gatherMs: 0, retryMs: 1 }) };
+  return { groups, book: createUsageBook({ sink, log: silentLog, retryMs: 1 }) };
 }
 
 test("what comes together is one group, rows of one key are added up", async () => {
@@ -53,10 +53,14 @@ test("what comes while a group is written goes into the next, and waits for it",
   const first = new Promise<void>((done) => {
     release = done;
   });
-  const { groups, book } = rig(({ number }) => (number === 1 ? first : Promise.resolve()));
+  let begun = false;
+  const { groups, book } = rig(({ number }) => {
+    begun = true;
+    return number === 1 ? first : Promise.resolve();
+  });
   const one = book.post(row("a", 1));
   let written = false;
-  await new Promise((done) => setTimeout(done, 5));
+  await until("the first group is on its way", () => begun);
   const two = book.post(row("a", 1)).then(() => {
     written = true;
   });

@@ -1,6 +1,7 @@
 /**
- * The way into the usage table: additions of a few milliseconds go in one transaction, and of more milliseconds where
- * many come, since it is transactions that cost.
+ * The way into the usage table: what comes in one turn of the event loop goes in one transaction, and what comes while
+ * one is written in the next. Nothing waits for others to come: a client does not see the end of its answer before, and
+ * where many come the turns are long by themselves.
  *
  * Invariants: what `post` was given is in the table once when its promise resolves, and once at most if it never does:
  * a group has a number, which the transaction writes too, so one that was committed without our hearing of it is not
@@ -10,7 +11,7 @@
 import { randomUUID } from "node:crypto";
 import type { Log } from "#base/log.ts";
 import { Fault } from "#core/fault.ts";
-import { addCounts, type UsageKey, type UsageRow } from "./usage.ts";
+import { addCounts, type Counts, type UsageKey, type UsageRow } from "./usage.ts";
 
 /** Additions of one transaction. */
 export interface UsageGroup {
@@ -36,22 +37,15 @@ export interface UsageBook {
 export interface BookOptions {
   readonly sink: UsageSink;
   readonly log: Log;
-  /** How long a group gathers; 0: the next begins when one is written. */
-  readonly gatherMs?: number;
   readonly retryMs?: number;
 }
 
-const GATHER_MS = 2;
-/** The same behind a group that had so many additions. */
-const BUSY_FROM = 8;
-const BUSY_TIMES = 4;
 const RETRY_MS = 500;
 /** Tries before those who wait are told. */
 const PATIENCE = 2;
 
 interface Group {
-  posts: number;
-  readonly rows: Map<string, UsageRow>;
+  readonly rows: Map<string, UsageKey & Counts>;
   readonly written: PromiseWithResolvers<void>;
 }
 
@@ -66,7 +60,6 @@ class Book implements UsageBook {
   #number = 0;
   #failing = false;
   #closing = false;
-  #busy = false;
   #running: Promise<void> | undefined;
 
   constructor(options: BookOptions) {
@@ -81,10 +74,10 @@ class Book implements UsageBook {
     this.#gathering ??= newGroup();
     if (this.#failing) this.#gathering.written.reject(unwritable());
     const { rows, written } = this.#gathering;
-    this.#gathering.posts++;
     const name = nameOf(row);
     const before = rows.get(name);
-    rows.set(name, before === undefined ? row : { ...row, ...addCounts(before, row) });
+    if (before === undefined) rows.set(name, { ...row });
+    else addCounts(before, row);
     this.#running ??= this.#run();
     return written.promise;
   }
@@ -96,12 +89,10 @@ class Book implements UsageBook {
 
   /** Until nothing is there to be written. */
   async #run(): Promise<void> {
-    const { gatherMs = GATHER_MS } = this.#options;
     while (this.#gathering !== undefined) {
-      if (!this.#closing) await sleep(this.#busy ? gatherMs * BUSY_TIMES : gatherMs);
+      await new Promise(setImmediate);
       const group = this.#gathering;
       this.#gathering = undefined;
-      this.#busy = group.posts >= BUSY_FROM;
       await this.#write(group);
     }
     this.#running = undefined;
@@ -142,11 +133,11 @@ function newGroup(): Group {
   const written = Promise.withResolvers<void>();
   // Not everybody waits for it.
   written.promise.catch(() => {});
-  return { posts: 0, rows: new Map(), written };
+  return { rows: new Map(), written };
 }
 
 function nameOf({ key, tenant, model, day }: UsageKey): string {
-  return [day, key, tenant, model].join("\0");
+  return `${day}\0${key}\0${tenant}\0${model}`;
 }
 
 function sleep(ms: number): Promise<void> {

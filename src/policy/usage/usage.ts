@@ -1,5 +1,5 @@
 /**
- * What was used, as the usage table keeps it: a row a key, tenant, model and UTC day. Types only.
+ * What was used, as the usage table keeps it: a row a key, tenant, model and UTC day. Pure.
  */
 
 /** Which row. `model` is empty for calls that reached no model. */
@@ -37,13 +37,14 @@ export const NO_COUNTS: UsageCounts = {
   cost: 0,
 };
 
-export function addCounts(a: UsageCounts, b: UsageCounts): UsageCounts {
-  return {
-    requests: a.requests + b.requests,
-    errors: a.errors + b.errors,
-    promptTokens: a.promptTokens + b.promptTokens,
-    cachedTokens: a.cachedTokens + b.cachedTokens,
-    completionTokens: a.completionTokens + b.completionTokens,
-    cost: a.cost + b.cost,
-  };
+/** Counts that are still added to. */
+export type Counts = { -readonly [K in keyof UsageCounts]: UsageCounts[K] };
+
+export function addCounts(to: Counts, more: UsageCounts): void {
+  to.requests += more.requests;
+  to.errors += more.errors;
+  to.promptTokens += more.promptTokens;
+  to.cachedTokens += more.cachedTokens;
+  to.completionTokens += more.completionTokens;
+  to.cost += more.cost;
 }
