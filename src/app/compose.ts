@@ -53,7 +53,7 @@ export async function compose(parts: Parts): Promise<Server> {
     const beside = gateway;
     return createServer(parts, {
       served: [model, ...(beside?.served ?? [])],
-      ...(beside === undefined ? {} : { relay: (serving) => beside.relay(serving, false) }),
+      ...(beside === undefined ? {} : { relay: (serving, stored) => beside.relay(serving, stored, false) }),
       registry,
       observerOf: observers(metrics, served),
       adapters: (models) =>

@@ -28,6 +28,7 @@ import type { ServingObserver } from "#serving/observe.ts";
 import { makeOutput } from "#serving/output.ts";
 import { Responses } from "#serving/responses.ts";
 import type { ServerOperations } from "#serving/server-operations.ts";
+import type { StoredResponses } from "#serving/stored-responses.ts";
 import type { Audit } from "./audit.ts";
 import type { BatchWork } from "./batches.ts";
 import type { EgressRecords } from "./egress.ts";
@@ -90,7 +91,7 @@ export interface Computing {
   /** Whether what computes takes calls; absent: its backends say so. */
   readonly ready?: () => boolean;
   /** Calls that others answer. */
-  readonly relay?: (serving: Serving) => Relay<Services>;
+  readonly relay?: (serving: Serving, stored: StoredResponses) => Relay<Services>;
 }
 
 /** The metrics of what every server has. */
@@ -159,7 +160,7 @@ export async function createServer(parts: ServerParts, computing: Computing): Pr
     metrics: async () => (await printMetrics(computing.registry)).body,
     accepting: () => accepting && audit.healthy() && (computing.ready?.() ?? true),
   };
-  const relay = computing.relay?.(serving);
+  const relay = computing.relay?.(serving, responses.stored);
   const http = await openHttp(parts, {
     declared,
     services,
@@ -175,6 +176,6 @@ export async function createServer(parts: ServerParts, computing: Computing): Pr
       // At once: whoever has seen /health fail finds the door shut.
       http.beginDrain();
     },
-    endBackground: (graceMs) => responses.close(graceMs),
+    endBackground: (graceMs) => responses.stored.close(graceMs),
   };
 }

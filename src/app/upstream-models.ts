@@ -13,6 +13,7 @@ import { type UpstreamPlace, UpstreamPlaceError, upstreamPlace } from "#egress/u
 import { readSecretFile } from "./secret-file.ts";
 import { StartupError } from "./startup-error.ts";
 import { PEM_CERTIFICATE, pemBlocks, readPrivate } from "./tls-files.ts";
+import { TUNING_SHAPE, tuningOf, type UpstreamTuning } from "./upstream-tuning.ts";
 
 export interface UpstreamSource {
   /** In metrics and logs. */
@@ -31,6 +32,7 @@ export interface UpstreamModel {
   /** As they were read. */
   readonly credentials: UpstreamCredentials;
   readonly files: CredentialFiles;
+  readonly tuning: UpstreamTuning;
 }
 
 /** Where credentials are read from, now or again. */
@@ -50,19 +52,20 @@ export interface ModelPlan {
   readonly upstream: readonly UpstreamModel[];
 }
 
-export type UpstreamModelSettings = Pick<
-  Settings,
-  | "upstream"
-  | "models"
-  | "servedModelName"
-  | "upstreamModel"
-  | "upstreamKeyFile"
-  | "upstreamCa"
-  | "upstreamCert"
-  | "upstreamCertKey"
-  | "upstreamServerName"
-  | "upstreamPlainAnywhere"
->;
+export type UpstreamModelSettings = UpstreamTuning &
+  Pick<
+    Settings,
+    | "upstream"
+    | "models"
+    | "servedModelName"
+    | "upstreamModel"
+    | "upstreamKeyFile"
+    | "upstreamCa"
+    | "upstreamCert"
+    | "upstreamCertKey"
+    | "upstreamServerName"
+    | "upstreamPlainAnywhere"
+  >;
 
 const NAME = z
   .string()
@@ -89,6 +92,7 @@ const MODEL = z.strictObject({
   upstreams: z.array(SOURCE).min(1).max(256).optional(),
   "upstream-model": NAME.optional(),
   ...FILES,
+  ...TUNING_SHAPE,
 });
 const MODELS = z.array(MODEL).min(1).max(256);
 
@@ -116,7 +120,7 @@ export function modelPlan(settings: UpstreamModelSettings): ModelPlan {
     local: localModel(settings),
     upstream: plan
       .filter(({ entry }) => entry.upstreams !== undefined)
-      .map(({ entry, where }) => fromEntry(entry, where, settings.upstreamPlainAnywhere)),
+      .map(({ entry, where }) => fromEntry(entry, where, settings)),
   };
 }
 
@@ -154,7 +158,7 @@ function checkBackend(entry: Model, where: string): void {
     throw new StartupError(`${where}: backend local has no upstreams`);
   if (entry.upstreams !== undefined) return;
   if (entry.backend !== "local") throw new StartupError(`${where}: names no upstreams; or say backend: local`);
-  const [extra] = (["upstream-model", ...Object.keys(FILES)] as (keyof Model)[]).filter(
+  const [extra] = (["upstream-model", ...Object.keys(FILES), ...Object.keys(TUNING_SHAPE)] as (keyof Model)[]).filter(
     (key) => entry[key] !== undefined,
   );
   if (extra !== undefined) throw new StartupError(`${where}.${extra}: backend local has none`);
@@ -171,12 +175,13 @@ function inOneLine(settings: UpstreamModelSettings): UpstreamModel {
     "server-name": settings.upstreamServerName,
     where: "--upstream",
   };
-  return { name, aliases, upstreamModel: settings.upstreamModel, sources, ...secured(files, sources) };
+  const tuning = tuningOf({}, settings, "--upstream");
+  return { name, aliases, upstreamModel: settings.upstreamModel, sources, ...secured(files, sources), tuning };
 }
 
-function fromEntry(entry: Model, where: string, plainAnywhere: boolean): UpstreamModel {
+function fromEntry(entry: Model, where: string, settings: UpstreamModelSettings): UpstreamModel {
   const sources = (entry.upstreams ?? []).map((given, at) =>
-    source(given, at, `${where}.upstreams.${at}`, plainAnywhere),
+    source(given, at, `${where}.upstreams.${at}`, settings.upstreamPlainAnywhere),
   );
   const labels = new Set(sources.map(({ label }) => label));
   if (labels.size < sources.length || sources.some((each) => isSlotOf(each, sources)))
@@ -184,7 +189,8 @@ function fromEntry(entry: Model, where: string, plainAnywhere: boolean): Upstrea
   const { name, aliases = [], "upstream-model": upstreamModel } = entry;
   const { "key-file": key, ca, cert, "cert-key": certKey, "server-name": serverName } = entry;
   const files = { "key-file": key, ca, cert, "cert-key": certKey, "server-name": serverName, where };
-  return { name, aliases, upstreamModel, sources, ...secured(files, sources) };
+  const tuning = tuningOf(entry, settings, where);
+  return { name, aliases, upstreamModel, sources, ...secured(files, sources), tuning };
 }
 
 /** Servers behind a name are labelled with it and a number. */

@@ -6,7 +6,6 @@
 import type { Log } from "#base/log.ts";
 import type { Registry } from "#base/metrics.ts";
 import type { Redactor } from "#base/redact.ts";
-import type { Settings } from "#config/settings.ts";
 import { UpstreamClient, type UpstreamClientOptions } from "#egress/upstream/client.ts";
 import { namedServers } from "#egress/upstream/names.ts";
 import { createBlockHasher } from "#engine/prefix/hash.ts";
@@ -14,26 +13,11 @@ import { PrefixNamer } from "#serving/upstreams/affinity.ts";
 import { HealthWatch } from "#serving/upstreams/health.ts";
 import { Membership } from "#serving/upstreams/membership.ts";
 import { registerUpstreamMetrics } from "#serving/upstreams/metrics.ts";
-import { type PoolOptions, UpstreamPool } from "#serving/upstreams/pool.ts";
+import { UpstreamPool } from "#serving/upstreams/pool.ts";
 import { UpstreamScrape } from "#serving/upstreams/scrape.ts";
 import { followFiles, RenewedCredentials } from "./upstream-credentials.ts";
 import { modelPlan, type UpstreamModel, type UpstreamModelSettings, type UpstreamSource } from "./upstream-models.ts";
-
-export type UpstreamSettings = UpstreamModelSettings &
-  Pick<
-    Settings,
-    | "upstreamMaxRequests"
-    | "upstreamMaxWaiting"
-    | "upstreamMaxWait"
-    | "upstreamConnectTimeout"
-    | "upstreamFirstByteTimeout"
-    | "upstreamIdleTimeout"
-    | "upstreamTimeout"
-    | "upstreamRetryPercent"
-    | "upstreamRetriesPerSecond"
-    | "upstreamHealthInterval"
-    | "upstreamDnsInterval"
-  >;
+import { healthOptions, milliseconds, poolOptions } from "./upstream-tuning.ts";
 
 export interface OpenedModel extends Pick<UpstreamModel, "name" | "aliases" | "upstreamModel"> {
   readonly pool: UpstreamPool;
@@ -60,22 +44,9 @@ interface Opened {
   readonly watch: HealthWatch;
   readonly memberships: readonly { start(): Promise<void>; stop(): void }[];
   readonly credentials: RenewedCredentials;
+  /** Looked at more than once. */
+  readonly watched: boolean;
 }
-
-/** Not of the settings: how much is enough does not depend on the place. */
-const BALANCE = {
-  affinityFactor: 1.5,
-  affinitySlackTokens: 8192,
-  affinityEntries: 65_536,
-  slowStartMs: 30_000,
-  consecutiveFailures: 5,
-  failureShare: 0.5,
-  failureLeast: 20,
-  ejectMs: 5000,
-  ejectMostMs: 300_000,
-  ejectShare: 0.5,
-};
-const HEALTH_TIMEOUT_MS = 5000;
 
 export interface UpstreamEvents {
   readonly log: Log;
@@ -85,7 +56,7 @@ export interface UpstreamEvents {
 
 /** @returns undefined: the settings name no upstream. @throws StartupError */
 export async function openUpstreams(
-  settings: UpstreamSettings,
+  settings: UpstreamModelSettings,
   registry: Registry,
   { log, hide }: UpstreamEvents,
 ): Promise<Upstreams | undefined> {
@@ -96,18 +67,22 @@ export async function openUpstreams(
   const namer = new PrefixNamer(await createBlockHasher("sha256"));
   const opened = upstream.map((model) => {
     const label = model.name ?? model.upstreamModel ?? "upstream";
-    const pool = new UpstreamPool({ ...poolOptions(settings), namer, observer: observerOf(label) });
+    const pool = new UpstreamPool({
+      ...poolOptions(model.tuning),
+      ...(model.tuning.upstreamAffinityPercent === 0 ? {} : { namer }),
+      observer: observerOf(label),
+    });
     pools.set(label, pool);
     const { key } = model.credentials;
     if (key !== undefined) hide(key);
     const credentials = new RenewedCredentials({ model, label, hide, log });
-    return openModel({ model, pool, credentials, settings, log });
+    return openModel({ model, pool, credentials, plainAnywhere: settings.upstreamPlainAnywhere, log });
   });
   const scrape = new UpstreamScrape({ pools: () => pools, registry, log });
-  return { scrape, ...lifeOf(opened, settings.upstreamHealthInterval > 0) };
+  return { scrape, ...lifeOf(opened) };
 }
 
-function lifeOf(opened: readonly Opened[], watched: boolean): Omit<Upstreams, "scrape"> {
+function lifeOf(opened: readonly Opened[]): Omit<Upstreams, "scrape"> {
   const all = <T>(run: (each: Opened) => Promise<T>) => Promise.all(opened.map(run));
   let unfollow = (): void => {};
   const stop = (): void => {
@@ -121,7 +96,7 @@ function lifeOf(opened: readonly Opened[], watched: boolean): Omit<Upstreams, "s
     models: opened.map(({ model }) => model),
     start: async () => {
       unfollow = followFiles(opened.map(({ credentials }) => credentials));
-      await all(async ({ watch, memberships }) => {
+      await all(async ({ watch, memberships, watched }) => {
         await Promise.all(memberships.map((membership) => membership.start()));
         await (watched ? watch.start() : watch.look());
       });
@@ -141,13 +116,14 @@ interface ModelParts {
   readonly model: UpstreamModel;
   readonly pool: UpstreamPool;
   readonly credentials: RenewedCredentials;
-  readonly settings: UpstreamSettings;
+  readonly plainAnywhere: boolean;
   readonly log: Log;
 }
 
-function openModel({ model, pool, credentials, settings, log }: ModelParts): Opened {
-  const { name, aliases, upstreamModel } = model;
-  const client = clientMaker(credentials, settings);
+function openModel(parts: ModelParts): Opened {
+  const { model, pool, credentials, log } = parts;
+  const { name, aliases, upstreamModel, tuning } = model;
+  const client = clientMaker(parts);
   const memberships: Membership<Server>[] = [];
   for (const source of model.sources) {
     const { place, label, weight } = source;
@@ -155,10 +131,9 @@ function openModel({ model, pool, credentials, settings, log }: ModelParts): Ope
     else if (place.kind === "unix") {
       const { socketPath } = place;
       pool.add({ label, link: client({ origin: "http://localhost", socketPath }) }, weight);
-    } else memberships.push(membershipOf(source, place, pool, client, settings, log));
+    } else memberships.push(membershipOf(source, place, client, parts));
   }
-  const intervalMs = settings.upstreamHealthInterval * 1000;
-  const watch = new HealthWatch({ pool, intervalMs, timeoutMs: HEALTH_TIMEOUT_MS, log });
+  const watch = new HealthWatch({ pool, ...healthOptions(tuning), log });
   return {
     model: {
       name,
@@ -171,6 +146,7 @@ function openModel({ model, pool, credentials, settings, log }: ModelParts): Ope
     watch,
     memberships,
     credentials,
+    watched: tuning.upstreamHealthInterval > 0,
   };
 }
 
@@ -180,51 +156,28 @@ type Client = (place: Pick<UpstreamClientOptions, "origin" | "socketPath" | "add
 function membershipOf(
   { label, weight }: UpstreamSource,
   place: Parameters<typeof namedServers>[0],
-  pool: UpstreamPool,
   client: Client,
-  settings: UpstreamSettings,
-  log: Log,
+  { model, pool, plainAnywhere, log }: ModelParts,
 ): Membership<Server> {
-  const intervalMs = settings.upstreamDnsInterval * 1000;
+  const intervalMs = model.tuning.upstreamDnsInterval * 1000;
   return new Membership<Server>({
     pool,
     label,
     weight,
     log,
-    find: () => namedServers(place, { intervalMs, plainAnywhere: settings.upstreamPlainAnywhere }),
+    find: () => namedServers(place, { intervalMs, plainAnywhere }),
     open: ({ origin, address }) => client({ origin, address }),
   });
 }
 
-function clientMaker({ current }: RenewedCredentials, settings: UpstreamSettings): Client {
+function clientMaker({ model: { tuning }, credentials, plainAnywhere }: ModelParts): Client {
   return (place) =>
     new UpstreamClient({
       ...place,
       // Some more, for what is only looked at: how it is, what it serves, its metrics.
-      connections: settings.upstreamMaxRequests + 3,
-      connectMs: milliseconds(settings.upstreamConnectTimeout),
-      plainAnywhere: settings.upstreamPlainAnywhere,
-      credentials: current,
+      connections: tuning.upstreamMaxRequests + 3,
+      connectMs: milliseconds(tuning.upstreamConnectTimeout),
+      plainAnywhere,
+      credentials: credentials.current,
     });
-}
-
-function poolOptions(settings: UpstreamSettings): PoolOptions {
-  return {
-    ...BALANCE,
-    maxInFlight: settings.upstreamMaxRequests,
-    maxWaiting: settings.upstreamMaxWaiting,
-    maxWaitMs: milliseconds(settings.upstreamMaxWait),
-    retryShare: settings.upstreamRetryPercent / 100,
-    retriesPerSecond: settings.upstreamRetriesPerSecond,
-    timeouts: {
-      firstByteMs: milliseconds(settings.upstreamFirstByteTimeout),
-      idleMs: milliseconds(settings.upstreamIdleTimeout),
-      totalMs: milliseconds(settings.upstreamTimeout),
-    },
-  };
-}
-
-/** Timers take whole ones. */
-function milliseconds(seconds: number): number {
-  return Math.max(1, Math.round(seconds * 1000));
 }

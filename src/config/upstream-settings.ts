@@ -1,6 +1,7 @@
 /**
  * The rows of the settings table about the servers behind this one. Spread into SETTINGS, under its rules.
  */
+import { BALANCE_SETTINGS } from "./balance-settings.ts";
 import { integer, list, seconds, string, structure, switched } from "./kinds.ts";
 
 const UPSTREAMS = "Upstreams";
@@ -12,7 +13,7 @@ export const UPSTREAM_SETTINGS = {
   }),
   models: structure({
     section: UPSTREAMS,
-    doc: "Models and what answers each, best in the config file: a list of name, aliases, upstreams (url, weight, label), upstream-model, key-file, ca, cert, cert-key, server-name; or backend: local.",
+    doc: "Models and what answers each, best in the config file: a list of name, aliases, upstreams (url, weight, label), upstream-model, or backend: local. Of these flags key-file, ca, cert, cert-key, server-name and all with a number may stand there without upstream-, for one model.",
   }),
   upstreamModel: string(undefined, "name", {
     section: UPSTREAMS,
@@ -80,10 +81,7 @@ export const UPSTREAM_SETTINGS = {
     section: UPSTREAMS,
     doc: "Tries beyond the first that there are a second, however few requests.",
   }),
-  upstreamHealthInterval: seconds(5, [0, 3600], {
-    section: UPSTREAMS,
-    doc: "Between two looks at an upstream's /health; 0: none.",
-  }),
+  ...BALANCE_SETTINGS,
   upstreamDnsInterval: seconds(30, [1, 3600], {
     section: UPSTREAMS,
     doc: "After so long a name of upstreams is looked up again at the latest.",

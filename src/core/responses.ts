@@ -65,6 +65,8 @@ export interface KeptResponse {
   readonly error?: ResponseError;
   /** The conversation, without instructions; where it completed or was cut off at its budget, with the answer. */
   readonly messages: readonly ChatMessage[];
+  /** Of a model behind others: the same as the items that its server is sent, JSON text of a list. Then no messages. */
+  readonly items?: string;
   /** Of a background response that has ended: what its stream is made of. */
   readonly log?: readonly CallEvent[];
 }

@@ -56,7 +56,7 @@ function makeWriter({ defaults, ...begun }: Begun, echo: Echo, services: Service
   return new Writer(head, {
     cachedTokens: services.usage.cachedTokens,
     tokensAsIds: services.tokensAsIds,
-    reasoningEvents: services.responses.reasoningEvents,
+    reasoningEvents: services.responses.stored.reasoningEvents,
     logs: echo.background,
   });
 }
@@ -76,10 +76,10 @@ export const retrieveResponse = route({
     const id = params.response_id;
     if (query.stream !== "true") {
       if (query.starting_after !== undefined) throw invalid("starting_after", "starting_after needs stream=true.");
-      return json(await services.responses.retrieve(caller, id));
+      return json(await services.responses.stored.retrieve(caller, id));
     }
     const after = query.starting_after === undefined ? -1 : Number(query.starting_after);
-    return events(responseFrames(await services.responses.follow(caller, id, after, signal)));
+    return events(responseFrames(await services.responses.stored.follow(caller, id, after, signal)));
   },
 });
 
@@ -98,7 +98,7 @@ export const responseInput = route({
   audit: "metadata",
   doc: "The conversation that a stored response answers, as items.",
   handler: async ({ caller, params, query, services }) =>
-    json(inputItemsPage(await services.responses.kept(caller, params.response_id), query)),
+    json(inputItemsPage(await services.responses.stored.kept(caller, params.response_id), query)),
 });
 
 export const cancelResponse = route({
@@ -111,7 +111,8 @@ export const cancelResponse = route({
   reply: [whole, ...failures],
   audit: "metadata",
   doc: "End a background response that is on its way.",
-  handler: async ({ caller, params, services }) => json(await services.responses.cancel(caller, params.response_id)),
+  handler: async ({ caller, params, services }) =>
+    json(await services.responses.stored.cancel(caller, params.response_id)),
 });
 
 export const deleteResponse = route({
@@ -125,7 +126,7 @@ export const deleteResponse = route({
   audit: "metadata",
   doc: "Delete a stored response.",
   handler: async ({ caller, params, services }) => {
-    await services.responses.remove(caller, params.response_id);
+    await services.responses.stored.remove(caller, params.response_id);
     return json({ id: params.response_id, object: "response", deleted: true });
   },
 });

@@ -60,7 +60,7 @@ async function withServer(
     });
   } finally {
     await http.close(0);
-    await services.responses.close(0);
+    await services.responses.stored.close(0);
   }
   assert.equal(setting.backend.open, 0, "a sequence was left behind");
 }

@@ -65,7 +65,7 @@ async function withServer(
     await use({ http, url, setting, store, client: as("one"), as });
   } finally {
     await http.close(0);
-    await services.responses.close(0);
+    await services.responses.stored.close(0);
   }
   assert.equal(setting.backend.open, 0, "a sequence was left behind");
 }

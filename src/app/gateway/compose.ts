@@ -36,7 +36,7 @@ export async function composeGateway(parts: GatewayServerParts): Promise<Gateway
     adapters: async () => absent(),
     operations: operationsOf(parts),
     ready: () => gateway.ready(),
-    relay: (serving) => gateway.relay(serving, true),
+    relay: (serving, stored) => gateway.relay(serving, stored, true),
   }).catch(async (error) => {
     await gateway.close(0);
     throw error;

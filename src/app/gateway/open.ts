@@ -16,10 +16,12 @@ import type { Services } from "#routes/index.ts";
 import type { RecordEvent } from "#serving/administration.ts";
 import type { Serving } from "#serving/context.ts";
 import type { ServedModel } from "#serving/models.ts";
+import type { StoredResponses } from "#serving/stored-responses.ts";
 import { type AdaptedModel, UpstreamAdapters } from "#serving/upstreams/adapters.ts";
 import { Forwarding, type ModelUpstreams } from "#serving/upstreams/forwarding.ts";
 import { Operate } from "#serving/upstreams/operate.ts";
 import type { UpstreamPool } from "#serving/upstreams/pool.ts";
+import { RelayedResponses } from "#serving/upstreams/responses.ts";
 import { relayedModel } from "#serving/upstreams/served.ts";
 import { neverPassed } from "#wire/relay/judge.ts";
 import { gatewayRelay } from "./relay.ts";
@@ -38,7 +40,7 @@ export interface Gateway {
   readonly served: readonly ServedModel[];
   readonly servers: number;
   /** @param alone nothing is computed in this process */
-  relay(serving: Serving, alone: boolean): Relay<Services>;
+  relay(serving: Serving, stored: StoredResponses, alone: boolean): Relay<Services>;
   /** Whether a server of any model takes calls. */
   ready(): boolean;
   /** Whether the first server says that it is well, asked now. Never throws. */
@@ -80,7 +82,7 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
     servers: upstreams.models.reduce((sum, { pool }) => sum + pool.members().size, 0),
     ready: () => pools().some((pool) => pool.available()),
     answers: () => answers(pools()[0]),
-    relay: (serving, alone) => {
+    relay: (serving, stored, alone) => {
       const forwarding = new Forwarding({
         serving,
         media,
@@ -97,7 +99,8 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
         digestRequired: settings.requireLoraDigest,
         log,
       });
-      return gatewayRelay({ forwarding, operate, adapters, scrape: upstreams.scrape, alone });
+      const responses = new RelayedResponses({ serving, forwarding, stored });
+      return gatewayRelay({ forwarding, responses, operate, adapters, scrape: upstreams.scrape, alone });
     },
     close: async (graceMs) => {
       const late = setTimeout(() => void upstreams.destroy(), graceMs);

@@ -10,7 +10,7 @@ import { Fault } from "#core/fault.ts";
 import { OPERATOR_TENANT } from "#core/principal.ts";
 import { readable } from "#core/readable.ts";
 import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
-import { empty, json, type Reply, relay as relayed, text } from "#http/reply.ts";
+import { empty, events, json, type Reply, relay as relayed, text } from "#http/reply.ts";
 import type { AnyRoute } from "#http/route.ts";
 import { requireOperator } from "#policy/authorize.ts";
 import type { Services } from "#routes/index.ts";
@@ -25,13 +25,16 @@ import {
   type Operation,
   READ_BACK_ROUTES,
 } from "#serving/upstreams/relayed-routes.ts";
+import type { RelayedResponses } from "#serving/upstreams/responses.ts";
 import type { UpstreamScrape } from "#serving/upstreams/scrape.ts";
 import { invokedOf } from "#wire/relay/invoked.ts";
+import { responseFrames } from "#wire/responses/frames.ts";
 import { decodeLoadLora, decodeUnloadLora, LoadLoraBody, UnloadLoraBody } from "#wire/vllm/lora.ts";
 import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
 
 export interface GatewayRelayParts {
   readonly forwarding: Forwarding;
+  readonly responses: RelayedResponses;
   readonly operate: Operate;
   readonly adapters: UpstreamAdapters;
   readonly scrape: Pick<UpstreamScrape, "text">;
@@ -42,29 +45,27 @@ export interface GatewayRelayParts {
 const NO_BODY = Buffer.alloc(0);
 const JSON_OBJECT = z.record(z.string(), z.unknown());
 const ABORT = "/abort_requests";
+const RESPONSES = "/v1/responses";
 const LOAD_LORA = "/v1/load_lora_adapter";
 const UNLOAD_LORA = "/v1/unload_lora_adapter";
 const METRICS = "/metrics/upstreams";
 
-export function gatewayRelay({ forwarding, operate, adapters, scrape, alone }: GatewayRelayParts): Relay<Services> {
+export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
+  const { forwarding, responses, operate, adapters, scrape, alone } = parts;
   const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
     const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
     const { method, path } = route;
-    const found = await forwarded(forwarding, {
-      method,
-      path,
-      grant: caller,
-      body,
-      contentType,
-      query,
-      requestId,
-      signal,
-    });
-    return found === undefined ? undefined : relayed(found.answer, found.stream);
+    const call = { method, path, grant: caller, body, contentType, query, requestId, signal };
+    const found = path === RESPONSES ? await responses.create(call) : await forwarded(forwarding, call);
+    if (found === undefined) return undefined;
+    if ("answer" in found) return relayed(found.answer, found.stream);
+    return found.kind === "events" ? events(responseFrames(found.events)) : json(found.body);
   };
   /** A tenant ends its own calls; the operator's tenant everybody's. */
   const abort = async ({ caller, body = NO_BODY, signal }: RelayRequest<Services>): Promise<Reply> => {
-    const ids = decodeAbort(conform(AbortBody, parsed(body))).map((id) => id.slice(id.lastIndexOf("-") + 1));
+    const ids = decodeAbort(conform(AbortBody, parsed(body))).map((id) =>
+      id.slice(Math.max(id.lastIndexOf("-"), id.lastIndexOf("_")) + 1),
+    );
     const { tenant } = caller.principal;
     const own = ids.filter((id) => {
       const owner = forwarding.ownerOf(id);

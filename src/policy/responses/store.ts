@@ -266,25 +266,27 @@ export class DatabaseResponses implements ResponseStore {
   }
 }
 
-type Texts = Pick<ResponseTable, "status" | "body" | "messages" | "log" | "bytes">;
+type Texts = Pick<ResponseTable, "status" | "body" | "messages" | "items" | "log" | "bytes">;
 
-function textsOf({ status, body, messages, log }: EndedResponse): Texts {
+function textsOf({ status, body, messages, items, log }: EndedResponse): Texts {
   const texts = {
     body: stringifyJson(body),
     messages: stringifyJson(messages),
+    items: items ?? null,
     log: log === undefined ? null : stringifyJson(log),
   };
   const bytes = Object.values(texts).reduce((sum, text) => sum + Buffer.byteLength(text ?? ""), 0);
   return { status, ...texts, bytes };
 }
 
-function keptOf({ id, status, error, body, messages, log }: ResponseTable): KeptResponse {
+function keptOf({ id, status, error, body, messages, items, log }: ResponseTable): KeptResponse {
   const read = (text: string): JsonValue => parseJson(text, JSON_LIMITS);
   return {
     id,
     status: status as ResponseStatus,
     body: read(body) as unknown as ResponseBody,
     messages: read(messages) as unknown as readonly ChatMessage[],
+    ...(items === null ? {} : { items }),
     ...(error === null ? {} : { error: read(error) as unknown as ResponseError }),
     ...(log === null ? {} : { log: read(log) as unknown as readonly CallEvent[] }),
   };

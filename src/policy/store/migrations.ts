@@ -152,4 +152,8 @@ export const MIGRATIONS: readonly Migration[] = [
       "create index batches_input on batches (input_file_id)",
     ],
   },
+  {
+    name: "responses of models behind others",
+    statements: () => ["alter table responses add column items text"],
+  },
 ];

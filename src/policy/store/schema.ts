@@ -121,9 +121,11 @@ export interface ResponseTable {
   body: string;
   /** The conversation with the answer: `ChatMessage`s. */
   messages: string;
+  /** The same as items, of a model behind others; then `messages` is an empty list. */
+  items: string | null;
   /** `CallEvent`s of a background response that has ended. */
   log: string | null;
-  /** Of body, messages and log. */
+  /** Of body, messages, items and log. */
   bytes: number;
   created_at: number;
 }

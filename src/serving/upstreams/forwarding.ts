@@ -8,6 +8,7 @@
  */
 import { createHmac } from "node:crypto";
 import { newId } from "#base/ids.ts";
+import { stringifyJson } from "#base/json.ts";
 import type { Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { NO_USAGE, type Reservation } from "#core/metering.ts";
@@ -26,6 +27,7 @@ import type { WrittenForm } from "#wire/relay/form.ts";
 import { judgeRelay, type RelayVerdict, relayBody } from "#wire/relay/judge.ts";
 import type { RelayMedia } from "#wire/relay/media.ts";
 import type { RelayRule } from "#wire/relay/rules.ts";
+import type { Shown } from "#wire/relay/stream.ts";
 import { type Estimate, expect, expectAudio } from "./_estimate.ts";
 import type { UpstreamPool } from "./pool.ts";
 import { type Expected, StreamUsage, WholeUsage } from "./readers.ts";
@@ -73,6 +75,8 @@ export interface Forwarded {
 const JSON_TYPE = "application/json";
 /** Salts that are kept made. */
 const MOST_SALTS = 10_000;
+/** Bytes of an answer of which every event or all is looked at. */
+const MAX_RESPONSE = 64 * 1024 * 1024;
 
 export class Forwarding {
   readonly #options: ForwardingOptions;
@@ -91,32 +95,33 @@ export class Forwarding {
 
   /** @returns undefined: the model runs here. @throws Fault */
   async forward(rule: RelayRule, call: ForwardCall): Promise<Forwarded | undefined> {
+    const id = newId();
+    return this.carry(call, workOf(this.judge(rule, call, id), id));
+  }
+
+  /** @param id of the call upstream. @throws Fault */
+  judge(rule: RelayRule, call: Pick<ForwardCall, "grant" | "body">, id: string): RelayVerdict {
     const { serving } = this.#options;
     const { principal } = call.grant;
-    const id = newId();
-    const verdict = judgeRelay(rule, call.body, {
-      caps: this.#caps(call),
+    return judgeRelay(rule, call.body, {
+      caps: capsFor(serving.caps, principal.caps),
       salt: (own) => this.#salt(principal.tenant, own),
       priority: (asked) => priorityOf(asked, principal, serving.priorities),
       requestId: id,
       passed: this.#options.passed,
     });
-    return this.#carry(call, {
-      id,
-      ...{ model: verdict.model, strip: verdict.strip, media: verdict.media, prompt: promptOf(verdict) },
-      check: () => refuseKept(verdict),
-      expect: (window) => expect(verdict, window),
-      write: (model, media) => ({
-        contentType: JSON_TYPE,
-        pieces: relayBody(verdict, { ...(model === undefined ? {} : { model }), media }),
-      }),
-    });
+  }
+
+  /** The model, if it does not run here. @throws Fault model_not_found */
+  elsewhere(name: string | undefined, { principal }: Grant<Scope>): ServedModel | undefined {
+    const model = this.#options.serving.models.resolve(name, principal);
+    return this.#options.upstreamsOf(model) === undefined ? undefined : model;
   }
 
   /** Speech, in a form. @returns undefined: the model runs here. @throws Fault */
   forwardAudio(call: ForwardCall): Promise<Forwarded | undefined> {
     const verdict = judgeAudio(call.body, call.contentType, this.#caps(call));
-    return this.#carry(call, {
+    return this.carry(call, {
       ...{ id: newId(), model: verdict.model, strip: verdict.strip },
       expect: (window) => expectAudio(verdict, window),
       write: (model) => audioForm(verdict, model),
@@ -126,7 +131,7 @@ export class Forwarding {
   /** What was generated, read back. @returns undefined: the model runs here. @throws Fault */
   forwardDerender(field: DerenderField, call: ForwardCall): Promise<Forwarded | undefined> {
     const verdict = judgeDerender(call.body, field, this.#caps(call));
-    return this.#carry(call, {
+    return this.carry(call, {
       ...{ id: newId(), model: verdict.model, strip: false },
       // Nothing is computed by a model.
       expect: () => ({ promptTokens: verdict.tokens, completionTokens: 0, sequences: 1 }),
@@ -138,13 +143,13 @@ export class Forwarding {
     return capsFor(this.#options.serving.caps, grant.principal.caps);
   }
 
-  async #carry(call: ForwardCall, work: Work): Promise<Forwarded | undefined> {
+  /** What was judged. @returns undefined: the model runs here. @throws Fault */
+  async carry(call: ForwardCall, work: Work): Promise<Forwarded | undefined> {
     const { serving, upstreamsOf } = this.#options;
     const { principal } = call.grant;
     const model = serving.models.resolve(work.model, principal);
     const upstreams = upstreamsOf(model);
     if (upstreams === undefined) return undefined;
-    work.check?.();
     const media = await this.#fetched(work.media ?? [], call);
     const expected = work.expect(upstreams.contextLength());
     const reservation = await call.grant.meter.reserve({ model: countedAs(model), ...expected });
@@ -177,14 +182,16 @@ export class Forwarding {
       ...(model.lora === undefined ? {} : { adapter: model.names[0] }),
       idempotent: true,
       signal,
+      ...(work.response === undefined ? {} : { maxBytes: MAX_RESPONSE }),
     });
     const type = answer.headers["content-type"] ?? "";
     const stream = type.startsWith("text/event-stream");
-    const shown = upstreams.name === undefined ? undefined : (work.model ?? model.names[0]);
+    const shown = shownBy(work, model, upstreams.name);
+    const keep = work.response?.keep;
     const expectation: Expected = {
       promptTokens: expected.promptTokens,
       strip: work.strip,
-      ...(shown === undefined || shown === upstreams.name ? {} : { model: shown }),
+      ...(shown === undefined ? {} : { shown, keeps: keep !== undefined }),
     };
     const good = answer.status < 400;
     const whole = { good, json: type.startsWith(JSON_TYPE), length: lengthOf(answer.headers["content-length"]) };
@@ -197,12 +204,14 @@ export class Forwarding {
     };
     // Another name is longer or shorter.
     const { "content-length": length, ...rest } = answer.headers;
-    const same = expectation.model === undefined && !stream;
+    const same = shown === undefined && !stream;
     const headers = same && length !== undefined ? { ...rest, "content-length": length } : rest;
-    return {
-      answer: { status: answer.status, headers, source: new SettledSource(answer.source, reader, settle) },
-      stream,
-    };
+    const kept =
+      keep === undefined || !(reader instanceof StreamUsage)
+        ? undefined
+        : () => (reader.failed ? Promise.resolve() : keep(reader.response));
+    const source = new SettledSource(answer.source, reader, settle, kept);
+    return { answer: { status: answer.status, headers, source }, stream };
   }
 
   async #fetched(media: readonly RelayMedia[], { grant, requestId, signal }: ForwardCall): Promise<readonly string[]> {
@@ -233,7 +242,7 @@ export class Forwarding {
 }
 
 /** A call as its route's rule has judged it. */
-interface Work {
+export interface Work {
   readonly id: string;
   /** As the client calls it. */
   readonly model: string | undefined;
@@ -242,12 +251,22 @@ interface Work {
   readonly media?: readonly RelayMedia[];
   /** Where prompts' bytes are, for telling them apart. */
   readonly prompt?: readonly Uint8Array[];
-  /** What only a model of this server takes. @throws Fault */
-  readonly check?: () => void;
+  /** Of an answer that is a response. */
+  readonly response?: ResponseWork;
   /** @param window of its model; 0: not known */
   readonly expect: (window: number) => Estimate;
   /** @param model as the upstream calls it; undefined: as the client does */
   readonly write: (model: string | undefined, media: readonly string[]) => WrittenForm;
+}
+
+export interface ResponseWork {
+  /** What it says whatever the upstream wrote. */
+  readonly fields: Readonly<Record<string, string | boolean | null>>;
+  /**
+   * Called with what a stream ended with, before the client sees that end; undefined: nothing that can be read.
+   * @throws Fault it cannot be kept
+   */
+  readonly keep?: (response: Uint8Array | undefined) => Promise<void>;
 }
 
 interface Sending {
@@ -258,16 +277,28 @@ interface Sending {
   readonly reservation: Reservation;
 }
 
-/** Nothing is kept by an upstream, which has no owners. */
-function refuseKept({ kept }: RelayVerdict): void {
-  if (kept.background)
-    throw new Fault("not_implemented", "Responses of this model cannot run in the background.", {
-      param: "background",
-    });
-  if (kept.previousId !== undefined)
-    throw new Fault("not_implemented", "Responses of this model are not kept: send the conversation.", {
-      param: "previous_response_id",
-    });
+/** @param id of the call upstream */
+export function workOf(verdict: RelayVerdict, id: string): Work {
+  return {
+    id,
+    ...{ model: verdict.model, strip: verdict.strip, media: verdict.media, prompt: promptOf(verdict) },
+    expect: (window) => expect(verdict, window),
+    write: (model, media) => ({
+      contentType: JSON_TYPE,
+      pieces: relayBody(verdict, { ...(model === undefined ? {} : { model }), media }),
+    }),
+  };
+}
+
+/** What stands in the answer in place of what the upstream says. @param own the upstream's name for the model */
+function shownBy({ model: asked, response }: Work, model: ServedModel, own: string | undefined): Shown | undefined {
+  const name = asked ?? model.names[0];
+  if (response !== undefined) {
+    const fields = Object.entries({ ...response.fields, model: name });
+    return { where: ["id", "output"], edits: new Map(fields.map(([field, value]) => [field, stringifyJson(value)])) };
+  }
+  if (own === undefined || own === name) return undefined;
+  return { where: ["model"], edits: new Map([["model", stringifyJson(name)]]) };
 }
 
 const PROMPTS = ["messages", "prompt", "input", "system", "instructions", "token_ids", "query"];

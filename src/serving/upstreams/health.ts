@@ -14,13 +14,13 @@ export interface HealthOptions {
   readonly pool: UpstreamPool;
   readonly intervalMs: number;
   readonly timeoutMs: number;
+  /** Looks that fail one after the other before an upstream is out. */
+  readonly failures: number;
   readonly log: Log;
   /** 0…1. */
   readonly random?: () => number;
 }
 
-/** Looks that fail one after the other before an upstream is out. */
-const FAILURES = 2;
 const MAX_BYTES = 1 << 20;
 const WANDER = 0.25;
 /** Everything but /health is asked for at every so many looks. */
@@ -122,7 +122,8 @@ export class HealthWatch {
     watched.failures = well || answering ? 0 : watched.failures + 1;
     watched.wasWell ||= well || answering;
     // One that never was well is believed at its first word.
-    const healthy = watched.failures === 0 || (watched.healthy && watched.wasWell && watched.failures < FAILURES);
+    const healthy =
+      watched.failures === 0 || (watched.healthy && watched.wasWell && watched.failures < this.#options.failures);
     if (healthy === watched.healthy) return;
     watched.healthy = healthy;
     pool.setHealthy(id, healthy);

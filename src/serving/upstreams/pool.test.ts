@@ -301,7 +301,13 @@ test("health: looks that fail put an upstream out, one that works brings it back
     },
     OK,
   ]);
-  const watch = new HealthWatch({ pool: setting.pool, intervalMs: 60_000, timeoutMs: 5000, log: silentLog });
+  const watch = new HealthWatch({
+    pool: setting.pool,
+    intervalMs: 60_000,
+    timeoutMs: 5000,
+    failures: 2,
+    log: silentLog,
+  });
   t.after(() => watch.stop());
   await watch.start();
   const states = (): unknown => setting.pool.states().map(({ state, adapters }) => [state, adapters]);
@@ -330,7 +336,7 @@ test("health: a busy upstream that is slow to say so stays; one that hangs with 
     },
     OK,
   ]);
-  const watch = new HealthWatch({ pool: setting.pool, intervalMs: 60_000, timeoutMs: 50, log: silentLog });
+  const watch = new HealthWatch({ pool: setting.pool, intervalMs: 60_000, timeoutMs: 50, failures: 2, log: silentLog });
   const state = (): string | undefined => setting.pool.states()[0]?.state;
   for (let i = 0; i < 4; i++) {
     for (let each = 0; each < 4; each++) assert.equal(await outcome(setting.pool), "200 ok");

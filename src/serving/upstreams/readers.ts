@@ -4,7 +4,7 @@
  */
 import type { Usage } from "#core/calls.ts";
 import { NO_USAGE } from "#core/metering.ts";
-import { StreamReader, withModel } from "#wire/relay/stream.ts";
+import { type Shown, StreamReader, withShown } from "#wire/relay/stream.ts";
 import { isJson, scanned, usageIn } from "#wire/relay/usage.ts";
 import type { UsageReader } from "./settled-source.ts";
 
@@ -13,8 +13,10 @@ export interface Expected {
   readonly promptTokens: number;
   /** Usage was asked for on the server's account. */
   readonly strip: boolean;
-  /** The client's name for the model, where the upstream has another. */
-  readonly model?: string;
+  /** What stands in the answer whatever the upstream wrote. */
+  readonly shown?: Shown;
+  /** The response that the answer is, or ends with, is kept. */
+  readonly keeps?: boolean;
 }
 
 /**
@@ -25,9 +27,19 @@ export class StreamUsage implements UsageReader {
   readonly #events: StreamReader;
   readonly #promptTokens: number;
 
-  constructor({ promptTokens, strip, model }: Expected) {
+  constructor({ promptTokens, ...options }: Expected) {
     this.#promptTokens = promptTokens;
-    this.#events = new StreamReader({ strip, ...(model === undefined ? {} : { model }) });
+    this.#events = new StreamReader(options);
+  }
+
+  /** What it ended with, as the upstream wrote it; undefined: nothing that can be read. */
+  get response(): Uint8Array | undefined {
+    return this.#events.response;
+  }
+
+  /** It says so itself. */
+  get failed(): boolean {
+    return this.#events.failed;
   }
 
   get complete(): boolean {
@@ -88,22 +100,22 @@ export class WholeUsage implements UsageReader {
   take(chunk: Uint8Array): readonly Uint8Array[] {
     this.#bytes += chunk.length;
     const last = this.#bytes === this.#length;
-    const { model } = this.#expected;
+    const { shown } = this.#expected;
     if (last && this.#pieces.length === 0) {
       this.#read(chunk);
-      return model === undefined ? [chunk] : this.#renamed(chunk, model);
+      return shown === undefined ? [chunk] : this.#shown(chunk, shown);
     }
-    if (this.#bytes <= MAX_READ || model !== undefined) this.#pieces.push(Uint8Array.from(chunk));
+    if (this.#bytes <= MAX_READ || shown !== undefined) this.#pieces.push(Uint8Array.from(chunk));
     if (last) this.#whole();
-    if (model === undefined) return [chunk];
-    return last ? this.#renamed(Buffer.concat(this.#pieces), model) : [];
+    if (shown === undefined) return [chunk];
+    return last ? this.#shown(Buffer.concat(this.#pieces), shown) : [];
   }
 
   end(): readonly Uint8Array[] {
     if (this.complete) return [];
     this.#whole();
-    const { model } = this.#expected;
-    return model === undefined ? [] : this.#renamed(Buffer.concat(this.#pieces), model);
+    const { shown } = this.#expected;
+    return shown === undefined ? [] : this.#shown(Buffer.concat(this.#pieces), shown);
   }
 
   used(): Usage {
@@ -114,7 +126,7 @@ export class WholeUsage implements UsageReader {
 
   #whole(): void {
     this.#read(Buffer.concat(this.#pieces));
-    if (this.#expected.model === undefined) this.#pieces = [];
+    if (this.#expected.shown === undefined) this.#pieces = [];
   }
 
   #read(body: Uint8Array): void {
@@ -125,8 +137,8 @@ export class WholeUsage implements UsageReader {
     this.#used = scan === undefined ? undefined : usageIn(body, scan);
   }
 
-  #renamed(body: Uint8Array, model: string): readonly Uint8Array[] {
-    const scan = scanned(body);
-    return (scan === undefined ? undefined : withModel(body, scan, model)) ?? [body];
+  #shown(body: Uint8Array, shown: Shown): readonly Uint8Array[] {
+    const scan = this.#good ? scanned(body) : undefined;
+    return (scan === undefined ? undefined : withShown(body, scan, shown)) ?? [body];
   }
 }

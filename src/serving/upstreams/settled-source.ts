@@ -8,7 +8,7 @@
  * forwarding.ts, one an answer.
  */
 import type { Usage } from "#core/calls.ts";
-import type { Fault } from "#core/fault.ts";
+import { Fault } from "#core/fault.ts";
 import type { RelaySource, RelayTarget } from "#core/relay.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";
 import { isOurs } from "#serving/_metered.ts";
@@ -42,11 +42,16 @@ export class SettledSource implements RelaySource, RelayTarget {
   /** Waits until the booking is safe. */
   #held: Uint8Array = EMPTY;
   #over = false;
+  readonly #keep: (() => Promise<void>) | undefined;
+  /** What should have been kept was not: nobody shall believe that it was. */
+  #unkept: Fault | undefined;
 
-  constructor(inner: RelaySource, reader: UsageReader, settle: Settle) {
+  /** @param keep of a whole answer, before its end is seen. @throws Fault */
+  constructor(inner: RelaySource, reader: UsageReader, settle: Settle, keep?: () => Promise<void>) {
     this.#inner = inner;
     this.#reader = reader;
     this.#settle = settle;
+    this.#keep = keep;
   }
 
   pipe(target: RelayTarget): void {
@@ -114,13 +119,19 @@ export class SettledSource implements RelaySource, RelayTarget {
   }
 
   #book(lost: boolean): Promise<void> {
-    this.#settled ??= this.#settle(this.#reader.used(), lost && (this.#reader.broken || !this.#reader.complete)).then(
-      () => {
-        this.#safe = true;
-      },
-    );
+    if (this.#settled !== undefined) return this.#settled;
+    const whole = this.#reader.complete && !this.#reader.broken;
+    const booked = this.#settle(this.#reader.used(), lost && !whole);
+    const kept = whole && this.#keep !== undefined ? booked.then(this.#keep).catch(this.#lose) : booked;
+    this.#settled = kept.then(() => {
+      this.#safe = true;
+    });
     return this.#settled;
   }
+
+  readonly #lose = (error: unknown): void => {
+    this.#unkept = error instanceof Fault ? error : new Fault("internal", "Internal server error.", { cause: error });
+  };
 
   #release(): void {
     if (this.#over || !this.#flush()) return;
@@ -131,6 +142,11 @@ export class SettledSource implements RelaySource, RelayTarget {
   #flush(): boolean {
     const held = this.#held;
     this.#held = EMPTY;
+    if (this.#unkept !== undefined && !this.#over) {
+      this.#over = true;
+      this.#inner.cancel();
+      this.#target?.fail(this.#unkept);
+    }
     if (this.#over || held.length === 0) return true;
     return this.#target?.write(held) ?? true;
   }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { StreamReader } from "./stream.ts";
+import { type Shown, StreamReader } from "./stream.ts";
 import { usageOf } from "./usage.ts";
 
 const USAGE = { promptTokens: 7, completionTokens: 3, cachedTokens: 2, reasoningTokens: 1 };
@@ -29,6 +29,8 @@ function relay(text: string, lengths: readonly number[], reader: StreamReader): 
   out.push(...reader.end().map((piece) => Buffer.from(piece)));
   return Buffer.concat(out).toString();
 }
+
+const named = (model: string): Shown => ({ where: ["model"], edits: new Map([["model", JSON.stringify(model)]]) });
 
 const cuts = fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 30 });
 
@@ -69,7 +71,7 @@ test("another name of the model is shown, where it stands in events and in what 
   for (const text of [OPENAI, ANTHROPIC, RESPONSES])
     fc.assert(
       fc.property(cuts, (lengths) => {
-        const shown = relay(text, lengths, new StreamReader({ model: 'their "name"' }));
+        const shown = relay(text, lengths, new StreamReader({ shown: named('their "name"') }));
         assert.equal(shown, text.replaceAll('"model":"m"', '"model":"their \\"name\\""'));
       }),
       { numRuns: 60 },
@@ -111,7 +113,7 @@ test("garbage is passed on as it is", () => {
       (words, lengths) => {
         const text = words.join("");
         assert.equal(relay(text, lengths, new StreamReader()), text);
-        assert.equal(relay(text, lengths, new StreamReader({ model: "m" })), text);
+        assert.equal(relay(text, lengths, new StreamReader({ shown: named("m") })), text);
       },
     ),
   );

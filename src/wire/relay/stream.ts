@@ -2,26 +2,39 @@
  * A stream of events on its way through: what it used, how many events it had and how it ended, read as it passes.
  *
  * Invariant: what comes out is what went in, byte for byte, but for events that are told to be left out or to show
- * another model's name. At most one event is held, and no more than MAX_EVENT of it; an event that cannot matter is
- * passed over by native searches.
+ * other values (a model's name, a response's id). At most one event is held, and no more of it than a bound; an event
+ * that cannot matter is passed over by native searches.
  */
 import type { JsonScan } from "#base/json-scan.ts";
-import { cut, cutsOf, spliced } from "#base/splice.ts";
+import { cutsOf, spliced } from "#base/splice.ts";
 import type { Usage } from "#core/calls.ts";
 import { memberOf, scanned, usageIn } from "./usage.ts";
 
 export interface StreamOptions {
   /** Leave out the chunk that holds usage alone: it was asked for on the server's account. */
   readonly strip?: boolean;
-  /** The name that the client used, where the upstream knows the model by another. */
-  readonly model?: string;
+  /** What the server says in place of the upstream. */
+  readonly shown?: Shown;
+  /** Keep the response that the stream ends with. */
+  readonly keeps?: boolean;
+}
+
+/** Members that stand in an answer, or in what a stream's event wraps, whatever the upstream wrote. */
+export interface Shown {
+  /** Of an object that has one of these. */
+  readonly where: readonly string[];
+  /** By name, as JSON text. */
+  readonly edits: ReadonlyMap<string, string>;
 }
 
 /** A longer event is passed on unread. */
 const MAX_EVENT = 1024 * 1024;
+/** Of a stream whose last event has the whole answer once more. */
+const MAX_WHOLE_EVENT = 32 * MAX_EVENT;
 const LINE_FEED = 0x0a;
 const RETURN = 0x0d;
 const USAGE = Buffer.from('"usage"');
+const RESPONSE = Buffer.from('"response"');
 const NONE: readonly Uint8Array[] = [];
 
 /** Ends of a stream by the name of their event; "data: [DONE]" is OpenAI's. */
@@ -39,8 +52,14 @@ export class StreamReader {
   ended = false;
   /** An event says that the answer failed. */
   failed = false;
+  /** As the upstream wrote it, where it is kept. */
+  response: Uint8Array | undefined;
   private readonly strip: boolean;
-  private readonly model: string | undefined;
+  private readonly shown: Shown | undefined;
+  private readonly keeps: boolean;
+  /** Every event may show what the server says otherwise, and not only one that wraps a response. */
+  private readonly anywhere: boolean;
+  private readonly most: number;
   /** Of the event that has begun in earlier chunks. */
   private held: Uint8Array[] = [];
   private heldBytes = 0;
@@ -49,18 +68,21 @@ export class StreamReader {
   /** Bytes of the line that has begun, without a carriage return at its end. */
   private line = 0;
 
-  constructor({ strip = false, model }: StreamOptions = {}) {
+  constructor({ strip = false, shown, keeps = false }: StreamOptions = {}) {
     this.strip = strip;
-    this.model = model;
+    this.shown = shown;
+    this.keeps = keeps;
+    this.anywhere = shown?.where.includes("model") === true;
+    this.most = shown === undefined || this.anywhere ? MAX_EVENT : MAX_WHOLE_EVENT;
   }
 
   /** @returns what is passed on; pieces share the chunk's memory, so that they are good until it is used again */
   take(chunk: Uint8Array): readonly Uint8Array[] {
-    const changes = this.strip || this.model !== undefined;
+    const changes = this.strip || this.shown !== undefined;
     const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     const out: Uint8Array[] = [];
     // A frame that lies in this chunk in whole can hold usage only if the chunk does.
-    const mayHold = this.model !== undefined || bytes.includes(USAGE);
+    const mayHold = this.anywhere || bytes.includes(USAGE) || (this.shown !== undefined && bytes.includes(RESPONSE));
     let start = 0;
     let passed = 0;
     for (let end = this.boundary(bytes, 0); end > 0; end = this.boundary(bytes, end)) {
@@ -86,7 +108,7 @@ export class StreamReader {
 
   /** The stream has ended. @returns what was held back of an event that is not whole */
   end(): readonly Uint8Array[] {
-    const rest = this.strip || this.model !== undefined ? this.held : NONE;
+    const rest = this.strip || this.shown !== undefined ? this.held : NONE;
     this.held = [];
     return rest;
   }
@@ -115,7 +137,7 @@ export class StreamReader {
   private hold(rest: Uint8Array): void {
     if (rest.length === 0 || this.overlong) return;
     this.heldBytes += rest.length;
-    this.overlong = this.heldBytes > MAX_EVENT;
+    this.overlong = this.heldBytes > this.most;
     if (this.overlong) this.held = [];
     else this.held.push(Uint8Array.from(rest));
   }
@@ -167,7 +189,8 @@ export class StreamReader {
       this.events--;
       return NONE;
     }
-    return this.model === undefined ? undefined : renamed(frame, from, data, scan, this.model);
+    if (this.keeps && this.ended && !this.failed) this.response ??= responseIn(data, scan);
+    return this.shown === undefined ? undefined : shownIn(frame, from, data, scan, this.shown);
   }
 }
 
@@ -198,27 +221,41 @@ function dataOf(frame: Buffer): number {
   return -1;
 }
 
-function renamed(
+function shownIn(
   frame: Buffer,
   from: number,
   data: Buffer,
   scan: JsonScan,
-  model: string,
+  shown: Shown,
 ): readonly Uint8Array[] | undefined {
-  const body = withModel(data, scan, model);
+  const body = withShown(data, scan, shown);
   return body === undefined ? undefined : [frame.subarray(0, from), ...body, frame.subarray(from + data.length)];
 }
 
+/** A copy. */
+function responseIn(data: Buffer, scan: JsonScan): Uint8Array | undefined {
+  const member = memberOf(scan, "response");
+  return member?.kind === "object" ? Uint8Array.from(data.subarray(member.start, member.end)) : undefined;
+}
+
 /**
- * An answer, or an event's data, that shows another model's name.
- * @returns undefined: no name stands in it
+ * An answer, or an event's data, that shows what the server says.
+ * @returns undefined: there is nothing in it that would
  */
-export function withModel(body: Uint8Array, scan: JsonScan, model: string): readonly Uint8Array[] | undefined {
-  const text = JSON.stringify(model);
-  if (memberOf(scan, "model")?.kind === "string") return spliced(body, cutsOf(scan, new Map([["model", text]])));
+export function withShown(
+  body: Uint8Array,
+  scan: JsonScan,
+  { where, edits }: Shown,
+): readonly Uint8Array[] | undefined {
+  const holds = ({ members }: JsonScan): boolean =>
+    members.some(({ name, kind }) => kind !== "null" && where.includes(name));
+  if (holds(scan)) return spliced(body, cutsOf(scan, edits));
   const wrapped = scan.members.find(({ name, kind }) => kind === "object" && WRAPPERS.includes(name));
   const inner = wrapped && scanned(body.subarray(wrapped.start, wrapped.end));
-  const name = inner && memberOf(inner, "model");
-  if (wrapped === undefined || name?.kind !== "string") return undefined;
-  return spliced(body, [cut(wrapped.start + name.start, wrapped.start + name.end, text)]);
+  if (wrapped === undefined || inner === undefined || !holds(inner)) return undefined;
+  const cuts = cutsOf(inner, edits).map((one) => ({
+    ...one,
+    ...{ start: one.start + wrapped.start, end: one.end + wrapped.start },
+  }));
+  return spliced(body, cuts);
 }

@@ -78,7 +78,7 @@ function readValue(body: Uint8Array, { start, end }: JsonMember): unknown {
 }
 
 /** OpenAI's names, Anthropic's and Responses' (which are Anthropic's with details). */
-function readUsage(value: unknown): Usage | undefined {
+export function readUsage(value: unknown): Usage | undefined {
   if (!isObject(value)) return undefined;
   if (value["type"] === "duration") return heard(value["seconds"]);
   const prompt = count(value["prompt_tokens"]) ?? count(value["input_tokens"]) ?? count(value["total_tokens"]);

@@ -81,6 +81,15 @@ export function decodeResponse(body: ResponsesBodyValue, caps: RequestCaps): Dec
   };
 }
 
+/**
+ * What of a request stands in its answer, where others answer it: of tools, those that the client itself runs.
+ * @throws Fault invalid_request | not_implemented, naming the field
+ */
+export function decodeEcho(body: ResponsesBodyValue, caps: RequestCaps): Echo {
+  decodeToolFields(body.tools, body.tool_choice, caps);
+  return echoOf(body, decodeText(body.text, caps).echo);
+}
+
 function echoOf(body: ResponsesBodyValue, text: unknown): Echo {
   return {
     instructions: body.instructions ?? null,

@@ -9,8 +9,10 @@ import { z } from "zod";
 import type { ChatMessage } from "#core/chat.ts";
 import { invalid } from "#core/fault.ts";
 import type { KeptResponse } from "#core/responses.ts";
+import type { JsonObject } from "#wire/openai/_compound.ts";
 import { decodePage, encodePage, listOf, PAGE_WORDS } from "#wire/openai/list.ts";
-import { asMessages, type Item, type OpenItem, printItem } from "./_items.ts";
+import { asMessages, type Item, type OpenItem, printItem, textPart } from "./_items.ts";
+import { answerItems, parseItems } from "./conversation.ts";
 
 export const InputItemsQuery = z.object({
   ...PAGE_WORDS,
@@ -43,7 +45,13 @@ interface AskedPart {
   readonly type: "input_text";
 }
 
-type Listed = AskedMessage | CallOutput | Item;
+/** Of a model behind others: as its client wrote it. */
+interface GivenItem extends JsonObject {
+  readonly id: string;
+  readonly status: "completed";
+}
+
+type Listed = AskedMessage | CallOutput | Item | GivenItem;
 
 /** @throws Fault invalid_request: no item has the id in `after` */
 export function inputItemsPage(kept: KeptResponse, query: z.infer<typeof InputItemsQuery>) {
@@ -55,12 +63,17 @@ export function inputItemsPage(kept: KeptResponse, query: z.infer<typeof InputIt
   return encodePage(items.slice(at + 1, at + 2 + limit), limit);
 }
 
-function printInput({ id, status, body, messages }: KeptResponse): Listed[] {
+function printInput({ id, status, body, messages, items }: KeptResponse): Listed[] {
   const answered = status === "completed" || status === "incomplete";
-  const answer = answered ? asMessages((body["output"] ?? []) as readonly Item[]).length : 0;
   const name = id.replace(/^resp_/, "");
   let count = 0;
   const nameOf = (prefix: string): string => `${prefix}_${name}_in_${count++}`;
+  if (items !== undefined) {
+    const given = parseItems(items);
+    const made = answered ? answerItems(body["output"]).length : 0;
+    return given.slice(0, given.length - made).map((item) => printGiven(item, nameOf));
+  }
+  const answer = answered ? asMessages((body["output"] ?? []) as readonly Item[]).length : 0;
   return messages.slice(0, messages.length - answer).flatMap((message) => printMessage(message, nameOf));
 }
 
@@ -73,6 +86,24 @@ function printMessage(message: ChatMessage, nameOf: (prefix: string) => string):
   }
   const parts = typeof content === "string" ? [{ text: content }] : (content ?? []);
   return [{ id: nameOf("msg"), content: parts.map(inputPart), role, status: "completed", type: "message" }];
+}
+
+const PREFIXES: Readonly<Record<string, string>> = {
+  message: "msg",
+  reasoning: "rs",
+  function_call: "fc",
+  function_call_output: "fc",
+};
+
+function printGiven(item: JsonObject, nameOf: (prefix: string) => string): GivenItem {
+  const type = typeof item["type"] === "string" ? item["type"] : "message";
+  const { content } = item;
+  const text = item["role"] === "assistant" ? textPart(String(content), []) : inputPart({ text: String(content) });
+  return {
+    ...item,
+    ...(type === "message" && typeof content === "string" ? { content: [text] } : {}),
+    ...{ id: nameOf(Object.hasOwn(PREFIXES, type) ? (PREFIXES[type] ?? "item") : "item"), status: "completed", type },
+  };
 }
 
 function inputPart({ text }: { readonly text: string }): AskedPart {
