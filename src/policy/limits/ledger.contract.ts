@@ -196,7 +196,7 @@ async function play(ledgers: readonly Ledger[], commands: readonly Command[], pr
     [{ kind: "tenant", id: prefix }, perDay(60)],
   ];
   const sums = new Map<string, number>();
-  const nameOf = ({ subject, rule, start }: Entry): string => `${subject.kind} ${rule.kind} ${start}`;
+  const nameOf = ({ counter, span }: Entry): string => `${counter.name} ${span.start}`;
   const add = (entry: Entry, amount: number): void =>
     void sums.set(nameOf(entry), (sums.get(nameOf(entry)) ?? 0) + amount);
   const open: { readonly take: Taken; readonly entries: readonly Entry[] }[] = [];
@@ -207,7 +207,9 @@ async function play(ledgers: readonly Ledger[], commands: readonly Command[], pr
       const entries = counters
         .map(([subject, rule], i) => entryAt(subject, rule, rule.window === "held" ? 1 : (step.amounts[i] ?? 0), at))
         .filter(({ amount }) => amount > 0);
-      const expected = entries.findIndex((entry) => (sums.get(nameOf(entry)) ?? 0) + entry.amount > entry.rule.limit);
+      const expected = entries.findIndex(
+        (entry) => (sums.get(nameOf(entry)) ?? 0) + entry.amount > entry.counter.rule.limit,
+      );
       const outcome = await (ledgers[step.server % ledgers.length] as Ledger).take(entries);
       assert.equal(outcome.ok, expected === -1);
       if (outcome.ok) {
@@ -221,7 +223,9 @@ async function play(ledgers: readonly Ledger[], commands: readonly Command[], pr
         assert.deepEqual([outcome.at, outcome.used], [expected, sums.get(nameOf(entries[expected] as Entry)) ?? 0]);
     } else if (open.length > 0) {
       const [{ take, entries }] = open.splice(step.which % open.length, 1) as [(typeof open)[number]];
-      const kept = entries.map(({ amount, rule }) => (rule.window === "held" ? 0 : Math.floor(amount * step.part)));
+      const kept = entries.map(({ amount, counter }) =>
+        counter.rule.window === "held" ? 0 : Math.floor(amount * step.part),
+      );
       await take.settle(kept);
       entries.forEach((entry, i) => {
         add(entry, (kept[i] ?? 0) - entry.amount);

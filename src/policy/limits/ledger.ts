@@ -6,18 +6,17 @@
  * a take, whatever runs at once; a settlement gives back to the windows that were taken from, the first call counts;
  * a counter of a day or longer that nobody has yet begins with what was booked before (`Spent`).
  */
+import { Counter } from "./counters.ts";
 import type { Rule, Subject } from "./rules.ts";
-import { windowAt } from "./windows.ts";
+import type { Span } from "./windows.ts";
 
 /** One counter and how much of it. */
 export interface Entry {
-  readonly subject: Subject;
-  readonly rule: Rule;
+  readonly counter: Counter;
   /** > 0 */
   readonly amount: number;
-  /** The window: Unix milliseconds; 0 and Infinity for what is only held. */
-  readonly start: number;
-  readonly end: number;
+  /** The window. */
+  readonly span: Span;
 }
 
 export interface Taken {
@@ -58,11 +57,6 @@ export type Spent = (subject: Subject, measure: Rule["measure"], since: number) 
 export const SPENT_NOTHING: Spent = async () => 0;
 
 export function entryAt(subject: Subject, rule: Rule, amount: number, at: number): Entry {
-  const { start, end } = windowAt(rule.window, at);
-  return { subject, rule, amount, start, end };
-}
-
-/** Whether the counter has a memory beyond the process. */
-export function isLong({ rule }: Entry): boolean {
-  return rule.window !== "held" && rule.window !== "minute";
+  const counter = new Counter(subject, rule);
+  return { counter, amount, span: counter.spanAt(at) };
 }

@@ -11,7 +11,7 @@ import { randomUUID } from "node:crypto";
 import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { BEGIN, LIVE, SETTLE, TAKE } from "./_redis-scripts.ts";
-import { type Entry, isLong, type Ledger, LedgerError, type Refused, type Spent, type Taken } from "./ledger.ts";
+import { type Entry, type Ledger, LedgerError, type Refused, type Spent, type Taken } from "./ledger.ts";
 import { RedisAwayError, type RedisConnection } from "./redis.ts";
 
 export interface RedisLedgerOptions {
@@ -85,10 +85,10 @@ export class RedisLedger implements Ledger {
   async #ask(id: string, keys: readonly string[], entries: readonly Entry[]): Promise<[string, ...number[]]> {
     const back = stringifyJson(entries.map(({ amount }, at) => [keys[at], amount]));
     const args = entries.flatMap((entry) => [
-      entry.rule.limit,
+      entry.counter.rule.limit,
       entry.amount,
       forgottenAt(entry),
-      isLong(entry) ? 1 : 0,
+      entry.counter.long ? 1 : 0,
     ]);
     try {
       const answer = await this.#redis.run(
@@ -106,7 +106,8 @@ export class RedisLedger implements Ledger {
   }
 
   async #begin(key: string, entry: Entry): Promise<void> {
-    const used = await this.#spent(entry.subject, entry.rule.measure, entry.start);
+    const { counter, span } = entry;
+    const used = await this.#spent(counter.subject, counter.rule.measure, span.start);
     try {
       await this.#redis.run(BEGIN, [key], [used, forgottenAt(entry)]);
     } catch (error) {
@@ -171,11 +172,11 @@ export class RedisLedger implements Ledger {
   }
 }
 
-function keyOf({ subject, rule, start }: Entry): string {
-  return `${TAG}:used:${subject.kind}:${rule.kind}:${start}:${subject.id}`;
+function keyOf({ counter: { subject, rule }, span }: Entry): string {
+  return `${TAG}:used:${subject.kind}:${rule.kind}:${span.start}:${subject.id}`;
 }
 
 /** 0: never. */
-function forgottenAt({ end }: Entry): number {
+function forgottenAt({ span: { end } }: Entry): number {
   return end === Number.POSITIVE_INFINITY ? 0 : end + AFTER_END_MS;
 }
