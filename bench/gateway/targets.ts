@@ -167,6 +167,20 @@ const castellan: Begin = async (bench) => {
   return started("castellan", bench, port, start(PROXY_CORE, process.execPath, args));
 };
 
+/** Two of it behind one port, on both cores: the load has to share. */
+const pair: Begin = async (bench) => {
+  const port = await freePort();
+  const both: string[] = [];
+  for (const name of ["a", "b"]) {
+    const folder = join(bench.folder, name);
+    mkdirSync(folder, { recursive: true });
+    both.push(
+      JSON.stringify([...(await serveArguments({ ...bench, folder }, port, await freePort())), "--reuse-port"]),
+    );
+  }
+  return started("pair", bench, port, start(PROXY_CORE, process.execPath, [join(here, "servers/pair.ts"), ...both]));
+};
+
 export const TARGETS: Readonly<Record<string, Begin>> = {
   direct,
   nginx,
@@ -175,5 +189,6 @@ export const TARGETS: Readonly<Record<string, Begin>> = {
   corridor: script("corridor", "servers/corridor.ts"),
   policy: script("policy", "servers/corridor.ts", "policy"),
   castellan,
+  pair,
   portkey,
 };
