@@ -33,7 +33,8 @@ const MAX_EVENT = 1024 * 1024;
 const MAX_WHOLE_EVENT = 32 * MAX_EVENT;
 const LINE_FEED = 0x0a;
 const RETURN = 0x0d;
-const USAGE = Buffer.from('"usage"');
+/** Without the quote before it, of which each event has many: a search looks at every place that begins like it. */
+const USAGE = Buffer.from('usage"');
 const DATA = Buffer.from("data:");
 const ERROR = Buffer.from('{"error"');
 const RESPONSE = Buffer.from('"response"');
@@ -89,7 +90,7 @@ export class StreamReader {
     let passed = 0;
     for (let end = this.boundary(bytes, 0); end > 0; end = this.boundary(bytes, end)) {
       const joined = this.held.length > 0;
-      const own = bytes.subarray(start, end);
+      const own = start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end);
       const frame = joined ? Buffer.concat([...this.held, own]) : own;
       const replaced = this.overlong ? undefined : this.event(frame, joined || mayHold);
       if (changes && (joined || replaced !== undefined)) {
@@ -118,6 +119,7 @@ export class StreamReader {
 
   /** @returns behind the blank line that ends an event, from a place on; 0: none ends here */
   private boundary(bytes: Buffer, from: number): number {
+    if (from === bytes.length) return 0;
     for (let at = from; ; ) {
       const feed = bytes.indexOf(LINE_FEED, at);
       const stop = feed < 0 ? bytes.length : feed;
@@ -128,6 +130,8 @@ export class StreamReader {
       this.line = 0;
       at = feed + 1;
       if (blank) return at;
+      // Nearly every event ends so; a search costs more than a look.
+      if (bytes[at] === LINE_FEED) return at + 1;
     }
   }
 
