@@ -3,7 +3,7 @@
  * mock upstream, alternating in one run. The upstream and the client have core 0, whoever is measured has core 1.
  *
  *   npm run bench:gateway -- [--rounds 3] [--seconds 3] [--only unary,rate,sse,prompts,memory] [--targets nginx,undici]
- *                            [--json FILE]
+ *                            [--keys 10000] [--rate 500] [--warm 10] [--json FILE]
  *
  * Needs gcc and taskset; nginx and HAProxy where they are installed. CPU is what the kernel counts for all threads of
  * the measured process tree. Prints medians and ratios to nginx as JSON; a round in which others used more than a
@@ -24,6 +24,9 @@ const { values: options } = parseArgs({
     seconds: { type: "string", default: "3" },
     only: { type: "string", default: "unary,rate,sse,prompts,memory" },
     targets: { type: "string", default: Object.keys(TARGETS).join(",") },
+    keys: { type: "string", default: "10000" },
+    rate: { type: "string", default: "500" },
+    warm: { type: "string", default: "10" },
     json: { type: "string" },
   },
 });
@@ -32,8 +35,6 @@ const seconds = Number(options.seconds);
 const only = new Set(options.only.split(","));
 
 type Scenario = Pick<Load, "mode" | "connections" | "body" | "seconds" | "rate">;
-
-const WARM_SECONDS = 4;
 
 interface Sample extends Ran {
   readonly residentMiB: number | undefined;
@@ -66,7 +67,7 @@ function stream(everyMs: number): string {
 function scenarios(): Readonly<Record<string, Scenario>> {
   const all: Record<string, Scenario> = {
     unary: { mode: "sat", connections: 64, body: join(folder, "small.json"), seconds },
-    rate: { mode: "rate", connections: 128, body: join(folder, "small.json"), seconds, rate: 500 },
+    rate: { mode: "rate", connections: 128, body: join(folder, "small.json"), seconds, rate: Number(options.rate) },
     sse: { mode: "sse", connections: 200, body: body("stream.json", stream(20)), seconds },
     "prompts 220 KB": { mode: "sat", connections: 16, body: body("220k.json", chat(prose(215_000))), seconds },
     "prompts 2 MB": { mode: "sat", connections: 8, body: body("2m.json", chat(prose(2_000_000))), seconds },
@@ -125,7 +126,7 @@ async function main(): Promise<void> {
   for (const name of ["load", "upstream"]) compile(join(import.meta.dirname, `${name}.c`), join(folder, name));
   const upstream = start(LOAD_CORE, join(folder, "upstream"), [String(upstreamPort)]);
   upstream.stdout?.resume();
-  const keys = Array.from({ length: 10_000 }, () => mintKey().expose());
+  const keys = Array.from({ length: Number(options.keys) }, () => mintKey().expose());
   const missing: string[] = [];
   body("small.json", chat(prose(1000)));
   const samples = new Map<string, Map<string, Sample[]>>();
@@ -142,12 +143,12 @@ async function main(): Promise<void> {
           continue;
         }
         try {
-          // Compilers need some thousand calls before they have done their best.
+          // Compilers need some ten thousand calls before they have done their best.
           const warm = {
             mode: "sat",
             connections: 32,
             body: join(folder, "small.json"),
-            seconds: WARM_SECONDS,
+            seconds: Number(options.warm),
           } as const;
           const { child, port, headers } = target;
           if (child !== undefined) await drive(client, { ...warm, port, headers }, child.pid, upstream.pid ?? 0);
@@ -177,7 +178,7 @@ async function main(): Promise<void> {
       compare(Object.fromEntries([...rows].map(([name, list]) => [name, summary(list)]))),
     ]),
   );
-  const text = `${JSON.stringify({ bench: "gateway", rounds, seconds, missing, tables, machine: machine() }, null, 2)}\n`;
+  const text = `${JSON.stringify({ bench: "gateway", ...options, missing, tables, machine: machine() }, null, 2)}\n`;
   if (options.json !== undefined) writeFileSync(options.json, text);
   process.stdout.write(text);
 }

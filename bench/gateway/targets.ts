@@ -12,7 +12,7 @@ export interface Bench {
   /** Of its own, for configurations and logs. */
   readonly folder: string;
   readonly upstream: number;
-  /** Ten thousand; the client uses the last. */
+  /** The client uses the last. */
   readonly keys: readonly string[];
 }
 
@@ -146,8 +146,8 @@ const portkey: Begin = async (bench) => {
   return started("portkey", bench, port, child, bearer(bench) + headers);
 };
 
-/** What bin/castellan starts Node with. */
-const FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=4"];
+/** What bin/castellan starts Node with for a gateway. */
+const FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=16"];
 
 /** A server of ours in `servers/`, which hears its ports. */
 function script(name: string, file: string, ...args: string[]): Begin {

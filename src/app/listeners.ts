@@ -9,12 +9,10 @@ import type { Tls } from "./tls.ts";
 
 /** Leaves the server as it is where one cannot be opened. @throws StartupError which one, and why */
 export async function openListeners(server: Server, settings: Settings, tls: Tls): Promise<[Address, Address]> {
+  const { host, port, reusePort, uds, opsHost, opsPort, opsUds } = settings;
   const doors = [
-    ["public", settings.uds === undefined ? { host: settings.host, port: settings.port } : { path: settings.uds }],
-    [
-      "ops",
-      settings.opsUds === undefined ? { host: settings.opsHost, port: settings.opsPort } : { path: settings.opsUds },
-    ],
+    ["public", uds === undefined ? { host, port, reusePort } : { path: uds }],
+    ["ops", opsUds === undefined ? { host: opsHost, port: opsPort } : { path: opsUds }],
   ] as const;
   const opened: Address[] = [];
   for (const [plane, address] of doors) {

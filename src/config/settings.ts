@@ -72,6 +72,11 @@ export const SETTINGS = {
     unless: ["sslCertfile", "trustProxy"],
   }),
   port: integer(8000, [0, 65_535], { section: LISTENERS, doc: "Port of the public listener; 0 takes a free one." }),
+  reusePort: switched(false, {
+    section: LISTENERS,
+    doc: "Other processes of this user that say so too may listen on the public port: the kernel shares connections out.",
+    loosens: "another process of this user may take a part of the callers",
+  }),
   uds: string(undefined, "path", {
     section: LISTENERS,
     doc: "Unix socket of the public listener, instead of host and port.",

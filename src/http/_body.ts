@@ -6,6 +6,7 @@ import { headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import type { Exchange } from "./_exchange.ts";
+import { Gathered } from "./_gathered.ts";
 import type { AnyRoute } from "./route.ts";
 
 export interface MediaType {
@@ -97,18 +98,16 @@ export async function readBody(exchange: Exchange, limit: number): Promise<Buffe
 
 async function collect(exchange: Exchange, limit: number): Promise<Buffer> {
   const { req } = exchange;
-  const chunks: Buffer[] = [];
-  let size = 0;
+  const body = new Gathered(Math.min(Number(req.headers["content-length"] ?? 0), limit));
   let onData: ((chunk: Buffer) => void) | undefined;
   let onEnd: (() => void) | undefined;
   const whole = new Promise<void>((resolve, reject) => {
     onData = (chunk) => {
-      size += chunk.length;
-      exchange.bytesIn = size;
-      if (size > limit) {
+      exchange.bytesIn += chunk.length;
+      if (exchange.bytesIn > limit) {
         req.pause();
         reject(tooLarge(limit));
-      } else chunks.push(chunk);
+      } else body.add(chunk);
     };
     onEnd = resolve;
     req.on("data", onData);
@@ -124,7 +123,7 @@ async function collect(exchange: Exchange, limit: number): Promise<Buffer> {
     if (onData !== undefined) req.off("data", onData);
     if (onEnd !== undefined) req.off("end", onEnd);
   }
-  return chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks, size);
+  return body.bytes();
 }
 
 function tooLarge(limit: number): Fault {

@@ -22,9 +22,9 @@ import type { TlsSource } from "./tls.ts";
 /** Not imported: that reads all that the module exports, and so loads Node's own fetch client with it (20 ms). */
 const { createServer } = process.getBuiltinModule("node:http");
 
-/** `port` 0: any free one. A Unix socket is made with `mode`, which is 0600 unless said. */
+/** `port` 0: any free one; `reusePort`: beside other processes of this user. A Unix socket is made with `mode`, which is 0600 unless said. */
 export type Address =
-  | { readonly host: string; readonly port: number }
+  | { readonly host: string; readonly port: number; readonly reusePort?: boolean }
   | { readonly path: string; readonly mode?: 0o600 | 0o660 };
 
 export type Handle = (req: IncomingMessage, res: ServerResponse) => void;
@@ -180,6 +180,6 @@ async function bind(server: Server | TlsServer, address: Address): Promise<void>
       resolve();
     });
     if ("path" in address) listenPrivately(server, address.path, address.mode ?? 0o600);
-    else server.listen({ host: address.host, port: address.port });
+    else server.listen({ host: address.host, port: address.port, reusePort: address.reusePort ?? false });
   });
 }

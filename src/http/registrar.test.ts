@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import fastify from "fastify";
 import { z } from "zod";
 import { plainDialect } from "#test/http/harness.ts";
 import { key, open } from "./access.ts";
-import { checkRoutes, match, registerRoutes } from "./registrar.ts";
+import { checkRoutes, match, matchLiterally, registerRoutes } from "./registrar.ts";
 import { json } from "./reply.ts";
 import { type AnyRoute, defineRoute } from "./route.ts";
 
@@ -153,4 +154,46 @@ test("a parameter is one segment of letters, digits, _ and -, as bytes", async (
   const other = match(table, undefined, "/v1/things/a");
   assert.ok(other.kind === "other-method" && other.allow === "GET");
   await app.close();
+});
+
+test("what is found letter by letter is what the router finds, and never more", async (t) => {
+  const app = fastify({ routerOptions: { caseSensitive: true } });
+  t.after(() => app.close());
+  const routes = [
+    made({}),
+    made({ method: "POST" }),
+    made({ path: "/v1/y/{id}" }),
+    made({ path: "/v1/ops", plane: "ops" }),
+  ];
+  const table = registerRoutes(app, routes, "public");
+  const pieces = [
+    "/v1/x",
+    "/v1/y/{id}",
+    "/v1/y/a",
+    "/v1/ops",
+    "/V1/x",
+    "/",
+    "?a=/v1/x",
+    "?",
+    "%78",
+    "..",
+    "#",
+    "{id}",
+    "//v1/x",
+  ];
+  const target = fc.array(fc.constantFrom(...pieces), { minLength: 1, maxLength: 3 }).map((some) => some.join(""));
+  let literal = 0;
+  fc.assert(
+    fc.property(fc.constantFrom("GET", "POST", "HEAD", "get", "DELETE"), target, (method, path) => {
+      const found = matchLiterally(table, method, path);
+      if (found === undefined) return;
+      literal++;
+      assert.ok(found.kind === "route" && found.route.method === method);
+      assert.deepEqual(found, match(table, { castellan: found.route }, path));
+    }),
+    { numRuns: 2000 },
+  );
+  assert.ok(literal > 20, `${literal} were found`);
+  assert.equal(matchLiterally(table, "GET", "/v1/y/{id}"), undefined);
+  assert.equal(matchLiterally(table, "GET", "/v1/ops"), undefined, "the other plane's");
 });

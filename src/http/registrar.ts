@@ -21,8 +21,11 @@ export interface RouteTable<S> {
   /** By declared path. */
   readonly paths: ReadonlyMap<string, readonly AnyRoute<S>[]>;
   readonly shapes: readonly PathShape[];
+  /** Routes whose paths have no parameter, by method and path. */
+  readonly literal: ReadonlyMap<string, Matched<S>>;
 }
 
+const NO_PARAMS: PathParams = {};
 const PATH = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$/;
 /** @throws Error the declaration is not one that a server may run with */
 export function checkRoutes<S>(routes: readonly AnyRoute<S>[]): void {
@@ -89,6 +92,16 @@ function asStrict<S>(route: AnyRoute<S>, target: AnyRoute<S>): boolean {
   );
 }
 
+/** The finding for a target that is a declared path, letter by letter; undefined: the router has to look. */
+export function matchLiterally<S>(
+  { literal }: RouteTable<S>,
+  method: string | undefined,
+  target: string,
+): Matched<S> | undefined {
+  const end = target.indexOf("?");
+  return literal.get(`${method} ${end < 0 ? target : target.slice(0, end)}`);
+}
+
 /** Puts the plane's routes into the router, which takes no others from then on. */
 export function registerRoutes<S>(
   app: FastifyInstance,
@@ -108,7 +121,14 @@ export function registerRoutes<S>(
     // The corridor takes the request over in a hook that runs first; the router's handler is never reached.
     app.route({ method: route.method, url, config: { castellan: route }, handler: unreachable });
   }
-  return { paths, shapes: [...paths.keys()].map(shapeOf).filter((shape) => shape !== undefined) };
+  const found = [...paths.values()].flat().filter(({ path }) => shapeOf(path) === undefined);
+  return {
+    paths,
+    shapes: [...paths.keys()].map(shapeOf).filter((shape) => shape !== undefined),
+    literal: new Map(
+      found.map((route) => [`${route.method} ${route.path}`, { kind: "route", route, params: NO_PARAMS }]),
+    ),
+  };
 }
 
 function unreachable(): never {
@@ -136,8 +156,6 @@ export function match<S>(table: RouteTable<S>, config: unknown, target: string):
   if (others === undefined || first === undefined) return { kind: "unknown" };
   return { kind: "other-method", allow: others.map((other) => other.method).join(", "), spoken: first };
 }
-
-const NO_PARAMS: PathParams = {};
 
 /** The declared path that a path is of; the path itself where there is none with a parameter. */
 function placeOf<S>({ paths, shapes }: RouteTable<S>, path: string): { declared: string; params: PathParams } {

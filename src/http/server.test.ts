@@ -63,6 +63,20 @@ test("an address in use is an error that says so", async (t) => {
   await assert.rejects(http.listen("ops", { host: "127.0.0.1", port }), { code: "EADDRINUSE" });
 });
 
+test("a port that both say to share is shared, and one that only the second wants to share is not", async (t) => {
+  const [first, second, alone] = [await rig(t), await rig(t), await rig(t)];
+  const address = await first.http.listen("public", { host: "127.0.0.1", port: 0, reusePort: true });
+  assert.ok("port" in address);
+  await second.http.listen("public", { host: "127.0.0.1", port: address.port, reusePort: true });
+  const sockets = Array.from({ length: 64 }, () => dial(address.port));
+  await until(() => first.http.counters().sockets + second.http.counters().sockets >= 64, "all are in");
+  assert.ok(first.http.counters().sockets > 0 && second.http.counters().sockets > 0, "the kernel shares them out");
+  for (const socket of sockets) socket.destroy();
+  await assert.rejects(second.http.listen("public", { host: "127.0.0.1", port: alone.port, reusePort: true }), {
+    code: "EADDRINUSE",
+  });
+});
+
 test("draining: new calls get 503, open routes go on, running ones finish", async (t) => {
   let go = (): void => {};
   const gate = new Promise<void>((resolve) => {

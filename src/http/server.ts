@@ -2,7 +2,8 @@
  * The HTTP server as the rest of the program sees it: routes and services in, listeners and counters out.
  *
  * Fastify is the router and the kernel under `inject`; one instance a plane. Each request leaves it in its first
- * hook, for the corridor, before Fastify would look at a body. Callers: app.
+ * hook, for the corridor, before Fastify would look at a body; one to a declared path without parameters, letter by
+ * letter, does not come to it. Callers: app.
  */
 import fastify, {
   type FastifyInstance,
@@ -18,10 +19,10 @@ import { SEGMENT_LENGTH } from "#core/path-shapes.ts";
 import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
-import { type Address, type Listener, openListener } from "./listener.ts";
+import { type Address, type Handle, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
-import { match, type RouteTable, registerRoutes } from "./registrar.ts";
+import { match, matchLiterally, type RouteTable, registerRoutes } from "./registrar.ts";
 import type { Relay } from "./relay.ts";
 import type { AnyRoute, ListenerPlane, SpokenBy } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
@@ -82,13 +83,12 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
     for (const exchange of corridor.open) exchange.abort(new Fault("draining", "The server is shutting down."));
     await idle(corridor, LAST_WORDS_MS);
     await Promise.all(listeners.map((listener) => listener.close()));
-    await Promise.all([planes.public.close(), planes.ops.close()]);
+    await Promise.all([planes.public.app.close(), planes.ops.app.close()]);
   };
   return {
-    inject: (plane, request) => planes[plane].inject(request),
+    inject: (plane, request) => planes[plane].app.inject(request),
     listen: async (plane, address, tls) => {
-      const handle = planes[plane].routing.bind(planes[plane]);
-      const listener = await openListener(address, handle, corridor.options, corridor.counters, tls);
+      const listener = await openListener(address, planes[plane].handle, corridor.options, corridor.counters, tls);
       listeners.push(listener);
       return listener.address;
     },
@@ -145,8 +145,8 @@ async function createPlane<S>(
   corridor: Corridor<S>,
   routes: readonly AnyRoute<S>[],
   plane: ListenerPlane,
-): Promise<FastifyInstance> {
-  let table: RouteTable<S> = { paths: new Map(), shapes: [] };
+): Promise<{ readonly app: FastifyInstance; readonly handle: Handle }> {
+  let table: RouteTable<S> = { paths: new Map(), shapes: [], literal: new Map() };
   const enter = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.hijack();
     const { raw } = request;
@@ -175,7 +175,12 @@ async function createPlane<S>(
   app.setNotFoundHandler(() => {});
   table = registerRoutes(app, routes, plane);
   await app.ready();
-  return app;
+  const handle: Handle = (req, res) => {
+    const matched = matchLiterally(table, req.method, req.url ?? "");
+    if (matched === undefined) app.routing(req, res);
+    else void walk(corridor, plane, matched, req, res);
+  };
+  return { app, handle };
 }
 
 /** Until no call is open, or the time is over. */

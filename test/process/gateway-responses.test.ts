@@ -1,10 +1,11 @@
 /**
- * The Responses API of a model behind a gateway, by the official client: two gateways of one store, before a server of
- * this program with an engine of its own, which keeps nothing.
+ * The Responses API of a model behind gateways, by the official client: gateways of one store, before a server of this
+ * program with an engine of its own, which keeps nothing.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import OpenAI, { APIError, NotFoundError, PermissionDeniedError } from "openai";
+import { postgresMissing, startPostgres } from "../fixtures/postgres.ts";
 import { keyFile, UPSTREAM_KEY } from "../fixtures/recording-upstream.ts";
 import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
 
@@ -19,13 +20,12 @@ const short = { model: "outside", input, temperature: 0, max_output_tokens: 24 }
 /** Goes on to the end of the window. */
 const ENDLESS = { model: "outside", input, ignore_eos: true } as OpenAI.Responses.ResponseCreateParamsNonStreaming;
 const ARGS = ["--served-model-name", "outside", "--upstream-model", "inside", "--responses-store"];
+const toUpstream = (): string[] => ["--upstream", upstream.url, "--upstream-key-file", keyFile(), ...ARGS];
 const OURS = /^resp_[0-9a-f]{32}$/;
 
 before(async () => {
   upstream = await startServer({ apiKey: UPSTREAM_KEY, args: ["--served-model-name", "inside"] });
-  gateway = await startServer({
-    args: ["--upstream", upstream.url, "--upstream-key-file", keyFile(), ...ARGS, "--max-messages", "12"],
-  });
+  gateway = await startServer({ args: [...toUpstream(), "--max-messages", "12"] });
   client = clientOf(gateway);
 });
 after(async () => {
@@ -188,4 +188,84 @@ test("turns together are held to what one request may bring", async () => {
     status: 400,
     param: "previous_response_id",
   });
+});
+
+test("a background response is reserved before it begins, and settled to the token when nobody waits for it", async () => {
+  const key = await makeKey(gateway.stateDir, "user", { tenant: "metered", limits: { tokensPerDay: 100 } });
+  const metered = clientOf(gateway, key);
+  await until("the key is known", async () => (await gateway.fetch("/v1/models", { key })).status === 200);
+  const begun = await metered.responses.create({ ...short, background: true });
+  const { usage } = await over(begun.id, metered);
+  assert.ok((usage?.total_tokens ?? 0) >= 24);
+  const booked = await fetch(`${gateway.opsUrl}/admin/usage?by=tenant`, {
+    headers: { authorization: `Bearer ${gateway.adminKey}` },
+  });
+  const { data } = (await booked.json()) as {
+    data: readonly { tenant: string; prompt_tokens: number; completion_tokens: number }[];
+  };
+  const row = data.find(({ tenant }) => tenant === "metered");
+  assert.deepEqual([row?.prompt_tokens, row?.completion_tokens], [usage?.input_tokens, usage?.output_tokens]);
+  await assert.rejects(metered.responses.create({ ...short, max_output_tokens: 80, background: true }), {
+    status: 429,
+  });
+  // Nothing stays reserved: what is left is what a response that fits may have.
+  const left = 100 - (usage?.total_tokens ?? 0) - 10;
+  const next = await metered.responses.create({ ...short, input: "Hi", max_output_tokens: left });
+  assert.ok((next.usage?.output_tokens ?? 0) > 0);
+});
+
+test("an orderly end lets a background response finish, or says that it did not", async () => {
+  const first = await startServer({ args: [...toUpstream(), "--shutdown-timeout", "60"] });
+  let second: TestServer | undefined;
+  try {
+    const begun = await clientOf(first).responses.create({ ...short, background: true });
+    first.child.kill("SIGTERM");
+    assert.equal(await first.exited, 0);
+    second = await startServer({ args: [...toUpstream(), "--shutdown-timeout", "0"], stateDir: first.stateDir });
+    const finished = await clientOf(second).responses.retrieve(begun.id);
+    assert.ok(["completed", "incomplete"].includes(finished.status ?? ""), `${finished.status}`);
+    const endless = await clientOf(second).responses.create({ ...ENDLESS, background: true });
+    second.child.kill("SIGTERM");
+    assert.equal(await second.exited, 0);
+    await until("nothing runs at the upstream", async () => (await running()) === "0");
+    second = await startServer({ args: toUpstream(), stateDir: first.stateDir });
+    const cut = await clientOf(second).responses.retrieve(endless.id);
+    assert.deepEqual([cut.status, cut.error?.message], ["failed", "The server was shut down."]);
+  } finally {
+    await first.stop();
+    await second?.stop();
+  }
+});
+
+test("two gateways over one database: read, streamed, cancelled and continued through the other", {
+  skip: postgresMissing ?? false,
+}, async () => {
+  const postgres = await startPostgres();
+  const servers: TestServer[] = [];
+  try {
+    const args = [...toUpstream(), "--database-url", await postgres.database()];
+    servers.push(await startServer({ args }));
+    servers.push(await startServer({ args, stateDir: servers[0]?.stateDir ?? "" }));
+    const [one, two] = servers.map((server) => clientOf(server));
+    assert.ok(one !== undefined && two !== undefined);
+    const kept = await one.responses.create(short);
+    assert.deepEqual(await two.responses.retrieve(kept.id), kept);
+    await two.responses.create({ ...short, previous_response_id: kept.id });
+    const endless = await one.responses.create({ ...ENDLESS, background: true });
+    assert.equal((await two.responses.cancel(endless.id)).status, "cancelled");
+    await until("nothing runs at the upstream", async () => (await running()) === "0");
+    const events: string[] = [];
+    for await (const event of await two.responses.retrieve(endless.id, { stream: true })) events.push(event.type);
+    assert.equal(events.at(-1), "response.incomplete");
+    const begun = await one.responses.create({ ...short, background: true });
+    let text = "";
+    for await (const event of await two.responses.retrieve(begun.id, { stream: true }))
+      if (event.type === "response.output_text.delta") text += event.delta;
+    assert.equal(text, kept.output_text);
+    await two.responses.delete(begun.id);
+    await assert.rejects(one.responses.retrieve(begun.id), NotFoundError);
+  } finally {
+    for (const server of servers) await server.stop();
+    await postgres.stop();
+  }
 });

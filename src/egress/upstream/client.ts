@@ -1,13 +1,13 @@
 /**
- * HTTP/1.1 to one upstream server, over undici's dispatch: nothing in between, as this is the gateway's hot path.
+ * HTTP/1.1 to one upstream server, on sockets: nothing in between, as this is the gateway's hot path.
  *
  * Invariants: no redirect is followed, nothing is tried twice, no proxy variable counts; one request at a time on a
  * connection, each with its exact length and never chunked; Host and the key are ours; what was not answered in whole
  * takes its connection along; what has begun under credentials ends under them. Wall: T120. Callers: serving/upstreams.
  */
-import { Pool } from "undici";
 import type { UpstreamRequest } from "#core/relay.ts";
-import { type UpstreamCredentials, upstreamConnector } from "./dial.ts";
+import { Connections } from "./_connections.ts";
+import { type UpstreamCredentials, upstreamDial } from "./dial.ts";
 import { Exchange, type SendOptions, type UpstreamReply } from "./exchange.ts";
 import { checkedRequest } from "./heads.ts";
 
@@ -28,24 +28,28 @@ export interface UpstreamClientOptions {
 
 /** Below it copying a body together costs less than writing its pieces one by one. */
 const JOINED_BYTES = 64 * 1024;
-const MAX_HEAD_BYTES = 16 * 1024;
+/** Methods whose requests tell a length even where there is no body. */
+const WITH_BODY: ReadonlySet<string> = new Set(["POST"]);
 
 const NOBODY: UpstreamCredentials = {};
 
 export class UpstreamClient {
   readonly #options: UpstreamClientOptions;
+  /** Lines of each request's head. */
+  readonly #host: string;
+  #authorization: string;
   #shown: UpstreamCredentials;
-  #authorization: readonly string[];
-  #pool: Pool;
+  #connections: Connections;
   /** Of earlier credentials: they end what they have. */
-  readonly #retired = new Map<Pool, Promise<void>>();
+  readonly #retired = new Map<Connections, Promise<void>>();
   #closed = false;
 
   constructor(options: UpstreamClientOptions) {
     this.#options = options;
+    this.#host = `host: ${new URL(options.origin).host}\r\n`;
     this.#shown = options.credentials?.() ?? NOBODY;
     this.#authorization = authorizationOf(this.#shown);
-    this.#pool = openPool(options, this.#shown);
+    this.#connections = openConnections(options, this.#shown);
   }
 
   /**
@@ -57,15 +61,8 @@ export class UpstreamClient {
     const exchange = new Exchange(options);
     if (exchange.over) return exchange.reply;
     this.#follow();
-    const { body, length } = framed(request.body);
-    const headers = ["accept-encoding", "identity", ...request.headers, ...this.#authorization];
-    if (length !== undefined) headers.push("content-length", String(length));
-    const { method, target: path } = request;
-    try {
-      this.#pool.dispatch({ method, path, headers, body, bodyTimeout: options.timeouts.idleMs }, exchange);
-    } catch (error) {
-      exchange.refused(error);
-    }
+    const authorization = this.#authorization;
+    this.#connections.carry(exchange, () => written(request, this.#host, authorization));
     return exchange.reply;
   }
 
@@ -76,63 +73,62 @@ export class UpstreamClient {
     this.#shown = shown;
     this.#authorization = authorizationOf(shown);
     if (shown.tls === before.tls) return;
-    const pool = this.#pool;
-    this.#pool = openPool(this.#options, shown);
+    const connections = this.#connections;
+    this.#connections = openConnections(this.#options, shown);
     this.#retired.set(
-      pool,
-      pool.close().finally(() => this.#retired.delete(pool)),
+      connections,
+      connections.close().finally(() => this.#retired.delete(connections)),
     );
   }
 
   /** When all that is under way has ended. */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.all([this.#pool.close(), ...this.#retired.values()]);
+    await Promise.all([this.#connections.close(), ...this.#retired.values()]);
   }
 
   /** At once: what is under way fails. */
   async destroy(): Promise<void> {
     this.#closed = true;
-    await Promise.all([this.#pool, ...this.#retired.keys()].map((pool) => pool.destroy()));
+    await Promise.all([this.#connections, ...this.#retired.keys()].map((connections) => connections.destroy()));
   }
 }
 
-function authorizationOf({ key }: UpstreamCredentials): readonly string[] {
-  return key === undefined ? [] : ["authorization", `Bearer ${key.expose()}`];
-}
-
-function openPool(options: UpstreamClientOptions, { tls }: UpstreamCredentials): Pool {
+function openConnections(options: UpstreamClientOptions, { tls }: UpstreamCredentials): Connections {
   const { origin, socketPath, address, plainAnywhere = false, connections, connectMs } = options;
-  return new Pool(origin, {
-    connections,
-    pipelining: 1,
-    allowH2: false,
-    maxHeaderSize: MAX_HEAD_BYTES,
-    // Ours stand in the exchange: they count waiting and connecting, too.
-    headersTimeout: 0,
-    connect: upstreamConnector({
-      secure: origin.startsWith("https:"),
-      plainAnywhere,
-      connectMs,
-      ...(socketPath === undefined ? {} : { socketPath }),
-      ...(address === undefined ? {} : { address }),
-      ...(tls === undefined ? {} : { tls }),
-    }),
+  const dial = upstreamDial({
+    origin,
+    secure: origin.startsWith("https:"),
+    plainAnywhere,
+    connectMs,
+    ...(socketPath === undefined ? {} : { socketPath }),
+    ...(address === undefined ? {} : { address }),
+    ...(tls === undefined ? {} : { tls }),
   });
+  return new Connections(dial, connections);
 }
 
-interface Framed {
-  readonly body: Buffer | null;
-  /** Where undici does not see it by itself. */
-  readonly length?: number;
+function authorizationOf({ key }: UpstreamCredentials): string {
+  return key === undefined ? "" : `authorization: Bearer ${key.expose()}\r\n`;
 }
 
-function framed(pieces: readonly Uint8Array[]): Framed {
-  const [first] = pieces;
-  if (first === undefined) return { body: null };
-  if (pieces.length === 1) return { body: Buffer.from(first.buffer, first.byteOffset, first.byteLength) };
-  const length = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
-  if (length <= JOINED_BYTES) return { body: Buffer.concat(pieces, length) };
-  // undici takes what can be iterated; its types do not say so.
-  return { body: pieces as unknown as Buffer, length };
+/** A request's bytes. @param host and @param authorization: lines of its head */
+function written(
+  { method, target, headers, body }: UpstreamRequest,
+  host: string,
+  authorization: string,
+): readonly Uint8Array[] {
+  const length = body.reduce((sum, piece) => sum + piece.byteLength, 0);
+  let head = `${method} ${target} HTTP/1.1\r\n${host}connection: keep-alive\r\naccept-encoding: identity\r\n`;
+  for (let at = 0; at < headers.length; at += 2) head += `${headers[at]}: ${headers[at + 1]}\r\n`;
+  head += authorization;
+  head += length > 0 || WITH_BODY.has(method) ? `content-length: ${length}\r\n\r\n` : "\r\n";
+  if (length > JOINED_BYTES) return [Buffer.from(head, "latin1"), ...body.filter(({ byteLength }) => byteLength > 0)];
+  const joined = Buffer.allocUnsafe(head.length + length);
+  let at = joined.write(head, "latin1");
+  for (const piece of body) {
+    joined.set(piece, at);
+    at += piece.byteLength;
+  }
+  return [joined];
 }

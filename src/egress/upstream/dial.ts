@@ -5,7 +5,7 @@
  * nothing goes to link-local addresses, metadata services, multicast or addresses that stand for others, however a name
  * is resolved. Callers: client.ts.
  */
-import type { Socket } from "node:net";
+import { isIP, type OnReadOpts, type Socket } from "node:net";
 import { buildConnector } from "undici";
 import type { Secret } from "#base/secret.ts";
 import { addressClass } from "#egress/addresses.ts";
@@ -29,6 +29,7 @@ export interface UpstreamCredentials {
 }
 
 export interface DialOptions {
+  readonly origin: string;
   readonly secure: boolean;
   readonly socketPath?: string;
   /** Where to connect to, in place of what the origin's name leads to. */
@@ -39,28 +40,41 @@ export interface DialOptions {
   readonly connectMs: number;
 }
 
-export function upstreamConnector(options: DialOptions): buildConnector.connector {
-  const { tls = {}, address, socketPath } = options;
-  const connect = buildConnector({
-    allowH2: false,
-    timeout: options.connectMs,
-    // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED has no say.
-    rejectUnauthorized: true,
-    minVersion: "TLSv1.2",
-    ...(tls.ca === undefined ? {} : { ca: tls.ca }),
-    ...(tls.certificate === undefined ? {} : { cert: tls.certificate }),
-    ...(tls.key === undefined ? {} : { key: tls.key.expose() }),
-    ...(socketPath === undefined ? {} : { socketPath }),
-  });
-  return (target, callback) => {
-    const servername = options.secure ? (tls.serverName ?? target.servername) : undefined;
-    const place = { ...target, hostname: address ?? target.hostname, ...(servername ? { servername } : {}) };
+/** Makes connections to one place, one a call. @param onread where what they receive is read to */
+export type Dial = (onread: OnReadOpts, done: (error: Error | undefined, socket: Socket | undefined) => void) => void;
+
+export function upstreamDial(options: DialOptions): Dial {
+  const { tls = {}, address, socketPath, secure, origin } = options;
+  const { protocol, hostname, host, port } = new URL(origin);
+  const name = hostname.replace(/^\[|\]$/g, "");
+  let session: Buffer | undefined;
+  return (onread, done) => {
+    const connect = buildConnector({
+      allowH2: false,
+      timeout: options.connectMs,
+      onread,
+      // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED has no say.
+      rejectUnauthorized: true,
+      minVersion: "TLSv1.2",
+      ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+      ...(tls.certificate === undefined ? {} : { cert: tls.certificate }),
+      ...(tls.key === undefined ? {} : { key: tls.key.expose() }),
+      ...(socketPath === undefined ? {} : { socketPath }),
+      ...(session === undefined ? {} : { session }),
+    });
+    const servername = secure ? (tls.serverName ?? (isIP(name) === 0 ? name : undefined)) : undefined;
+    const place = { protocol, hostname: address ?? name, host, port, ...(servername ? { servername } : {}) };
     connect(place, (...[error, socket]) => {
-      if (error !== null) return callback(error, null);
+      if (error !== null) return done(error, undefined);
       const problem = socketPath === undefined ? misled(socket, options) : undefined;
-      if (problem === undefined) return callback(null, socket);
+      if (problem === undefined) {
+        socket.on("session", (next: Buffer) => {
+          session = next;
+        });
+        return done(undefined, socket);
+      }
       socket.destroy();
-      callback(problem, null);
+      done(problem, undefined);
     });
   };
 }

@@ -4,12 +4,13 @@
  * Invariants: exactly one outcome, told once to `ended`, whoever ends it; after a cancel the connection is destroyed and
  * nothing more is pushed; a target that said "no more" gets nothing until it resumes, and at most about HELD_BYTES (and
  * what one read brought) wait for it; of a body that breaks off every byte that arrived is pushed before the failure.
- * Why not undici's own bodies: they are streams, and cost more than what they carry. Callers: client.ts.
+ * Its limits of time stand behind one timer, that looks when it is due whether something came meanwhile: an event starts
+ * and stops none. Callers: client.ts.
  */
-import type { IncomingHttpHeaders } from "node:http";
-import type { Dispatcher } from "undici";
 import { Fault } from "#core/fault.ts";
 import type { RelaySource, RelayTarget, UpstreamAnswer } from "#core/relay.ts";
+import type { AnswerSink } from "./_answer.ts";
+import type { AnswerHeaders } from "./_head.ts";
 import { UpstreamFault, type UpstreamReason, upstreamFault } from "./fault.ts";
 import { type JudgedHead, judgedHead } from "./heads.ts";
 
@@ -41,13 +42,28 @@ export interface UpstreamReply extends UpstreamAnswer {
 
 const HELD_BYTES = 64 * 1024;
 
-export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
+/** The connection, as far as an exchange has to do with it. */
+export interface Carrier {
+  pause(): void;
+  resume(): void;
+  destroy(): void;
+}
+
+export class Exchange implements AnswerSink, RelaySource {
   readonly reply: Promise<UpstreamReply>;
+  /** It waited for a connection, and does not need one any more. */
+  left: (() => void) | undefined;
   readonly #options: SendOptions;
   readonly #settle: { resolve(reply: UpstreamReply): void; reject(error: unknown): void };
-  readonly #startedAt = performance.now();
+  /** Of `performance.now()`: when all of it has to be there. */
+  readonly #endBy: number;
+  /** And the head. */
+  #headBy: number;
+  #lastAt = 0;
   #timer: NodeJS.Timeout | undefined;
-  #controller: Dispatcher.DispatchController | undefined;
+  #carrier: Carrier | undefined;
+  /** Bytes of the request may have reached the upstream. */
+  #sent = false;
   #target: RelayTarget | undefined;
   #headed = false;
   /** The upstream's side is over; with the failure, if it was one. */
@@ -56,6 +72,7 @@ export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
   /** The target has been told the end, or wants to hear nothing. */
   #told = false;
   #flowing = false;
+  #paused = false;
   #held: Uint8Array[] = [];
   #heldBytes = 0;
   #bytes = 0;
@@ -68,7 +85,10 @@ export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
     this.reply = promise;
     this.#settle = { resolve, reject };
     const { firstByteMs, totalMs } = options.timeouts;
-    this.#arm(firstByteMs === 0 ? totalMs : totalMs === 0 ? firstByteMs : Math.min(firstByteMs, totalMs));
+    const now = performance.now();
+    this.#endBy = now + (totalMs || Number.POSITIVE_INFINITY);
+    this.#headBy = Math.min(this.#endBy, now + (firstByteMs || Number.POSITIVE_INFINITY));
+    this.#arm(now);
     options.signal?.addEventListener("abort", this.#aborted, { once: true });
     if (options.signal?.aborted === true) this.#aborted();
   }
@@ -94,24 +114,25 @@ export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
     }
     if (!this.#flowing) return;
     if (this.#over) this.#tell();
-    else this.#controller?.resume();
+    else if (this.#paused) this.#unpause();
   }
 
   cancel(): void {
     this.#told = true;
     this.#held = [];
-    this.#stop(new UpstreamFault("cancelled", { sent: this.#controller !== undefined }));
+    this.#stop(new UpstreamFault("cancelled", { sent: this.#sent }));
   }
 
-  // What undici calls
+  // What the client and the connection call
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    if (this.#over) controller.abort(new Error("over"));
+  /** The request is about to be written. */
+  carried(by: Carrier): void {
+    this.#carrier = by;
+    this.#sent = true;
   }
 
-  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
-    if (status < 200 || this.#over) return;
+  head(status: number, headers: AnswerHeaders): void {
+    if (this.#over) return;
     const head = judgedHead(status, headers);
     const problem = typeof head === "string" ? "protocol" : this.#problem(head);
     if (typeof head === "string" || problem !== undefined) {
@@ -120,8 +141,9 @@ export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
       return;
     }
     this.#headed = true;
-    const { totalMs } = this.#options.timeouts;
-    this.#arm(totalMs === 0 ? 0 : Math.max(1, totalMs - (performance.now() - this.#startedAt)));
+    const now = performance.now();
+    this.#lastAt = now;
+    this.#arm(now);
     const { retryAfterMs } = head;
     this.#settle.resolve({
       status,
@@ -131,32 +153,30 @@ export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
     });
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Uint8Array): void {
+  data(chunk: Uint8Array): void {
     if (this.#over || this.#told) return;
+    this.#lastAt = performance.now();
     this.#bytes += chunk.byteLength;
     if (this.#bytes > this.#maxBytes) {
       this.#stop(new UpstreamFault("too_large", { sent: true }));
     } else if (this.#flowing && this.#target !== undefined) {
       this.#flowing = this.#target.write(chunk);
-      if (!this.#flowing) controller.pause();
+      if (!this.#flowing) this.#pause();
     } else {
-      this.#held.push(chunk);
+      // It lasts no longer than this call.
+      this.#held.push(Uint8Array.from(chunk));
       this.#heldBytes += chunk.byteLength;
-      if (this.#target !== undefined || this.#heldBytes >= HELD_BYTES) controller.pause();
+      if (this.#target !== undefined || this.#heldBytes >= HELD_BYTES) this.#pause();
     }
   }
 
-  onResponseEnd(): void {
+  whole(): void {
     this.#finish("whole", undefined);
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
-    this.#finish("failed", upstreamFault(error, this.#controller !== undefined));
-  }
-
-  /** The client could not take it. */
-  refused(error: unknown): void {
-    this.#finish("failed", upstreamFault(error, false));
+  /** @param error what the connection failed with, or why there is none */
+  failed(error: unknown): void {
+    this.#finish("failed", upstreamFault(error, this.#sent));
   }
 
   #problem({ status, length = 0 }: JudgedHead): UpstreamReason | undefined {
@@ -164,27 +184,38 @@ export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
     return length > this.#maxBytes ? "too_large" : undefined;
   }
 
+  #pause(): void {
+    this.#paused = true;
+    this.#carrier?.pause();
+  }
+
+  #unpause(): void {
+    this.#paused = false;
+    // The silence until now was not the upstream's.
+    this.#lastAt = performance.now();
+    this.#carrier?.resume();
+  }
+
   readonly #aborted = (): void => {
     const reason: unknown = this.#options.signal?.reason;
-    const sent = this.#controller !== undefined;
-    this.#stop(reason instanceof Fault ? reason : new UpstreamFault("cancelled", { sent }), "cancelled");
-  };
-
-  readonly #late = (): void => {
-    this.#stop(new UpstreamFault("timeout", { sent: this.#controller !== undefined }));
+    this.#stop(reason instanceof Fault ? reason : new UpstreamFault("cancelled", { sent: this.#sent }), "cancelled");
   };
 
   /** Ends the exchange from this side: the connection goes with it, as the rest of the answer would come on it. */
   #stop(fault: Fault, outcome: UpstreamOutcome = outcomeOf(fault)): void {
     if (this.#over) return;
+    const carrier = this.#carrier;
     this.#finish(outcome, fault);
-    this.#controller?.abort(fault);
+    carrier?.destroy();
   }
 
   #finish(outcome: UpstreamOutcome, fault: Fault | undefined): void {
     if (this.#over) return;
     this.#over = true;
     this.#fault = fault;
+    // From here on it is another's.
+    this.#carrier = undefined;
+    this.left?.();
     clearTimeout(this.#timer);
     this.#options.signal?.removeEventListener("abort", this.#aborted);
     this.#options.ended?.(outcome, fault);
@@ -199,10 +230,25 @@ export class Exchange implements Dispatcher.DispatchHandler, RelaySource {
     else this.#target?.fail(this.#fault);
   }
 
-  #arm(milliseconds: number): void {
-    clearTimeout(this.#timer);
-    this.#timer = milliseconds === 0 ? undefined : setTimeout(this.#late, milliseconds);
+  /** When it is late, should nothing come. */
+  #due(now: number): number {
+    if (!this.#headed) return this.#headBy;
+    const { idleMs } = this.#options.timeouts;
+    if (idleMs === 0) return this.#endBy;
+    return Math.min(this.#endBy, (this.#paused ? now : this.#lastAt) + idleMs);
   }
+
+  #arm(now: number): void {
+    clearTimeout(this.#timer);
+    const due = this.#due(now);
+    this.#timer = Number.isFinite(due) ? setTimeout(this.#look, Math.max(1, Math.ceil(due - now))) : undefined;
+  }
+
+  readonly #look = (): void => {
+    const now = performance.now();
+    if (now >= this.#due(now)) this.#stop(new UpstreamFault("timeout", { sent: this.#sent }));
+    else this.#arm(now);
+  };
 }
 
 function outcomeOf(fault: Fault): UpstreamOutcome {

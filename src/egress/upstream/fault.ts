@@ -4,7 +4,6 @@
  * Invariant: the message names no address; where it went and what went wrong is in `detail`, for the log.
  * Callers: client.ts makes them; serving/upstreams judges them.
  */
-import { errors } from "undici";
 import { Fault, type FaultKind } from "#core/fault.ts";
 
 /**
@@ -62,16 +61,10 @@ export class UpstreamFault extends Fault {
   }
 }
 
-const PROTOCOL = new Set(["UND_ERR_HEADERS_OVERFLOW", "UND_ERR_RES_CONTENT_LENGTH_MISMATCH"]);
-const TIMEOUT = new Set(["UND_ERR_BODY_TIMEOUT", "UND_ERR_HEADERS_TIMEOUT"]);
-
-/** Of what the HTTP client failed with. */
+/** Of what a connection failed with, or the making of one. */
 export function upstreamFault(error: unknown, sent: boolean): UpstreamFault {
   if (error instanceof UpstreamFault) return error;
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const detail = code === "" ? String(error instanceof Error ? error.message : error).slice(0, 200) : code;
-  if (!sent) return new UpstreamFault("connect", { sent, detail, cause: error });
-  const unreadable = error instanceof errors.HTTPParserError || PROTOCOL.has(code);
-  const reason = unreadable ? "protocol" : TIMEOUT.has(code) ? "timeout" : "reset";
-  return new UpstreamFault(reason, { sent, detail, cause: error });
+  return new UpstreamFault(sent ? "reset" : "connect", { sent, detail, cause: error });
 }

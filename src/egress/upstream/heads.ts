@@ -6,8 +6,8 @@
  * cannot be told from a broken connection, or that is encoded in a way that was not asked for, is no answer.
  * Callers: client.ts, exchange.ts.
  */
-import type { IncomingHttpHeaders } from "node:http";
 import type { RelayHead, UpstreamRequest } from "#core/relay.ts";
+import type { AnswerHeaders } from "./_head.ts";
 
 const UPSTREAM_METHODS = ["GET", "POST", "DELETE"] as const;
 /** The names that an UpstreamRequest may have. */
@@ -55,12 +55,11 @@ export interface JudgedHead extends RelayHead {
 }
 
 /** @returns what is wrong with it, as a word for the log */
-export function judgedHead(status: number, headers: IncomingHttpHeaders): JudgedHead | string {
+export function judgedHead(status: number, headers: AnswerHeaders): JudgedHead | string {
   if (status > 599) return "status";
   const encoding = headers["content-encoding"];
   if (encoding !== undefined && encoding !== "identity") return "content-encoding";
   const framing = headers["transfer-encoding"];
-  if (framing !== undefined && framing.toLowerCase() !== "chunked") return "transfer-encoding";
   const length = headers["content-length"];
   if (framing === undefined && length === undefined && !BODILESS.has(status)) return "no end";
   const passed: Record<string, string> = {};

@@ -178,7 +178,7 @@ const FAULTS: Readonly<Record<string, readonly [act: Act, end: string, body?: st
   "not modified": [answer("HTTP/1.1 304 Not Modified\r\n\r\n"), "redirect"],
   "another protocol": [
     answer("HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"),
-    "reset",
+    "protocol",
   ],
   "a status of no class": [answer(whole("{}", "799 Odd")), "protocol"],
 };

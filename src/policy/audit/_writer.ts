@@ -16,6 +16,7 @@ import {
   write as writeFile,
 } from "node:fs";
 import { promisify } from "node:util";
+import { dayOf } from "#policy/limits/windows.ts";
 import { ProcessLock } from "./_lock.ts";
 import { findPosition, type Note, type Position } from "./_position.ts";
 import { look, openSegment, readFirst, type Segment, segmentOf, segmentsIn } from "./_segments.ts";
@@ -181,7 +182,7 @@ export class Writer {
 
   #full({ begin, size, day }: Position): boolean {
     const { fileBytes, now } = this.#options;
-    return !begin && (size >= fileBytes || day !== new Date(now()).toISOString().slice(0, 10));
+    return !begin && (size >= fileBytes || day !== dayOf(now()));
   }
 
   /** A file ends with a checkpoint. */
@@ -203,7 +204,7 @@ export class Writer {
     this.#descriptor = openSegment(path, APPEND);
     await syncDirectory(directory);
     const ino = look(path)?.ino ?? 0;
-    this.#position = { ...position, begin: false, ino, size: 0, day: new Date(at).toISOString().slice(0, 10) };
+    this.#position = { ...position, begin: false, ino, size: 0, day: dayOf(at) };
     const { chain, number } = position;
     group.add(body("segment", at, { format: FORMAT, chain, number, publicKey: signer.publicKey }));
     const pruned = this.#outdated(at);

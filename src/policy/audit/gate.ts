@@ -9,11 +9,13 @@
  * audit "none" what was refused (a Fault, whoever called). Probes, model lists, metrics and token counts that went
  * well are not: they are many, and say nothing that the metrics do not.
  */
+import { stringifyJson } from "#base/json.ts";
 import type { Usage } from "#core/calls.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";
 import { type Meter, NO_USAGE, type Reservation, type Work } from "#core/metering.ts";
 import type { Admission, Gate, Outcome, PolicyCall } from "#policy/gate.ts";
 import { AnonymousCalls } from "./_anonymous.ts";
+import { callText, workText } from "./_call-text.ts";
 import { Content } from "./_content.ts";
 import { AuditFailure, type AuditLog } from "./log.ts";
 
@@ -40,9 +42,10 @@ const DENIALS: ReadonlySet<FaultKind> = new Set<FaultKind>([
 
 export function auditedGate(gate: Gate, log: AuditLog, options: AuditGateOptions): AuditedGate {
   const anonymous = new AnonymousCalls((counted) => void log.append("anonymous", counted).catch(counts));
+  const desk = { log, options, anonymous };
   return {
     identify: gate.identify,
-    open: (call) => new AuditedCall(gate.open(call), call, { log, options, anonymous }),
+    open: (call) => new AuditedCall(gate.open(call), call, desk),
     close: () => anonymous.close(),
   };
 }
@@ -51,6 +54,8 @@ export function auditedGate(gate: Gate, log: AuditLog, options: AuditGateOptions
 function counts(error: unknown): void {
   if (!(error instanceof AuditFailure)) throw error;
 }
+
+function noted(): void {}
 
 interface Desk {
   readonly log: AuditLog;
@@ -68,9 +73,7 @@ class AuditedCall implements Admission {
   #model: string | undefined;
   #usage: Usage = NO_USAGE;
   #reservations = 0;
-  #recorded:
-    | { readonly outcome: Outcome; readonly usage: Usage; readonly seq: Promise<number | undefined> }
-    | undefined;
+  #recorded: { readonly outcome: Outcome; readonly usage: Usage; readonly seq: Promise<number> } | undefined;
   #asked = false;
   #closed: Outcome | undefined;
 
@@ -100,21 +103,27 @@ class AuditedCall implements Admission {
   }
 
   /** Wall: T70. */
-  async record(outcome: Outcome): Promise<void> {
-    await this.#inner.record(outcome);
-    const seq = this.#write(outcome);
-    if (seq === undefined) return;
-    try {
-      await seq;
-    } catch (error) {
-      if (!(error instanceof AuditFailure)) throw error;
-      if (this.#desk.options.onFailure === "allow") return this.#desk.log.passedUnrecorded();
-      throw new Fault("policy_unavailable", "The call cannot be recorded, and none is answered without.", {
-        detail: error.message,
-        retryAfterMs: 1000,
-        cause: error,
-      });
+  record(outcome: Outcome): void | Promise<void> {
+    const known = this.#inner.record(outcome);
+    return known instanceof Promise ? known.then(() => this.#kept(outcome)) : this.#kept(outcome);
+  }
+
+  #kept(outcome: Outcome): void | Promise<void> {
+    return this.#write(outcome)?.then(noted, (error: unknown) => this.#failed(error));
+  }
+
+  /** @throws Fault policy_unavailable, unless calls go on without a record */
+  #failed(error: unknown): void {
+    if (!(error instanceof AuditFailure)) throw error;
+    if (this.#desk.options.onFailure === "allow") {
+      this.#desk.log.passedUnrecorded();
+      return;
     }
+    throw new Fault("policy_unavailable", "The call cannot be recorded, and none is answered without.", {
+      detail: error.message,
+      retryAfterMs: 1000,
+      cause: error,
+    });
   }
 
   close(outcome: Outcome): void {
@@ -133,34 +142,19 @@ class AuditedCall implements Admission {
     const { anonymous, log } = this.#desk;
     if (principal === undefined && !anonymous.admits(this.#call, outcome.fault)) return undefined;
     const seq = log.append("call", this.#fields(outcome));
-    this.#recorded = { outcome, usage: this.#usage, seq: seq.catch(() => undefined) };
+    this.#recorded = { outcome, usage: this.#usage, seq };
     return seq;
   }
 
-  #fields({ status, fault, target }: Outcome): object {
-    const { requestId, principal, scope, plane, method, route, peer } = this.#call;
-    return {
-      request: requestId,
-      principal: principal === undefined ? null : { id: principal.id, kind: principal.kind, tenant: principal.tenant },
-      scope: scope ?? null,
-      plane,
-      method,
-      route: route ?? null,
-      ...(target === undefined ? {} : { target }),
-      peer: peer.address ?? "unix",
-      ...(peer.certificate === undefined ? {} : { certificate: peer.certificate.fingerprint }),
-      status,
-      fault: fault ?? null,
-      decision: fault !== undefined && DENIALS.has(fault) ? "deny" : "allow",
-      ...this.#work(),
-      ...this.#content?.take("request"),
-    };
+  #fields(outcome: Outcome): string {
+    const denied = outcome.fault !== undefined && DENIALS.has(outcome.fault);
+    const text = callText(this.#call, outcome, denied ? "deny" : "allow") + this.#work();
+    const content = this.#content?.take("request");
+    return content === undefined ? text : `${text},${stringifyJson(content).slice(1, -1)}`;
   }
 
-  #work(): object {
-    if (this.#model === undefined) return {};
-    const { promptTokens, cachedTokens, completionTokens } = this.#usage;
-    return { model: this.#model, usage: { prompt: promptTokens, cached: cachedTokens, completion: completionTokens } };
+  #work(): string {
+    return this.#model === undefined ? "" : workText({ model: this.#model, usage: this.#usage });
   }
 
   /** Once the call is over and all that it had reserved is settled, whichever is later. */
@@ -175,12 +169,14 @@ class AuditedCall implements Admission {
     const known = this.#usage === recorded.usage && status === outcome.status && fault === outcome.fault;
     if (known && answer === undefined) return;
     const milliseconds = Date.now() - this.#call.at;
-    void recorded.seq.then((seq) => {
-      if (seq === undefined) return undefined;
-      const { requestId } = this.#call;
-      const fields = { request: requestId, call: seq, status: outcome.status, fault: outcome.fault ?? null };
-      return log.append("end", { ...fields, milliseconds, ...this.#work(), ...answer }).then(() => {}, counts);
-    });
+    const { status: last, fault: lastFault } = outcome;
+    const append = (call: number): void => {
+      const fields = { request: this.#call.requestId, call, status: last, fault: lastFault ?? null, milliseconds };
+      const text = `,${stringifyJson(fields).slice(1, -1)}${this.#work()}`;
+      log.append("end", answer === undefined ? text : `${text},${stringifyJson(answer).slice(1, -1)}`).catch(counts);
+    };
+    // Who asked for the record has heard of its failure.
+    recorded.seq.then(append, noted);
   }
 
   #reserve(work: Work): Reservation | Promise<Reservation> {

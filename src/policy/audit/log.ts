@@ -122,10 +122,10 @@ export class AuditLog {
   }
 
   /**
-   * @param fields in their order; no secret, nothing unbounded
+   * @param fields in their order, or printed with a comma before each; no secret, nothing unbounded
    * @returns the record's number, once it is on the disk. @throws AuditFailure
    */
-  append(kind: RecordKind, fields: object, at = this.#now()): Promise<number> {
+  append(kind: RecordKind, fields: object | string, at = this.#now()): Promise<number> {
     return new Promise((resolve, reject) => {
       if (this.#closed) reject(new AuditFailure("closed"));
       else if (this.#stuck !== undefined) this.#refuse(reject, "timeout");
@@ -195,7 +195,8 @@ export class AuditLog {
       );
       if (gap !== undefined) this.#recovered(gap);
       for (const note of notes) this.#noted(note);
-      for (const [i, { kind, resolve }] of entries.entries()) {
+      for (let i = 0; i < entries.length; i++) {
+        const { kind, resolve } = entries[i] as Entry;
         this.#records[kind]++;
         resolve(seqs[i + told.length] ?? 0);
       }
@@ -222,7 +223,16 @@ export class AuditLog {
           });
         reject(new AuditFailure("timeout"));
       }, this.#timeoutMs);
-      commit.then(resolve, reject).finally(() => clearTimeout(timer));
+      commit.then(
+        (done) => {
+          clearTimeout(timer);
+          resolve(done);
+        },
+        (error: unknown) => {
+          clearTimeout(timer);
+          reject(error);
+        },
+      );
     });
   }
 

@@ -61,9 +61,19 @@ export function operatorActor(user: string): Actor {
   return { kind: "operator", id: user };
 }
 
-/** @param fields in the order in which they shall stand */
-export function body(kind: RecordKind, at: number, fields: object): string {
-  return stringifyJson({ time: new Date(at).toISOString(), kind, ...fields }).slice(1);
+/** @param fields in the order in which they shall stand; or as they are printed, a comma before each */
+export function body(kind: RecordKind, at: number, fields: object | string): string {
+  const time = timeText(at);
+  if (typeof fields === "string") return `"time":"${time}","kind":"${kind}"${fields}}`;
+  return stringifyJson({ time, kind, ...fields }).slice(1);
+}
+
+/** The time that was asked for last: many records have the same millisecond. */
+let known = { at: 0, text: new Date(0).toISOString() };
+
+function timeText(at: number): string {
+  if (at !== known.at) known = { at, text: new Date(at).toISOString() };
+  return known.text;
 }
 
 export function line(seq: number, prev: string, text: string): string {

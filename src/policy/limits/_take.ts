@@ -5,12 +5,13 @@
 import { Fault } from "#core/fault.ts";
 import type { Limits } from "#core/limits.ts";
 import type { UsageBook } from "#policy/usage/book.ts";
-import type { Standing } from "./headers.ts";
-import { type Entry, entryAt, type Ledger, type Refused, type Taken } from "./ledger.ts";
+import type { Counter } from "./counters.ts";
+import type { Standings } from "./headers.ts";
+import type { Entry, Ledger, Refused, Taken } from "./ledger.ts";
 import type { Price } from "./price.ts";
 import type { QueueShares } from "./queue-shares.ts";
 import { refusal } from "./refusal.ts";
-import { type Amounts, type Rule, rulesOf, type Subject } from "./rules.ts";
+import type { Amounts, Subject } from "./rules.ts";
 
 /** What a metered gate works with. */
 export interface Books {
@@ -29,59 +30,78 @@ export interface Books {
   readonly now: () => number;
 }
 
-export interface Holder {
-  readonly subject: Subject;
-  readonly rules: readonly Rule[];
-  /** Besides what everybody is asked for. */
-  readonly also?: Amounts;
+/** What is asked of whom. */
+export interface Asked {
+  readonly key: readonly Counter[];
+  readonly tenant: readonly Counter[];
+  readonly model: readonly Counter[];
+  /** Of each measure, from everybody. */
+  readonly amounts: Amounts;
+  /** What they may come to: of days and longer that is taken. Of minutes it is not: it would refuse what is likely to fit. */
+  readonly atMost: Amounts;
+  /** From the model besides. */
+  readonly also: Amounts;
 }
 
-export interface Held {
+/** How the counters stood behind it, and the way back. */
+export interface Held extends Standings {
   /** So much of each measure stays, the rest goes back. Absent: nothing stays. */
   settle(kept?: Amounts): void | Promise<void>;
 }
 
-const NOTHING: Held = { settle: () => {} };
-const NONE: Amounts = {};
-
-export function holderOf(subject: Subject, limits: Limits | undefined): Holder {
-  return { subject, rules: rulesOf(limits) };
-}
+export const NONE: Amounts = {};
+const NOTHING: Held = { entries: [], used: [], settle: () => {} };
 
 /**
  * All of it from all of them, or nothing.
- * @param seen hears how the counters stand, of a refusal too. @throws Fault rate_limited | invalid_request | forbidden | policy_unavailable
+ * @param seen hears how the counter stands that refuses
+ * @throws Fault rate_limited | invalid_request | forbidden | policy_unavailable
  */
 export function take(
   books: Books,
-  holders: readonly Holder[],
-  amounts: Amounts,
+  asked: Asked,
   at: number,
-  seen: (standings: readonly Standing[]) => void,
+  seen: (standings: Standings) => void,
 ): Held | Promise<Held> {
-  const entries = entriesOf(holders, amounts, at);
+  const entries = entriesOf(asked, at);
   if (entries.length === 0) return NOTHING;
-  const judge = (outcome: Taken | Refused): Held => judged(books, entries, outcome, at, seen);
   let outcome: Taken | Refused | Promise<Taken | Refused>;
   try {
     outcome = books.ledger.take(entries);
   } catch (error) {
     throw unavailable(books, error);
   }
-  if (!(outcome instanceof Promise)) return judge(outcome);
-  return outcome.then(judge, (error) => {
-    throw unavailable(books, error);
-  });
+  if (!(outcome instanceof Promise)) return judged(books, entries, outcome, at, seen);
+  return outcome.then(
+    (got) => judged(books, entries, got, at, seen),
+    (error) => {
+      throw unavailable(books, error);
+    },
+  );
 }
 
-function entriesOf(holders: readonly Holder[], amounts: Amounts, at: number): readonly Entry[] {
+function entriesOf(asked: Asked, at: number): readonly Entry[] {
   const entries: Entry[] = [];
-  for (const { subject, rules, also = NONE } of holders)
-    for (const rule of rules) {
-      const amount = amounts[rule.measure] ?? also[rule.measure] ?? 0;
-      if (amount > 0) entries.push(entryAt(subject, rule, amount, at));
-    }
+  add(entries, asked.key, asked, NONE, at);
+  add(entries, asked.tenant, asked, NONE, at);
+  add(entries, asked.model, asked, asked.also, at);
   return entries;
+}
+
+function add(
+  to: Entry[],
+  counters: readonly Counter[],
+  { amounts, atMost }: Pick<Asked, "amounts" | "atMost">,
+  also: Amounts,
+  at: number,
+): void {
+  for (const counter of counters) {
+    const { measure } = counter.rule;
+    const amount = amounts[measure] ?? also[measure] ?? 0;
+    if (amount === 0) continue;
+    const most = counter.long ? Math.max(amount, atMost[measure] ?? 0) : amount;
+    to.push({ counter, amount, most, span: counter.spanAt(at) });
+  }
 }
 
 function judged(
@@ -89,16 +109,32 @@ function judged(
   entries: readonly Entry[],
   outcome: Taken | Refused,
   at: number,
-  seen: (standings: readonly Standing[]) => void,
+  seen: (standings: Standings) => void,
 ): Held {
-  if (!outcome.ok) {
-    const entry = entries[outcome.at] as Entry;
-    seen([{ entry, used: outcome.used }]);
-    books.onRefused(entry.subject.kind, entry.rule.kind);
-    throw refusal(entry, outcome, at);
+  if (outcome.ok) return new HeldEntries(entries, outcome);
+  const entry = entries[outcome.at] as Entry;
+  const { subject, rule } = entry.counter;
+  seen({ entries: [entry], used: [outcome.used] });
+  books.onRefused(subject.kind, rule.kind);
+  throw refusal(entry, outcome, at);
+}
+
+class HeldEntries implements Held {
+  readonly entries: readonly Entry[];
+  readonly #taken: Taken;
+
+  constructor(entries: readonly Entry[], taken: Taken) {
+    this.entries = entries;
+    this.#taken = taken;
   }
-  seen(entries.map((entry, i) => ({ entry, used: outcome.used[i] ?? 0 })));
-  return { settle: (kept = NONE) => outcome.settle(entries.map(({ rule }) => kept[rule.measure] ?? 0)) };
+
+  get used(): readonly number[] {
+    return this.#taken.used;
+  }
+
+  settle(kept = NONE): void | Promise<void> {
+    return this.#taken.settle(this.entries.map(({ counter }) => kept[counter.rule.measure] ?? 0));
+  }
 }
 
 function unavailable(books: Books, error: unknown): Fault {

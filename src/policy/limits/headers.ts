@@ -7,58 +7,87 @@
 import type { Entry } from "./ledger.ts";
 import type { Measure } from "./rules.ts";
 
-/** A counter as it stood after the last take. */
-export interface Standing {
-  readonly entry: Entry;
-  readonly used: number;
+/** Counters as they stood after a take. */
+export interface Standings {
+  readonly entries: readonly Entry[];
+  /** By entry. */
+  readonly used: readonly number[];
 }
 
-type Headers = Readonly<Record<string, string>>;
+export const NO_STANDINGS: Standings = { entries: [], used: [] };
 
-/** group → measures, OpenAI's names and Anthropic's. */
-const OPENAI: Readonly<Record<string, readonly Measure[]>> = {
-  requests: ["requests"],
-  tokens: ["tokens", "prompt", "completion"],
-};
-const ANTHROPIC: Readonly<Record<string, readonly Measure[]>> = {
-  requests: ["requests"],
-  tokens: ["tokens"],
-  "input-tokens": ["prompt"],
-  "output-tokens": ["completion"],
-};
+/** What is shown together, and under which names. */
+interface Group {
+  readonly measures: readonly Measure[];
+  readonly limit: string;
+  readonly remaining: string;
+  readonly reset: string;
+}
 
-/** @param dialect name of the route's dialect. @param now Unix milliseconds */
-export function limitHeaders(dialect: string, standings: readonly Standing[], now: number): Headers {
-  const headers: Record<string, string> = {};
-  const anthropic = dialect === "anthropic";
-  for (const [group, measures] of Object.entries(anthropic ? ANTHROPIC : OPENAI)) {
-    const tightest = tightestOf(standings, measures);
-    if (tightest === undefined) continue;
-    const { entry, used } = tightest;
-    const values = {
-      limit: String(entry.rule.limit),
-      remaining: String(Math.max(0, entry.rule.limit - used)),
-      reset: anthropic ? new Date(entry.end).toISOString() : goDuration(entry.end - now),
-    };
-    for (const [what, value] of Object.entries(values))
-      headers[anthropic ? `anthropic-ratelimit-${group}-${what}` : `x-ratelimit-${what}-${group}`] = value;
-  }
+const OPENAI: readonly Group[] = [
+  openai("requests", ["requests"]),
+  openai("tokens", ["tokens", "prompt", "completion"]),
+];
+const ANTHROPIC: readonly Group[] = [
+  anthropic("requests", ["requests"]),
+  anthropic("tokens", ["tokens"]),
+  anthropic("input-tokens", ["prompt"]),
+  anthropic("output-tokens", ["completion"]),
+];
+
+function openai(name: string, measures: readonly Measure[]): Group {
+  const of = (what: string): string => `x-ratelimit-${what}-${name}`;
+  return { measures, limit: of("limit"), remaining: of("remaining"), reset: of("reset") };
+}
+
+function anthropic(name: string, measures: readonly Measure[]): Group {
+  const of = (what: string): string => `anthropic-ratelimit-${name}-${what}`;
+  return { measures, limit: of("limit"), remaining: of("remaining"), reset: of("reset") };
+}
+
+/** @param dialect name of the route's dialect. @param now Unix milliseconds. @param others headers besides them */
+export function limitHeaders(
+  dialect: string,
+  standings: readonly Standings[],
+  now: number,
+  others: Readonly<Record<string, string>> = {},
+): Readonly<Record<string, string>> {
+  const headers: Record<string, string> = { ...others };
+  const absolute = dialect === "anthropic";
+  for (const group of absolute ? ANTHROPIC : OPENAI) show(headers, group, standings, absolute ? undefined : now);
   return headers;
 }
 
-function tightestOf(standings: readonly Standing[], measures: readonly Measure[]): Standing | undefined {
-  let best: Standing | undefined;
+/** @param now undefined: the end is told as a time */
+function show(
+  headers: Record<string, string>,
+  group: Group,
+  standings: readonly Standings[],
+  now: number | undefined,
+): void {
+  let tightest: Entry | undefined;
   let least = Number.POSITIVE_INFINITY;
-  for (const standing of standings) {
-    const { rule, subject } = standing.entry;
-    if (subject.kind === "model" || rule.window === "held" || !measures.includes(rule.measure)) continue;
-    const left = rule.limit === 0 ? 0 : (rule.limit - standing.used) / rule.limit;
-    if (left < least) {
-      best = standing;
-      least = left;
+  let left = 0;
+  for (const { entries, used } of standings)
+    for (let at = 0; at < entries.length; at++) {
+      const entry = entries[at] as Entry;
+      if (!isShown(entry, group)) continue;
+      const { limit } = entry.counter.rule;
+      const part = limit === 0 ? 0 : (limit - (used[at] ?? 0)) / limit;
+      if (part >= least) continue;
+      tightest = entry;
+      least = part;
+      left = limit - (used[at] ?? 0);
     }
-  }
-  return best;
+  if (tightest === undefined) return;
+  const { counter, span } = tightest;
+  headers[group.limit] = String(counter.rule.limit);
+  headers[group.remaining] = String(Math.max(0, left));
+  headers[group.reset] = now === undefined ? new Date(span.end).toISOString() : goDuration(span.end - now);
+}
+
+function isShown({ counter: { subject, rule } }: Entry, { measures }: Group): boolean {
+  return subject.kind !== "model" && rule.window !== "held" && measures.includes(rule.measure);
 }
 
 /** As OpenAI prints durations, in Go's form: `850ms`, `1s`, `6m0s`, `1h0m0s`. */

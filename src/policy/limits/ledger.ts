@@ -3,21 +3,24 @@
  * server's, redis-ledger.ts is shared by many.
  *
  * Contract (ledger.contract.ts): a take is all or nothing over all of its entries; no counter ever passes its limit by
- * a take, whatever runs at once; a settlement gives back to the windows that were taken from, the first call counts;
+ * a take, whatever runs at once; of work that is not known exactly a counter has given what it may come to, but for one
+ * piece at a time, which has all that was left; a settlement gives back to the windows that were taken from, the first
+ * call counts;
  * a counter of a day or longer that nobody has yet begins with what was booked before (`Spent`).
  */
+import { Counter } from "./counters.ts";
 import type { Rule, Subject } from "./rules.ts";
-import { windowAt } from "./windows.ts";
+import type { Span } from "./windows.ts";
 
 /** One counter and how much of it. */
 export interface Entry {
-  readonly subject: Subject;
-  readonly rule: Rule;
+  readonly counter: Counter;
   /** > 0 */
   readonly amount: number;
-  /** The window: Unix milliseconds; 0 and Infinity for what is only held. */
-  readonly start: number;
-  readonly end: number;
+  /** ≥ amount: what it may come to. So much is taken, or, where less is left and nobody else has such a rest, the rest. */
+  readonly most: number;
+  /** The window. */
+  readonly span: Span;
 }
 
 export interface Taken {
@@ -57,12 +60,7 @@ export type Spent = (subject: Subject, measure: Rule["measure"], since: number) 
 /** No memory of earlier starts. */
 export const SPENT_NOTHING: Spent = async () => 0;
 
-export function entryAt(subject: Subject, rule: Rule, amount: number, at: number): Entry {
-  const { start, end } = windowAt(rule.window, at);
-  return { subject, rule, amount, start, end };
-}
-
-/** Whether the counter has a memory beyond the process. */
-export function isLong({ rule }: Entry): boolean {
-  return rule.window !== "held" && rule.window !== "minute";
+export function entryAt(subject: Subject, rule: Rule, amount: number, at: number, most = amount): Entry {
+  const counter = new Counter(subject, rule);
+  return { counter, amount, most, span: counter.spanAt(at) };
 }

@@ -5,17 +5,55 @@
  * give anew (days and longer) is read at the first take of a subject in a window; minutes and what is held begin at
  * nothing. Memory follows what is in use: counters of ended windows go.
  */
-import { type Entry, isLong, type Ledger, type Refused, type Spent, type Taken } from "./ledger.ts";
+import type { Entry, Ledger, Refused, Spent, Taken } from "./ledger.ts";
 
 interface Cell {
   readonly start: number;
   readonly end: number;
   used: number;
+  /** A take has had the rest, and may come to more. */
+  inDoubt: boolean;
 }
 
 /** Takes between two sweeps, at least. */
 const SWEEP_EVERY = 4096;
 const NOTHING: readonly number[] = [];
+
+/** Takes from the cells as it is made. */
+class CellsTaken implements Taken {
+  readonly ok = true;
+  readonly used: number[] = [];
+  readonly #taken: number[] = [];
+  readonly #entries: readonly Entry[];
+  /** Of the windows that were taken from, whether or not they are still the current ones. */
+  readonly #cells: readonly Cell[];
+  #open = true;
+
+  constructor(entries: readonly Entry[], cells: readonly Cell[]) {
+    this.#entries = entries;
+    this.#cells = cells;
+    for (let at = 0; at < cells.length; at++) {
+      const cell = cells[at] as Cell;
+      const { most, counter } = entries[at] as Entry;
+      const taken = Math.min(most, counter.rule.limit - cell.used);
+      if (taken < most) cell.inDoubt = true;
+      cell.used += taken;
+      this.#taken.push(taken);
+      this.used.push(cell.used);
+    }
+  }
+
+  settle(kept = NOTHING): void {
+    if (!this.#open) return;
+    this.#open = false;
+    for (let at = 0; at < this.#cells.length; at++) {
+      const cell = this.#cells[at] as Cell;
+      const taken = this.#taken[at] as number;
+      if (taken < (this.#entries[at] as Entry).most) cell.inDoubt = false;
+      cell.used += (kept[at] ?? 0) - taken;
+    }
+  }
+}
 
 export class MemoryLedger implements Ledger {
   readonly #cells = new Map<string, Cell>();
@@ -31,9 +69,8 @@ export class MemoryLedger implements Ledger {
 
   take(entries: readonly Entry[]): Taken | Refused | Promise<Taken | Refused> {
     this.#sweep();
-    const unread = entries.filter((entry) => isLong(entry) && this.#current(entry) === undefined);
-    if (unread.length === 0) return this.#take(entries);
-    return Promise.all(unread.map((entry) => this.#read(entry))).then(() => this.take(entries));
+    for (const entry of entries) if (this.#unread(entry)) return this.#readAll(entries);
+    return this.#take(entries);
   }
 
   async close(): Promise<void> {}
@@ -48,47 +85,45 @@ export class MemoryLedger implements Ledger {
     for (let at = 0; at < entries.length; at++) {
       const entry = entries[at] as Entry;
       const cell = this.#cell(entry);
-      if (cell.used + entry.amount > entry.rule.limit) return { ok: false, at, used: cell.used };
+      const left = entry.counter.rule.limit - cell.used;
+      if (entry.most > left && (entry.amount > left || cell.inDoubt)) return { ok: false, at, used: cell.used };
       cells.push(cell);
     }
-    const used = entries.map(({ amount }, at) => {
-      const cell = cells[at] as Cell;
-      cell.used += amount;
-      return cell.used;
-    });
-    let open = true;
-    const settle = (kept = NOTHING): void => {
-      if (!open) return;
-      open = false;
-      // The cell of the window that was taken from, whether or not it is still the current one.
-      for (const [at, cell] of cells.entries()) cell.used += (kept[at] ?? 0) - (entries[at]?.amount ?? 0);
-    };
-    return { ok: true, used, settle };
+    return new CellsTaken(entries, cells);
+  }
+
+  #unread(entry: Entry): boolean {
+    return entry.counter.long && this.#current(entry) === undefined;
+  }
+
+  async #readAll(entries: readonly Entry[]): Promise<Taken | Refused> {
+    await Promise.all(entries.filter((entry) => this.#unread(entry)).map((entry) => this.#read(entry)));
+    return this.take(entries);
   }
 
   /** The counter of this window, or of a later one if the clock went back; undefined: there is none yet. */
   #current(entry: Entry): Cell | undefined {
-    const cell = this.#cells.get(nameOf(entry));
-    return cell !== undefined && cell.start >= entry.start ? cell : undefined;
+    const cell = this.#cells.get(entry.counter.name);
+    return cell !== undefined && cell.start >= entry.span.start ? cell : undefined;
   }
 
   #cell(entry: Entry): Cell {
     return this.#current(entry) ?? this.#begin(entry, 0);
   }
 
-  #begin(entry: Entry, used: number): Cell {
-    const { start, end } = entry;
+  #begin({ counter, span: { start, end } }: Entry, used: number): Cell {
     if (start > this.#latest) this.#latest = start;
-    const cell = { start, end, used };
-    this.#cells.set(nameOf(entry), cell);
+    const cell = { start, end, used, inDoubt: false };
+    this.#cells.set(counter.name, cell);
     return cell;
   }
 
   #read(entry: Entry): Promise<void> {
-    const name = `${nameOf(entry)} ${entry.start}`;
+    const { counter, span } = entry;
+    const name = `${counter.name} ${span.start}`;
     const before = this.#reading.get(name);
     if (before !== undefined) return before;
-    const reading = this.#spent(entry.subject, entry.rule.measure, entry.start)
+    const reading = this.#spent(counter.subject, counter.rule.measure, span.start)
       .then((used) => {
         if (this.#current(entry) === undefined) this.#begin(entry, used);
       })
@@ -103,8 +138,4 @@ export class MemoryLedger implements Ledger {
     for (const [name, { end, used }] of this.#cells)
       if (end <= this.#latest || (end === Number.POSITIVE_INFINITY && used === 0)) this.#cells.delete(name);
   }
-}
-
-function nameOf({ subject, rule }: Entry): string {
-  return `${subject.kind} ${subject.id} ${rule.kind}`;
 }

@@ -8,10 +8,9 @@
  * moment may be missing in it. app makes one; limits/gate.ts uses it.
  */
 import { randomUUID } from "node:crypto";
-import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { BEGIN, LIVE, SETTLE, TAKE } from "./_redis-scripts.ts";
-import { type Entry, isLong, type Ledger, LedgerError, type Refused, type Spent, type Taken } from "./ledger.ts";
+import { type Entry, type Ledger, LedgerError, type Refused, type Spent, type Taken } from "./ledger.ts";
 import { RedisAwayError, type RedisConnection } from "./redis.ts";
 
 export interface RedisLedgerOptions {
@@ -36,7 +35,8 @@ const MAX_READS = 3;
 interface Settlement {
   readonly keys: readonly string[];
   readonly id: string;
-  readonly changes: readonly number[];
+  /** Per counter. */
+  readonly kept: readonly number[];
 }
 
 export class RedisLedger implements Ledger {
@@ -65,7 +65,7 @@ export class RedisLedger implements Ledger {
     const keys = entries.map(keyOf);
     for (let reads = 0; reads < MAX_READS; reads++) {
       const [word, ...values] = await this.#ask(id, keys, entries);
-      if (word === "taken") return { ok: true, used: values, settle: this.#settlement(id, keys, entries) };
+      if (word === "taken") return { ok: true, used: values, settle: this.#settlement(id, keys) };
       if (word === "refused") return { ok: false, at: values[0] ?? 0, used: values[1] ?? 0 };
       await Promise.all(values.map((at) => this.#begin(keys[at] as string, entries[at] as Entry)));
     }
@@ -83,30 +83,30 @@ export class RedisLedger implements Ledger {
   }
 
   async #ask(id: string, keys: readonly string[], entries: readonly Entry[]): Promise<[string, ...number[]]> {
-    const back = stringifyJson(entries.map(({ amount }, at) => [keys[at], amount]));
     const args = entries.flatMap((entry) => [
-      entry.rule.limit,
+      entry.counter.rule.limit,
       entry.amount,
+      entry.most,
       forgottenAt(entry),
-      isLong(entry) ? 1 : 0,
+      entry.counter.long ? 1 : 0,
     ]);
     try {
       const answer = await this.#redis.run(
         TAKE,
         [SERVERS, OPEN + this.#server, ...keys],
-        [this.#server, id, this.#leaseMs, back, ...args],
+        [this.#server, id, this.#leaseMs, ...args],
       );
       return answer as [string, ...number[]];
     } catch (error) {
       // If it was sent it may have been done all the same: then it has to go back.
-      if (!(error instanceof RedisAwayError))
-        this.#owed.push({ keys, id, changes: entries.flatMap(({ amount }) => [-amount, 0]) });
+      if (!(error instanceof RedisAwayError)) this.#owed.push({ keys, id, kept: keys.map(() => 0) });
       throw new LedgerError("Redis does not answer", { cause: error });
     }
   }
 
   async #begin(key: string, entry: Entry): Promise<void> {
-    const used = await this.#spent(entry.subject, entry.rule.measure, entry.start);
+    const { counter, span } = entry;
+    const used = await this.#spent(counter.subject, counter.rule.measure, span.start);
     try {
       await this.#redis.run(BEGIN, [key], [used, forgottenAt(entry)]);
     } catch (error) {
@@ -114,14 +114,10 @@ export class RedisLedger implements Ledger {
     }
   }
 
-  #settlement(id: string, keys: readonly string[], entries: readonly Entry[]): Taken["settle"] {
+  #settlement(id: string, keys: readonly string[]): Taken["settle"] {
     let settled: Promise<void> | undefined;
     return (kept = []) => {
-      settled ??= this.#settle({
-        keys,
-        id,
-        changes: entries.flatMap(({ amount }, at) => [(kept[at] ?? 0) - amount, kept[at] ?? 0]),
-      });
+      settled ??= this.#settle({ keys, id, kept: keys.map((_, at) => kept[at] ?? 0) });
       return settled;
     };
   }
@@ -136,8 +132,8 @@ export class RedisLedger implements Ledger {
     return sent;
   }
 
-  async #send({ keys, id, changes }: Settlement, again: boolean): Promise<void> {
-    await this.#redis.run(SETTLE, [OPEN + this.#server, ...keys], [id, again ? 1 : 0, ...changes]);
+  async #send({ keys, id, kept }: Settlement, again: boolean): Promise<void> {
+    await this.#redis.run(SETTLE, [OPEN + this.#server, ...keys], [id, again ? 1 : 0, ...kept]);
   }
 
   /** A sign of life; and what others have not given. */
@@ -171,11 +167,11 @@ export class RedisLedger implements Ledger {
   }
 }
 
-function keyOf({ subject, rule, start }: Entry): string {
-  return `${TAG}:used:${subject.kind}:${rule.kind}:${start}:${subject.id}`;
+function keyOf({ counter: { subject, rule }, span }: Entry): string {
+  return `${TAG}:used:${subject.kind}:${rule.kind}:${span.start}:${subject.id}`;
 }
 
 /** 0: never. */
-function forgottenAt({ end }: Entry): number {
+function forgottenAt({ span: { end } }: Entry): number {
   return end === Number.POSITIVE_INFINITY ? 0 : end + AFTER_END_MS;
 }

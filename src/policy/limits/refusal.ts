@@ -24,11 +24,12 @@ const MICRO = 1_000_000;
 
 /** @param now Unix milliseconds */
 export function refusal(entry: Entry, { used }: Pick<Refused, "used">, now: number): Fault {
-  const { rule, subject, amount } = entry;
+  const { counter, amount, span } = entry;
+  const { rule, subject } = counter;
   const whose = `this ${subject.kind}`;
   if (amount > rule.limit) return impossible(entry, whose);
   const held = rule.window === "held";
-  const wait = held ? HELD_RETRY_MS : Math.max(1, entry.end - now);
+  const wait = held ? HELD_RETRY_MS : Math.max(1, span.end - now);
   const figures = [`limit ${figure(rule, rule.limit)}`];
   if (subject.kind !== "model") {
     figures.push(`used ${figure(rule, used)}`);
@@ -42,7 +43,8 @@ export function refusal(entry: Entry, { used }: Pick<Refused, "used">, now: numb
   );
 }
 
-function impossible({ rule, subject, amount }: Entry, whose: string): Fault {
+function impossible({ counter, amount }: Entry, whose: string): Fault {
+  const { rule, subject } = counter;
   const detail = `${rule.kind} of ${subject.kind} ${subject.id}`;
   const limit = `the limit for ${ruleInWords(rule)} of ${whose} is ${figure(rule, rule.limit)}`;
   if (rule.measure === "requests" || rule.measure === "calls")

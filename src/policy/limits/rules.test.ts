@@ -118,7 +118,10 @@ test("headers: the tightest limit of a group, by dialect, nothing of models", ()
     { kind: "key", id: "k" },
     { kind: "model", id: "m" },
   ] as const;
-  const standing = (subject: Subject, rule: Rule, used: number) => ({ entry: entryAt(subject, rule, 1, at), used });
+  const standing = (subject: Subject, rule: Rule, used: number) => ({
+    entries: [entryAt(subject, rule, 1, at)],
+    used: [used],
+  });
   const minute = { window: "minute", limit: 100 } as const;
   const standings = [
     standing(key as Subject, { kind: "requests_per_minute", measure: "requests", ...minute }, 90),

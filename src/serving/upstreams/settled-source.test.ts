@@ -26,7 +26,13 @@ class Reader implements UsageReader {
   }
 }
 
-function fixture({ takes = true, broken = false } = {}) {
+interface Setting {
+  readonly takes?: boolean;
+  readonly broken?: boolean;
+  readonly keep?: () => Promise<void>;
+}
+
+function fixture({ takes = true, broken = false, keep }: Setting = {}) {
   const log: string[] = [];
   let inner: RelayTarget | undefined;
   const source: RelaySource = {
@@ -48,10 +54,11 @@ function fixture({ takes = true, broken = false } = {}) {
   };
   const reader = new Reader();
   reader.broken = broken;
-  const one = new SettledSource(source, reader, (used, lost) => {
+  const book = (used: Usage, lost: boolean): Promise<void> => {
     settled.push([used, lost]);
     return books.promise;
-  });
+  };
+  const one = new SettledSource(source, reader, book, keep);
   one.pipe(target);
   assert.ok(inner !== undefined);
   return { one, inner, log, settled, books };
@@ -177,4 +184,53 @@ test("a client that is behind is not sent more by the release of the last chunk"
   assert.deepEqual(log, ["write END"]);
   one.resume();
   assert.deepEqual(log, ["write END", "resume"]);
+});
+
+test("what is kept is kept before its end is seen, behind the books; what ended otherwise is not", async () => {
+  const kept = Promise.withResolvers<void>();
+  let asked = 0;
+  const keep = () => {
+    asked++;
+    return kept.promise;
+  };
+  const { inner, log, books } = fixture({ keep });
+  inner.write(bytes("a"));
+  inner.write(bytes("END"));
+  inner.end();
+  await turn();
+  assert.equal(asked, 0);
+  books.resolve();
+  await turn();
+  assert.deepEqual([asked, log], [1, ["write a"]]);
+  kept.resolve();
+  await turn();
+  assert.deepEqual(
+    log.filter((line) => line !== "resume"),
+    ["write a", "write END", "end"],
+  );
+  for (const end of ["fail", "cancel", "stop"] as const) {
+    const other = fixture({ keep, broken: end === "stop" });
+    other.inner.write(bytes("a"));
+    if (end === "fail") other.inner.fail(new Fault("upstream_failed", "x"));
+    else if (end === "cancel") other.one.cancel();
+    else other.inner.end();
+    other.books.resolve();
+    await turn();
+  }
+  assert.equal(asked, 1);
+});
+
+test("what cannot be kept is a failure in place of the end, and the upstream is left", async () => {
+  const { inner, log, books } = fixture({
+    keep: () => Promise.reject(new Fault("policy_unavailable", "The database is away.")),
+  });
+  inner.write(bytes("a"));
+  inner.write(bytes("END"));
+  inner.end();
+  books.resolve();
+  await turn();
+  assert.deepEqual(
+    log.filter((line) => line !== "resume"),
+    ["write a", "cancel", "fail policy_unavailable"],
+  );
 });

@@ -153,3 +153,38 @@ test("whole answers: each shape, and what is none", () => {
   ])
     assert.equal(read(none), undefined, none);
 });
+
+test("a response's id and more are the server's, wherever its chunks end, and the last response is kept as it came", () => {
+  const shown: Shown = {
+    where: ["id", "output"],
+    edits: new Map([
+      ["id", '"ours"'],
+      ["store", "true"],
+    ]),
+  };
+  const theirs = '{"id":"r","model":"m",';
+  fc.assert(
+    fc.property(cuts, fc.boolean(), (lengths, keeps) => {
+      const reader = new StreamReader({ shown, keeps });
+      const text = relay(RESPONSES, lengths, reader);
+      assert.equal(text, RESPONSES.replaceAll(theirs, '{"store":true,"id":"ours","model":"m",'));
+      const last = keeps ? `${theirs}"usage":{"input_tokens":7` : undefined;
+      const got = reader.response === undefined ? undefined : Buffer.from(reader.response).toString();
+      assert.equal(got?.slice(0, last?.length), last);
+      assert.deepEqual(reader.usage, USAGE);
+    }),
+  );
+});
+
+test("an event that wraps a response is read whatever its length, up to a bound", () => {
+  const shown: Shown = { where: ["id"], edits: new Map([["id", '"ours"']]) };
+  const end = (length: number): string =>
+    `event: response.completed\ndata: {"type":"response.completed","response":{"id":"r","text":"${"x".repeat(length)}"}}\n\n`;
+  const reader = new StreamReader({ shown, keeps: true });
+  const long = end(4 * 1024 * 1024);
+  assert.equal(relay(long, [1024], reader), long.replace('"r"', '"ours"'));
+  assert.equal(reader.response?.length, 4 * 1024 * 1024 + '{"id":"r","text":""}'.length);
+  const beyond = new StreamReader({ shown, keeps: true });
+  relay(end(33 * 1024 * 1024), [1024], beyond);
+  assert.deepEqual([beyond.ended, beyond.response], [false, undefined]);
+});

@@ -33,7 +33,10 @@ const MAX_EVENT = 1024 * 1024;
 const MAX_WHOLE_EVENT = 32 * MAX_EVENT;
 const LINE_FEED = 0x0a;
 const RETURN = 0x0d;
-const USAGE = Buffer.from('"usage"');
+/** Without the quote before it, of which each event has many: a search looks at every place that begins like it. */
+const USAGE = Buffer.from('usage"');
+const DATA = Buffer.from("data:");
+const ERROR = Buffer.from('{"error"');
 const RESPONSE = Buffer.from('"response"');
 const NONE: readonly Uint8Array[] = [];
 
@@ -79,7 +82,7 @@ export class StreamReader {
   /** @returns what is passed on; pieces share the chunk's memory, so that they are good until it is used again */
   take(chunk: Uint8Array): readonly Uint8Array[] {
     const changes = this.strip || this.shown !== undefined;
-    const bytes = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     const out: Uint8Array[] = [];
     // A frame that lies in this chunk in whole can hold usage only if the chunk does.
     const mayHold = this.anywhere || bytes.includes(USAGE) || (this.shown !== undefined && bytes.includes(RESPONSE));
@@ -87,7 +90,7 @@ export class StreamReader {
     let passed = 0;
     for (let end = this.boundary(bytes, 0); end > 0; end = this.boundary(bytes, end)) {
       const joined = this.held.length > 0;
-      const own = bytes.subarray(start, end);
+      const own = start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end);
       const frame = joined ? Buffer.concat([...this.held, own]) : own;
       const replaced = this.overlong ? undefined : this.event(frame, joined || mayHold);
       if (changes && (joined || replaced !== undefined)) {
@@ -102,6 +105,7 @@ export class StreamReader {
       this.hold(bytes.subarray(start));
       return [chunk];
     }
+    if (passed === 0 && start === bytes.length) return [chunk];
     if (start > passed) out.push(bytes.subarray(passed, start));
     return start < bytes.length ? [...out, ...this.holdBack(bytes.subarray(start))] : out;
   }
@@ -115,6 +119,7 @@ export class StreamReader {
 
   /** @returns behind the blank line that ends an event, from a place on; 0: none ends here */
   private boundary(bytes: Buffer, from: number): number {
+    if (from === bytes.length) return 0;
     for (let at = from; ; ) {
       const feed = bytes.indexOf(LINE_FEED, at);
       const stop = feed < 0 ? bytes.length : feed;
@@ -125,6 +130,8 @@ export class StreamReader {
       this.line = 0;
       at = feed + 1;
       if (blank) return at;
+      // Nearly every event ends so; a search costs more than a look.
+      if (bytes[at] === LINE_FEED) return at + 1;
     }
   }
 
@@ -162,7 +169,7 @@ export class StreamReader {
     if (from < 0) return undefined;
     this.events++;
     this.since++;
-    if (frame[from + 2] === 0x65 && frame.toString("latin1", from, from + 8) === '{"error"') this.failed = true;
+    if (startsAt(frame, from, ERROR)) this.failed = true;
     if (!mayHold) return undefined;
     return this.inspect(frame, from);
   }
@@ -205,15 +212,21 @@ function isUsageAlone(scan: JsonScan): boolean {
   return choices?.kind === "array" && choices.count === 0;
 }
 
+/** Byte by byte: of most events the first tells. */
+function startsAt(frame: Buffer, from: number, start: Buffer): boolean {
+  for (let at = 0; at < start.length; at++) if (frame[from + at] !== start[at]) return false;
+  return true;
+}
+
 function isDone(frame: Buffer): boolean {
+  if (frame[5] !== 0x5b && frame[6] !== 0x5b) return false;
   return /^data: ?\[DONE\]\r?\n/.test(frame.toString("latin1", 0, Math.min(frame.length, 16)));
 }
 
 /** Where the data of the first line that has some begins; -1: there is none. */
 function dataOf(frame: Buffer): number {
   for (let at = 0; at < frame.length; ) {
-    if (frame[at] === 0x64 && frame.toString("latin1", at, at + 5) === "data:")
-      return frame[at + 5] === 0x20 ? at + 6 : at + 5;
+    if (startsAt(frame, at, DATA)) return frame[at + 5] === 0x20 ? at + 6 : at + 5;
     const feed = frame.indexOf(LINE_FEED, at);
     if (feed < 0) return -1;
     at = feed + 1;

@@ -1,0 +1,221 @@
+/**
+ * Reads answers off a connection, one after another, as their bytes come.
+ *
+ * Invariants (Wall: T120): heads, sizes and what follows the last chunk are bounded; behind a byte that is wrong nothing is
+ * looked at, and what came before it has been told. The bytes of one read come out as one piece: those of its chunks
+ * are moved together, so whoever gives them gives them to be changed.
+ * Why a reader of our own: docs/decisions/0027-gateway.md. Callers: _connection.ts.
+ */
+import { type AnswerHead, type AnswerHeaders, readField, readHead } from "./_head.ts";
+
+export interface AnswerSink {
+  /** Of the answer itself, never of one before it. */
+  head(status: number, headers: AnswerHeaders): void;
+  /** @param bytes good until it returns */
+  data(bytes: Uint8Array): void;
+}
+
+type State =
+  | "head"
+  | "counted"
+  | "size"
+  | "extension"
+  | "size end"
+  | "chunk"
+  | "chunk return"
+  | "chunk end"
+  | "trailer"
+  | "done";
+
+const MAX_HEAD_BYTES = 16 * 1024;
+/** Those of one chunk. They say nothing to anybody here, and are read only to find their end. */
+const MAX_EXTENSION = 256;
+const EXTENSION =
+  /^(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"))?)+$/;
+const MAX_SIZE_DIGITS = 8;
+const CR = 0x0d;
+const LF = 0x0a;
+const SWITCHING = 101;
+const SEMICOLON = 0x3b;
+const LINE_END = Buffer.from("\r\n");
+const HEAD_END = Buffer.from("\r\n\r\n");
+const START = Buffer.from("HTTP/1.");
+const EMPTY = Buffer.alloc(0);
+
+export class AnswerReader {
+  /** What is wrong, as a word for the log: no more can be read. */
+  problem: string | undefined;
+  /** Of the answer whose head was told. */
+  head: AnswerHead | undefined;
+  readonly #sink: AnswerSink;
+  #state: State = "head";
+  /** Of the counted body, or of the chunk. */
+  #left = 0;
+  /** Digits of the chunk's size. */
+  #digits = 0;
+  #extension = "";
+  /** Lines before a blank one that are not all there. */
+  #held: Buffer = EMPTY;
+  /** The piece that is being put together. */
+  #from = 0;
+  #to = 0;
+
+  constructor(sink: AnswerSink) {
+    this.#sink = sink;
+  }
+
+  /** The answer is whole. */
+  get done(): boolean {
+    return this.#state === "done";
+  }
+
+  /** @returns how many bytes were looked at: all of them, unless there is a problem or the answer ends before */
+  read(bytes: Buffer, length: number): number {
+    this.#from = 0;
+    this.#to = 0;
+    let at = 0;
+    while (at < length && this.problem === undefined && this.#state !== "done") at = this.#step(bytes, at, length);
+    if (this.#to > this.#from) this.#sink.data(bytes.subarray(this.#from, this.#to));
+    return at;
+  }
+
+  #step(bytes: Buffer, at: number, length: number): number {
+    switch (this.#state) {
+      case "chunk":
+      case "counted":
+        return this.#content(bytes, at, length);
+      case "head":
+      case "trailer":
+        return this.#lines(bytes, at, length);
+      default:
+        this.#around(bytes[at] ?? 0);
+        return at + 1;
+    }
+  }
+
+  #content(bytes: Buffer, at: number, length: number): number {
+    const n = Math.min(this.#left, length - at);
+    if (this.#to === this.#from) {
+      this.#from = at;
+      this.#to = at + n;
+    } else {
+      bytes.copyWithin(this.#to, at, at + n);
+      this.#to += n;
+    }
+    this.#left -= n;
+    if (this.#left === 0) this.#state = this.#state === "chunk" ? "chunk return" : "done";
+    return at + n;
+  }
+
+  /** A byte of what stands around chunks. */
+  #around(byte: number): void {
+    switch (this.#state) {
+      case "size":
+        this.#size(byte);
+        break;
+      case "extension":
+        this.#extend(byte);
+        break;
+      case "size end":
+        this.#expect(byte, LF, this.#left === 0 ? "trailer" : "chunk");
+        // So that a blank line, which may come at once, is one as behind a head.
+        if (this.#left === 0) this.#held = LINE_END;
+        break;
+      case "chunk return":
+        this.#expect(byte, CR, "chunk end");
+        break;
+      default:
+        this.#expect(byte, LF, "size");
+        this.#digits = 0;
+    }
+  }
+
+  #size(byte: number): void {
+    const digit = digitOf(byte);
+    if (digit >= 0 && this.#digits < MAX_SIZE_DIGITS) {
+      this.#left = this.#left * 16 + digit;
+      this.#digits++;
+    } else if (this.#digits > 0 && byte === CR) this.#state = "size end";
+    else if (this.#digits > 0 && byte === SEMICOLON) {
+      this.#state = "extension";
+      this.#extension = ";";
+    } else this.problem = "chunk size";
+  }
+
+  #extend(byte: number): void {
+    if (byte !== CR) this.#extension += String.fromCharCode(byte);
+    if (this.#extension.length > MAX_EXTENSION || (byte === CR && !EXTENSION.test(this.#extension)))
+      this.problem = "chunk extension";
+    else if (byte === CR) this.#state = "size end";
+  }
+
+  #expect(byte: number, wanted: number, next: State): void {
+    if (byte === wanted) this.#state = next;
+    else this.problem = "chunk end";
+  }
+
+  /** A head, or what follows the last chunk: looked at when all of it is there. */
+  #lines(bytes: Buffer, at: number, length: number): number {
+    const before = this.#held.length;
+    const own = bytes.subarray(at, Math.min(length, at + MAX_HEAD_BYTES));
+    const all = before === 0 ? own : Buffer.concat([this.#held, own]);
+    const end = all.indexOf(HEAD_END, Math.max(0, before - HEAD_END.length));
+    if (this.#state === "head" && !startsWell(all)) this.problem = "status line";
+    else if (end + HEAD_END.length > MAX_HEAD_BYTES || (end < 0 && all.length >= MAX_HEAD_BYTES))
+      this.problem = "head size";
+    else if (end >= 0) this.#block(all.toString("latin1", 0, end));
+    else if (hasBareFeed(all, before)) this.problem = "line end";
+    if (end < 0) {
+      this.#held = before === 0 ? Buffer.from(all) : all;
+      return length;
+    }
+    this.#held = EMPTY;
+    return at + end + HEAD_END.length - before;
+  }
+
+  #block(text: string): void {
+    if (this.#state === "head") this.#readHead(text);
+    else if (
+      text
+        .split("\r\n")
+        .slice(1)
+        .some((line) => readField(line) !== undefined)
+    )
+      this.problem = "trailer";
+    else this.#state = "done";
+  }
+
+  #readHead(text: string): void {
+    const head = readHead(text);
+    if (typeof head === "string") {
+      this.problem = head;
+      return;
+    }
+    if (head.status === SWITCHING) this.problem = "another protocol";
+    if (head.status < 200) return;
+    this.head = head;
+    const { length } = head;
+    this.#left = typeof length === "number" ? length : 0;
+    if (length === "chunked") this.#state = "size";
+    else this.#state = this.#left === 0 ? "done" : "counted";
+    this.#sink.head(head.status, head.headers);
+  }
+}
+
+function startsWell(all: Buffer): boolean {
+  const n = Math.min(all.length, START.length);
+  return all.compare(START, 0, n, 0, n) === 0;
+}
+
+/** A line feed that no carriage return precedes, from a place on. */
+function hasBareFeed(all: Buffer, from: number): boolean {
+  for (let at = all.indexOf(LF, from); at >= 0; at = all.indexOf(LF, at + 1)) if (all[at - 1] !== CR) return true;
+  return false;
+}
+
+/** -1: it is none. */
+function digitOf(byte: number): number {
+  if (byte >= 0x30 && byte <= 0x39) return byte - 0x30;
+  const small = byte | 0x20;
+  return small >= 0x61 && small <= 0x66 ? small - 0x61 + 10 : -1;
+}

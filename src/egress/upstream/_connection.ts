@@ -1,0 +1,147 @@
+/**
+ * One connection to an upstream: writes a request, reads its answer, and is then free for the next.
+ *
+ * Invariants (Wall: T120): one request at a time; a connection on which anything was not whole, or came unasked, is
+ * destroyed and never free again; who has it is told one end. Answers are read into one place that all connections share,
+ * which is safe as whoever looks at them is done when the next read begins. Callers: client.ts.
+ */
+import type { Socket } from "node:net";
+import { AnswerReader } from "./_answer.ts";
+import type { Exchange } from "./exchange.ts";
+import { UpstreamFault } from "./fault.ts";
+
+/** Who has connections, hears of their ends. */
+export interface ConnectionOwner {
+  /** It has nothing to carry. */
+  free(connection: Connection): void;
+  gone(connection: Connection): void;
+}
+
+/** Behind what most servers keep a connection open for: five seconds is the least that is common. */
+const KEEP_MS = 4000;
+const MAX_KEEP_MS = 600_000;
+/** A server's own time, less what a request may be on its way. */
+const KEEP_MARGIN_MS = 2000;
+const RECEIVED = Buffer.allocUnsafeSlow(64 * 1024);
+
+export class Connection {
+  readonly #owner: ConnectionOwner;
+  #socket: Socket | undefined;
+  #exchange: Exchange | undefined;
+  #reader: AnswerReader | undefined;
+  #error: Error | undefined;
+  #keepUntil = 0;
+  #paused = false;
+
+  constructor(owner: ConnectionOwner) {
+    this.#owner = owner;
+  }
+
+  /** For node:net: where it reads to, and who looks. */
+  readonly onread = {
+    buffer: RECEIVED,
+    callback: (length: number): boolean => {
+      this.#read(length);
+      return true;
+    },
+  };
+
+  /** @param socket connected */
+  open(socket: Socket): void {
+    this.#socket = socket;
+    socket.setNoDelay(true);
+    socket.on("error", (error) => {
+      this.#error = error;
+    });
+    // The other side says no more; what it has not said it never will.
+    socket.on("end", () => socket.destroy());
+    socket.on("close", () => {
+      this.#lose(this.#error ?? new Error("the connection was closed"));
+      this.#owner.gone(this);
+    });
+    this.#keepUntil = performance.now() + KEEP_MS;
+    socket.unref();
+  }
+
+  /** May carry another, as far as this side knows. */
+  get usable(): boolean {
+    const socket = this.#socket;
+    return socket !== undefined && !socket.destroyed && socket.writable && performance.now() < this.#keepUntil;
+  }
+
+  /** @param pieces of the request, head and body */
+  carry(exchange: Exchange, pieces: readonly Uint8Array[]): void {
+    const socket = this.#socket;
+    if (socket === undefined) throw new Error("it is not open");
+    this.#exchange = exchange;
+    this.#reader = new AnswerReader(exchange);
+    exchange.carried(this);
+    socket.ref();
+    if (pieces.length > 1) socket.cork();
+    for (const piece of pieces) socket.write(piece);
+    if (pieces.length > 1) socket.uncork();
+  }
+
+  pause(): void {
+    this.#paused = true;
+    this.#socket?.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#socket?.resume();
+  }
+
+  destroy(error?: Error): void {
+    this.#socket?.destroy(error);
+  }
+
+  #read(length: number): void {
+    const [exchange, reader] = [this.#exchange, this.#reader];
+    // Nobody asked: it would be taken for the next one's answer.
+    if (exchange === undefined || reader === undefined) {
+      this.destroy();
+      return;
+    }
+    let looked: number;
+    try {
+      looked = reader.read(RECEIVED, length);
+    } catch (error) {
+      this.#lose(error);
+      this.destroy();
+      return;
+    }
+    if (reader.problem !== undefined) {
+      this.#lose(new UpstreamFault("protocol", { sent: true, detail: reader.problem }));
+      this.destroy();
+    } else if (reader.done && this.#exchange === exchange) this.#whole(exchange, reader, looked === length);
+  }
+
+  #whole(exchange: Exchange, { head }: AnswerReader, clean: boolean): void {
+    const socket = this.#socket;
+    this.#exchange = undefined;
+    this.#reader = undefined;
+    const keepMs = keepOf(head?.headers["keep-alive"]);
+    const good = clean && head?.keeps === true && socket?.writable === true && socket.writableLength === 0;
+    if (good && keepMs > 0) {
+      this.#keepUntil = performance.now() + keepMs;
+      socket.unref();
+      this.resume();
+      this.#owner.free(this);
+    } else this.destroy();
+    exchange.whole();
+  }
+
+  #lose(error: unknown): void {
+    const exchange = this.#exchange;
+    this.#exchange = undefined;
+    this.#reader = undefined;
+    exchange?.failed(error);
+  }
+}
+
+function keepOf(said: string | readonly string[] | undefined): number {
+  const seconds = /(?:^|[ ,])timeout=(\d{1,6})/.exec(String(said ?? ""))?.[1];
+  return seconds === undefined ? KEEP_MS : Math.min(Number(seconds) * 1000 - KEEP_MARGIN_MS, MAX_KEEP_MS);
+}

@@ -1,0 +1,64 @@
+/**
+ * A body while it comes: in one place, into which each piece is copied as it comes.
+ *
+ * Why not a list that is joined at the end: a long prompt is many pieces of 64 KiB, each of them garbage that waits for the
+ * collector. Here the memory of a piece is given back at once. Invariant: room is made for no more than a multiple of
+ * what came, as a length that is only announced costs nothing to say. Private to the readers of bodies.
+ */
+
+/** Of what came, how much more may be made room for. */
+const AHEAD = 16;
+/** Pieces of less are not worth giving back. */
+const GIVEN_BACK = 16 * 1024;
+
+export class Gathered {
+  readonly #announced: number;
+  /** A body of one piece is that piece. */
+  #only: Buffer | undefined;
+  #place: Buffer | undefined;
+  #size = 0;
+
+  /** @param announced bytes; 0: not known */
+  constructor(announced: number) {
+    this.#announced = announced;
+  }
+
+  /** @param piece nobody else has it, now or later */
+  add(piece: Buffer): void {
+    if (this.#size === 0) {
+      this.#only = piece;
+      this.#size = piece.length;
+      return;
+    }
+    if (this.#only !== undefined) {
+      const only = this.#only;
+      this.#only = undefined;
+      this.#size = 0;
+      this.#take(only);
+    }
+    this.#take(piece);
+  }
+
+  bytes(): Buffer {
+    return this.#only ?? this.#place?.subarray(0, this.#size) ?? Buffer.alloc(0);
+  }
+
+  #take(piece: Buffer): void {
+    const size = this.#size + piece.length;
+    const place = this.#placeFor(size);
+    place.set(piece, this.#size);
+    this.#size = size;
+    const { buffer } = piece;
+    if (piece.length >= GIVEN_BACK && buffer.byteLength === piece.length && buffer instanceof ArrayBuffer)
+      buffer.transfer(0);
+  }
+
+  #placeFor(size: number): Buffer {
+    const place = this.#place;
+    if (place !== undefined && place.length >= size) return place;
+    const next = Buffer.allocUnsafeSlow(this.#announced >= size ? Math.min(this.#announced, size * AHEAD) : size * 2);
+    if (place !== undefined) next.set(place.subarray(0, this.#size));
+    this.#place = next;
+    return next;
+  }
+}
