@@ -177,6 +177,7 @@ export class Forwarding {
     const answer = await upstreams.pool.send(request, {
       tokens: expected.promptTokens + expected.completionTokens,
       prefix: { salt: ownedKey(grant.principal.tenant, model.names[0]), pieces: prompt },
+      share: this.#options.serving.shareOf(grant.principal),
       ...(model.lora === undefined ? {} : { adapter: model.names[0] }),
       idempotent: true,
       signal,
