@@ -71,7 +71,7 @@ const NEAR = 64;
 export function hasUncommon(bytes: Buffer, { start, end, depth }: JsonMember, level: number): boolean {
   if (depth < level) return false;
   const text = bytes.subarray(start, end);
-  if (ESCAPES.some((escape) => text.includes(escape))) return true;
+  if (ESCAPES.some((letter) => text.includes(letter))) return true;
   for (let at = text.indexOf(WORD); at >= 0; at = text.indexOf(WORD, at + WORD.length)) {
     const behind = text.toString("latin1", at + WORD.length, at + WORD.length + NEAR);
     // Else it is a text that is this word.
