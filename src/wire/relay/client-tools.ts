@@ -14,13 +14,9 @@ import type { RelayVerdict } from "./judge.ts";
 export function refuseServerTools({ body, scan }: Pick<RelayVerdict, "body" | "scan">): void {
   const member = scan.members.find(({ name }) => name === "tools");
   if (member === undefined || member.kind === "null") return;
-  const text = Buffer.from(body.subarray(member.start, member.end)).toString();
+  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   // The judge has bounded it.
-  const tools = requireList(
-    readable("byte", () => parseJson(text)),
-    "tools",
-    Number.POSITIVE_INFINITY,
-  );
+  const tools = requireList(valueAt(bytes, member), "tools", Number.POSITIVE_INFINITY);
   for (const [i, tool] of tools.entries()) {
     const param = `tools.${i}.type`;
     if (requireString(requireObject(tool, `tools.${i}`)["type"], param) !== "function")
