@@ -3,7 +3,7 @@
  */
 import type { Usage } from "./calls.ts";
 
-/** What a piece of work can cost at most, known before any of it is done. */
+/** What a piece of work can cost at most, known before any of it is done; or about, and then `atMost`. */
 export interface Work {
   /** First served name of the model or adapter. */
   readonly model: string;
@@ -11,6 +11,8 @@ export interface Work {
   readonly promptTokens: number;
   /** Tokens of all answers together, at most; 0 where nothing is generated. */
   readonly completionTokens: number;
+  /** Where those are guesses: no fewer than there can be. */
+  readonly atMost?: { readonly promptTokens: number; readonly completionTokens: number };
   /** Engine sequences. */
   readonly sequences: number;
 }

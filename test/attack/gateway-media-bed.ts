@@ -4,7 +4,7 @@
  * check came to.
  */
 import assert from "node:assert/strict";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer } from "node:https";
 import { join } from "node:path";
@@ -24,6 +24,7 @@ const [folder = "/tmp"] = process.argv.slice(2);
 const PUBLIC = ["93.184.216.34", "2606:4700::1111"];
 const NAMES = { "media.example.net": PUBLIC, "inside.example.net": ["10.0.0.1"], "other.example.org": PUBLIC };
 const HOME = "https://media.example.net";
+const LOCAL = join(folder, "local");
 const IMAGE = png(4, 4);
 const SECOND = gif(3, 3);
 
@@ -83,12 +84,18 @@ async function open(): Promise<Bed> {
   const keys = [await key("one"), await key("two")] as const;
   const cache = join(folder, "cache");
   mkdirSync(cache, { mode: 0o700 });
+  mkdirSync(LOCAL);
+  writeFileSync(join(LOCAL, "a.png"), IMAGE);
+  writeFileSync(join(LOCAL, "page.png"), "<!doctype html>");
+  writeFileSync(join(folder, "outside.png"), IMAGE);
+  symlinkSync(join(folder, "outside.png"), join(LOCAL, "link.png"));
   const gateway = await startServer({
     stateDir,
     env: { NODE_EXTRA_CA_CERTS: ca },
     args: [
       ...["--upstream", upstream.origin, "--upstream-key-file", keyFile()],
       ...["--allowed-media-domains", ".example.net", "--media-concurrency", "8", "--media-cache-dir", cache],
+      ...["--allowed-local-media-path", LOCAL],
     ],
   });
   return { upstream, gateway, keys };
@@ -177,6 +184,24 @@ async function refusals(): Promise<void> {
   assert.deepEqual(intruded, []);
 }
 
+/** Of the one folder, as data: what is behind the gateway reads no file of anybody's. */
+async function files(): Promise<void> {
+  await passed("/v1/chat/completions", chat(`file://${LOCAL}/a.png`), part(PNG));
+  const source = { type: "image", source: { type: "url", url: `file://${LOCAL}/a.png` } };
+  const turn = { max_tokens: 5, messages: [{ role: "user", content: [source] }] };
+  await passed("/v1/messages", turn, `"url":"${PNG}"`);
+  bed.upstream.calls.length = 0;
+  const told = new Set<string>();
+  for (const name of ["link.png", "page.png", "missing.png", "../outside.png", "%2e%2e/outside.png"]) {
+    const response = await askChat([`file://${LOCAL}/${name}`]);
+    told.add(await response.text());
+    assert.equal(response.status, 400, name);
+  }
+  assert.equal((await askChat([`file://${folder}/outside.png`])).status, 400);
+  assert.equal(told.size, 1, "what is there and may not be had looks like what is not");
+  assert.equal(bed.upstream.calls.length, 0);
+}
+
 /** Two of eight are one tenant's at most. */
 async function turns(): Promise<void> {
   const [one, two] = bed.keys;
@@ -224,6 +249,7 @@ bed = await open();
 try {
   await check("what URLs name arrives as data, in every dialect, and data: URLs as they were", everyDialect);
   await check("what may not be fetched is a 400 that names it, and nothing is sent", refusals);
+  await check("files of the folder arrive as data, and no others", files);
   await check("a tenant has its share of the fetches, and no more", turns);
   await check("what is kept is fetched once for each tenant", kept);
 } finally {

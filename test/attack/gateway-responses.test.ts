@@ -202,7 +202,8 @@ test("a stream whose end cannot be read, or never comes, ends with an error, and
     const seen = await answer.text();
     const ids = idsIn(seen);
     // What fails before anything has left has its own status.
-    if (answer.status === 200) assert.match(seen, /event: error\ndata: \{"type":"error","code":"50[23]"/, text);
+    if (answer.status === 200)
+      assert.match(seen, /event: (error\ndata: \{"type":"error","code":"50[23]"|response\.failed\n)/, text);
     else assert.deepEqual([answer.status, ids], [502, []], text);
     assert.ok(
       ids.every((id) => OURS.test(id)),
@@ -214,6 +215,33 @@ test("a stream whose end cannot be read, or never comes, ends with an error, and
   // Where it is not kept nobody is promised anything.
   streams(`${begun}event: response.completed\ndata: {"type":"response.completed","response":7}\n\n`);
   assert.match(await (await post({ stream: true, store: false })).text(), /"response":7/);
+});
+
+test("a stream that breaks off says so in its own words, once, under its id", async () => {
+  const begun = created("resp_theirs") + delta("Hel");
+  const written = Promise.withResolvers<ServerResponse>();
+  streams(begun, written.resolve);
+  const answer = await post({ stream: true });
+  const reader = answer.body?.getReader() ?? assert.fail();
+  let seen = Buffer.from((await reader.read()).value ?? []).toString();
+  (await written.promise).destroy();
+  for (let step = await reader.read(); !step.done; step = await reader.read())
+    seen += Buffer.from(step.value).toString();
+  const [id = "", ...others] = idsIn(seen);
+  assert.match(id, OURS);
+  assert.deepEqual(others, []);
+  const shown = begun.replaceAll("resp_theirs", id).replaceAll("org/base", "outside");
+  const kept = shown.replaceAll('"store":false', '"store":true');
+  const { error, ...rest } = {
+    ...response({ id, model: "outside", store: true, output: [], usage: null }),
+    error: { code: "server_error", message: "The model's server broke off." },
+    status: "failed",
+  };
+  assert.equal(
+    seen,
+    `${kept}event: response.failed\ndata: ${JSON.stringify({ response: { ...rest, error }, sequence_number: 2, type: "response.failed" })}\n\n`,
+  );
+  assert.equal(await statusOf(id), 404);
 });
 
 async function ended(id: string) {

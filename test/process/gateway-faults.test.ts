@@ -74,7 +74,7 @@ const operator = async (path: string): Promise<string> => {
 /** Nothing is on its way and nothing reserved, and both books say what was used. The key has one place: it is free. */
 async function settled(): Promise<void> {
   let seen = "";
-  // Two tokens of the prompt and one of the answer are reserved for the look itself.
+  // For the look itself what it may come to: the prompt's bytes, what stands around them, and one of the answer.
   await until(
     "the ledger is right",
     async () => {
@@ -84,7 +84,7 @@ async function settled(): Promise<void> {
       await response.text();
       if (response.status !== 200) return false;
       booked += 1;
-      return seen === `200 ${LIMIT - (booked - 1) - 3}`;
+      return seen === `200 ${LIMIT - (booked - 1) - (4 + 16 + 1)}`;
     },
     3000,
   ).catch(() => assert.fail(`a look says ${seen} where ${booked} were used`));

@@ -109,8 +109,11 @@ test("keys, limits, usage and salts are shared", {
   const few = await served(keys.few);
   assert.ok(few <= 20 && few >= 1, `${few}`);
   assert.equal(upstream.calls.length, few, "what is refused is not sent");
-  const tokens = await served(keys.tokens);
-  assert.ok(tokens <= 10 && tokens >= 8, `${tokens}`);
+  // Some of those that would have fitted find their room reserved for what the others may come to.
+  let tokens = await served(keys.tokens);
+  assert.ok(tokens <= 10 && tokens >= 1, `${tokens}`);
+  while ((await ask(second, keys.tokens)).status === 200) tokens++;
+  assert.equal(tokens, 10);
   const { data } = (await (await asAdmin(second, "/admin/usage?by=tenant")).json()) as {
     data: readonly { tenant: string; prompt_tokens: number; completion_tokens: number }[];
   };

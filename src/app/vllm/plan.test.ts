@@ -127,6 +127,50 @@ test("code that a value names is refused as the flags for it are", () => {
   }
 });
 
+test("code that is named within a value, at any depth, is refused", () => {
+  const config = (flag: string, value: object) => plan([`--${flag}`, JSON.stringify(value)]);
+  const connector = { kv_connector: "Mine", kv_connector_module_path: "my.module" };
+  for (const [flag, value, member] of [
+    ["kv-transfer-config", { kv_connector_extra_config: { connectors: [connector] } }, "kv_connector_module_path"],
+    ["kv-transfer-config", { kv_connector_extra_config: { spec_module_path: "my.spec" } }, "spec_module_path"],
+    ["compilation-config", { inductor_passes: { post_grad_custom_post_pass: "my.pass" } }, "inductor_passes"],
+    ["compilation-config", { mode: 3, backend: "my.module.backend" }, "backend"],
+    ["additional-config", { a: [{ worker_cls: "my.Worker" }] }, "worker_cls"],
+  ] as const)
+    assert.throws(() => config(flag, value), refused(new RegExp(`--${flag}: ${member} is`)));
+  for (const value of [{ mode: 3, backend: "inductor", inductor_passes: {} }, { custom_ops: ["+rms_norm"] }])
+    assert.ok(config("compilation-config", value).words.includes("--compilation-config"));
+});
+
+test("connectors within a connector are held to their addresses", () => {
+  const multi = (...connectors: object[]) => [
+    "--kv-transfer-config",
+    JSON.stringify({ kv_connector: "MultiConnector", kv_connector_extra_config: { connectors } }),
+  ];
+  assert.throws(() => plan(multi({ kv_connector: "P2pNcclConnector", kv_ip: "0.0.0.0" })), refused(/kv_ip takes one/));
+  assert.deepEqual(plan(multi({ kv_connector: "NixlConnector" }, { kv_ip: "10.0.0.5", kv_port: 1 })).exposed, [
+    "5600/tcp (VLLM_NIXL_SIDE_CHANNEL_PORT)",
+    "10.0.0.5:1/tcp (kv_port)",
+  ]);
+});
+
+test("variables that are handed on are no way around: profilers, and addresses that are not one private place", () => {
+  const given = (env: Readonly<Record<string, string>>) =>
+    plan(
+      Object.keys(env).flatMap((name) => ["--vllm-environment", name]),
+      { ...ENV, ...env },
+    );
+  for (const name of ["VLLM_TORCH_PROFILER_DIR", "VLLM_LOGGING_CONFIG_PATH"])
+    assert.throws(() => given({ [name]: "/tmp/x" }), refused(new RegExp(`${name} is not handed on`)));
+  for (const address of ["0.0.0.0", "8.8.8.8", "node-1"])
+    assert.throws(() => given({ VLLM_NIXL_SIDE_CHANNEL_HOST: address }), refused(/VLLM_NIXL_SIDE_CHANNEL_HOST takes/));
+  assert.throws(() => given({ VLLM_DP_MASTER_IP: "8.8.8.8" }), refused(/VLLM_DP_MASTER_IP takes a private/));
+  assert.deepEqual(given({ VLLM_NIXL_SIDE_CHANNEL_HOST: "10.0.0.5", VLLM_NIXL_SIDE_CHANNEL_PORT: "5700" }).exposed, [
+    "10.0.0.5:5700/tcp (VLLM_NIXL_SIDE_CHANNEL_HOST)",
+  ]);
+  assert.deepEqual(given({ VLLM_NIXL_SIDE_CHANNEL_HOST: "localhost", VLLM_DP_MASTER_IP: "127.0.0.1" }).exposed, []);
+});
+
 test("events of the cache and features of media go to one private address, or to none", () => {
   const events = (config: object) => plan(["--kv-events-config", JSON.stringify(config)]).exposed;
   assert.throws(() => events({ enable_kv_cache_events: true }), refused(/kv-events-config endpoint takes/));

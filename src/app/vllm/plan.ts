@@ -11,7 +11,7 @@ import { StartupError } from "#app/startup-error.ts";
 import type { Secret } from "#base/secret.ts";
 import type { Environment } from "#config/environment.ts";
 import type { Settings } from "#config/settings.ts";
-import { exposedBy, refuseCode } from "./values.ts";
+import { exposedBy, refuseCode, refuseVariables } from "./values.ts";
 
 export interface VllmPlan {
   readonly command: string;
@@ -80,6 +80,7 @@ export function planVllm(parts: VllmPlanParts): VllmPlan {
   if (Buffer.byteLength(socketPath) > LONGEST_SOCKET_PATH)
     throw new StartupError(`the folder for vLLM's socket has too long a name: ${socketFolder}`);
   refuseCode(passed);
+  refuseVariables(settings.vllmEnvironment);
   const words = [
     "serve",
     model,
@@ -91,12 +92,13 @@ export function planVllm(parts: VllmPlanParts): VllmPlan {
     "--allowed-media-domains",
     NO_MEDIA_HOST,
   ];
+  const environment = environmentOf(parts);
   return {
     command: settings.vllmCommand,
     words,
-    environment: environmentOf(parts),
+    environment,
     socketPath,
-    exposed: exposedBy(passed, settings.vllmHostIp),
+    exposed: exposedBy(passed, settings.vllmHostIp, environment),
   };
 }
 

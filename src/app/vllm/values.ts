@@ -8,14 +8,29 @@ import { StartupError } from "#app/startup-error.ts";
 import { JsonError, type JsonValue, parseJson } from "#base/json.ts";
 import { addressClass } from "#egress/addresses.ts";
 
+type JsonObject = Readonly<Record<string, JsonValue>>;
+
 /** Others are names of classes, which vLLM imports. */
 const EXECUTORS = ["ray", "mp", "uni", "external_launcher"];
-/** Members of JSON values that vLLM imports from. */
-const CODE: Readonly<Record<string, string>> = {
-  "kv-transfer-config": "kv_connector_module_path",
-  "ec-transfer-config": "ec_connector_module_path",
-  "structured-outputs-config": "reasoning_parser_plugin",
-};
+const COMPILERS = ["", "eager", "inductor"];
+/** JSON values in which vLLM looks for something to import, at any depth: a connector may hold others. */
+const CONFIGS = [
+  "kv-transfer-config",
+  "ec-transfer-config",
+  "kv-events-config",
+  "structured-outputs-config",
+  "speculative-config",
+  "compilation-config",
+  "attention-config",
+  "kernel-config",
+  "eplb-config",
+  "additional-config",
+  "model-loader-extra-config",
+];
+/** What it imports from, by the member's name: modules, files, classes, functions. */
+const CODE = /(?:module_path|_plugin|_cls|_qualname)$|^inductor_passes$/;
+/** Variables that do what a flag does that is refused. */
+const HOLES = /^VLLM_(?:TORCH_PROFILER_|TORCH_CUDA_PROFILE|CUSTOM_SCOPES_FOR_PROFILING|LOGGING_CONFIG_PATH)/;
 
 /** @throws StartupError */
 export function refuseCode(passed: readonly string[]): void {
@@ -24,12 +39,27 @@ export function refuseCode(passed: readonly string[]): void {
     throw new StartupError(
       "--distributed-executor-backend takes ray, mp, uni or external_launcher: a class would be loaded by its name",
     );
-  for (const [flag, member] of Object.entries(CODE)) {
-    const text = lastOf(passed, flag);
-    const value = text === undefined ? undefined : objectOf(`--${flag}`, text)[member];
-    if (value !== undefined && value !== null && value !== "")
-      throw new StartupError(`--${flag}: ${member} is not handed on to vLLM: it loads code by name or path`);
-  }
+  for (const flag of CONFIGS)
+    for (const config of objectsOf(passed, flag))
+      for (const [member, value] of Object.entries(config))
+        if (CODE.test(member) && !isNothing(value))
+          throw new StartupError(`--${flag}: ${member} is not handed on to vLLM: it loads code by name or path`);
+  const compiler = objectsOf(passed, "compilation-config")[0]?.["backend"] ?? "";
+  if (typeof compiler !== "string" || !COMPILERS.includes(compiler))
+    throw new StartupError(
+      "--compilation-config: backend is eager or inductor: another one would be loaded by its name",
+    );
+}
+
+/** @throws StartupError a variable that no vLLM behind a door has */
+export function refuseVariables(names: readonly string[]): void {
+  const hole = names.find((name) => HOLES.test(name));
+  if (hole !== undefined)
+    throw new StartupError(`--vllm-environment: ${hole} is not handed on to vLLM, as the flags for the same are not`);
+}
+
+function isNothing(value: JsonValue): boolean {
+  return value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
 }
 
 /** Flags that name an address on which vLLM's own processes talk, unencrypted and to whoever connects. */
@@ -39,8 +69,21 @@ const PORTS: Readonly<Record<string, readonly [string, string]>> = {
   "master-addr": ["master-port", "29501"],
 };
 
-/** @throws StartupError an address that is not one private place */
-export function exposedBy(passed: readonly string[], hostIp: string | undefined): readonly string[] {
+/** The same as variables, with that of their port and what it is without one. */
+const ADDRESS_VARIABLES = [
+  ["VLLM_DP_MASTER_IP", "VLLM_DP_MASTER_PORT", "any port"],
+  ["VLLM_NIXL_SIDE_CHANNEL_HOST", "VLLM_NIXL_SIDE_CHANNEL_PORT", "5600"],
+] as const;
+
+/**
+ * @param variables that are handed on
+ * @throws StartupError an address that is not one private place
+ */
+export function exposedBy(
+  passed: readonly string[],
+  hostIp: string | undefined,
+  variables: Readonly<Record<string, string>>,
+): readonly string[] {
   const found: string[] = [];
   if (hostIp !== undefined && inside(judged("--vllm-host-ip", hostIp)))
     found.push(`${hostIp}, any port: torch.distributed and vLLM's own channels (VLLM_HOST_IP)`);
@@ -56,29 +99,37 @@ export function exposedBy(passed: readonly string[], hostIp: string | undefined)
     throw new StartupError(
       "vLLM on several machines needs --vllm-host-ip: the one private address on which this one talks to the others",
     );
+  for (const [name, portName, usual] of ADDRESS_VARIABLES) {
+    const address = variables[name];
+    if (address !== undefined && address !== "localhost" && inside(judged(name, address)))
+      found.push(`${address}:${variables[portName] ?? usual}/tcp (${name})`);
+  }
   return [...found, ...transferPorts(passed), ...encoderPorts(passed), ...eventPorts(passed)];
 }
 
-/** `--kv-transfer-config`: where cached keys and values go from machine to machine. */
+/** `--kv-transfer-config`: where cached keys and values go from machine to machine, by each of its connectors. */
 function transferPorts(passed: readonly string[]): readonly string[] {
-  const text = lastOf(passed, "kv-transfer-config");
-  if (text === undefined) return [];
-  const config = objectOf("--kv-transfer-config", text);
-  const { kv_ip: ip = "127.0.0.1", kv_port: port = 14_579, kv_connector: connector = "" } = config;
-  if (typeof ip !== "string") throw new StartupError("--kv-transfer-config: kv_ip takes an address");
-  const own = inside(judged("--kv-transfer-config kv_ip", ip)) ? [`${ip}:${String(port)}/tcp (kv_port)`] : [];
-  const side = /nixl/i.test(String(connector)) ? ["5600/tcp (VLLM_NIXL_SIDE_CHANNEL_PORT)"] : [];
-  const store = /mooncake/i.test(String(connector)) ? ["8998/tcp (VLLM_MOONCAKE_BOOTSTRAP_PORT)"] : [];
-  return [...own, ...side, ...store];
+  return objectsOf(passed, "kv-transfer-config").flatMap((config, index) => {
+    const { kv_connector: connector } = config;
+    const own = index === 0 || "kv_ip" in config ? transferPort("kv-transfer-config", "kv", config) : [];
+    const side = /nixl/i.test(String(connector)) ? ["5600/tcp (VLLM_NIXL_SIDE_CHANNEL_PORT)"] : [];
+    const store = /mooncake/i.test(String(connector)) ? ["8998/tcp (VLLM_MOONCAKE_BOOTSTRAP_PORT)"] : [];
+    return [...own, ...side, ...store];
+  });
 }
 
 /** `--ec-transfer-config`: the same for what encoders of media have made. */
 function encoderPorts(passed: readonly string[]): readonly string[] {
-  const text = lastOf(passed, "ec-transfer-config");
-  if (text === undefined) return [];
-  const { ec_ip: ip = "127.0.0.1", ec_port: port = 14_579 } = objectOf("--ec-transfer-config", text);
-  if (typeof ip !== "string") throw new StartupError("--ec-transfer-config: ec_ip takes an address");
-  return inside(judged("--ec-transfer-config ec_ip", ip)) ? [`${ip}:${String(port)}/tcp (ec_port)`] : [];
+  return objectsOf(passed, "ec-transfer-config").flatMap((config, index) =>
+    index === 0 || "ec_ip" in config ? transferPort("ec-transfer-config", "ec", config) : [],
+  );
+}
+
+function transferPort(flag: string, what: "kv" | "ec", config: JsonObject): readonly string[] {
+  const ip = config[`${what}_ip`] ?? "127.0.0.1";
+  const port = config[`${what}_port`] ?? 14_579;
+  if (typeof ip !== "string") throw new StartupError(`--${flag}: ${what}_ip takes an address`);
+  return inside(judged(`--${flag} ${what}_ip`, ip)) ? [`${ip}:${String(port)}/tcp (${what}_port)`] : [];
 }
 
 /** `--kv-events-config`: what is cached is told to whoever connects. vLLM's own default is every interface. */
@@ -98,10 +149,26 @@ function eventPorts(passed: readonly string[]): readonly string[] {
   });
 }
 
-function objectOf(flag: string, text: string): Readonly<Record<string, JsonValue>> {
+/** Of a flag's value: it first, then all that stand in it. None: the flag is not there. @throws StartupError it is no object */
+function objectsOf(passed: readonly string[], flag: string): readonly JsonObject[] {
+  const text = lastOf(passed, flag);
+  return text === undefined ? [] : within(objectOf(`--${flag}`, text));
+}
+
+function within(value: JsonValue): readonly JsonObject[] {
+  if (typeof value !== "object" || value === null) return [];
+  const deeper = Object.values(value).flatMap(within);
+  return isObject(value) ? [value, ...deeper] : deeper;
+}
+
+function isObject(value: JsonValue): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function objectOf(flag: string, text: string): JsonObject {
   try {
     const value = parseJson(text);
-    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
+    if (isObject(value)) return value;
   } catch (error) {
     if (!(error instanceof JsonError)) throw error;
   }

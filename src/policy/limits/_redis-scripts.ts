@@ -10,13 +10,21 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `;
 
+/** Whole numbers as they are: Lua would print large ones as powers of ten. */
+const WHOLE = `
+local function whole(number)
+  return string.format('%.0f', number)
+end
+`;
+
 /**
- * KEYS: servers, this server's open takes, counters.
- * ARGV: server, take, lease, what to give back should the server die; per counter: limit, amount, when it may be
- * forgotten (0: never), 1 where a missing counter is not 0.
- * Returns `unread` and their places, `refused`, place and value, or `taken` and the values.
+ * KEYS: servers, this server's open takes, counters. A counter whose rest somebody has, who may come to more, is marked.
+ * ARGV: server, take, lease; per counter: limit, amount, what it may come to, when it may be forgotten (0: never),
+ * 1 where a missing counter is not 0.
+ * Returns `unread` and their places, `refused`, place and value, or `taken` and the values. What was taken is written
+ * down: per counter its key, how much, 1 where it was marked.
  */
-export const TAKE = script(`${NOW}
+export const TAKE = script(`${NOW}${WHOLE}
 if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[1])
 end
@@ -24,42 +32,63 @@ local values = {}
 local unread = { 'unread' }
 for i = 1, #KEYS - 2 do
   local value = redis.call('GET', KEYS[i + 2])
-  if not value and ARGV[4 * i + 4] == '1' then unread[#unread + 1] = i - 1 end
+  if not value and ARGV[5 * i + 3] == '1' then unread[#unread + 1] = i - 1 end
   values[i] = tonumber(value or '0')
 end
 if #unread > 1 then return unread end
+local open = {}
 for i = 1, #KEYS - 2 do
-  if values[i] + ARGV[4 * i + 2] > tonumber(ARGV[4 * i + 1]) then return { 'refused', i - 1, values[i] } end
+  local key = KEYS[i + 2]
+  local left = tonumber(ARGV[5 * i - 1]) - values[i]
+  local most = tonumber(ARGV[5 * i + 1])
+  open[i] = { key, ARGV[5 * i + 1], 0 }
+  if most > left then
+    if tonumber(ARGV[5 * i]) > left or redis.call('EXISTS', key .. ':doubt') == 1 then
+      return { 'refused', i - 1, values[i] }
+    end
+    open[i] = { key, whole(left), 1 }
+  end
 end
 local taken = { 'taken' }
 for i = 1, #KEYS - 2 do
-  taken[i + 1] = redis.call('INCRBY', KEYS[i + 2], ARGV[4 * i + 2])
-  if ARGV[4 * i + 3] ~= '0' then redis.call('PEXPIREAT', KEYS[i + 2], ARGV[4 * i + 3]) end
+  local key, forgotten = KEYS[i + 2], ARGV[5 * i + 2]
+  taken[i + 1] = redis.call('INCRBY', key, open[i][2])
+  if forgotten ~= '0' then redis.call('PEXPIREAT', key, forgotten) end
+  if open[i][3] == 1 then
+    redis.call('SET', key .. ':doubt', ARGV[2])
+    if forgotten ~= '0' then redis.call('PEXPIREAT', key .. ':doubt', forgotten) end
+  end
 end
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+redis.call('HSET', KEYS[2], ARGV[2], cjson.encode(open))
 return taken
 `);
 
-const CHANGE = `
+const CHANGE = `${WHOLE}
 local function change(key, by)
   if by == '0' or by == '-0' or redis.call('EXISTS', key) == 0 then return end
   if redis.call('INCRBY', key, by) <= 0 and redis.call('PTTL', key) == -1 then redis.call('DEL', key) end
 end
+local function settle(entry, kept)
+  change(entry[1], whole(kept - entry[2]))
+  if entry[3] == 1 then redis.call('DEL', entry[1] .. ':doubt') end
+end
 `;
 
 /**
- * KEYS: this server's open takes, counters. ARGV: take, 1 where it was sent before; per counter: what goes back of
- * what was taken (≤ 0), what was used.
+ * KEYS: this server's open takes, counters. ARGV: take, 1 where it was sent before; per counter: what was used.
  * A take that is not open any more was given back when the server seemed dead: what was used is added; unless this was
  * sent before, and then that was it.
  */
 export const SETTLE = script(`${CHANGE}
-local open = redis.call('HDEL', KEYS[1], ARGV[1])
-if open == 0 and ARGV[2] == '1' then return 0 end
-for i = 1, #KEYS - 1 do
-  change(KEYS[i + 1], open == 1 and ARGV[2 * i + 1] or ARGV[2 * i + 2])
+local written = redis.call('HGET', KEYS[1], ARGV[1])
+if not written then
+  if ARGV[2] == '1' then return 0 end
+  for i = 1, #KEYS - 1 do change(KEYS[i + 1], ARGV[i + 2]) end
+  return 0
 end
-return open
+redis.call('HDEL', KEYS[1], ARGV[1])
+for i, entry in ipairs(cjson.decode(written)) do settle(entry, ARGV[i + 2]) end
+return 1
 `);
 
 /** KEYS: counter. ARGV: value, when it may be forgotten. */
@@ -79,7 +108,7 @@ for _, server in ipairs(dead) do
   local key = ARGV[3] .. server
   for _, open in ipairs(redis.call('HVALS', key)) do
     for _, entry in ipairs(cjson.decode(open)) do
-      change(entry[1], string.format('%.0f', -entry[2]))
+      settle(entry, 0)
     end
   end
   redis.call('DEL', key)

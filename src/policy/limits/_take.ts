@@ -37,6 +37,8 @@ export interface Asked {
   readonly model: readonly Counter[];
   /** Of each measure, from everybody. */
   readonly amounts: Amounts;
+  /** What they may come to: of days and longer that is taken. Of minutes it is not: it would refuse what is likely to fit. */
+  readonly atMost: Amounts;
   /** From the model besides. */
   readonly also: Amounts;
 }
@@ -78,19 +80,27 @@ export function take(
   );
 }
 
-function entriesOf({ key, tenant, model, amounts, also }: Asked, at: number): readonly Entry[] {
+function entriesOf(asked: Asked, at: number): readonly Entry[] {
   const entries: Entry[] = [];
-  add(entries, key, amounts, NONE, at);
-  add(entries, tenant, amounts, NONE, at);
-  add(entries, model, amounts, also, at);
+  add(entries, asked.key, asked, NONE, at);
+  add(entries, asked.tenant, asked, NONE, at);
+  add(entries, asked.model, asked, asked.also, at);
   return entries;
 }
 
-function add(to: Entry[], counters: readonly Counter[], amounts: Amounts, also: Amounts, at: number): void {
+function add(
+  to: Entry[],
+  counters: readonly Counter[],
+  { amounts, atMost }: Pick<Asked, "amounts" | "atMost">,
+  also: Amounts,
+  at: number,
+): void {
   for (const counter of counters) {
     const { measure } = counter.rule;
     const amount = amounts[measure] ?? also[measure] ?? 0;
-    if (amount > 0) to.push({ counter, amount, span: counter.spanAt(at) });
+    if (amount === 0) continue;
+    const most = counter.long ? Math.max(amount, atMost[measure] ?? 0) : amount;
+    to.push({ counter, amount, most, span: counter.spanAt(at) });
   }
 }
 

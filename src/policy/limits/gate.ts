@@ -3,7 +3,8 @@
  * not used goes back when the work is settled and the call closed.
  *
  * Invariants: a call is held by the limits of its key, its tenant and its model, all or nothing; no limit is passed,
- * as nothing is looked at without being taken (Wall: T80); whatever ends a call, it gives back what it did not use;
+ * as nothing is looked at without being taken (Wall: T80), but by what a guess was short of (core/metering.ts, atMost),
+ * and none of a day or longer by more than one call's; whatever ends a call, it gives back what it did not use;
  * what a client sees the end of has been booked before (Wall: T81). The server's own calls are not held, and a request
  * to the operations listener takes no place: an operator has to get in when everything is used up. app makes the value.
  */
@@ -84,7 +85,7 @@ class MeteredAdmission implements Admission {
     const { books, call } = this.#desk;
     const at = books.now();
     if (call.plane === "ops") return this.#enter(at);
-    const asked = { key: this.#key, tenant: this.#tenant, model: NOBODY, amounts: PLACE, also: NONE };
+    const asked = { key: this.#key, tenant: this.#tenant, model: NOBODY, amounts: PLACE, atMost: PLACE, also: NONE };
     const place = take(books, asked, at, (standings) => {
       this.#standings = standings;
     });
@@ -199,14 +200,17 @@ class MeteredAdmission implements Admission {
     };
   }
 
-  #takeWork({ model, sequences, ...tokens }: Work, at: number): Held | Promise<Held> {
+  #takeWork({ model, sequences, promptTokens, completionTokens, atMost }: Work, at: number): Held | Promise<Held> {
     const { books, holders } = this.#desk;
-    const used = { ...tokens, cachedTokens: 0 };
+    const used = { promptTokens, completionTokens, cachedTokens: 0 };
+    const amounts = { ...amountsOf(used, this.#costOf(model, used)), sequences };
+    const most = { ...used, ...atMost };
     const asked = {
       key: this.#key,
       tenant: this.#tenant,
       model: holders.countersOf("model", model, books.limitsOf({ kind: "model", id: model })),
-      amounts: { ...amountsOf(used, this.#costOf(model, used)), sequences },
+      amounts,
+      atMost: atMost === undefined ? amounts : amountsOf(most, this.#costOf(model, most)),
       also: this.#models?.has(model) === true ? CALL : PLACE,
     };
     return take(books, asked, at, (standings) => {

@@ -74,6 +74,26 @@ export function ledgerContract({ name, skip, servers, place, propertyRuns }: Led
     taken(await ledger.take([entryAt(KEY, perMinute(5), 5, at), entryAt(KEY, held(2), 2, at)]));
   });
 
+  it("of what is not known exactly the most is taken, or by one at a time the rest", async (t) => {
+    const ledger = (await place(t))(SPENT_NOTHING);
+    const at = now();
+    const about = (amount: number, most: number) => [entryAt(KEY, perDay(100), amount, at, most)];
+    const sure = taken(await ledger.take(about(10, 30)));
+    assert.deepEqual(sure.used, [30]);
+    const rest = taken(await ledger.take(about(60, 90)));
+    assert.deepEqual(rest.used, [100]);
+    assert.deepEqual(refused(await ledger.take(about(1, 1))), [0, 100]);
+    await sure.settle([12]);
+    // Somebody has a rest already, and it may be too little.
+    assert.deepEqual(refused(await ledger.take(about(10, 19))), [0, 82]);
+    const small = taken(await ledger.take(about(10, 18)));
+    assert.deepEqual(small.used, [100]);
+    await small.settle([0]);
+    // It came to more than was left: by so much the limit is passed, and then nobody gets more.
+    await rest.settle([90]);
+    assert.deepEqual(refused(await ledger.take(about(1, 1))), [0, 102]);
+  });
+
   it("windows are apart, and a refund goes to its own", async (t) => {
     const ledger = (await place(t))(SPENT_NOTHING);
     const at = now();
@@ -163,7 +183,7 @@ export function ledgerContract({ name, skip, servers, place, propertyRuns }: Led
 }
 
 type Command =
-  | { readonly do: "take"; readonly server: number; readonly amounts: readonly number[] }
+  | { readonly do: "take"; readonly server: number; readonly amounts: readonly number[]; readonly doubt: number }
   | { readonly do: "settle"; readonly which: number; readonly part: number }
   | { readonly do: "turn" };
 
@@ -174,6 +194,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
       do: fc.constant("take" as const),
       server: fc.nat(3),
       amounts: fc.array(fc.nat(6), { minLength: 4, maxLength: 4 }),
+      doubt: fc.nat(9),
     }),
   },
   {
@@ -199,22 +220,33 @@ async function play(ledgers: readonly Ledger[], commands: readonly Command[], pr
   const nameOf = ({ counter, span }: Entry): string => `${counter.name} ${span.start}`;
   const add = (entry: Entry, amount: number): void =>
     void sums.set(nameOf(entry), (sums.get(nameOf(entry)) ?? 0) + amount);
-  const open: { readonly take: Taken; readonly entries: readonly Entry[] }[] = [];
+  const open: { readonly take: Taken; readonly entries: readonly Entry[]; readonly had: readonly number[] }[] = [];
+  const leftOf = (entry: Entry): number => entry.counter.rule.limit - (sums.get(nameOf(entry)) ?? 0);
+  const hasRest = (entry: Entry): boolean =>
+    open.some(({ entries, had }) =>
+      entries.some((each, i) => nameOf(each) === nameOf(entry) && each.most > (had[i] ?? 0)),
+    );
   let at = now();
   for (const step of commands) {
     if (step.do === "turn") at += MINUTE_MS;
     else if (step.do === "take") {
       const entries = counters
-        .map(([subject, rule], i) => entryAt(subject, rule, rule.window === "held" ? 1 : (step.amounts[i] ?? 0), at))
+        .map(([subject, rule], i) => {
+          const amount = rule.window === "held" ? 1 : (step.amounts[i] ?? 0);
+          return entryAt(subject, rule, amount, at, rule.window === "day" ? amount + step.doubt : amount);
+        })
         .filter(({ amount }) => amount > 0);
       const expected = entries.findIndex(
-        (entry) => (sums.get(nameOf(entry)) ?? 0) + entry.amount > entry.counter.rule.limit,
+        (entry) => entry.most > leftOf(entry) && (entry.amount > leftOf(entry) || hasRest(entry)),
       );
       const outcome = await (ledgers[step.server % ledgers.length] as Ledger).take(entries);
       assert.equal(outcome.ok, expected === -1);
       if (outcome.ok) {
-        for (const entry of entries) add(entry, entry.amount);
-        open.push({ take: outcome, entries });
+        const had = entries.map((entry) => Math.min(entry.most, leftOf(entry)));
+        entries.forEach((entry, i) => {
+          add(entry, had[i] ?? 0);
+        });
+        open.push({ take: outcome, entries, had });
         assert.deepEqual(
           outcome.used,
           entries.map((entry) => sums.get(nameOf(entry))),
@@ -222,26 +254,29 @@ async function play(ledgers: readonly Ledger[], commands: readonly Command[], pr
       } else
         assert.deepEqual([outcome.at, outcome.used], [expected, sums.get(nameOf(entries[expected] as Entry)) ?? 0]);
     } else if (open.length > 0) {
-      const [{ take, entries }] = open.splice(step.which % open.length, 1) as [(typeof open)[number]];
-      const kept = entries.map(({ amount, counter }) =>
-        counter.rule.window === "held" ? 0 : Math.floor(amount * step.part),
+      const [{ take, entries, had }] = open.splice(step.which % open.length, 1) as [(typeof open)[number]];
+      const kept = entries.map(({ most, counter }) =>
+        counter.rule.window === "held" ? 0 : Math.floor(most * step.part),
       );
       await take.settle(kept);
       entries.forEach((entry, i) => {
-        add(entry, (kept[i] ?? 0) - entry.amount);
+        add(entry, (kept[i] ?? 0) - (had[i] ?? 0));
       });
     }
   }
-  for (const { take, entries } of open) {
+  for (const { take, entries, had } of open.splice(0)) {
     await take.settle();
-    for (const entry of entries) add(entry, -entry.amount);
+    entries.forEach((entry, i) => {
+      add(entry, -(had[i] ?? 0));
+    });
   }
   // At rest: what is left of each counter can be taken to the last piece, and not one more.
   for (const [subject, rule] of counters) {
     const ledger = ledgers[0] as Ledger;
     const left = rule.limit - (sums.get(nameOf(entryAt(subject, rule, 1, at))) ?? 0);
-    assert.ok(left >= 0 && (rule.window !== "held" || left === rule.limit));
-    assert.equal((await ledger.take([entryAt(subject, rule, left + 1, at)])).ok, false);
+    // By one take's doubt at most a limit of days has been passed.
+    assert.ok(left >= (rule.window === "day" ? -9 : 0) && (rule.window !== "held" || left === rule.limit));
+    assert.equal((await ledger.take([entryAt(subject, rule, Math.max(0, left) + 1, at)])).ok, false);
     if (left > 0) await taken(await ledger.take([entryAt(subject, rule, left, at)])).settle();
   }
 }

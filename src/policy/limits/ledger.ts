@@ -3,7 +3,9 @@
  * server's, redis-ledger.ts is shared by many.
  *
  * Contract (ledger.contract.ts): a take is all or nothing over all of its entries; no counter ever passes its limit by
- * a take, whatever runs at once; a settlement gives back to the windows that were taken from, the first call counts;
+ * a take, whatever runs at once; of work that is not known exactly a counter has given what it may come to, but for one
+ * piece at a time, which has all that was left; a settlement gives back to the windows that were taken from, the first
+ * call counts;
  * a counter of a day or longer that nobody has yet begins with what was booked before (`Spent`).
  */
 import { Counter } from "./counters.ts";
@@ -15,6 +17,8 @@ export interface Entry {
   readonly counter: Counter;
   /** > 0 */
   readonly amount: number;
+  /** ≥ amount: what it may come to. So much is taken, or, where less is left and nobody else has such a rest, the rest. */
+  readonly most: number;
   /** The window. */
   readonly span: Span;
 }
@@ -56,7 +60,7 @@ export type Spent = (subject: Subject, measure: Rule["measure"], since: number) 
 /** No memory of earlier starts. */
 export const SPENT_NOTHING: Spent = async () => 0;
 
-export function entryAt(subject: Subject, rule: Rule, amount: number, at: number): Entry {
+export function entryAt(subject: Subject, rule: Rule, amount: number, at: number, most = amount): Entry {
   const counter = new Counter(subject, rule);
-  return { counter, amount, span: counter.spanAt(at) };
+  return { counter, amount, most, span: counter.spanAt(at) };
 }

@@ -11,6 +11,8 @@ interface Cell {
   readonly start: number;
   readonly end: number;
   used: number;
+  /** A take has had the rest, and may come to more. */
+  inDoubt: boolean;
 }
 
 /** Takes between two sweeps, at least. */
@@ -21,6 +23,7 @@ const NOTHING: readonly number[] = [];
 class CellsTaken implements Taken {
   readonly ok = true;
   readonly used: number[] = [];
+  readonly #taken: number[] = [];
   readonly #entries: readonly Entry[];
   /** Of the windows that were taken from, whether or not they are still the current ones. */
   readonly #cells: readonly Cell[];
@@ -31,7 +34,11 @@ class CellsTaken implements Taken {
     this.#cells = cells;
     for (let at = 0; at < cells.length; at++) {
       const cell = cells[at] as Cell;
-      cell.used += (entries[at] as Entry).amount;
+      const { most, counter } = entries[at] as Entry;
+      const taken = Math.min(most, counter.rule.limit - cell.used);
+      if (taken < most) cell.inDoubt = true;
+      cell.used += taken;
+      this.#taken.push(taken);
       this.used.push(cell.used);
     }
   }
@@ -39,8 +46,12 @@ class CellsTaken implements Taken {
   settle(kept = NOTHING): void {
     if (!this.#open) return;
     this.#open = false;
-    for (let at = 0; at < this.#cells.length; at++)
-      (this.#cells[at] as Cell).used += (kept[at] ?? 0) - (this.#entries[at] as Entry).amount;
+    for (let at = 0; at < this.#cells.length; at++) {
+      const cell = this.#cells[at] as Cell;
+      const taken = this.#taken[at] as number;
+      if (taken < (this.#entries[at] as Entry).most) cell.inDoubt = false;
+      cell.used += (kept[at] ?? 0) - taken;
+    }
   }
 }
 
@@ -74,7 +85,8 @@ export class MemoryLedger implements Ledger {
     for (let at = 0; at < entries.length; at++) {
       const entry = entries[at] as Entry;
       const cell = this.#cell(entry);
-      if (cell.used + entry.amount > entry.counter.rule.limit) return { ok: false, at, used: cell.used };
+      const left = entry.counter.rule.limit - cell.used;
+      if (entry.most > left && (entry.amount > left || cell.inDoubt)) return { ok: false, at, used: cell.used };
       cells.push(cell);
     }
     return new CellsTaken(entries, cells);
@@ -101,7 +113,7 @@ export class MemoryLedger implements Ledger {
 
   #begin({ counter, span: { start, end } }: Entry, used: number): Cell {
     if (start > this.#latest) this.#latest = start;
-    const cell = { start, end, used };
+    const cell = { start, end, used, inDoubt: false };
     this.#cells.set(counter.name, cell);
     return cell;
   }

@@ -8,7 +8,6 @@
  * moment may be missing in it. app makes one; limits/gate.ts uses it.
  */
 import { randomUUID } from "node:crypto";
-import { stringifyJson } from "#base/json.ts";
 import type { Log } from "#base/log.ts";
 import { BEGIN, LIVE, SETTLE, TAKE } from "./_redis-scripts.ts";
 import { type Entry, type Ledger, LedgerError, type Refused, type Spent, type Taken } from "./ledger.ts";
@@ -36,7 +35,8 @@ const MAX_READS = 3;
 interface Settlement {
   readonly keys: readonly string[];
   readonly id: string;
-  readonly changes: readonly number[];
+  /** Per counter. */
+  readonly kept: readonly number[];
 }
 
 export class RedisLedger implements Ledger {
@@ -65,7 +65,7 @@ export class RedisLedger implements Ledger {
     const keys = entries.map(keyOf);
     for (let reads = 0; reads < MAX_READS; reads++) {
       const [word, ...values] = await this.#ask(id, keys, entries);
-      if (word === "taken") return { ok: true, used: values, settle: this.#settlement(id, keys, entries) };
+      if (word === "taken") return { ok: true, used: values, settle: this.#settlement(id, keys) };
       if (word === "refused") return { ok: false, at: values[0] ?? 0, used: values[1] ?? 0 };
       await Promise.all(values.map((at) => this.#begin(keys[at] as string, entries[at] as Entry)));
     }
@@ -83,10 +83,10 @@ export class RedisLedger implements Ledger {
   }
 
   async #ask(id: string, keys: readonly string[], entries: readonly Entry[]): Promise<[string, ...number[]]> {
-    const back = stringifyJson(entries.map(({ amount }, at) => [keys[at], amount]));
     const args = entries.flatMap((entry) => [
       entry.counter.rule.limit,
       entry.amount,
+      entry.most,
       forgottenAt(entry),
       entry.counter.long ? 1 : 0,
     ]);
@@ -94,13 +94,12 @@ export class RedisLedger implements Ledger {
       const answer = await this.#redis.run(
         TAKE,
         [SERVERS, OPEN + this.#server, ...keys],
-        [this.#server, id, this.#leaseMs, back, ...args],
+        [this.#server, id, this.#leaseMs, ...args],
       );
       return answer as [string, ...number[]];
     } catch (error) {
       // If it was sent it may have been done all the same: then it has to go back.
-      if (!(error instanceof RedisAwayError))
-        this.#owed.push({ keys, id, changes: entries.flatMap(({ amount }) => [-amount, 0]) });
+      if (!(error instanceof RedisAwayError)) this.#owed.push({ keys, id, kept: keys.map(() => 0) });
       throw new LedgerError("Redis does not answer", { cause: error });
     }
   }
@@ -115,14 +114,10 @@ export class RedisLedger implements Ledger {
     }
   }
 
-  #settlement(id: string, keys: readonly string[], entries: readonly Entry[]): Taken["settle"] {
+  #settlement(id: string, keys: readonly string[]): Taken["settle"] {
     let settled: Promise<void> | undefined;
     return (kept = []) => {
-      settled ??= this.#settle({
-        keys,
-        id,
-        changes: entries.flatMap(({ amount }, at) => [(kept[at] ?? 0) - amount, kept[at] ?? 0]),
-      });
+      settled ??= this.#settle({ keys, id, kept: keys.map((_, at) => kept[at] ?? 0) });
       return settled;
     };
   }
@@ -137,8 +132,8 @@ export class RedisLedger implements Ledger {
     return sent;
   }
 
-  async #send({ keys, id, changes }: Settlement, again: boolean): Promise<void> {
-    await this.#redis.run(SETTLE, [OPEN + this.#server, ...keys], [id, again ? 1 : 0, ...changes]);
+  async #send({ keys, id, kept }: Settlement, again: boolean): Promise<void> {
+    await this.#redis.run(SETTLE, [OPEN + this.#server, ...keys], [id, again ? 1 : 0, ...kept]);
   }
 
   /** A sign of life; and what others have not given. */

@@ -75,8 +75,6 @@ export interface Forwarded {
 const JSON_TYPE = "application/json";
 /** Salts that are kept made. */
 const MOST_SALTS = 10_000;
-/** Bytes of an answer of which every event or all is looked at. */
-const MAX_RESPONSE = 64 * 1024 * 1024;
 
 export class Forwarding {
   readonly #options: ForwardingOptions;
@@ -179,10 +177,11 @@ export class Forwarding {
     const answer = await upstreams.pool.send(request, {
       tokens: expected.promptTokens + expected.completionTokens,
       prefix: { salt: ownedKey(grant.principal.tenant, model.names[0]), pieces: prompt },
+      share: this.#options.serving.shareOf(grant.principal),
       ...(model.lora === undefined ? {} : { adapter: model.names[0] }),
       idempotent: true,
       signal,
-      ...(work.response === undefined ? {} : { maxBytes: MAX_RESPONSE }),
+      ...(work.maxBytes === undefined ? {} : { maxBytes: work.maxBytes }),
     });
     const type = answer.headers["content-type"] ?? "";
     const stream = type.startsWith("text/event-stream");
@@ -251,6 +250,8 @@ export interface Work {
   readonly media?: readonly RelayMedia[];
   /** Where prompts' bytes are, for telling them apart. */
   readonly prompt?: readonly Uint8Array[];
+  /** Of its answer; absent: as many as come. */
+  readonly maxBytes?: number;
   /** Of an answer that is a response. */
   readonly response?: ResponseWork;
   /** @param window of its model; 0: not known */

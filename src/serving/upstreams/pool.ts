@@ -13,6 +13,7 @@
  * Callers: app builds it; the relay's glue sends.
  */
 import { Fault } from "#core/fault.ts";
+import type { FairShare } from "#core/generate.ts";
 import type { RelaySource, UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
 import type { SendOptions, UpstreamReply, UpstreamTimeouts } from "#egress/upstream/exchange.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";
@@ -48,6 +49,8 @@ export interface PoolCall {
   /** What it will cost at most, or about: prompt and answer. */
   readonly tokens: number;
   readonly prefix?: Prefix;
+  /** Whose share of the upstreams it draws on while all are full; those without one share a share. */
+  readonly share?: FairShare;
   /** As the upstreams name it. */
   readonly adapter?: string;
   /** Whether it may be asked twice: yes for inference, no for operations. */
@@ -75,6 +78,7 @@ export interface PoolMemberState extends MemberState {
 }
 
 const SMALL_BODY = 64 * 1024;
+const NOBODY: FairShare = { key: "", weight: 1 };
 
 export class UpstreamPool {
   readonly #options: PoolOptions;
@@ -196,7 +200,7 @@ export class UpstreamPool {
     const wish: Wish = { tokens, blocks, excluded, ...(adapter === undefined ? {} : { adapter }) };
     let begun = 0;
     for (let attempt = 1; ; attempt++) {
-      const ticket = this.#ticket(wish) ?? (await this.#line.wait(wish, call.signal));
+      const ticket = this.#ticket(wish) ?? (await this.#line.wait(wish, call.share ?? NOBODY, call.signal));
       const fault = await this.#attempt(ticket, request, call);
       if (!(fault instanceof Fault)) return fault;
       if (mayHaveBegun(fault)) begun++;

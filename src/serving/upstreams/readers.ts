@@ -3,9 +3,12 @@
  * Made by forwarding.ts, one an answer.
  */
 import type { Usage } from "#core/calls.ts";
+import type { Fault } from "#core/fault.ts";
 import { NO_USAGE } from "#core/metering.ts";
+import { failedEvent } from "#wire/relay/response-answer.ts";
 import { type Shown, StreamReader, withShown } from "#wire/relay/stream.ts";
 import { isJson, scanned, usageIn } from "#wire/relay/usage.ts";
+import { errorOf } from "#wire/responses/dialect.ts";
 import type { UsageReader } from "./settled-source.ts";
 
 export interface Expected {
@@ -26,15 +29,23 @@ export interface Expected {
 export class StreamUsage implements UsageReader {
   readonly #events: StreamReader;
   readonly #promptTokens: number;
+  readonly #shown: Shown | undefined;
 
   constructor({ promptTokens, ...options }: Expected) {
     this.#promptTokens = promptTokens;
+    this.#shown = options.shown;
     this.#events = new StreamReader(options);
   }
 
   /** What it ended with, as the upstream wrote it; undefined: nothing that can be read. */
   get response(): Uint8Array | undefined {
     return this.#events.response;
+  }
+
+  lastWords(fault: Fault): string | undefined {
+    const { first, events, ended, failed } = this.#events;
+    if (first === undefined || ended || failed) return undefined;
+    return failedEvent(first, this.#shown?.edits ?? new Map(), events, errorOf(fault));
   }
 
   /** It says so itself. */

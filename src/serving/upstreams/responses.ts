@@ -36,6 +36,8 @@ export interface RelayedResponsesOptions {
 const RULE = RELAY_RULES["/v1/responses"];
 /** What an upstream refuses within this time a background response's client is told; later it is in the response. */
 const REFUSED_MS = 1000;
+/** Of an answer, which is held while it is read. */
+const MAX_BYTES = 64 * 1024 * 1024;
 
 /** A turn that an upstream answers. */
 interface Turn {
@@ -101,7 +103,11 @@ export class RelayedResponses {
     };
     const keep =
       store === undefined ? undefined : (bytes: Uint8Array | undefined) => this.#keep(turn, store, fields, bytes);
-    const work = { ...workOf(verdict, id), response: { fields, ...(keep === undefined ? {} : { keep }) } };
+    const work = {
+      ...workOf(verdict, id),
+      maxBytes: MAX_BYTES,
+      response: { fields, ...(keep === undefined ? {} : { keep }) },
+    };
     const forwarded = await this.#options.forwarding.carry(call, work);
     if (forwarded === undefined || forwarded.stream) return forwarded;
     const { status, headers, source } = forwarded.answer;
@@ -162,6 +168,7 @@ export class RelayedResponses {
       { ...call, signal: controller.signal },
       {
         ...work,
+        maxBytes: MAX_BYTES,
         // It is written behind the reservation.
         write: (name, media) => {
           sent.resolve();

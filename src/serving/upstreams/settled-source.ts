@@ -12,6 +12,7 @@ import { Fault } from "#core/fault.ts";
 import type { RelaySource, RelayTarget } from "#core/relay.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";
 import { isOurs } from "#serving/_metered.ts";
+import { tell } from "#wire/responses/dialect.ts";
 
 /** Reads usage out of the bytes that pass. Keeps no more than a part of one frame. */
 export interface UsageReader {
@@ -23,6 +24,8 @@ export interface UsageReader {
   readonly complete: boolean;
   /** Asked when it is complete, or behind `end`: the answer stopped without saying that it was over, or is none. */
   readonly broken: boolean;
+  /** The event that ends a stream which failed, where its dialect has one; undefined: that of any failure. */
+  lastWords?(fault: Fault): string | undefined;
   /** What is known so far: said by the upstream, or counted. */
   used(): Usage;
 }
@@ -113,9 +116,18 @@ export class SettledSource implements RelaySource, RelayTarget {
     // A client that left is heard of here first, as the end of the call that it asked for.
     void this.#book(isOurs(fault)).then(() => {
       this.#flush();
-      if (!this.#over) this.#target?.fail(fault);
+      if (!this.#over) this.#fail(fault);
       this.#over = true;
     });
+  }
+
+  #fail(fault: Fault): void {
+    const last = this.#reader.lastWords?.(fault);
+    if (last !== undefined) {
+      this.#target?.write(Buffer.from(last));
+      tell(fault);
+    }
+    this.#target?.fail(fault);
   }
 
   #book(lost: boolean): Promise<void> {

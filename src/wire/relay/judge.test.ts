@@ -311,9 +311,7 @@ test("media: URLs are told of with their places, data: too, uuids go, files are 
   });
   const one = (content: unknown) => ({ ...CHAT, messages: [{ role: "user", content: [content] }] });
   for (const url of [
-    "file:///etc/passwd",
     " file:///x",
-    "FILE:/x",
     "f\tile:/x",
     "ftp://x",
     "/etc/passwd",
@@ -327,6 +325,12 @@ test("media: URLs are told of with their places, data: too, uuids go, files are 
       fault(one({ type: "image_url", image_url: { url } })).param,
       "messages.0.content.0.image_url.url",
       JSON.stringify(url),
+    );
+  for (const url of ["file:///etc/passwd", "FILE:/x"])
+    assert.deepEqual(
+      judged(one({ type: "image_url", image_url: { url } })).media.map((media) => media.url),
+      [url],
+      "a file is read here or nowhere",
     );
   assert.equal(fault(one({ image_url: { url: 5 } })).param, "messages.0.content.0.image_url.url");
   for (const name of ["image_embeds", "audio_embeds", "prompt_embeds", "image_pil"])

@@ -28,16 +28,23 @@ export interface RelayFacts {
   readonly passed: Passed;
 }
 
-export interface RelayVerdict extends Asked {
+/** Of the prompts. */
+interface Size {
+  /** Token ids that they are, exactly; 0: texts. */
+  readonly promptIds: number;
+  /** Bytes of what is tokenised, all texts together: no fewer than their tokens, but for what a template adds. */
+  readonly promptBytes: number;
+  /** Of what a template may print besides; 0: there is none. */
+  readonly otherBytes: number;
+  readonly templated: boolean;
+}
+
+export interface RelayVerdict extends Asked, Size {
   /** As the client calls it. */
   readonly model: string | undefined;
   readonly stream: boolean;
   /** Usage was asked for on the server's account: its chunk is left out of the stream. */
   readonly strip: boolean;
-  /** Token ids that the prompts are, exactly; 0: texts. */
-  readonly promptIds: number;
-  /** Bytes of what is tokenised, all texts together: no fewer than their tokens, but for what a template adds. */
-  readonly promptBytes: number;
   /** To be fetched before the body is passed on. */
   readonly media: readonly RelayMedia[];
   /** Of /v1/responses. */
@@ -59,9 +66,9 @@ export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts)
   if (scan.kind !== "object") conform(InvocationBody, scan.kind === "array" ? [] : null);
   const told = toldBy(rule, bytes, scan, facts.caps, facts.passed);
   const { media, cuts } = mediaOf(rule, bytes, scan);
-  const { promptIds, promptBytes } = sizeOf(rule, scan, facts.passed);
   const { asked, model, stream, strip, kept } = told;
   const { n, prompts, maxTokens } = asked;
+  const { promptIds, promptBytes, otherBytes, templated } = sizeOf(rule, scan, facts.passed, prompts);
   const edits = decided(rule, told, facts);
   return {
     ...(maxTokens === undefined ? {} : { maxTokens }),
@@ -69,6 +76,8 @@ export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts)
     prompts,
     promptIds,
     promptBytes,
+    otherBytes,
+    templated,
     model,
     stream,
     strip,
@@ -124,18 +133,20 @@ function mediaOf({ media }: RelayRule, bytes: Buffer, { members }: JsonScan): Fo
   return all;
 }
 
-function sizeOf(
-  { big }: RelayRule,
-  { members }: JsonScan,
-  passed: Passed,
-): Pick<RelayVerdict, "promptIds" | "promptBytes"> {
-  let promptIds = 0;
-  let promptBytes = 0;
+/** Beside what is tokenised whatever the rule: a template may print it. */
+const PRINTED: ReadonlySet<string> = new Set(["documents"]);
+/** A side that stands once and is scored against each of the others. */
+const REPEATED: ReadonlySet<string> = new Set(["query", "queries", "data_1", "text_1"]);
+
+function sizeOf({ big }: RelayRule, { members }: JsonScan, passed: Passed, prompts: number): Size {
+  let [promptIds, promptBytes, otherBytes] = [0, 0, 0];
+  let templated = big.has("tools");
   for (const { name, kind, first, values, count, depth, start, end } of members) {
-    if (!big.has(name) && !passed.has(name)) continue;
-    if (kind === "array" && first === "number") promptIds += count;
+    templated ||= name === "messages";
+    if (!big.has(name) && !passed.has(name) && !PRINTED.has(name)) otherBytes += end - start;
+    else if (kind === "array" && first === "number") promptIds += count;
     else if (kind === "array" && first === "array" && depth === 2) promptIds += values - 1 - count;
-    else promptBytes += end - start;
+    else promptBytes += (end - start) * (REPEATED.has(name) && (kind !== "array" || count === 1) ? prompts : 1);
   }
-  return { promptIds, promptBytes };
+  return { promptIds, promptBytes, templated, otherBytes: templated ? otherBytes : 0 };
 }

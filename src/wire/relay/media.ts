@@ -148,8 +148,10 @@ class Walk {
     const own = /^data:/i.test(text);
     if (own && kind === "file") return;
     const scheme = /^([a-z][a-z0-9+.-]*):/.exec(plain(text))?.[1];
-    if (!own && scheme !== "http" && scheme !== "https")
-      throw invalid(path, `${path} must be an http:, https: or data: URL.`);
+    // Files of this machine are its guard's matter: never of the server behind, whatever that may read.
+    const local = /^file:/i.test(text);
+    if (!own && !local && scheme !== "http" && scheme !== "https")
+      throw invalid(path, `${path} must be an http:, https:, file: or data: URL.`);
     this.media.push({ kind, url: text, start: member.start, end: member.end, param: path });
   }
 

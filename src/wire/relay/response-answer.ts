@@ -1,8 +1,9 @@
 /**
  * What an upstream answered to a responses request, read as far as it is kept or told. Never throws.
  */
-import { JsonError, parseJson } from "#base/json.ts";
-import type { ResponseBody } from "#core/responses.ts";
+import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
+import { sseEvent } from "#base/sse.ts";
+import type { ResponseBody, ResponseError } from "#core/responses.ts";
 import { isObject } from "#wire/openai/_compound.ts";
 
 /** An answer nests what a request may, and a little more. */
@@ -22,6 +23,21 @@ export function refusalText(body: Uint8Array): string | undefined {
   const error = isObject(value) ? value["error"] : undefined;
   const message = isObject(error) ? error["message"] : undefined;
   return typeof message === "string" ? message.slice(0, MOST).toWellFormed() : undefined;
+}
+
+/** The last event of a stream that the upstream did not end. @param first the response as it began */
+export function failedEvent(
+  first: Uint8Array,
+  edits: ReadonlyMap<string, string>,
+  sequence: number,
+  error: ResponseError,
+): string | undefined {
+  const begun = responseOf(first);
+  if (begun === undefined) return undefined;
+  const ours = Object.fromEntries([...edits].map(([name, text]) => [name, parseJson(text)] as const));
+  const response = { ...begun, ...ours, error, status: "failed", usage: null };
+  const type = "response.failed";
+  return sseEvent(type, stringifyJson({ response, sequence_number: sequence, type }));
 }
 
 function readable(bytes: Uint8Array): unknown {

@@ -55,6 +55,8 @@ export class StreamReader {
   ended = false;
   /** An event says that the answer failed. */
   failed = false;
+  /** The response as it began, of a stream that shows it in the server's words. */
+  first: Uint8Array | undefined;
   /** As the upstream wrote it, where it is kept. */
   response: Uint8Array | undefined;
   private readonly strip: boolean;
@@ -197,7 +199,9 @@ export class StreamReader {
       return NONE;
     }
     if (this.keeps && this.ended && !this.failed) this.response ??= responseIn(data, scan);
-    return this.shown === undefined ? undefined : shownIn(frame, from, data, scan, this.shown);
+    if (this.shown === undefined) return undefined;
+    if (!this.anywhere) this.first ??= responseIn(data, scan);
+    return shownIn(frame, from, data, scan, this.shown);
   }
 }
 
