@@ -152,10 +152,10 @@ const INPUTS = ["extra_args", "mm_hashes", "mm_placeholders", "multi_modal_data"
 /** The same name to whoever reads JSON. */
 const escaped = (name: string): string => `\\u00${name.charCodeAt(0).toString(16)}${name.slice(1)}`;
 
-async function refused(path: string, body: string, because: RegExp): Promise<void> {
+async function refused(path: string, body: string, because: RegExp, status = 400): Promise<void> {
   const answer = await post(path, body);
   const text = await answer.text();
-  assert.equal(answer.status, 400, `${body} ${text}`);
+  assert.equal(answer.status, status, `${body} ${text}`);
   assert.match(text, because, body);
   assert.equal(upstream.calls.length, 0, body);
 }
@@ -265,6 +265,21 @@ test("fields that the operator has named go on, but none that no client may set"
   assert.notEqual(await refusing.exited, 0);
   await refusing.stop();
   assert.match(refusing.stderr(), /--upstream-pass-fields: kv_transfer_params is never passed on/);
+});
+
+test("a tool that a server behind would run is refused, and never sent", async () => {
+  const own = '{"type":"function","name":"f","parameters":{}}';
+  const body = (tool: string): string => `{"model":"outside","input":"Hi","tools":[${own},${tool}]}`;
+  for (const tool of [
+    '{"type":"code_interpreter","container":{"type":"auto"}}',
+    '{"type":"mcp","server_label":"code_interpreter","server_url":"http://169.254.169.254/"}',
+    '{"type":"web_search_preview"}',
+    '{"type":"container"}',
+    '{"t\\u0079pe":"mcp","server_label":"x"}',
+  ])
+    await refused("/v1/responses", body(tool), /"param":"tools\.1\.type"/, 501);
+  for (const tool of ['{"type":"function","type":"mcp"}', '{"name":"f"}', '"mcp"'])
+    await refused("/v1/responses", body(tool), /"param":"tools\.1(?:\.type)?"/);
 });
 
 test("the path is the declared one, whatever was written; parameters of no route go nowhere", async () => {
