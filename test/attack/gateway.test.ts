@@ -10,11 +10,12 @@ import { png } from "../fixtures/images.ts";
 import {
   completion,
   gatewayBefore,
+  keyFile,
   type RecordingUpstream,
   recordingUpstream,
   UPSTREAM_KEY,
 } from "../fixtures/recording-upstream.ts";
-import { type TestServer, until } from "../harness.ts";
+import { startServer, type TestServer, until } from "../harness.ts";
 
 let upstream: RecordingUpstream;
 let gateway: TestServer;
@@ -235,6 +236,8 @@ test("a URL that a server behind would fetch is refused, and never sent", async 
     `{"type":"audio_url","audio_url":{"url":"${METADATA}"}}`,
     `{"type":"file","file":{"file_url":"${METADATA}"}}`,
     `{"type":"image_embeds","image_embeds":"AAAA"}`,
+    `{"type":"document_url","document_url":{"address":"${METADATA}"}}`,
+    `{"\\u0074ype":"document_url","document_url":"${METADATA}"}`,
   ])
     await refused("/v1/chat/completions", chat(part), /"param":"|stands twice/);
   const blocks = `{"type":"image","source":{"type":"url","url":"${METADATA}"}}`;
@@ -249,6 +252,19 @@ test("a URL that a server behind would fetch is refused, and never sent", async 
     `{"model":"outside","input":[{"role":"user","content":[{"type":"input_image","image_url":"${METADATA}"}]}]}`,
     /image_url/,
   );
+});
+
+test("fields that the operator has named go on, but none that no client may set", async () => {
+  const named = ["--upstream", upstream.origin, "--upstream-key-file", keyFile(), "--upstream-pass-fields"];
+  const passing = await startServer({ args: [...named, "plugin"] });
+  const body = '{"model":"inside","prompt":"Hi","plugin":{"a" : 1},"other":1}';
+  assert.equal((await passing.fetch("/v1/completions", { method: "POST", body })).status, 200);
+  await passing.stop();
+  assert.match(only().body.toString(), /"model":"inside","prompt":"Hi","plugin":\{"a" : 1\}\}$/);
+  const refusing = await startServer({ args: [...named, "kv_transfer_params"], waitReady: false });
+  assert.notEqual(await refusing.exited, 0);
+  await refusing.stop();
+  assert.match(refusing.stderr(), /--upstream-pass-fields: kv_transfer_params is never passed on/);
 });
 
 test("a tool that a server behind would run is refused, and never sent", async () => {
