@@ -2,6 +2,7 @@
  * Castellan as an operator starts it: `castellan serve --upstream`, with the keys in its store, limits on keys and tenants,
  * the audit log and metrics on, and nothing switched off.
  */
+import { cpSync, existsSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { keyDigest } from "#policy/keys.ts";
 import { openPepper } from "#policy/pepper.ts";
@@ -19,19 +20,37 @@ const LIMITS = JSON.stringify({
   concurrentRequests: 1e6,
 });
 
-/** What `bin/castellan` has to hear. @returns its arguments, behind the keys being in the store */
-export async function serveArguments({ folder, upstream, keys }: Bench, port: number, ops: number): Promise<string[]> {
+/**
+ * What `bin/castellan` has to hear. @param root where it is, if not in this checkout
+ * @returns its arguments, behind the keys being in the store
+ */
+export async function serveArguments(
+  { folder, upstream, keys }: Bench,
+  port: number,
+  ops: number,
+  root = ROOT,
+): Promise<string[]> {
   const state = join(folder, "state");
   await fill(state, keys);
   const limits = ["--key-limits", LIMITS, "--tenant-limits", JSON.stringify({ default: JSON.parse(LIMITS) })];
   return [
-    ...[join(ROOT, "bin/castellan"), "serve", "--upstream", `http://127.0.0.1:${upstream}`, "--served-model-name", "m"],
+    ...[join(root, "bin/castellan"), "serve", "--upstream", `http://127.0.0.1:${upstream}`, "--served-model-name", "m"],
     ...["--port", String(port), "--ops-port", String(ops), "--state-dir", state, ...limits],
     // The client is one address.
     ...["--max-connections-per-address", "0", "--log-level", "warn"],
     // Two thousand streams of one tenant at one upstream are more than the defaults let in.
     ...["--max-num-queued-reqs", "8192", "--upstream-max-requests", "4096"],
   ];
+}
+
+/** A package as npm would install it, of what `npm run build` has made. @returns where; undefined: it has made nothing */
+export function packaged(folder: string): string | undefined {
+  const root = join(folder, "package");
+  if (!existsSync(join(ROOT, "dist"))) return undefined;
+  if (existsSync(root)) return root;
+  for (const name of ["bin", "dist", "package.json"]) cpSync(join(ROOT, name), join(root, name), { recursive: true });
+  symlinkSync(join(ROOT, "node_modules"), join(root, "node_modules"));
+  return root;
 }
 
 /** Once: each round finds them there. */

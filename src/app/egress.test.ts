@@ -89,6 +89,40 @@ test("what would never match is an error at start", () => {
     assert.throws(() => checkEgress(settingsOf(...argv)), StartupError, argv.join(" "));
 });
 
+test("an algorithm that is not approved is an error at start where only approved ones may be used", () => {
+  for (const name of ["sha256", "sha512"]) checkEgress(settingsOf("--mm-hasher-algorithm", name), true);
+  const blake3 = settingsOf("--mm-hasher-algorithm", "blake3");
+  checkEgress(blake3, false);
+  assert.throws(
+    () => checkEgress(blake3, true),
+    (error) => error instanceof StartupError && /FIPS/.test(error.message),
+  );
+});
+
+test("vLLM's variables are read under its names", () => {
+  const { settings } = resolveSettings(["model"], {
+    VLLM_MEDIA_URL_ALLOW_REDIRECTS: "1",
+    VLLM_IMAGE_FETCH_TIMEOUT: "6",
+    VLLM_AUDIO_FETCH_TIMEOUT: "11",
+    VLLM_VIDEO_FETCH_TIMEOUT: "31",
+    VLLM_MM_HASHER_ALGORITHM: "sha512",
+    VLLM_MEDIA_LOADING_THREAD_COUNT: "3",
+    VLLM_MEDIA_CACHE: "/media",
+  });
+  assert.deepEqual(
+    [
+      settings.mediaUrlAllowRedirects,
+      settings.imageFetchTimeout,
+      settings.audioFetchTimeout,
+      settings.videoFetchTimeout,
+      settings.mmHasherAlgorithm,
+      settings.mediaConcurrency,
+      settings.mediaCacheDir,
+    ],
+    [true, 6, 11, 31, "sha512", 3, "/media"],
+  );
+});
+
 test("the safe defaults: nothing is fetched; what is loosened is told", () => {
   const { settings, warnings } = resolveSettings(["model"], {});
   assert.deepEqual(

@@ -63,8 +63,11 @@ function told({ kind, rule, reason, requestId }: EgressDecision): object {
   return { kind, rule, reason, request: requestId ?? null };
 }
 
-/** @throws StartupError a host, domain or network that would never match */
-export function checkEgress(settings: Settings): void {
+/**
+ * @param fips whether only approved algorithms may be used
+ * @throws StartupError a host, domain or network that would never match; an algorithm that is not approved
+ */
+export function checkEgress(settings: Settings, fips = getFips() === 1): void {
   const checks = [
     ["--allowed-media-domains", settings.allowedMediaDomains, domainProblem],
     ["--batch-url-hosts", settings.batchUrlHosts, hostProblem],
@@ -77,7 +80,7 @@ export function checkEgress(settings: Settings): void {
     }
   if (settings.mediaPorts.some((port) => !Number.isInteger(port)))
     throw new StartupError("--media-ports takes whole numbers");
-  if (settings.mmHasherAlgorithm === "blake3" && getFips() === 1)
+  if (settings.mmHasherAlgorithm === "blake3" && fips)
     throw new StartupError("--mm-hasher-algorithm blake3 is no approved algorithm (FIPS): sha256 and sha512 are");
 }
 

@@ -48,17 +48,23 @@ export class Gathered {
     const place = this.#placeFor(size);
     place.set(piece, this.#size);
     this.#size = size;
-    const { buffer } = piece;
-    if (piece.length >= GIVEN_BACK && buffer.byteLength === piece.length && buffer instanceof ArrayBuffer)
-      buffer.transfer(0);
+    giveBack(piece);
   }
 
   #placeFor(size: number): Buffer {
     const place = this.#place;
     if (place !== undefined && place.length >= size) return place;
     const next = Buffer.allocUnsafeSlow(this.#announced >= size ? Math.min(this.#announced, size * AHEAD) : size * 2);
-    if (place !== undefined) next.set(place.subarray(0, this.#size));
+    if (place !== undefined) {
+      next.set(place.subarray(0, this.#size));
+      giveBack(place);
+    }
     this.#place = next;
     return next;
   }
+}
+
+/** Unless others' bytes lie in the same memory. */
+function giveBack({ length, buffer }: Buffer): void {
+  if (length >= GIVEN_BACK && buffer.byteLength === length && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }

@@ -4,15 +4,16 @@
  * Invariants: what is kept is a plain digest under a salt of this process, never a key; it leads to the keyed digest and
  * to nothing else, so what is known of a key is looked up at every call, and a withdrawn key stops at once; only what
  * has opened something is kept, so that nobody fills it by guessing; a plain digest of 256 bits stands for one text
- * only, so nobody gets another's place. Bounded; the oldest goes first. Caller: keys.ts.
+ * only, so nobody gets another's place. Bounded; what came back lately stays. Caller: keys.ts.
  */
 import { hash, randomBytes } from "node:crypto";
+import { Recent } from "#base/recent.ts";
 
 const MOST = 16_384;
 
 export class DigestCache {
   readonly #salt = randomBytes(32).toString("hex");
-  readonly #known = new Map<string, Uint8Array>();
+  readonly #known = new Recent<string, Uint8Array>(MOST);
 
   /** The name under which a key's digest is kept. */
   nameOf(key: string): string {
@@ -24,7 +25,6 @@ export class DigestCache {
   }
 
   keep(name: string, digest: Uint8Array): void {
-    if (this.#known.size >= MOST) this.#known.delete(this.#known.keys().next().value as string);
     this.#known.set(name, digest);
   }
 }

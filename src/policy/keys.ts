@@ -11,6 +11,7 @@
  */
 import { createHmac, createSecretKey, type KeyObject, randomInt } from "node:crypto";
 import { crc32 } from "node:zlib";
+import { Recent } from "#base/recent.ts";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
 import { OPERATOR_TENANT, type Principal, type Role } from "#core/principal.ts";
@@ -132,7 +133,7 @@ export class KeySet {
   readonly #pepper: KeyObject;
   readonly #now: () => number;
   readonly #table = new KeyTable<Profile>();
-  readonly #made = new Map<number, Principal>();
+  readonly #made = new Recent<number, Principal>(MADE);
   readonly #digests = new DigestCache();
   #used = new Map<string, number>();
 
@@ -201,7 +202,6 @@ export class KeySet {
     const until = this.#table.expiresAt(row);
     const end = until === Infinity ? {} : { until };
     const principal = Object.freeze({ ...this.#table.profile(row), id: this.#table.id(row), ...end });
-    if (this.#made.size >= MADE) this.#made.delete(this.#made.keys().next().value as number);
     this.#made.set(row, principal);
     return principal;
   }

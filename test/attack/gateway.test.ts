@@ -10,11 +10,12 @@ import { png } from "../fixtures/images.ts";
 import {
   completion,
   gatewayBefore,
+  keyFile,
   type RecordingUpstream,
   recordingUpstream,
   UPSTREAM_KEY,
 } from "../fixtures/recording-upstream.ts";
-import { type TestServer, until } from "../harness.ts";
+import { startServer, type TestServer, until } from "../harness.ts";
 
 let upstream: RecordingUpstream;
 let gateway: TestServer;
@@ -151,10 +152,10 @@ const INPUTS = ["extra_args", "mm_hashes", "mm_placeholders", "multi_modal_data"
 /** The same name to whoever reads JSON. */
 const escaped = (name: string): string => `\\u00${name.charCodeAt(0).toString(16)}${name.slice(1)}`;
 
-async function refused(path: string, body: string, because: RegExp): Promise<void> {
+async function refused(path: string, body: string, because: RegExp, status = 400): Promise<void> {
   const answer = await post(path, body);
   const text = await answer.text();
-  assert.equal(answer.status, 400, `${body} ${text}`);
+  assert.equal(answer.status, status, `${body} ${text}`);
   assert.match(text, because, body);
   assert.equal(upstream.calls.length, 0, body);
 }
@@ -235,6 +236,8 @@ test("a URL that a server behind would fetch is refused, and never sent", async 
     `{"type":"audio_url","audio_url":{"url":"${METADATA}"}}`,
     `{"type":"file","file":{"file_url":"${METADATA}"}}`,
     `{"type":"image_embeds","image_embeds":"AAAA"}`,
+    `{"type":"document_url","document_url":{"address":"${METADATA}"}}`,
+    `{"\\u0074ype":"document_url","document_url":"${METADATA}"}`,
   ])
     await refused("/v1/chat/completions", chat(part), /"param":"|stands twice/);
   const blocks = `{"type":"image","source":{"type":"url","url":"${METADATA}"}}`;
@@ -249,6 +252,34 @@ test("a URL that a server behind would fetch is refused, and never sent", async 
     `{"model":"outside","input":[{"role":"user","content":[{"type":"input_image","image_url":"${METADATA}"}]}]}`,
     /image_url/,
   );
+});
+
+test("fields that the operator has named go on, but none that no client may set", async () => {
+  const named = ["--upstream", upstream.origin, "--upstream-key-file", keyFile(), "--upstream-pass-fields"];
+  const passing = await startServer({ args: [...named, "plugin"] });
+  const body = '{"model":"inside","prompt":"Hi","plugin":{"a" : 1},"other":1}';
+  assert.equal((await passing.fetch("/v1/completions", { method: "POST", body })).status, 200);
+  await passing.stop();
+  assert.match(only().body.toString(), /"model":"inside","prompt":"Hi","plugin":\{"a" : 1\}\}$/);
+  const refusing = await startServer({ args: [...named, "kv_transfer_params"], waitReady: false });
+  assert.notEqual(await refusing.exited, 0);
+  await refusing.stop();
+  assert.match(refusing.stderr(), /--upstream-pass-fields: kv_transfer_params is never passed on/);
+});
+
+test("a tool that a server behind would run is refused, and never sent", async () => {
+  const own = '{"type":"function","name":"f","parameters":{}}';
+  const body = (tool: string): string => `{"model":"outside","input":"Hi","tools":[${own},${tool}]}`;
+  for (const tool of [
+    '{"type":"code_interpreter","container":{"type":"auto"}}',
+    '{"type":"mcp","server_label":"code_interpreter","server_url":"http://169.254.169.254/"}',
+    '{"type":"web_search_preview"}',
+    '{"type":"container"}',
+    '{"t\\u0079pe":"mcp","server_label":"x"}',
+  ])
+    await refused("/v1/responses", body(tool), /"param":"tools\.1\.type"/, 501);
+  for (const tool of ['{"type":"function","type":"mcp"}', '{"name":"f"}', '"mcp"'])
+    await refused("/v1/responses", body(tool), /"param":"tools\.1(?:\.type)?"/);
 });
 
 test("the path is the declared one, whatever was written; parameters of no route go nowhere", async () => {

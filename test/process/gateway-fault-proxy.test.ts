@@ -15,7 +15,7 @@ import { makeKey, startServer, type TestServer, until } from "../harness.ts";
 
 const UPSTREAM_KEY = "key-of-the-upstream";
 const SEED = 20_261_129;
-const REQUESTS = 240;
+const REQUESTS = 180;
 const AT_ONCE = 8;
 const LIMIT = 10_000_000;
 const TENANTS = ["acme", "blue", "cyan"] as const;

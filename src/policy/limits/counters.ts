@@ -2,6 +2,7 @@
  * Who is held by which counters: made of limits once, and the same call after call while nobody changes them, so that a
  * call builds no names and looks at no limit that it is not held by. Used inside policy/limits/.
  */
+import { Recent } from "#base/recent.ts";
 import type { Limits } from "#core/limits.ts";
 import { type Rule, rulesOf, type Subject } from "./rules.ts";
 import { type Span, windowAt } from "./windows.ts";
@@ -41,10 +42,10 @@ const MOST = 16_384;
 const NONE: readonly Counter[] = [];
 
 export class Holders {
-  readonly #known: Readonly<Record<Subject["kind"], Map<string, Holder>>> = {
-    key: new Map(),
-    tenant: new Map(),
-    model: new Map(),
+  readonly #known: Readonly<Record<Subject["kind"], Recent<string, Holder>>> = {
+    key: new Recent(MOST),
+    tenant: new Recent(MOST),
+    model: new Recent(MOST),
   };
 
   /** The same list for the same limits. */
@@ -55,7 +56,6 @@ export class Holders {
     if (holder?.limits === limits) return holder.counters;
     const subject = { kind, id };
     const counters = rulesOf(limits).map((rule) => new Counter(subject, rule));
-    if (holder === undefined && known.size >= MOST) known.delete(known.keys().next().value as string);
     known.set(id, { limits, counters });
     return counters;
   }

@@ -16,6 +16,7 @@ import type { EndedResponse, ResponseBody, ResponseStatus, ResponseStore } from 
 import { UpstreamFault } from "#egress/upstream/fault.ts";
 import type { Serving } from "#serving/context.ts";
 import { type Answered, isWhole, type StoredResponses } from "#serving/stored-responses.ts";
+import { refuseServerTools } from "#wire/relay/client-tools.ts";
 import type { RelayVerdict } from "#wire/relay/judge.ts";
 import { responseOf } from "#wire/relay/response-answer.ts";
 import { RELAY_RULES } from "#wire/relay/rules.ts";
@@ -67,6 +68,7 @@ export class RelayedResponses {
     const verdict = forwarding.judge(RULE, call, id);
     const served = forwarding.elsewhere(verdict.model, call.grant);
     if (served === undefined) return undefined;
+    refuseServerTools(verdict);
     const store = stored.storeFor(call.grant, verdict.kept);
     const model = verdict.model ?? served.names[0];
     const turn: Turn = { call, id, responseId: `resp_${id}`, verdict, model, store, items: "[]" };

@@ -343,6 +343,59 @@ test("media: URLs are told of with their places, data: too, uuids go, files are 
   );
 });
 
+test("a part of a kind that nobody here knows is refused, wherever it stands and however it is spelled", () => {
+  const messages = (content: unknown) => ({ model: "m", max_tokens: 1, messages: [{ role: "user", content }] });
+  const odd = { type: "document_url", document_url: { url: "http://169.254.169.254/" } };
+  const text = { type: "text", text: "x" };
+  const at = "messages.0.content.1.type";
+  assert.equal(fault(messages([text, odd])).param, at);
+  assert.equal(fault(messages([text, { ...odd, type: 5 }])).param, at);
+  assert.equal(fault(messages([text, odd]), embeddingsRule).param, at);
+  assert.equal(fault(messages([text, odd]), messagesRule).param, at);
+  assert.equal(fault({ ...messages("x"), system: [odd] }, messagesRule).param, "system.0.type");
+  const result = { type: "tool_result", tool_use_id: "a", content: [odd] };
+  assert.equal(fault(messages([result]), messagesRule).param, "messages.0.content.0.content.0.type");
+  assert.equal(
+    fault({ messages: [[{ role: "user", content: [odd] }]] }, chatBatchRule).param,
+    "messages.0.0.content.0.type",
+  );
+  assert.equal(fault({ input: [{ role: "user", content: [odd] }] }, responsesRule).param, "input.0.content.0.type");
+  const output = { type: "computer_call_output", output: { type: "computer_screenshot", image_url: "http://x" } };
+  assert.equal(fault({ input: [output] }, responsesRule).param, "input.0.output.type");
+  assert.equal(fault({ query: "q", documents: [{ content: [odd] }] }, rerankRule).param, "documents.0.content.0.type");
+  assert.equal(fault({ query: odd, documents: ["d"] }, rerankRule).param, "query.type");
+  for (const key of ['"\\u0074ype"', '"typ\\u0065" ', '"type"\n\t '])
+    assert.equal(
+      fault(`{"messages":[{"content":[{"type":"text","text":"\\"type\\":1"},{${key}:"video","video":"http://x"}]}]}`)
+        .param,
+      at,
+      key,
+    );
+  assert.equal(fault('{"messages":[{"content":[{"type":"text","type":"video"}]}]}').kind, "invalid_json");
+});
+
+test("kinds elsewhere are nobody's, and what is known goes on", () => {
+  const call = { id: "a", type: "function", function: { name: "f", arguments: '{"type":"video"}' } };
+  for (const message of [
+    { role: "user", content: "x", type: "odd" },
+    { role: "user", content: [{ type: "text", text: '{"type":"video"} \u00e9' }] },
+    { role: "user", content: ["type", { type: "text", text: "type" }] },
+    { role: "assistant", content: null, tool_calls: [call] },
+    { role: "tool", tool_call_id: "a", content: [{ type: "text", text: "x", cache_control: { type: "odd" } }] },
+  ]) {
+    assert.deepEqual(passed({ model: "m", messages: [message] })["messages"], [message]);
+    // As Python's json writes it.
+    const ascii = JSON.stringify({ messages: [message] }).replaceAll("é", "\\u00e9");
+    assert.deepEqual(passed(ascii)["messages"], [message]);
+  }
+  const blocks = [
+    { type: "text", text: "x", cache_control: { type: "odd" } },
+    { type: "tool_use", id: "a", name: "f", input: { type: "odd", content: [{ type: "odd" }] } },
+  ];
+  const messages = [{ role: "assistant", content: blocks }];
+  assert.deepEqual(passed({ model: "m", max_tokens: 1, messages }, messagesRule)["messages"], messages);
+});
+
 test("media of the other dialects; names in tools and their arguments are nobody's", () => {
   const source = { type: "url", url: "https://e/a.png" };
   const anthropic = {

@@ -2,7 +2,7 @@
  * Media in a conversation that is passed on: where their URLs stand, and what of them a client may not say.
  *
  * Invariant: whatever the upstream would fetch or read out of a URL is told of, or refused; a `uuid` that would name an entry of a cache that
- * all tenants share is made null. Only places where a content part may stand are looked at, so that a tool's schema or
+ * all tenants share is made null; a part is of a kind that is known. Only places where a content part may stand are looked at, so that a tool's schema or
  * arguments may have any names. Costs nothing where no watched key stands.
  */
 import { parseJson } from "#base/json.ts";
@@ -11,6 +11,7 @@ import { type JsonMember, scanJson } from "#base/json-scan.ts";
 import { type Cut, cut } from "#base/splice.ts";
 import { invalid } from "#core/fault.ts";
 import { readable } from "#core/readable.ts";
+import { BLOCKS, hasUncommon, PARTS, TENSORS } from "./_parts.ts";
 import type { MediaPlace } from "./rules.ts";
 
 /** Something to be fetched in the server's name, or to be judged where it stands (`data:`); the text of its URL stands at [start, end), quotes included. */
@@ -35,8 +36,15 @@ const URLS: Readonly<Record<string, RelayMedia["kind"]>> = {
   audio_url: "audio",
   file_url: "file",
 };
-/** Tensors: read by the upstream with a deserialiser. */
-const TENSORS = ["image_embeds", "audio_embeds", "video_embeds", "prompt_embeds", "image_pil"];
+/** Of containers, on which a part may be one itself. */
+const LEVELS: Readonly<Record<Exclude<MediaPlace, "urls">, number>> = {
+  messages: 3,
+  items: 3,
+  anthropic: 3,
+  batch: 4,
+  blocks: 2,
+  sides: 2,
+};
 export const WATCHED = new WatchedKeys(["uuid", "source", ...Object.keys(URLS), ...TENSORS]);
 /** Entries of a list: the rule has counted them. */
 const MAX_ENTRIES = 4_000_000;
@@ -44,8 +52,9 @@ const NONE: FoundMedia = { media: [], cuts: [] };
 
 /** @throws Fault invalid_request | invalid_json */
 export function findMedia(bytes: Buffer, member: JsonMember, place: MediaPlace): FoundMedia {
-  if (member.watched === 0 && place !== "urls") return NONE;
-  const walk = new Walk(bytes);
+  const every = place !== "urls" && hasUncommon(bytes, member, LEVELS[place] - (member.kind === "object" ? 1 : 0));
+  if (member.watched === 0 && place !== "urls" && !every) return NONE;
+  const walk = new Walk(bytes, every);
   walk.enter(place, { member, path: member.name });
   return walk;
 }
@@ -59,9 +68,12 @@ class Walk {
   readonly media: RelayMedia[] = [];
   readonly cuts: Cut[] = [];
   private readonly bytes: Buffer;
+  /** Also what has no watched key in it. */
+  private readonly every: boolean;
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, every: boolean) {
     this.bytes = bytes;
+    this.every = every;
   }
 
   enter(place: MediaPlace, spot: Spot): void {
@@ -77,6 +89,7 @@ class Walk {
       for (const field of this.children(message))
         if (field.member.name === "content" || field.member.name === "output") {
           if (anthropic) this.blocks(field);
+          else if (field.member.kind === "object") this.part(field);
           else for (const part of this.children(field)) this.part(part);
         }
   }
@@ -97,7 +110,8 @@ class Walk {
     for (const field of this.children(spot, false)) {
       const { name, start, end, kind } = field.member;
       const what = Object.hasOwn(URLS, name) ? URLS[name] : undefined;
-      if (name === "uuid" && kind !== "null") this.cuts.push(cut(start, end, "null"));
+      if (name === "type") this.kind(field, PARTS);
+      else if (name === "uuid" && kind !== "null") this.cuts.push(cut(start, end, "null"));
       else if (TENSORS.includes(name) && kind !== "null")
         throw invalid(field.path, `${name} is not accepted from clients.`);
       else if (what !== undefined) this.reference(field, what);
@@ -130,6 +144,7 @@ class Walk {
       for (const field of this.children(block, false)) {
         if (field.member.name === "content") this.blocks(field);
         else if (field.member.name === "source") this.source(field);
+        else if (field.member.name === "type") this.kind(field, BLOCKS);
       }
     }
   }
@@ -138,6 +153,13 @@ class Walk {
     for (const field of this.children(spot, false))
       if (field.member.name === "url") this.url(field, "image");
       else if (field.member.name === "content") this.blocks(field);
+  }
+
+  private kind({ member, path }: Spot, known: ReadonlySet<string>): void {
+    if (member.kind === "null") return;
+    const value = readable("byte", () => parseJson(this.bytes.toString("utf8", member.start, member.end)));
+    if (typeof value !== "string" || !known.has(value))
+      throw invalid(path, `${path} is no kind of part that is passed on.`);
   }
 
   private url({ member, path }: Spot, kind: RelayMedia["kind"]): void {
@@ -164,7 +186,7 @@ class Walk {
     );
     const spots: Spot[] = [];
     for (const [i, child] of members.entries()) {
-      if (searched && child.watched === 0) continue;
+      if (searched && !this.every && child.watched === 0) continue;
       const moved = { ...child, start: child.start + start, end: child.end + start };
       spots.push({ member: moved, path: `${path}.${member.kind === "array" ? i : child.name}` });
     }

@@ -87,7 +87,7 @@ export class StreamReader {
     const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     const out: Uint8Array[] = [];
     // A frame that lies in this chunk in whole can hold usage only if the chunk does.
-    const mayHold = this.anywhere || bytes.includes(USAGE) || (this.shown !== undefined && bytes.includes(RESPONSE));
+    const mayHold = this.matters(bytes);
     let start = 0;
     let passed = 0;
     for (let end = this.boundary(bytes, 0); end > 0; end = this.boundary(bytes, end)) {
@@ -172,8 +172,13 @@ export class StreamReader {
     this.events++;
     this.since++;
     if (startsAt(frame, from, ERROR)) this.failed = true;
-    if (!mayHold) return undefined;
+    if (!mayHold || !this.matters(frame)) return undefined;
     return this.inspect(frame, from);
+  }
+
+  /** Whether something may stand in it that is read or changed. */
+  private matters(bytes: Buffer): boolean {
+    return this.anywhere || bytes.includes(USAGE) || (this.shown !== undefined && bytes.includes(RESPONSE));
   }
 
   /** `event: NAME` */
