@@ -48,6 +48,8 @@ export async function compose(parts: Parts): Promise<Server> {
     await engine.close();
     tokenizer.close();
   };
+  const relayed = (): string =>
+    gateway === undefined ? "" : `; behind others: ${gateway.served.map(({ names: [name] }) => name).join(", ")}`;
   const making = async () => {
     gateway = await gatewayBeside(parts, registry);
     const beside = gateway;
@@ -74,7 +76,8 @@ export async function compose(parts: Parts): Promise<Server> {
     await closeModel();
     throw error;
   });
-  const description = describe(source, engine.model.contextLength, sizing.maxNumSeqs, settings.dataParallelSize);
+  const description =
+    describe(source, engine.model.contextLength, sizing.maxNumSeqs, settings.dataParallelSize) + relayed();
   const width = sizing.maxNumSeqs * settings.dataParallelSize;
   const does = { generates: pooling === undefined, tasks: pooling?.tasks ?? [] };
   return { ...made, names, description, width, ...does, closeModel };

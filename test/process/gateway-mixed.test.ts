@@ -28,6 +28,7 @@ test("each model is answered where it is, and operations are the engine's here",
     const { model: shown } = (await answer.json()) as { model: string };
     return [answer.status, shown];
   };
+  assert.match(server.stdout(), / model {3}here .*; behind others: there\n/);
   assert.deepEqual(await complete("here"), [200, "here"]);
   assert.equal(behind.asked.length, 0);
   assert.deepEqual(await complete("there"), [200, "there"]);
