@@ -1,10 +1,12 @@
 /**
  * Media that were fetched before, on disk: off unless a folder is named, small, and nobody's to read or to change.
  *
- * Invariants (Wall: T113): what is kept is found by tenant, kind and URL together, under a name that tells none of them; it is
- * encrypted and authenticated (AES-256-GCM) together with that name, so that a file that was changed, moved or brought
- * from elsewhere is no file; all of it has an end in bytes and in time; a disk that fails is a cache that misses. What
- * comes out is judged again as if it had been fetched.
+ * A URL leads to a digest (its reference), tenant and digest lead to the bytes (the content): what a tenant has under
+ * several URLs, signed ones say, is kept once.
+ * Invariants (Wall: T113): references are found by tenant, kind and URL together, contents by tenant and digest, both under
+ * names that tell none of them; they are encrypted and authenticated (AES-256-GCM) together with that name, so that a file
+ * that was changed, moved or brought from elsewhere is no file; all of it has an end in bytes and in time; a disk that
+ * fails is a cache that misses. What comes out is judged again as if it had been fetched.
  * Without a key of the operator's the key is of this start, and everything goes with it.
  * Callers: fetcher.ts; app opens it.
  */
@@ -17,6 +19,7 @@ import { isAlive } from "#base/alive.ts";
 import { parseJson, stringifyJson } from "#base/json.ts";
 import { isForeign, isOpen, OTHERS_ANY } from "#base/owner.ts";
 import type { MediaRequest } from "./fetcher.ts";
+import type { Media } from "./verify.ts";
 
 export interface MediaCacheOptions {
   readonly directory: string;
@@ -31,6 +34,9 @@ export interface KeptMedia {
   readonly type: string;
 }
 
+/** With what it is told apart by. */
+export type MediaToKeep = Pick<Media, "bytes" | "type" | "digest">;
+
 type Place = MediaRequest & { readonly tenant: string };
 
 export class MediaCacheError extends Error {
@@ -38,12 +44,19 @@ export class MediaCacheError extends Error {
 }
 
 const NAME = /^[0-9a-f]{64}$/;
-const MAGIC = Buffer.from("CMC1");
+const MAGIC = Buffer.from("CMC2");
 const IV = 12;
 const TAG = 16;
 const MAX_ENTRIES = 100_000;
 
-const Head = z.strictObject({ type: z.string(), at: z.number() });
+/** `digest`: of a reference. */
+const Head = z.strictObject({ type: z.string(), at: z.number(), digest: z.string().optional() });
+
+interface Opened extends KeptMedia {
+  readonly digest: string | undefined;
+}
+
+const EMPTY = Buffer.alloc(0);
 
 export class MediaCache {
   readonly #folder: string;
@@ -79,22 +92,34 @@ export class MediaCache {
 
   /** Undefined: it is not there, too old, or not what was put there. */
   async get(place: Place): Promise<KeptMedia | undefined> {
-    const name = this.#nameOf(place);
-    const size = this.#entries.get(name);
-    if (size === undefined) return undefined;
-    const kept = await this.#read(name, size).catch(() => undefined);
-    if (kept === undefined) {
-      await this.#drop(name);
-      return undefined;
-    }
-    this.#entries.delete(name);
-    this.#entries.set(name, size);
-    return kept;
+    const reference = await this.#take(this.#referenceOf(place));
+    if (reference?.digest === undefined) return undefined;
+    const content = await this.#take(this.#contentOf(place.tenant, reference.digest));
+    return content === undefined ? undefined : { bytes: content.bytes, type: reference.type };
   }
 
-  async put(place: Place, { bytes, type }: KeptMedia): Promise<void> {
-    const name = this.#nameOf(place);
-    const sealed = this.#seal(name, bytes, type);
+  async put(place: Place, { bytes, type, digest: { algorithm, hex } }: MediaToKeep): Promise<void> {
+    const digest = `${algorithm}:${hex}`;
+    const name = this.#contentOf(place.tenant, digest);
+    const size = this.#entries.get(name);
+    if (size === undefined) await this.#keep(name, this.#seal(name, bytes, { type }));
+    else this.#touch(name, size);
+    if (!this.#entries.has(name)) return;
+    const reference = this.#referenceOf(place);
+    await this.#keep(reference, this.#seal(reference, EMPTY, { type, digest }));
+  }
+
+  /** What has the name; gone where it is not what was put there. */
+  async #take(name: string): Promise<Opened | undefined> {
+    const size = this.#entries.get(name);
+    if (size === undefined) return undefined;
+    const found = await this.#read(name, size).catch(() => undefined);
+    if (found === undefined) await this.#drop(name);
+    else this.#touch(name, size);
+    return found;
+  }
+
+  async #keep(name: string, sealed: Buffer): Promise<void> {
     if (sealed.length > this.#options.maxBytes) return;
     while (this.#bytes + sealed.length > this.#options.maxBytes || this.#entries.size >= MAX_ENTRIES) {
       const [oldest] = this.#entries.keys();
@@ -111,10 +136,21 @@ export class MediaCache {
     if (this.#options.key === undefined) await rm(this.#folder, { recursive: true, force: true });
   }
 
-  #nameOf({ tenant, kind, url }: Place): string {
-    return createHmac("sha256", this.#nameKey)
-      .update(stringifyJson([tenant, kind, url]))
-      .digest("hex");
+  #referenceOf({ tenant, kind, url }: Place): string {
+    return this.#nameOf(["reference", tenant, kind, url]);
+  }
+
+  #contentOf(tenant: string, digest: string): string {
+    return this.#nameOf(["content", tenant, digest]);
+  }
+
+  #nameOf(of: readonly string[]): string {
+    return createHmac("sha256", this.#nameKey).update(stringifyJson(of)).digest("hex");
+  }
+
+  #touch(name: string, size: number): void {
+    if (!this.#entries.delete(name)) return;
+    this.#entries.set(name, size);
   }
 
   #count(name: string, size: number): void {
@@ -130,18 +166,18 @@ export class MediaCache {
     await rm(join(this.#folder, name), { force: true }).catch(() => {});
   }
 
-  #seal(name: string, bytes: Buffer, type: string): Buffer {
+  #seal(name: string, bytes: Buffer, facts: { readonly type: string; readonly digest?: string }): Buffer {
     const iv = randomBytes(IV);
     const cipher = createCipheriv("aes-256-gcm", this.#contentKey, iv);
     cipher.setAAD(Buffer.from(name));
-    const head = Buffer.from(stringifyJson({ type, at: Date.now() }));
+    const head = Buffer.from(stringifyJson({ ...facts, at: Date.now() }));
     const length = Buffer.alloc(4);
     length.writeUInt32BE(head.length);
     const sealed = [cipher.update(length), cipher.update(head), cipher.update(bytes), cipher.final()];
     return Buffer.concat([MAGIC, iv, cipher.getAuthTag(), ...sealed]);
   }
 
-  #unseal(name: string, sealed: Buffer): KeptMedia | undefined {
+  #unseal(name: string, sealed: Buffer): Opened | undefined {
     const [iv, tag, start] = [MAGIC.length, MAGIC.length + IV, MAGIC.length + IV + TAG];
     if (sealed.length < start || !sealed.subarray(0, iv).equals(MAGIC)) return undefined;
     const decipher = createDecipheriv("aes-256-gcm", this.#contentKey, sealed.subarray(iv, tag), {
@@ -151,12 +187,12 @@ export class MediaCache {
     decipher.setAuthTag(sealed.subarray(tag, start));
     const plain = Buffer.concat([decipher.update(sealed.subarray(start)), decipher.final()]);
     const end = 4 + plain.readUInt32BE();
-    const { type, at } = Head.parse(parseJson(plain.subarray(4, end)));
-    return Date.now() - at > this.#options.maxAgeMs ? undefined : { type, bytes: plain.subarray(end) };
+    const { type, at, digest } = Head.parse(parseJson(plain.subarray(4, end)));
+    return Date.now() - at > this.#options.maxAgeMs ? undefined : { type, digest, bytes: plain.subarray(end) };
   }
 
   /** @throws whatever is wrong with the file */
-  async #read(name: string, size: number): Promise<KeptMedia | undefined> {
+  async #read(name: string, size: number): Promise<Opened | undefined> {
     const file = await open(join(this.#folder, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
       const found = await file.stat();

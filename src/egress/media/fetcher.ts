@@ -182,7 +182,7 @@ export class MediaFetcher {
       const { status, type, body } = await guardedGet(request.url, { ...options, deadlineMs });
       if (status !== 200) throw new EgressEnd("content", `the server answers ${status}`);
       const media = this.#verified(body, request.kind, type);
-      await cache?.put(place, { bytes: body, type: media.type });
+      await cache?.put(place, media);
       return media;
     } finally {
       over();
