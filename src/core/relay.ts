@@ -9,6 +9,8 @@
 import type { Fault } from "./fault.ts";
 
 export interface RelayTarget {
+  /** The first bytes are there, and come as soon as the source has done something else: what precedes them may begin. */
+  soon?(): void;
   /** @returns false: no more until `resume` */
   write(chunk: Uint8Array): boolean;
   /** The answer is whole. */

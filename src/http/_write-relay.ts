@@ -103,6 +103,10 @@ class Target implements RelayTarget {
     return undefined;
   }
 
+  soon(): void {
+    if (this.#phase === "silent") this.#open();
+  }
+
   write(chunk: Uint8Array): boolean {
     if (this.#phase === "over") return false;
     if (this.#phase === "silent") this.#open();

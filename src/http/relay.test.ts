@@ -211,6 +211,45 @@ test("the record comes before the first byte, and what came meanwhile is not los
   assert.ok(answer.endsWith("\r\ndata: 1\n\n\r\n0\r\n\r\n"), answer);
 });
 
+test("the record may begin before the first bytes are given, and is made once", async (t) => {
+  let release: () => void = () => {};
+  const order: string[] = [];
+  const source = new Script((target) => target.soon?.());
+  const { port } = await relaying(t, () => unary(source, 7), {
+    gate: (gate) => ({
+      ...gate,
+      open: (call) => ({
+        ...gate.open(call),
+        record: ({ status }) => {
+          order.push(`record ${status}`);
+          return new Promise((resolve) => {
+            release = resolve;
+          });
+        },
+      }),
+    }),
+  });
+  const socket = dial(port);
+  let answer = "";
+  socket.on("data", (bytes) => {
+    answer += bytes;
+  });
+  socket.write(POST);
+  await until(() => order.length === 1, "the record");
+  const { target } = source;
+  assert.ok(target !== undefined);
+  target.soon?.();
+  assert.equal(give(target, '{"a"'), false, "the record is on its way");
+  release();
+  await until(() => source.resumes === 1, "the record is there");
+  assert.equal(give(target, ":1}"), true);
+  target.end();
+  await closed(socket);
+  assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/);
+  assert.ok(answer.endsWith('\r\n\r\n{"a":1}'), answer);
+  assert.deepEqual(order, ["record 200"]);
+});
+
 test("a record that cannot be kept: the call is refused and the source hears of it", async (t) => {
   const source = new Script((target) => void give(target, "data: 1\n\n"));
   const { port } = await relaying(t, () => stream(source), {

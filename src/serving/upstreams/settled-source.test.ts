@@ -44,7 +44,9 @@ function fixture({ takes = true, broken = false, keep }: Setting = {}) {
   };
   const books = Promise.withResolvers<void>();
   const settled: [Usage, boolean][] = [];
+  const announced: number[] = [];
   const target: RelayTarget = {
+    soon: () => announced.push(settled.length),
     write: (chunk) => {
       log.push(`write ${Buffer.from(chunk).toString()}`);
       return takes;
@@ -61,7 +63,7 @@ function fixture({ takes = true, broken = false, keep }: Setting = {}) {
   const one = new SettledSource(source, reader, book, keep);
   one.pipe(target);
   assert.ok(inner !== undefined);
-  return { one, inner, log, settled, books };
+  return { one, inner, log, settled, books, announced };
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -83,6 +85,22 @@ test("the chunk that ends the answer waits for the books, those before it do not
     log.filter((line) => line !== "resume"),
     ["write a", "write END", "end"],
   );
+});
+
+test("the target hears that the end is there while the books are made, unless it may yet be another answer", async () => {
+  const first = fixture();
+  first.inner.write(bytes("END"));
+  assert.deepEqual(first.announced, [1], "behind what is known of its usage");
+  const second = fixture();
+  second.inner.write(bytes("a"));
+  assert.deepEqual(second.announced, []);
+  second.inner.end();
+  assert.deepEqual(second.announced, [1]);
+  const kept = fixture({ keep: async () => {} });
+  kept.inner.write(bytes("END"));
+  assert.deepEqual(kept.announced, []);
+  for (const { books } of [first, second, kept]) books.resolve();
+  await turn();
 });
 
 test("what follows the final chunk goes on when the books are safe, in order", async () => {

@@ -83,7 +83,13 @@ export class SettledSource implements RelaySource, RelayTarget {
     // It has to last until the books are safe, and the chunk lasts no longer than this call.
     this.#held = Buffer.concat([this.#held, ...rest]);
     void this.#book(false).then(() => this.#release());
+    this.#announce();
     return false;
+  }
+
+  /** The call's record is on its way while the books are; unless it may yet be another answer. */
+  #announce(): void {
+    if (!this.#safe && this.#keep === undefined) this.#target?.soon?.();
   }
 
   #pass(pieces: readonly Uint8Array[]): boolean {
@@ -105,6 +111,7 @@ export class SettledSource implements RelaySource, RelayTarget {
       if (!this.#over) this.#target?.end();
       this.#over = true;
     });
+    this.#announce();
   }
 
   fail(fault: Fault): void {
