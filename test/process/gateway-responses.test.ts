@@ -87,8 +87,10 @@ test("a function is called, and its output continues the response", async () => 
     ],
     tool_choice: "required",
   });
-  const [call] = called.output.filter((item) => item.type === "function_call");
-  assert.ok(call?.type === "function_call" && call.name === "count");
+  // As many as the model likes: it is drawn from.
+  const calls = called.output.filter((item) => item.type === "function_call");
+  const [call] = calls;
+  assert.ok(call !== undefined && call.name === "count");
   const next = await client.responses.create({
     ...short,
     previous_response_id: called.id,
@@ -97,7 +99,7 @@ test("a function is called, and its output continues the response", async () => 
   const items = await client.responses.inputItems.list(next.id, { order: "asc" });
   assert.deepEqual(
     items.data.map(({ type }) => type),
-    ["message", "function_call", "function_call_output"],
+    ["message", ...calls.map(({ type }) => type), "function_call_output"],
   );
 });
 
