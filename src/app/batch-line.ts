@@ -2,8 +2,9 @@
  * A line of a batch as a call through the corridor, in this process: what a client over a socket would be told, it is
  * told. Callers: the runners of batches.
  */
-import { randomUUID } from "node:crypto";
+
 import { setTimeout as wait } from "node:timers/promises";
+import { newId } from "#base/ids.ts";
 import { parseJson, stringifyJson } from "#base/json.ts";
 import type { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
@@ -55,7 +56,7 @@ function refused(customId: string | null, problem: string): LineOutcome {
 }
 
 function ids(): Pick<LineOutcome, "id" | "requestId"> {
-  const [id = "", requestId = ""] = [randomUUID(), randomUUID()].map((one) => one.replaceAll("-", ""));
+  const [id, requestId] = [newId(), newId()] as const;
   return { id, requestId };
 }
 

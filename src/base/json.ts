@@ -42,6 +42,16 @@ export function parseJson(input: string | Uint8Array, limits: JsonLimits = {}): 
   return new Reader(input, limits).document();
 }
 
+/** As parseJson; undefined: it is none that is taken. */
+export function tryParseJson(input: string | Uint8Array, limits?: JsonLimits): JsonValue | undefined {
+  try {
+    return parseJson(input, limits);
+  } catch (error) {
+    if (error instanceof JsonError) return undefined;
+    throw error;
+  }
+}
+
 function decodeUtf8(bytes: Uint8Array): string {
   try {
     return decoder.decode(bytes);

@@ -159,8 +159,16 @@ export function capsOf(value: (row: CapRow, name: CapName) => number): RequestCa
   ) as RequestCaps;
 }
 
-/** The server's caps with a principal's own in their place. */
+const joined = new WeakMap<Partial<RequestCaps>, { readonly server: RequestCaps; readonly caps: RequestCaps }>();
+
+/** The server's caps with a principal's own in their place: the same object for the same two, call after call. */
 export function capsFor(server: RequestCaps, own: Partial<RequestCaps>): RequestCaps {
-  for (const _ in own) return { ...server, ...own };
+  for (const _ in own) {
+    const known = joined.get(own);
+    if (known?.server === server) return known.caps;
+    const caps = { ...server, ...own };
+    joined.set(own, { server, caps });
+    return caps;
+  }
   return server;
 }

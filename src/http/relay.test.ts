@@ -173,26 +173,31 @@ test("an open route is not passed on: no server starts with it", async (t) => {
   );
 });
 
-test("the record comes before the first byte, and what came meanwhile is not lost", async (t) => {
-  let release: () => void = () => {};
-  const order: string[] = [];
-  const source = new Script((target) => {
-    order.push(`first ${give(target, "data: 1\n\n")}`);
-  });
-  const { port } = await relaying(t, () => stream(source), {
+/** A gate whose record is on its way until it is released. */
+function slowRecord(order: string[]): { readonly gate: NonNullable<RigOptions["gate"]>; readonly release: () => void } {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  return {
+    release: resolve,
     gate: (gate) => ({
       ...gate,
       open: (call) => ({
         ...gate.open(call),
         record: ({ status }) => {
           order.push(`record ${status}`);
-          return new Promise((resolve) => {
-            release = resolve;
-          });
+          return promise;
         },
       }),
     }),
+  };
+}
+
+test("the record comes before the first byte, and what came meanwhile is not lost", async (t) => {
+  const order: string[] = [];
+  const { gate, release } = slowRecord(order);
+  const source = new Script((target) => {
+    order.push(`first ${give(target, "data: 1\n\n")}`);
   });
+  const { port } = await relaying(t, () => stream(source), { gate });
   const socket = dial(port);
   let answer = "";
   socket.on("data", (bytes) => {
@@ -212,23 +217,10 @@ test("the record comes before the first byte, and what came meanwhile is not los
 });
 
 test("the record may begin before the first bytes are given, and is made once", async (t) => {
-  let release: () => void = () => {};
   const order: string[] = [];
+  const { gate, release } = slowRecord(order);
   const source = new Script((target) => target.soon?.());
-  const { port } = await relaying(t, () => unary(source, 7), {
-    gate: (gate) => ({
-      ...gate,
-      open: (call) => ({
-        ...gate.open(call),
-        record: ({ status }) => {
-          order.push(`record ${status}`);
-          return new Promise((resolve) => {
-            release = resolve;
-          });
-        },
-      }),
-    }),
-  });
+  const { port } = await relaying(t, () => unary(source, 7), { gate });
   const socket = dial(port);
   let answer = "";
   socket.on("data", (bytes) => {

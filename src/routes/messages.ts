@@ -1,7 +1,7 @@
 /**
  * POST /v1/messages and /v1/messages/count_tokens: Anthropic's Messages API
  */
-import { randomUUID } from "node:crypto";
+import { newId } from "#base/ids.ts";
 import { capsFor } from "#core/request-caps.ts";
 import { key } from "#http/access.ts";
 import { events, json } from "#http/reply.ts";
@@ -44,7 +44,7 @@ export const messages = route({
     const identity = {
       id: `msg_${requestId}`,
       cachedTokens: services.usage.cachedTokens,
-      signature: () => randomUUID().replaceAll("-", ""),
+      signature: newId,
     };
     const output = { ...call.output, callId: identity.id };
     const answer = chat(caller, services.serving, { ...call, output }, signal);

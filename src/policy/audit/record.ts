@@ -6,7 +6,7 @@
  * what stands in the file, and nobody has to print it again to check it. Pure. Callers: all of audit/, cli.
  */
 import { hash } from "node:crypto";
-import { JsonError, type JsonValue, parseJson, stringifyJson } from "#base/json.ts";
+import { type JsonValue, stringifyJson, tryParseJson } from "#base/json.ts";
 
 export const FORMAT = 1;
 /** `prev` of a chain's first record. */
@@ -97,20 +97,11 @@ const HASH = /^[0-9a-f]{64}$/;
 
 /** Undefined: not a record. */
 export function parseRecord(recordLine: string | Uint8Array): StoredRecord | undefined {
-  const value = parsed(recordLine);
-  if (value === null || typeof value !== "object" || Array.isArray(value)) return undefined;
+  const value = tryParseJson(recordLine);
+  if (value === undefined || value === null || typeof value !== "object" || Array.isArray(value)) return undefined;
   const { seq, prev, time, kind, ...fields } = value;
   if (typeof seq !== "number" || !Number.isSafeInteger(seq) || seq < 1) return undefined;
   if (typeof prev !== "string" || !HASH.test(prev) || typeof time !== "string") return undefined;
   if (!KINDS.includes(kind as RecordKind)) return undefined;
   return { seq, prev, time, kind: kind as RecordKind, fields };
-}
-
-function parsed(recordLine: string | Uint8Array): JsonValue {
-  try {
-    return parseJson(recordLine);
-  } catch (error) {
-    if (error instanceof JsonError) return null;
-    throw error;
-  }
 }

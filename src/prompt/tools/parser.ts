@@ -5,7 +5,7 @@
  * character is looked at a bounded number of times; what turns out not to be a call before its name and arguments have
  * begun is content as it was written. Text after the first call is dropped.
  */
-import { randomUUID } from "node:crypto";
+import { newId } from "#base/ids.ts";
 
 export type ToolPart =
   | { readonly type: "text"; readonly text: string }
@@ -42,5 +42,5 @@ export interface CallReader {
 export type MakeReader = (index: number) => CallReader;
 
 export function callId(): string {
-  return `chatcmpl-tool-${randomUUID().replaceAll("-", "")}`;
+  return `chatcmpl-tool-${newId()}`;
 }

@@ -2,7 +2,7 @@
  * Qwen3-Coder's calls: `<function=NAME>`, `<parameter=KEY>` VALUE `</parameter>` for each argument, `</function>`, all in
  * `<tool_call>` tags or not. Values are text, and become what the function's schema says.
  */
-import { randomUUID } from "node:crypto";
+import { newId } from "#base/ids.ts";
 import type { ToolDefinition } from "#core/chat.ts";
 import type { CallForm } from "#core/structured.ts";
 import { MarkedCalls } from "./_calls.ts";
@@ -25,7 +25,7 @@ const FORM = taggedForm({
   impliedCloses: ["</tool_call>", SECTION, OPEN],
   trimBreaks: true,
   values: "typed",
-  makeId: () => `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`,
+  makeId: () => `call_${newId().slice(0, 24)}`,
 });
 
 export const QWEN3_CODER_CALLS: CallForm = {

@@ -4,10 +4,11 @@
  * Invariants: a batch is its tenant's, and nobody else's exists (Wall: T74); open ones are bounded for a tenant. Made by
  * the app.
  */
+import { newId } from "#base/ids.ts";
 import { type Batch, type BatchAuthor, type BatchRecords, OPEN_STATUSES, type PageRequest } from "#core/batches.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { Grant, Principal } from "#core/principal.ts";
-import { type Files, newId } from "./files.ts";
+import type { Files } from "./files.ts";
 
 export interface BatchCall {
   readonly inputFileId: string;
@@ -54,7 +55,7 @@ export class Batches {
     const now = this.#now();
     const batch: Batch = {
       ...words,
-      id: newId("batch_"),
+      id: `batch_${newId()}`,
       tenant: grant.principal.tenant,
       author: authorOf(grant.principal),
       status: "validating",

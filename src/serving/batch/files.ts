@@ -5,9 +5,10 @@
  * path; a record has its content, whole, on the disk before anybody sees it; bytes and number are bounded for a tenant
  * and for all, while they are written too, and what is old goes; what a batch answered is never lost for want of room. Made by the app.
  */
-import { randomUUID } from "node:crypto";
+
 import { open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { newId } from "#base/ids.ts";
 import type { BatchRecords, FileRoom, PageRequest, StoredFile } from "#core/batches.ts";
 import { Fault, invalid } from "#core/fault.ts";
 import type { Grant } from "#core/principal.ts";
@@ -45,10 +46,6 @@ const STRAY_MS = 3_600_000;
 /** What a person's terminal would take for something else. */
 const CONTROLS = /[\p{Cc}\p{Cf}]/gu;
 
-export function newId(prefix: string): string {
-  return prefix + randomUUID().replaceAll("-", "");
-}
-
 export class Files {
   readonly #options: FilesOptions;
   readonly #uploading = new Map<string, number>();
@@ -63,7 +60,7 @@ export class Files {
   async upload({ principal }: Grant<"batch">, read: ReadUpload): Promise<StoredFile> {
     const { tenant, id: createdBy } = principal;
     const done = this.#begin(tenant);
-    const staged = join(this.#options.folder, `${STAGED}${randomUUID()}`);
+    const staged = join(this.#options.folder, `${STAGED}${newId()}`);
     let held: Held | undefined;
     try {
       const room = await this.#room.hold(tenant);
@@ -76,7 +73,7 @@ export class Files {
       if (taken === undefined) throw invalid("file", "The form has no file.");
       const now = Date.now();
       const expiresAt = now + Math.min(keepMs ?? Number.POSITIVE_INFINITY, this.#options.keepMs);
-      const words = { id: newId("file-"), tenant, createdBy, purpose: "batch" as const, ...taken, createdAt: now };
+      const words = { id: `file-${newId()}`, tenant, createdBy, purpose: "batch" as const, ...taken, createdAt: now };
       const file = { ...words, expiresAt };
       await this.#adopt(staged, file, room, false);
       return file;

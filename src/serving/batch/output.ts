@@ -9,7 +9,7 @@
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { z } from "zod";
-import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
+import { JsonError, parseJson, stringifyJson, tryParseJson } from "#base/json.ts";
 
 /** What the rows are of; all of it has to be the same for them to go on. */
 export interface BatchIdentity {
@@ -155,13 +155,8 @@ async function whole(file: FileHandle, path: string, state: State): Promise<Pick
 }
 
 function isRow(text: Uint8Array): boolean {
-  try {
-    const value = parseJson(text, { maxDepth: 128 });
-    return typeof value === "object" && value !== null && !Array.isArray(value) && "custom_id" in value;
-  } catch (error) {
-    if (error instanceof JsonError) return false;
-    throw error;
-  }
+  const value = tryParseJson(text, { maxDepth: 128 });
+  return typeof value === "object" && value !== null && !Array.isArray(value) && "custom_id" in value;
 }
 
 async function readState(output: string): Promise<State | undefined> {

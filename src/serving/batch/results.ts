@@ -1,12 +1,14 @@
 /**
  * A batch's rows and what becomes of them: answers into one file, failures into another. Private to runner.ts.
  */
+
 import { createWriteStream } from "node:fs";
 import { rm, stat } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
+import { newId } from "#base/ids.ts";
 import type { Batch, BatchCounts, BatchProblem } from "#core/batches.ts";
 import { decodeLine, printUnanswered, ROW_HEAD, rowSucceeded } from "#wire/batch/line.ts";
-import { type Files, newId } from "./files.ts";
+import type { Files } from "./files.ts";
 import { type InputLine, readLines } from "./lines.ts";
 import type { Held } from "./room.ts";
 
@@ -28,7 +30,7 @@ export interface Results {
 }
 
 export function unansweredRow({ text }: InputLine, { code, message }: BatchProblem): string {
-  return printUnanswered(newId(""), text === undefined ? null : decodeLine(text).customId, code, message);
+  return printUnanswered(newId(), text === undefined ? null : decodeLine(text).customId, code, message);
 }
 
 export async function countRows(path: string): Promise<Omit<BatchCounts, "total">> {

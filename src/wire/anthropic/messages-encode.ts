@@ -1,7 +1,7 @@
 /**
  * Chat events → the message object. Blocks stand in the order in which the model wrote them.
  */
-import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
+import { stringifyJson, tryParseJson } from "#base/json.ts";
 import type { CallEvent, Usage } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { isObject, type JsonObject } from "#wire/openai/_compound.ts";
@@ -70,11 +70,6 @@ function printBlock(block: Block) {
 
 function inputOf(text: string): JsonObject | undefined {
   if (text === "") return {};
-  try {
-    const value = parseJson(text);
-    return isObject(value) ? value : undefined;
-  } catch (error) {
-    if (error instanceof JsonError) return undefined;
-    throw error;
-  }
+  const value = tryParseJson(text);
+  return isObject(value) ? value : undefined;
 }

@@ -67,26 +67,11 @@ export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts)
   const told = toldBy(rule, bytes, scan, facts.caps, facts.passed);
   const { media, cuts } = mediaOf(rule, bytes, scan);
   const { asked, model, stream, strip, kept } = told;
-  const { n, prompts, maxTokens } = asked;
-  const { promptIds, promptBytes, otherBytes, templated } = sizeOf(rule, scan, facts.passed, prompts);
-  const edits = decided(rule, told, facts);
   return {
-    ...(maxTokens === undefined ? {} : { maxTokens }),
-    n,
-    prompts,
-    promptIds,
-    promptBytes,
-    otherBytes,
-    templated,
-    model,
-    stream,
-    strip,
-    body,
-    scan,
-    edits,
-    media,
-    cuts,
-    kept,
+    ...asked,
+    ...sizeOf(rule, scan, facts.passed, asked.prompts),
+    ...{ model, stream, strip, kept, body, scan, media, cuts },
+    edits: decided(rule, told, facts),
   };
 }
 

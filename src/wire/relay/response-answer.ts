@@ -1,7 +1,7 @@
 /**
  * What an upstream answered to a responses request, read as far as it is kept or told. Never throws.
  */
-import { JsonError, parseJson, stringifyJson } from "#base/json.ts";
+import { parseJson, stringifyJson, tryParseJson } from "#base/json.ts";
 import { sseEvent } from "#base/sse.ts";
 import type { ResponseBody, ResponseError } from "#core/responses.ts";
 import { isObject } from "#wire/openai/_compound.ts";
@@ -13,13 +13,13 @@ const MOST = 1000;
 
 /** @returns undefined: it is no response */
 export function responseOf(bytes: Uint8Array | undefined): ResponseBody | undefined {
-  const value = bytes === undefined ? undefined : readable(bytes);
+  const value = bytes === undefined ? undefined : tryParseJson(bytes, LIMITS);
   return isObject(value) && Array.isArray(value["output"]) ? value : undefined;
 }
 
 /** OpenAI's words of a failure; undefined: there are none. */
 export function refusalText(body: Uint8Array): string | undefined {
-  const value = readable(body);
+  const value = tryParseJson(body, LIMITS);
   const error = isObject(value) ? value["error"] : undefined;
   const message = isObject(error) ? error["message"] : undefined;
   return typeof message === "string" ? message.slice(0, MOST).toWellFormed() : undefined;
@@ -38,13 +38,4 @@ export function failedEvent(
   const response = { ...begun, ...ours, error, status: "failed", usage: null };
   const type = "response.failed";
   return sseEvent(type, stringifyJson({ response, sequence_number: sequence, type }));
-}
-
-function readable(bytes: Uint8Array): unknown {
-  try {
-    return parseJson(bytes, LIMITS);
-  } catch (error) {
-    if (error instanceof JsonError) return undefined;
-    throw error;
-  }
 }

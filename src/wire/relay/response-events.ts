@@ -6,7 +6,7 @@
  * and order are made anew; what cannot be read is left out, and nothing comes behind the end; at most one event is held,
  * bounded. Callers: serving/upstreams.
  */
-import { JsonError, parseJson } from "#base/json.ts";
+import { tryParseJson } from "#base/json.ts";
 import type { CallEvent, PrintedLogprob, PrintedPosition } from "#core/calls.ts";
 import { Fault } from "#core/fault.ts";
 import { NO_USAGE } from "#core/metering.ts";
@@ -73,7 +73,7 @@ export class ResponseEvents {
   }
 
   #event(text: string): Taken {
-    const value = readable(text);
+    const value = tryParseJson(text);
     const type = isObject(value) ? value["type"] : undefined;
     if (!isObject(value) || typeof type !== "string" || this.#ended) return NONE;
     if (type === "error" || type === "response.failed") throw failed();
@@ -153,15 +153,6 @@ export class ResponseEvents {
       { type: "finish", choice: 0, reason: type === "response.completed" ? "stop" : "length" },
       { type: "usage", usage: readUsage(response["usage"]) ?? NO_USAGE, final: true },
     ];
-  }
-}
-
-function readable(text: string): unknown {
-  try {
-    return parseJson(text);
-  } catch (error) {
-    if (error instanceof JsonError) return undefined;
-    throw error;
   }
 }
 

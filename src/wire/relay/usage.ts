@@ -2,7 +2,7 @@
  * What a whole answer of an upstream says it used. Never throws: an answer that says nothing, or nothing sensible, is
  * one without usage, and its caller estimates.
  */
-import { JsonError, parseJson } from "#base/json.ts";
+import { JsonError, tryParseJson } from "#base/json.ts";
 import { type JsonMember, type JsonScan, scanJson } from "#base/json-scan.ts";
 import type { Usage } from "#core/calls.ts";
 import { isObject } from "#wire/openai/_compound.ts";
@@ -68,13 +68,7 @@ export function usageIn(body: Uint8Array, scan: JsonScan): Usage | undefined {
 }
 
 function readValue(body: Uint8Array, { start, end }: JsonMember): unknown {
-  if (end - start > MAX_USAGE) return undefined;
-  try {
-    return parseJson(body.subarray(start, end));
-  } catch (error) {
-    if (error instanceof JsonError) return undefined;
-    throw error;
-  }
+  return end - start > MAX_USAGE ? undefined : tryParseJson(body.subarray(start, end));
 }
 
 /** OpenAI's names, Anthropic's and Responses' (which are Anthropic's with details). */
