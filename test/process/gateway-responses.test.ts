@@ -4,21 +4,17 @@
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import OpenAI, { APIError, NotFoundError, PermissionDeniedError } from "openai";
-import { postgresMissing, startPostgres } from "../fixtures/postgres.ts";
+import { APIError, NotFoundError, type OpenAI, PermissionDeniedError } from "openai";
+import { postgresMissing } from "../fixtures/postgres.ts";
 import { keyFile, UPSTREAM_KEY } from "../fixtures/recording-upstream.ts";
-import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
+import { clientOf, overOneDatabase, turnsOf } from "../fixtures/response-servers.ts";
+import { makeKey, startServer, type TestServer, until } from "../harness.ts";
 
 let upstream: TestServer;
 let gateway: TestServer;
 let client: OpenAI;
 
-const clientOf = ({ url }: TestServer, apiKey: string = TEST_KEY): OpenAI =>
-  new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
-const input = "What is Castellan?";
-const short = { model: "outside", input, temperature: 0, max_output_tokens: 24 };
-/** Goes on to the end of the window. */
-const ENDLESS = { model: "outside", input, ignore_eos: true } as OpenAI.Responses.ResponseCreateParamsNonStreaming;
+const { input, short, endless: ENDLESS } = turnsOf("outside");
 const ARGS = ["--served-model-name", "outside", "--upstream-model", "inside", "--responses-store"];
 const toUpstream = (): string[] => ["--upstream", upstream.url, "--upstream-key-file", keyFile(), ...ARGS];
 const OURS = /^resp_[0-9a-f]{32}$/;
@@ -239,35 +235,13 @@ test("an orderly end lets a background response finish, or says that it did not"
   }
 });
 
-test("two gateways over one database: read, streamed, cancelled and continued through the other", {
-  skip: postgresMissing ?? false,
-}, async () => {
-  const postgres = await startPostgres();
-  const servers: TestServer[] = [];
-  try {
-    const args = [...toUpstream(), "--database-url", await postgres.database()];
-    servers.push(await startServer({ args }));
-    servers.push(await startServer({ args, stateDir: servers[0]?.stateDir ?? "" }));
-    const [one, two] = servers.map((server) => clientOf(server));
-    assert.ok(one !== undefined && two !== undefined);
-    const kept = await one.responses.create(short);
-    assert.deepEqual(await two.responses.retrieve(kept.id), kept);
-    await two.responses.create({ ...short, previous_response_id: kept.id });
-    const endless = await one.responses.create({ ...ENDLESS, background: true });
-    assert.equal((await two.responses.cancel(endless.id)).status, "cancelled");
-    await until("nothing runs at the upstream", async () => (await running()) === "0");
-    const events: string[] = [];
-    for await (const event of await two.responses.retrieve(endless.id, { stream: true })) events.push(event.type);
-    assert.equal(events.at(-1), "response.incomplete");
-    const begun = await one.responses.create({ ...short, background: true });
-    let text = "";
-    for await (const event of await two.responses.retrieve(begun.id, { stream: true }))
-      if (event.type === "response.output_text.delta") text += event.delta;
-    assert.equal(text, kept.output_text);
-    await two.responses.delete(begun.id);
-    await assert.rejects(one.responses.retrieve(begun.id), NotFoundError);
-  } finally {
-    for (const server of servers) await server.stop();
-    await postgres.stop();
-  }
-});
+test(
+  "two gateways over one database: read, streamed, cancelled and continued through the other",
+  {
+    skip: postgresMissing ?? false,
+  },
+  () =>
+    overOneDatabase(toUpstream(), "outside", () =>
+      until("nothing runs at the upstream", async () => (await running()) === "0"),
+    ),
+);

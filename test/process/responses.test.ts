@@ -5,21 +5,13 @@
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { test } from "node:test";
-import OpenAI, { NotFoundError } from "openai";
-import { postgresMissing, startPostgres } from "../fixtures/postgres.ts";
-import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
+import { NotFoundError } from "openai";
+import { postgresMissing } from "../fixtures/postgres.ts";
+import { clientOf, overOneDatabase, turnsOf } from "../fixtures/response-servers.ts";
+import { makeKey, startServer, type TestServer, until } from "../harness.ts";
 
 const STORE = ["--responses-store"];
-const clientOf = ({ url }: TestServer, apiKey: string = TEST_KEY): OpenAI =>
-  new OpenAI({ baseURL: `${url}/v1`, apiKey, maxRetries: 0 });
-const input = "What is Castellan?";
-const short = { model: "castellan-demo", input, temperature: 0, max_output_tokens: 24 };
-/** Goes on to the end of the window. */
-const ENDLESS = {
-  model: "castellan-demo",
-  input,
-  ignore_eos: true,
-} as OpenAI.Responses.ResponseCreateParamsNonStreaming;
+const { input, short, endless: ENDLESS } = turnsOf("castellan-demo");
 
 async function killed(server: TestServer): Promise<void> {
   server.child.kill("SIGKILL");
@@ -125,36 +117,13 @@ test("an orderly end lets a background response finish, or says that it did not"
   }
 });
 
-test("two servers over one database: read, cancelled and continued through the other", {
-  skip: postgresMissing ?? false,
-}, async () => {
-  const postgres = await startPostgres();
-  const servers: TestServer[] = [];
-  try {
-    const args = [...STORE, "--database-url", await postgres.database()];
-    servers.push(await startServer({ args }));
-    // Keys are told by one pepper, which stands in the state directory.
-    servers.push(await startServer({ args, stateDir: servers[0]?.stateDir ?? "" }));
-    const [one, two] = servers.map((server) => clientOf(server));
-    assert.ok(one !== undefined && two !== undefined);
-    const kept = await one.responses.create(short);
-    assert.equal((await two.responses.retrieve(kept.id)).output_text, kept.output_text);
-    await two.responses.create({ ...short, previous_response_id: kept.id });
-    const endless = await one.responses.create({ ...ENDLESS, background: true });
-    assert.equal((await two.responses.cancel(endless.id)).status, "cancelled");
-    const events: string[] = [];
-    for await (const event of await one.responses.retrieve(endless.id, { stream: true })) events.push(event.type);
-    assert.equal(events.at(-1), "response.incomplete");
-    const begun = await one.responses.create({ ...short, background: true });
-    let text = "";
-    for await (const event of await two.responses.retrieve(begun.id, { stream: true }))
-      if (event.type === "response.output_text.delta") text += event.delta;
-    assert.equal(text, kept.output_text);
-  } finally {
-    for (const server of servers) await server.stop();
-    await postgres.stop();
-  }
-});
+test(
+  "two servers over one database: read, cancelled and continued through the other",
+  {
+    skip: postgresMissing ?? false,
+  },
+  () => overOneDatabase(STORE, "castellan-demo"),
+);
 
 test("vLLM's variable switches the store on, and without it nothing is kept", async () => {
   for (const [env, stored] of [
