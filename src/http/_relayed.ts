@@ -59,7 +59,7 @@ export async function passOn<S>(
   asked: Asked<S>,
 ): Promise<Passed<S>> {
   const { exchange } = step;
-  const found = await ask(exchange, relay, new Question(step, asked, asked.caller, undefined));
+  const found = await ask(exchange, relay, new Question(corridor, step, asked, asked.caller, undefined));
   if (found === undefined) return { local: asked.route, caller: asked.caller };
   if (!isForward(found)) return { reply: found };
   const { to } = found;
@@ -68,7 +68,11 @@ export async function passOn<S>(
   step.target = to.path;
   const caller = callerOf(to, step.principal, openBooks(corridor, step));
   if (!corridor.relayed.has(to)) return { local: to, caller };
-  const second = await ask(exchange, relay, new Question(step, { ...asked, route: to }, caller, asked.route.path));
+  const second = await ask(
+    exchange,
+    relay,
+    new Question(corridor, step, { ...asked, route: to }, caller, asked.route.path),
+  );
   if (second === undefined) return { local: to, caller };
   if (isForward(second)) throw new Error(`${to.path} may not forward`);
   return { reply: second };
@@ -109,13 +113,19 @@ class Question<S> implements RelayRequest<S> {
   readonly dialect: Dialect;
   readonly askedBy: string | undefined;
   readonly #exchange: Exchange;
+  readonly #corridor: Corridor<S>;
+  readonly #step: Walk<S>;
 
   constructor(
-    { exchange, plane, dialect }: Walk<S>,
+    corridor: Corridor<S>,
+    step: Walk<S>,
     { route, query, params, raw }: Asked<S>,
     caller: Caller,
     by: string | undefined,
   ) {
+    const { exchange, plane, dialect } = step;
+    this.#corridor = corridor;
+    this.#step = step;
     // No open route is relayed (server.ts); should one be, nobody has asked who calls.
     if (!("principal" in caller)) throw new Fault("unauthenticated", "Unauthorized");
     this.route = route;
@@ -137,5 +147,16 @@ class Question<S> implements RelayRequest<S> {
 
   onAbort(run: (reason: Fault) => void): void {
     this.#exchange.onAbort(run);
+  }
+
+  async stillMay(): Promise<boolean> {
+    const { principal, dialect, peer } = this.#step;
+    try {
+      const found = await this.#corridor.gate.identify(this.#exchange.req.rawHeaders, dialect.name, peer);
+      return found.id === principal?.id && found.scopes.has(this.caller.scope);
+    } catch (error) {
+      if (error instanceof Fault) return false;
+      throw error;
+    }
   }
 }

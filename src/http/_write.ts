@@ -21,6 +21,7 @@ const KEEP_ALIVE = sseComment("keep-alive");
 export async function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> {
   if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
   if (reply.kind === "stream") return writeStream(exchange, reply, before);
+  if (reply.kind === "channel") return (await import("./_channel.ts")).writeChannel(exchange, reply, before);
   if (reply.kind === "relay") return writeRelay(exchange, reply, before);
   const status = reply.kind === "bytes" ? 200 : (reply.status ?? 200);
   const own = await exchange.once(before(status));

@@ -30,6 +30,8 @@ export interface RelayRequest<S> {
   readonly askedBy: string | undefined;
   /** Made when it is first looked at; `onAbort` is the cheaper way. */
   readonly signal: AbortSignal;
+  /** Whether who calls would be let in again, as who they are: for what lasts longer than a call. */
+  stillMay(): Promise<boolean>;
   /** One listener a call; called at once if the call is over. */
   onAbort(run: (reason: Fault) => void): void;
 }

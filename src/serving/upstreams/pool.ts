@@ -12,9 +12,11 @@
  * Invariants (Wall: T122): one outcome per send; in-flight and outstanding counts return to zero whatever happens.
  * Callers: app builds it; the relay's glue sends.
  */
+import type { Channel } from "#core/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { FairShare } from "#core/generate.ts";
 import type { RelaySource, UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
+import type { UpstreamChannelOptions } from "#egress/upstream/channel.ts";
 import type { SendOptions, UpstreamReply, UpstreamTimeouts } from "#egress/upstream/exchange.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";
 import type { Prefix, PrefixNamer } from "./affinity.ts";
@@ -27,6 +29,7 @@ import { WaitingLine } from "./waiting-line.ts";
 /** The way to one upstream: egress' client, or a test's. */
 export interface UpstreamLink {
   send(request: UpstreamRequest, options: SendOptions): Promise<UpstreamReply>;
+  channel(options: UpstreamChannelOptions): Promise<Channel>;
   /** When what is under way has ended. */
   close(): Promise<void>;
   destroy(): Promise<void>;
@@ -66,6 +69,15 @@ export interface PooledAnswer extends UpstreamAnswer {
   readonly upstream: string;
   /** Tokens that it costs as is known now; while the answer runs, what is outstanding is set right by it. */
   settled(tokens: number): void;
+}
+
+/** A place at an upstream, for as long as its channel is open. */
+export interface PooledChannel {
+  readonly channel: Channel;
+  /** The operator's name for it. */
+  readonly upstream: string;
+  /** It is over; once. @param fault what ended it, where that was the upstream */
+  end(fault?: Fault): void;
 }
 
 export interface PoolMember {
@@ -210,6 +222,51 @@ export class UpstreamPool {
       else if (!(fault instanceof UpstreamFault && fault.reason === "reset")) throw fault;
       if (!this.#somebodyElse(wish) || !this.#budget.take()) throw fault;
       this.#options.observer?.retried(this.#label(ticket.id));
+    }
+  }
+
+  /**
+   * A channel to one of them, which counts as a call there until it ends. Nothing has been said on it, so that one that
+   * cannot be opened may be another's. @throws Fault, as send; not_implemented: the upstream has no such channel
+   */
+  async channel(options: UpstreamChannelOptions, call: PoolCall): Promise<PooledChannel> {
+    if (this.#closed) throw new Fault("draining", "The server is shutting down.");
+    this.#budget.request();
+    const excluded = new Set<number>();
+    const { tokens, adapter } = call;
+    const wish: Wish = { tokens, blocks: [], excluded, ...(adapter === undefined ? {} : { adapter }) };
+    for (let attempt = 1; ; attempt++) {
+      const ticket = this.#ticket(wish) ?? (await this.#line.wait(wish, call.share ?? NOBODY, call.signal));
+      const found = await this.#open(ticket, options);
+      if (!(found instanceof Fault)) return found;
+      if (!mayRetry(found, { attempt, begun: 0, idempotent: true })) throw found;
+      excluded.add(ticket.id);
+      if (!this.#somebodyElse(wish) || !this.#budget.take()) throw found;
+      this.#options.observer?.retried(this.#label(ticket.id));
+    }
+  }
+
+  async #open(ticket: Ticket, options: UpstreamChannelOptions): Promise<PooledChannel | Fault> {
+    const label = this.#label(ticket.id);
+    const startedAt = this.#now();
+    let over = false;
+    const end = (fault?: Fault): void => {
+      if (over) return;
+      over = true;
+      const outcome = fault === undefined ? "whole" : fault instanceof UpstreamFault ? "failed" : "cancelled";
+      this.#options.observer?.ended(label, outcomeOf(outcome, fault));
+      this.#give(ticket, verdictOf(outcome, fault));
+    };
+    try {
+      const link = this.#members.get(ticket.id)?.link;
+      if (link === undefined) throw new UpstreamFault("connect", { sent: false, detail: "it left" });
+      const channel = await link.channel(options);
+      this.#sawHead(ticket, label, startedAt);
+      return { channel, upstream: label, end };
+    } catch (error) {
+      const fault = error instanceof Fault ? error : new Fault("internal", "Internal server error.", { cause: error });
+      end(fault);
+      return fault;
     }
   }
 

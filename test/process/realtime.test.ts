@@ -1,0 +1,276 @@
+/**
+ * Streams of speech through a gateway, to a server that transcribes as vLLM does: three programs, sockets between them.
+ */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { after, afterEach, before, test } from "node:test";
+import { WebSocket as Client, type RawData } from "ws";
+import { type FakeRealtime, fakeRealtime } from "../fixtures/fake-realtime.ts";
+import { makeKey, startServer, TEST_KEY, type TestServer, until } from "../harness.ts";
+
+let upstream: FakeRealtime;
+let gateway: TestServer;
+
+before(async () => {
+  upstream = await fakeRealtime("org/voice");
+  gateway = await startServer({
+    args: [
+      ...["--upstream", upstream.url, "--served-model-name", "voice", "--upstream-model", "org/voice"],
+      ...["--max-audio-megabytes", "1", "--enable-request-id-headers"],
+    ],
+  });
+});
+afterEach(() => {
+  upstream.answer = undefined;
+  upstream.refuses = undefined;
+  upstream.told.length = 0;
+  upstream.heads.length = 0;
+});
+after(async () => {
+  await gateway.stop();
+  await upstream.close();
+});
+
+interface Said {
+  readonly type: string;
+  readonly [field: string]: unknown;
+}
+
+/** A client that keeps what it hears. */
+class Session {
+  readonly socket: Client;
+  readonly heard: Said[] = [];
+  closed: number | undefined;
+
+  constructor(key: string = TEST_KEY, headers: Readonly<Record<string, string>> = {}) {
+    const url = `${gateway.url.replace("http", "ws")}/v1/realtime`;
+    this.socket = new Client(url, { headers: { authorization: `Bearer ${key}`, ...headers } });
+    this.socket.on("message", (data: RawData) => this.heard.push(JSON.parse(String(data)) as Said));
+    this.socket.on("close", (code: number) => {
+      this.closed = code;
+    });
+    this.socket.on("error", () => {});
+  }
+
+  say(event: object | string): void {
+    this.socket.send(typeof event === "string" ? event : JSON.stringify(event));
+  }
+
+  speak(bytes: number): void {
+    this.say({ type: "input_audio_buffer.append", audio: Buffer.alloc(bytes).toString("base64") });
+  }
+
+  commit(final?: boolean): void {
+    this.say({ type: "input_audio_buffer.commit", ...(final === undefined ? {} : { final }) });
+  }
+
+  async hears(type: string, count = 1): Promise<Said> {
+    await until(`${count} ${type}`, async () => this.#of(type).length >= count || this.closed !== undefined);
+    const found = this.#of(type)[count - 1];
+    assert.ok(found !== undefined, JSON.stringify(this.heard));
+    return found;
+  }
+
+  async ends(): Promise<number> {
+    await until("the end", async () => this.closed !== undefined);
+    return this.closed ?? 0;
+  }
+
+  #of(type: string): readonly Said[] {
+    return this.heard.filter((said) => said.type === type);
+  }
+}
+
+async function open(key?: string): Promise<Session> {
+  const session = new Session(key);
+  await once(session.socket, "open");
+  await session.hears("session.created");
+  return session;
+}
+
+async function withModel(key?: string): Promise<Session> {
+  const session = await open(key);
+  session.say({ type: "session.update", model: "voice" });
+  return session;
+}
+
+test("speech is transcribed: the upstream hears its own name, the client the session that it has here", async () => {
+  const session = await withModel();
+  session.commit();
+  session.speak(3200);
+  session.speak(640);
+  session.commit(true);
+  const done = await session.hears("transcription.done");
+  assert.deepEqual(
+    session.heard.filter(({ type }) => type === "transcription.delta").map(({ delta }) => delta),
+    ["3200 ", "640 "],
+  );
+  assert.equal(done.text, "2 pieces");
+  const [created] = session.heard;
+  assert.match(String(created?.id), /^sess-(?!theirs)/);
+  assert.ok(Number.isSafeInteger(created?.created));
+  assert.equal(upstream.told[0], '{"type":"session.update","model":"org/voice"}');
+  assert.equal(upstream.told[1], '{"type":"input_audio_buffer.commit","final":false}');
+  // Another one, in the same session.
+  session.commit();
+  session.speak(2);
+  session.commit(true);
+  assert.equal((await session.hears("transcription.done", 2)).text, "1 pieces");
+  session.socket.close();
+  assert.equal(await session.ends(), 1005);
+  await until("the upstream's side ends", async () => upstream.sockets.size === 0);
+});
+
+test("of the handshake nothing goes on but an id of ours; of events only what is known", async () => {
+  const session = new Session(TEST_KEY, { "x-evil": "1", cookie: "a=b", "x-request-id": "mine" });
+  const [response] = (await once(session.socket, "upgrade")) as [{ headers: Record<string, string> }];
+  assert.equal(response.headers["x-request-id"], "mine");
+  session.say({ type: "session.update", model: "voice", session: { tools: ["evil"] }, cache_salt: "evil" });
+  session.say({ type: "input_audio_buffer.commit", final: false, priority: -1 });
+  session.say({ type: "input_audio_buffer.append", audio: "AAAA".repeat(2), uuid: "evil" });
+  session.commit(true);
+  await session.hears("transcription.done");
+  const [head] = upstream.heads;
+  assert.match(String(head?.headers["x-request-id"]), /^(?!mine)[0-9A-Za-z_-]+$/);
+  const { "sec-websocket-key": _, ...headers } = head?.headers ?? {};
+  assert.deepEqual(Object.keys(headers).sort(), [
+    "connection",
+    "host",
+    "sec-websocket-version",
+    "upgrade",
+    "x-request-id",
+  ]);
+  assert.doesNotMatch(JSON.stringify(upstream.told), /evil|priority/);
+  session.socket.close();
+});
+
+test("what is no event is told as vLLM tells it, and the session goes on", async () => {
+  const session = await open();
+  const wrong: readonly (readonly [object | string, string])[] = [
+    ["{", "invalid_json"],
+    ['{"type":"a","type":"b"}', "invalid_json"],
+    ["[]", "invalid_event"],
+    ["{}", "invalid_event"],
+    [{ type: "session.update" }, "invalid_event"],
+    [{ type: "response.create" }, "unknown_event"],
+    [{ type: "session.update", model: "nobody" }, "model_not_found"],
+    [{ type: "input_audio_buffer.append", audio: "AAAA" }, "invalid_audio"],
+    [{ type: "input_audio_buffer.append", audio: "AAA=" }, "model_not_validated"],
+    [{ type: "input_audio_buffer.append", audio: "AA A" }, "invalid_audio"],
+    [{ type: "input_audio_buffer.append", audio: 5 }, "invalid_audio"],
+    [{ type: "input_audio_buffer.commit" }, "model_not_validated"],
+    [{ type: "input_audio_buffer.commit", final: "yes" }, "invalid_event"],
+  ];
+  for (const [at, [event, code]] of wrong.entries()) {
+    session.say(event);
+    const error = await session.hears("error", at + 1);
+    assert.equal(error.code, code, JSON.stringify(event));
+    assert.equal(typeof error.error, "string");
+  }
+  assert.equal(upstream.heads.length, 0);
+  session.say({ type: "session.update", model: "voice" });
+  session.commit();
+  session.speak(6);
+  session.commit(true);
+  await session.hears("transcription.done");
+  session.socket.close();
+});
+
+test("who has no key, or one without the scope, gets no upgrade", async () => {
+  const mute = await makeKey(gateway.stateDir, "auditor");
+  for (const [key, status] of [
+    ["", 401],
+    ["nobody", 401],
+    [mute, 403],
+  ] as const) {
+    await until(String(status), async () => {
+      const session = new Session(key);
+      const [, response] = (await once(session.socket, "unexpected-response")) as [unknown, { statusCode: number }];
+      session.socket.terminate();
+      return response.statusCode === status;
+    });
+  }
+  assert.equal(upstream.heads.length, 0);
+});
+
+test("what was used is booked to the key before the end is told", async () => {
+  const key = await makeKey(gateway.stateDir, "user", { name: "speaker" });
+  const used = async (): Promise<string> => {
+    const answer = await fetch(`${gateway.opsUrl}/admin/usage?by=key`, {
+      headers: { authorization: `Bearer ${gateway.adminKey}` },
+    });
+    const { data } = (await answer.json()) as { data: readonly Record<string, unknown>[] };
+    return JSON.stringify(data.filter((row) => row.prompt_tokens === 30));
+  };
+  let session: Session | undefined;
+  await until("the key is known", async () => {
+    session = new Session(key);
+    const open = once(session.socket, "open").then(() => true);
+    return Promise.race([open, once(session.socket, "unexpected-response").then(() => false)]);
+  });
+  assert.ok(session !== undefined);
+  session.say({ type: "session.update", model: "voice" });
+  session.commit();
+  for (let i = 0; i < 3; i++) session.speak(320);
+  session.commit(true);
+  await session.hears("transcription.done");
+  assert.match(await used(), /"completion_tokens":3/);
+  session.socket.close();
+});
+
+test("an upstream that breaks off, makes no sense or has no such channel ends the session with an error", async () => {
+  for (const [answer, code] of [
+    [(socket) => socket.terminate(), 1011],
+    [(socket) => socket.send("no json"), 1011],
+    [(socket) => socket.send(Buffer.from([1, 2])), 1011],
+  ] as const satisfies readonly (readonly [(socket: Client) => void, number])[]) {
+    const session = await withModel();
+    upstream.answer = (socket, { type }) => {
+      if (type !== "input_audio_buffer.append") return false;
+      answer(socket);
+      return true;
+    };
+    session.commit();
+    session.speak(2);
+    assert.equal((await session.hears("error")).code, "processing_error");
+    assert.equal(await session.ends(), code);
+    upstream.answer = undefined;
+  }
+  for (const [status, code] of [
+    [403, "not_supported"],
+    [404, "not_supported"],
+    [500, "processing_error"],
+  ] as const) {
+    upstream.refuses = status;
+    const session = await withModel();
+    assert.equal((await session.hears("error")).code, code);
+    await session.ends();
+  }
+});
+
+test("speech that nobody has heard yet is bounded; so is a message", async () => {
+  const session = await withModel();
+  for (let i = 0; i < 20; i++) session.speak(64_000);
+  assert.equal((await session.hears("error")).code, "invalid_audio");
+  assert.equal(await session.ends(), 1008);
+  const heard = upstream.told.filter((text) => text.includes("append")).length;
+  assert.ok(heard <= 16, `${heard} pieces of a mebibyte`);
+  const large = await withModel();
+  large.say(JSON.stringify({ type: "x".repeat(5 * 1024 * 1024) }));
+  assert.equal(await large.ends(), 1009);
+  const binary = await withModel();
+  binary.socket.send(Buffer.from("{}"));
+  assert.equal(await binary.ends(), 1003);
+});
+
+test("a server that ends lets its sessions end", async () => {
+  const own = await startServer({ args: ["--upstream", upstream.url, "--served-model-name", "voice"] });
+  const socket = new Client(`${own.url.replace("http", "ws")}/v1/realtime`, {
+    headers: { authorization: `Bearer ${TEST_KEY}` },
+  });
+  await once(socket, "open");
+  const closed = once(socket, "close") as Promise<[number]>;
+  await own.stop();
+  const [code] = await closed;
+  assert.ok([1001, 1006].includes(code), String(code));
+});
