@@ -196,20 +196,12 @@ test("who has no key, or one without the scope, gets no upgrade", async () => {
 test("what was used is booked to the key before the end is told", async () => {
   const key = await makeKey(gateway.stateDir, "user", { name: "speaker" });
   const used = async (): Promise<string> => {
-    const answer = await fetch(`${gateway.opsUrl}/admin/usage?by=key`, {
-      headers: { authorization: `Bearer ${gateway.adminKey}` },
-    });
-    const { data } = (await answer.json()) as { data: readonly Record<string, unknown>[] };
+    const { data } = (await (await admin("/admin/usage?by=key")).json()) as {
+      data: readonly Record<string, unknown>[];
+    };
     return JSON.stringify(data.filter((row) => row.prompt_tokens === 30));
   };
-  let session: Session | undefined;
-  await until("the key is known", async () => {
-    session = new Session(key);
-    const open = once(session.socket, "open").then(() => true);
-    return Promise.race([open, once(session.socket, "unexpected-response").then(() => false)]);
-  });
-  assert.ok(session !== undefined);
-  session.say({ type: "session.update", model: "voice" });
+  const session = await opened(key);
   session.commit();
   for (let i = 0; i < 3; i++) session.speak(320);
   session.commit(true);
@@ -273,4 +265,91 @@ test("a server that ends lets its sessions end", async () => {
   await own.stop();
   const [code] = await closed;
   assert.ok([1001, 1006].includes(code), String(code));
+});
+
+/** The first session of a key that was made a moment ago. */
+async function opened(key: string): Promise<Session> {
+  const found: Session[] = [];
+  await until("the key is known", async () => {
+    const session = new Session(key);
+    const open = once(session.socket, "open").then(() => true);
+    const refused = once(session.socket, "unexpected-response").then(() => false);
+    if (await Promise.race([open, refused])) return found.push(session) > 0;
+    session.socket.terminate();
+    return false;
+  });
+  const session = found[0] ?? assert.fail();
+  session.say({ type: "session.update", model: "voice" });
+  return session;
+}
+
+const admin = (path: string, body?: unknown) =>
+  fetch(`${gateway.opsUrl}${path}`, {
+    method: body === undefined ? "GET" : "POST",
+    headers: { authorization: `Bearer ${gateway.adminKey}`, "content-type": "application/json" },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+
+test("a limit ends the session before more speech goes on", async () => {
+  // A slice of half a minute is 1,980.
+  const key = await makeKey(gateway.stateDir, "user", { limits: { tokensPerMinute: 3000 } });
+  const session = await opened(key);
+  session.commit();
+  session.speak(600_000);
+  await session.hears("transcription.delta");
+  const before = upstream.told.length;
+  for (let i = 0; i < 3; i++) session.speak(200_000);
+  const error = await session.hears("error");
+  assert.equal(error.code, "rate_limit_exceeded");
+  assert.equal(await session.ends(), 1008);
+  assert.ok(upstream.told.length <= before + 2);
+});
+
+test("a key that has ended begins nothing more in the session that it has", async () => {
+  const key = await makeKey(gateway.stateDir, "user", { name: "ends" });
+  const session = await opened(key);
+  session.commit();
+  session.speak(2);
+  session.commit(true);
+  await session.hears("transcription.done");
+  const keys = (await (await admin("/admin/keys")).json()) as { data: readonly { id: string; name: string }[] };
+  const { id } = keys.data.find(({ name }) => name === "ends") ?? assert.fail();
+  assert.equal((await admin("/admin/keys/disable", { id })).status, 200);
+  const before = upstream.told.length;
+  session.commit();
+  await session.hears("error");
+  assert.equal(await session.ends(), 1008);
+  assert.equal(upstream.told.length, before);
+});
+
+test("a client that leaves in the middle pays for what was heard and said", async () => {
+  const key = await makeKey(gateway.stateDir, "user", { name: "leaves" });
+  const session = await opened(key);
+  session.commit();
+  session.speak(32_000);
+  session.speak(32_000);
+  await session.hears("transcription.delta", 2);
+  session.socket.terminate();
+  await until("the booking", async () => {
+    const { data } = (await (await admin("/admin/usage?by=key")).json()) as {
+      data: readonly Record<string, unknown>[];
+    };
+    return data.some((row) => row.prompt_tokens === 100 && row.completion_tokens === 2);
+  });
+});
+
+test("sessions beside each other hear their own only, and each has its own connection behind", async () => {
+  const sessions = await Promise.all(Array.from({ length: 8 }, () => withModel()));
+  for (const [i, session] of sessions.entries()) {
+    session.commit();
+    for (let n = 0; n <= i; n++) session.speak(2 * (i + 1));
+    session.commit(true);
+  }
+  for (const [i, session] of sessions.entries()) {
+    assert.equal((await session.hears("transcription.done")).text, `${i + 1} pieces`);
+    const deltas = session.heard.filter(({ type }) => type === "transcription.delta").map(({ delta }) => delta);
+    assert.deepEqual(deltas, Array(i + 1).fill(`${2 * (i + 1)} `));
+  }
+  assert.equal(upstream.heads.length, 8);
+  for (const session of sessions) session.socket.close();
 });
