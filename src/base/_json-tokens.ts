@@ -2,6 +2,7 @@
  * Strings, numbers and words of a JSON text, passed over in its bytes. The tokens of json-scan.ts, which says what is
  * refused here and what is not.
  */
+import { StringStops } from "./_json-simd.ts";
 import { JsonError } from "./json.ts";
 
 export const SPACE = 0x20;
@@ -18,10 +19,8 @@ export const CLOSE_BRACKET = 0x5d;
 export const OPEN_BRACE = 0x7b;
 export const CLOSE_BRACE = 0x7d;
 
-/** Bytes of a string that are looked at before a native search is worth its call. */
+/** Bytes of a string that are looked at one by one before another way is worth its call. */
 const NEAR = 24;
-/** The same behind an escape, where the next one is likely near, and two searches would be made to find it. */
-const NEAR_ESCAPE = 96;
 /** Digits that are in a double's range whatever they are. */
 export const SAFE_DIGITS = 300;
 /** The escapes of one letter. */
@@ -33,7 +32,10 @@ const PLAIN = new Uint8Array(256).fill(1, SPACE);
 PLAIN[QUOTE] = 0;
 PLAIN[BACKSLASH] = 0;
 
-/** The bytes are UTF-8; whoever reads on stands at a token's first byte. */
+/** Made for the first long string; null: not yet. */
+let shared: StringStops | undefined | null = null;
+
+/** The bytes are UTF-8; whoever reads on stands at a token's first byte. One reads at a time: they share a window. */
 export class JsonTokens {
   protected readonly bytes: Buffer;
   protected at = 0;
@@ -41,11 +43,15 @@ export class JsonTokens {
   protected escaped = false;
   /** For failures: the member that is being read. */
   protected name = "";
-  /** No backslash stands between the place where it was looked for last and here. */
-  private backslash = -1;
+  private readonly vectors: boolean;
+  // Where in the bytes the window lies.
+  private windowFrom = 0;
+  private windowTo = 0;
 
-  constructor(bytes: Buffer) {
+  /** @param vectors false: without vector instructions, where there are some */
+  constructor(bytes: Buffer, vectors: boolean) {
     this.bytes = bytes;
+    this.vectors = vectors;
   }
 
   protected fail(reason: string): never {
@@ -85,38 +91,47 @@ export class JsonTokens {
     this.longString(at);
   }
 
-  /** From a place within a string. The quote that was found stays good until an escape has passed it. */
+  /** From a place within a string, and not within an escape. */
   private longString(from: number): void {
-    const bytes = this.bytes;
-    let quote = -1;
+    if (shared === null) shared = StringStops.make();
+    const stops = shared;
+    if (stops === undefined || !this.vectors) {
+      this.byBytes(from);
+      return;
+    }
+    const { bytes } = this;
     for (let at = from; ; ) {
-      if (quote < at) quote = this.search(QUOTE, at);
-      if (this.backslash < at) this.backslash = this.search(BACKSLASH, at);
-      if (this.backslash > quote) {
-        this.at = quote + 1;
-        return;
+      if (at >= this.windowTo) {
+        this.windowFrom = at;
+        this.windowTo = Math.min(at + StringStops.WINDOW, bytes.length);
+        stops.load(bytes, at, this.windowTo);
       }
-      if (this.backslash === bytes.length) this.unended();
-      at = this.dense(this.escape(this.backslash));
-      if (bytes[at] === QUOTE) {
+      const stop = stops.stop(at - this.windowFrom);
+      if ((stop & 1) === 1) this.escaped = true;
+      at = this.windowFrom + (stop >> 1);
+      const c = bytes[at];
+      if (c === QUOTE) {
         this.at = at + 1;
         return;
       }
+      if (c === BACKSLASH) at = this.escape(at);
+      else if (c === undefined) this.unended();
+      else if (c < SPACE) this.controlAt(at);
     }
   }
 
-  /**
-   * Where escapes lie close together, looking is cheaper than searching.
-   * @returns the place of the closing quote, or one behind a run of plain bytes
-   */
-  private dense(from: number): number {
-    const bytes = this.bytes;
+  /** The same without vectors. */
+  private byBytes(from: number): void {
+    const { bytes } = this;
     for (let at = from; ; ) {
-      const far = Math.min(at + NEAR_ESCAPE, bytes.length);
-      while (at < far && PLAIN[bytes[at] as number] === 1) at++;
+      while (PLAIN[bytes[at] ?? 0] === 1) at++;
       const c = bytes[at];
-      if (c === undefined || c === QUOTE || at === far) return at;
-      if (c === BACKSLASH) at = SIMPLE[bytes[at + 1] ?? 0] === 1 ? at + 2 : this.escape(at);
+      if (c === QUOTE) {
+        this.at = at + 1;
+        return;
+      }
+      if (c === BACKSLASH) at = this.escape(at);
+      else if (c === undefined) this.unended();
       else this.controlAt(at);
     }
   }
@@ -124,11 +139,6 @@ export class JsonTokens {
   private controlAt(at: number): never {
     this.at = at;
     this.fail("a control character stands in a string");
-  }
-
-  private search(byte: number, from: number): number {
-    const found = this.bytes.indexOf(byte, from);
-    return found < 0 ? this.bytes.length : found;
   }
 
   private unended(): never {

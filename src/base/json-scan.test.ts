@@ -45,11 +45,12 @@ test("JSONTestSuite: taken and refused as parseJson takes and refuses them", (t)
   for (const file of files) {
     const bytes: Buffer = readFileSync(join(folder, "test_parsing", file));
     const strict = verdict(() => parseJson(bytes));
-    assert.equal(
-      verdict(() => scan(bytes)),
-      strict,
-      file,
-    );
+    for (const vectors of [true, false])
+      assert.equal(
+        verdict(() => scan(bytes, { vectors })),
+        strict,
+        file,
+      );
   }
 });
 
@@ -147,7 +148,7 @@ test("offsets give back exactly the members, however they are spelled", () => {
 });
 
 /** What no boundary depends on: see json-scan.ts. */
-const UNSEEN = new Set(["the key stands twice in one object", "a control character stands in a string"]);
+const UNSEEN = "the key stands twice in one object";
 
 test("a body that was damaged is never taken where parseJson refuses it", () => {
   const byte = fc.constantFrom(...Buffer.from('{}[]:,"\\ \n0123456789.eE+-tfnu\u0000\u00ff'), 0xff, 0xc3, 0xed, 0xef);
@@ -180,7 +181,7 @@ test("a body that was damaged is never taken where parseJson refuses it", () => 
           verdict(() => scan(damaged)),
           "taken",
         );
-      else if (UNSEEN.has(reason)) verdict(() => scan(damaged));
+      else if (reason === UNSEEN) verdict(() => scan(damaged));
       else {
         assert.equal(
           verdict(() => scan(damaged)),
@@ -271,6 +272,7 @@ test("byte order marks, UTF-16, words that are no JSON, and bytes that are no UT
 test("strings: control characters, bad escapes and lone surrogates", () => {
   assert.equal(fault('{"a":"x\ny"}').message, "a control character stands in a string");
   assert.equal(fault(`{"\\u0061${"a".repeat(100)}\n":1}`).message, "a control character stands in a string");
+  assert.equal(fault(`"${"a".repeat(100_000)}\n"`).message, "a control character stands in a string");
   assert.equal(fault('"\\x"').message, "an unknown escape stands in a string");
   assert.equal(fault('"\\u00g0"').message, "an unknown escape stands in a string");
   assert.equal(fault('"\\u00:0"').message, "an unknown escape stands in a string");

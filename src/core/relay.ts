@@ -4,15 +4,15 @@
  *
  * Contract: `pipe` is called once, or `cancel` instead of it; after `end`, `fail` or `cancel` nothing more comes. A
  * target that answers `write` with false gets nothing until it calls `resume`. What the chunks hold may be used until
- * `write` returns, and kept only as a copy. Made by serving's upstreams; http writes it out.
+ * `write` returns, and kept only as a copy, unless it is given away. Made by serving's upstreams; http writes it out.
  */
 import type { Fault } from "./fault.ts";
 
 export interface RelayTarget {
   /** The first bytes are there, and come as soon as the source has done something else: what precedes them may begin. */
   soon?(): void;
-  /** @returns false: no more until `resume` */
-  write(chunk: Uint8Array): boolean;
+  /** @param given the memory is the target's from here on. @returns false: no more until `resume` */
+  write(chunk: Uint8Array, given?: boolean): boolean;
   /** The answer is whole. */
   end(): void;
   /** It will never be: the connection to the upstream broke, stalled or made no sense. */

@@ -7,6 +7,8 @@ import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import type { Exchange } from "./_exchange.ts";
 import { Gathered } from "./_gathered.ts";
+import { type BodySink, Request } from "./_request.ts";
+import type { Timer } from "./_timers.ts";
 import type { AnyRoute } from "./route.ts";
 
 export interface MediaType {
@@ -22,6 +24,8 @@ export interface RawBody {
   /** Of a form. */
   readonly contentType: string | undefined;
 }
+
+export const NO_BODY: RawBody = { bytes: undefined, contentType: undefined };
 
 // The media type alone, or with parameters behind a semicolon. RFC 8259 defines none; they are not looked at.
 const JSON_TYPE: MediaType = { name: "application/json", pattern: /^application\/json[ \t]*(?:;|$)/i };
@@ -55,75 +59,113 @@ export function requireKnownExpectation({ req }: Exchange): void {
 }
 
 /**
- * A body of JSON as bytes, nobody has looked into.
- * @returns undefined: there is none, and the schema does not mind
+ * A body of JSON as bytes, nobody has looked into. None: there is none, and the schema does not mind.
  * @throws Fault
  */
-export async function readJsonBody<S>(
+export function readJsonBody<S>(
   exchange: Exchange,
   { limits }: Pick<AnyRoute<S>, "limits">,
   principal: Principal | undefined,
   schema: NonNullable<AnyRoute<S>["body"]>,
-): Promise<Buffer | undefined> {
+): RawBody | Promise<RawBody> {
   const { req, options } = exchange;
   requireKnownExpectation(exchange);
-  if (!exchange.hasBody && schema.safeParse(undefined).success) return undefined;
+  if (!exchange.hasBody && schema.safeParse(undefined).success) return NO_BODY;
   checkMediaType(req.rawHeaders);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
   const limit = Math.min(limits.bodyBytes ?? 0, principal?.caps.bodyBytes ?? options.maxBodyBytes);
-  const bytes = await readBody(exchange, limit);
-  exchange.tap?.("request", bytes);
-  return bytes;
+  return readBody(exchange, limit);
 }
 
 /**
  * The whole body, at most `limit` bytes.
+ * @param contentType of a form
  * @throws Fault payload_too_large (reading stops there) | request_timeout | the reason of the abort
  */
-export async function readBody(exchange: Exchange, limit: number): Promise<Buffer> {
-  const { req, res, counters, options } = exchange;
-  if (Number(req.headers["content-length"] ?? 0) > limit) throw tooLarge(limit);
+export function readBody(exchange: Exchange, limit: number, contentType?: string): Promise<RawBody> {
+  const { req, res } = exchange;
+  const announced = Number(req.headers["content-length"] ?? 0);
+  if (announced > limit) throw tooLarge(limit);
   if (awaitingContinue.delete(req)) res.writeContinue();
-  const cancel = counters.after(options.bodyTimeoutMs, () =>
-    exchange.abort(new Fault("request_timeout", "The request body did not arrive in time.")),
-  );
-  try {
-    const body = await collect(exchange, limit);
-    exchange.bodyRead = true;
-    return body;
-  } finally {
-    cancel();
-  }
+  return new Promise((resolve, reject) => {
+    const body = new Body(exchange, { announced, limit, contentType }, resolve, reject);
+    if (!(req instanceof Request && req.divert(body))) stream(req, body);
+  });
 }
 
-async function collect(exchange: Exchange, limit: number): Promise<Buffer> {
-  const { req } = exchange;
-  const body = new Gathered(Math.min(Number(req.headers["content-length"] ?? 0), limit));
-  let onData: ((chunk: Buffer) => void) | undefined;
-  let onEnd: (() => void) | undefined;
-  const whole = new Promise<void>((resolve, reject) => {
-    onData = (chunk) => {
-      exchange.bytesIn += chunk.length;
-      if (exchange.bytesIn > limit) {
-        req.pause();
-        reject(tooLarge(limit));
-      } else body.add(chunk);
-    };
-    onEnd = resolve;
-    req.on("data", onData);
-    req.on("end", onEnd);
+/** A request that is a stream, or of which something lies there already. */
+function stream(req: IncomingMessage, body: Body): void {
+  req.on("data", (chunk: Buffer) => {
+    if (!body.take(chunk)) req.pause();
   });
-  try {
-    await exchange.race(whole);
-  } catch (error) {
-    // No further byte is taken from a client whose body was refused.
-    req.pause();
-    throw error;
-  } finally {
-    if (onData !== undefined) req.off("data", onData);
-    if (onEnd !== undefined) req.off("end", onEnd);
+  req.on("end", () => body.end());
+}
+
+interface Announced {
+  /** Bytes; 0: not known. */
+  readonly announced: number;
+  readonly limit: number;
+  readonly contentType: string | undefined;
+}
+
+class Body implements BodySink {
+  readonly #exchange: Exchange;
+  readonly #limit: number;
+  readonly #contentType: string | undefined;
+  readonly #pieces: Gathered;
+  readonly #resolve: (body: RawBody) => void;
+  readonly #reject: (reason: unknown) => void;
+  readonly #time: Timer;
+  #over = false;
+
+  constructor(
+    exchange: Exchange,
+    { announced, limit, contentType }: Announced,
+    resolve: (body: RawBody) => void,
+    reject: (reason: unknown) => void,
+  ) {
+    this.#exchange = exchange;
+    this.#limit = limit;
+    this.#contentType = contentType;
+    this.#pieces = new Gathered(announced);
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#time = exchange.counters.after(exchange.options.bodyTimeoutMs, () =>
+      exchange.abort(new Fault("request_timeout", "The request body did not arrive in time.")),
+    );
+    exchange.interrupts((reason) => this.#refuse(reason));
   }
-  return body.bytes();
+
+  take(chunk: Buffer): boolean {
+    if (this.#over) return false;
+    this.#exchange.bytesIn += chunk.length;
+    if (this.#exchange.bytesIn <= this.#limit) this.#pieces.add(chunk);
+    else this.#refuse(tooLarge(this.#limit));
+    return !this.#over;
+  }
+
+  end(): void {
+    if (this.#over) return;
+    this.#close();
+    const exchange = this.#exchange;
+    exchange.bodyRead = true;
+    const bytes = this.#pieces.bytes();
+    if (this.#contentType === undefined) exchange.tap?.("request", bytes);
+    this.#resolve({ bytes, contentType: this.#contentType });
+  }
+
+  #close(): void {
+    this.#over = true;
+    this.#time.end();
+  }
+
+  /** No further byte is taken from a client whose body was refused. */
+  #refuse(reason: Fault): void {
+    if (this.#over) return;
+    this.#close();
+    this.#exchange.req.pause();
+    this.#reject(reason);
+  }
 }
 
 function tooLarge(limit: number): Fault {

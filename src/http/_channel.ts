@@ -11,7 +11,7 @@ import { WebSocketServer } from "ws";
 import { Channel, ChannelError, CLOSED } from "#core/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { Exchange } from "./_exchange.ts";
-import type { Before } from "./_head.ts";
+import type { OwnHeaders } from "./_head.ts";
 import { type Upgrade, upgradeOf } from "./_upgrade.ts";
 import type { Reply } from "./reply.ts";
 
@@ -27,20 +27,22 @@ const KEY = /^[+/0-9A-Za-z]{22}==$/;
 export async function writeChannel(
   exchange: Exchange,
   { serve, messageBytes }: Extract<Reply, { kind: "channel" }>,
-  before: Before,
+  before: () => Promise<OwnHeaders>,
 ): Promise<void> {
   const upgrade = handshakeOf(exchange.req);
-  const own = await exchange.once(before(101));
+  const own = await before();
   const socket = await accept(exchange, upgrade, own, messageBytes);
   const channel = new Channel(socket, {
     stallMs: exchange.options.stallTimeoutMs,
     pingMs: PING_MS,
     seen: (from, text) => exchange.said(from === "them" ? "request" : "answer", text),
   });
-  const served = serve(channel);
-  exchange.counters.track(served);
   try {
-    await exchange.race(served);
+    await exchange.handled(
+      serve(channel),
+      () => undefined,
+      () => {},
+    );
     channel.close(CLOSED.normal);
   } catch (error) {
     // The library has told the client which rule it broke.
@@ -51,7 +53,7 @@ export async function writeChannel(
   } finally {
     const late = exchange.counters.after(FAREWELL_MS, () => channel.cut());
     await channel.ended;
-    late();
+    late.end();
   }
 }
 
@@ -71,7 +73,7 @@ function handshakeOf(req: IncomingMessage): Upgrade {
 function accept(
   exchange: Exchange,
   { socket, head }: Upgrade,
-  own: Readonly<Record<string, string>>,
+  own: OwnHeaders,
   maxPayload: number,
 ): Promise<WebSocket> {
   const { req, res, requestId } = exchange;

@@ -4,12 +4,13 @@
  * Invariants: the signal fires once, with a Fault as its reason; at most one party waits at a time (the corridor is
  * sequential); no method throws because the client is gone: the signal tells. Private to the pipeline and its parts.
  */
-import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import { headerValues } from "#base/headers.ts";
 import { newId } from "#base/ids.ts";
 import { Fault } from "#core/fault.ts";
 import { writeChunk } from "./_chunks.ts";
+import type { Timer } from "./_timers.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 
@@ -25,7 +26,9 @@ export class Exchange {
   readonly startedAt = performance.now();
   readonly options: HttpOptions;
   readonly counters: Counters;
-  /** Whether the body, if any, has been taken in whole. */
+  /** Whether the request announces a body. */
+  readonly hasBody: boolean;
+  /** Whether it has been taken in whole. */
   bodyRead = false;
   bytesIn = 0;
   bytesOut = 0;
@@ -45,26 +48,23 @@ export class Exchange {
   #onAbort: ((reason: Fault) => void) | undefined;
   #onDrain: (() => void) | undefined;
   #wake: (() => void) | undefined;
-  #interrupt: ((reason: unknown) => void) | undefined;
+  #interrupt: ((reason: Fault) => void) | undefined;
+  #watched = false;
 
   constructor(req: IncomingMessage, res: ServerResponse, options: HttpOptions, counters: Counters) {
     this.req = req;
     this.res = res;
     this.options = options;
     this.counters = counters;
+    const { "content-length": length, "transfer-encoding": coding } = req.headers;
+    this.hasBody = coding !== undefined || (length !== undefined && length !== "0");
     this.requestId = (options.requestIdHeader ? givenId(req, options) : undefined) ?? newId();
-    const wake = (): void => this.#wake?.();
-    res.on("drain", () => {
-      wake();
-      this.#onDrain?.();
-    });
-    res.on("finish", wake);
-    // A connection that breaks shows here; without a listener an error of the stream would end the process.
-    res.on("error", wake);
-    req.on("error", wake);
+    // A connection that breaks shows as a close; without a listener an error of the stream would end the process.
+    res.on("error", ignore);
+    req.on("error", ignore);
     res.on("close", () => {
       if (!res.writableFinished) this.abort(new Fault("cancelled", "The client went away."));
-      wake();
+      this.#wake?.();
     });
   }
 
@@ -99,62 +99,101 @@ export class Exchange {
     else this.#onAbort = run;
   }
 
-  /** Whether the request announces a body. */
-  get hasBody(): boolean {
-    const { "content-length": length, "transfer-encoding": coding } = this.req.headers;
-    return coding !== undefined || (length !== undefined && length !== "0");
+  /** Whoever waits is told of the abort, the last that asked; at once where the call is over. */
+  interrupts(run: (reason: Fault) => void): void {
+    if (this.#aborted !== undefined) run(this.#aborted);
+    else this.#interrupt = run;
   }
 
   /** The result of the work, or the abort, whichever comes first; late results are dropped. */
   race<T>(work: PromiseLike<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      if (this.#aborted !== undefined) reject(this.#aborted);
-      else this.#interrupt = reject;
+      this.interrupts(reject);
+      work.then(resolve, reject);
+    });
+  }
+
+  /**
+   * What a handler's work leads to, or the abort. It counts as a handler until it ends, however it ends.
+   * @param next with its result; @param late with one that came after the abort
+   */
+  handled<T, U>(work: Promise<T>, next: (found: T) => U | Promise<U>, late: (found: T) => void): Promise<U> {
+    this.counters.handlers++;
+    return new Promise((resolve, reject) => {
+      this.interrupts(reject);
       work.then(
-        (value) => {
-          this.#interrupt = undefined;
-          resolve(value);
+        (found) => {
+          this.counters.handlers--;
+          if (this.#aborted !== undefined) {
+            late(found);
+            return;
+          }
+          try {
+            resolve(next(found));
+          } catch (error) {
+            reject(error);
+          }
         },
         (error: unknown) => {
-          this.#interrupt = undefined;
+          this.counters.handlers--;
           reject(error);
         },
       );
     });
   }
 
-  /** As `race`, and without a turn in between for what is there already. @throws the reason of the abort */
-  once<T>(work: T | Promise<T>): T | Promise<T> {
-    if (work instanceof Promise) return this.race(work);
-    if (this.#aborted !== undefined) throw this.#aborted;
-    return work;
-  }
-
   /** One listener, for whoever pushes; `taken` is for who waits. */
   onDrain(run: (() => void) | undefined): void {
     this.#onDrain = run;
+    if (run !== undefined) this.#watch();
   }
 
-  /** A wait for the client begins. @returns ends it */
-  stalls(): () => void {
+  /** A wait for the client begins. */
+  stalls(): Timer {
     return this.counters.after(this.options.stallTimeoutMs, () => this.cut("the client takes nothing"));
   }
 
   /**
-   * Until the client has taken what was written, or is gone (also: stalled, and cut for it).
+   * Until the client has taken what was written, or is gone (also: stalled, and cut for it). Undefined: so it is.
    * @throws Fault the reason of an abort that comes meanwhile
    */
-  async taken(): Promise<void> {
+  taken(): Promise<void> | undefined {
+    return this.#isTaken ? undefined : this.#untilTaken();
+  }
+
+  async #untilTaken(): Promise<void> {
+    this.#watch();
     const before = this.aborted;
-    while (!this.gone && (this.res.writableNeedDrain || (this.res.writableEnded && !this.res.writableFinished))) {
-      const cancel = this.stalls();
+    while (!this.#isTaken) {
+      const timer = this.stalls();
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
-      cancel();
+      timer.end();
       this.#wake = undefined;
       if (this.aborted !== before && !this.gone) throw this.aborted;
     }
+  }
+
+  /** What the kernel has is taken, though `finish` comes a turn later. */
+  get #isTaken(): boolean {
+    const { res } = this;
+    if (this.gone || res.writableFinished) return true;
+    if (res.writableEnded) return res.socket !== null && res.writableLength === 0;
+    return !res.writableNeedDrain;
+  }
+
+  /** From the first wait for the client on: most answers have none. */
+  #watch(): void {
+    if (this.#watched) return;
+    this.#watched = true;
+    const wake = (): void => this.#wake?.();
+    this.res.on("drain", () => {
+      wake();
+      this.#onDrain?.();
+    });
+    this.res.on("finish", wake);
+    this.res.on("error", wake);
   }
 
   /** Ends the connection now, with nothing more said. */
@@ -166,16 +205,17 @@ export class Exchange {
   /**
    * Writes status line and headers. An answer before the body is read ends the connection: the rest stays unread. So
    * does one to a request with Upgrade, behind which Node's parser may drop bytes: what follows must not be a request.
+   * @param headers name and value in turn, each name once; it is added to
    */
-  head(status: number, headers: OutgoingHttpHeaders): void {
+  head(status: number, headers: string[]): void {
     const closes = this.last || (this.hasBody && !this.bodyRead) || this.req.headers.upgrade !== undefined;
-    const all: OutgoingHttpHeaders = { ...headers, "x-content-type-options": "nosniff" };
+    headers.push("x-content-type-options", "nosniff");
     if (this.options.requestIdHeader) {
-      all["x-request-id"] = this.requestId;
-      if (this.idHeader !== undefined) all[this.idHeader] = this.requestId;
+      headers.push("x-request-id", this.requestId);
+      if (this.idHeader !== undefined) headers.push(this.idHeader, this.requestId);
     }
-    if (closes) all.connection = "close";
-    this.res.writeHead(status, all);
+    if (closes) headers.push("connection", "close");
+    this.res.writeHead(status, headers);
   }
 
   /** @returns whether the client keeps up */
@@ -214,9 +254,10 @@ export class Exchange {
   endWith(chunk: Uint8Array): void {
     this.bytesOut += chunk.length;
     this.tap?.("answer", chunk);
+    const bytes = chunk instanceof Buffer ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
     // A string goes out in one piece with the head before it.
-    if (chunk.length > ONE_PIECE) this.res.end(Buffer.from(chunk));
-    else this.res.end(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length).toString("latin1"), "latin1");
+    if (bytes.length > ONE_PIECE) this.res.end(Buffer.from(bytes));
+    else this.res.end(bytes.toString("latin1"), "latin1");
   }
 
   /** The answer's last bytes, if any, and its end. */
@@ -229,6 +270,8 @@ export class Exchange {
     }
   }
 }
+
+function ignore(): void {}
 
 /** It will stand in logs: one that holds a credential is not taken over (Wall: T71). */
 function givenId(req: IncomingMessage, { redact }: HttpOptions): string | undefined {

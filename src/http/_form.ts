@@ -63,13 +63,13 @@ function judge(exchange: Exchange, route: FormRoute, principal: Principal | unde
 }
 
 /** A form that nobody looks into: its bytes, within the bounds of all its parts together. @throws Fault */
-export async function readFormBytes(
+export function readFormBytes(
   exchange: Exchange,
   route: FormRoute,
   principal: Principal | undefined,
 ): Promise<RawBody> {
   const { contentType, most } = judge(exchange, route, principal);
-  return { bytes: await readBody(exchange, most), contentType };
+  return readBody(exchange, most, contentType);
 }
 
 /**
@@ -122,7 +122,7 @@ async function feed(exchange: Exchange, form: Form, most: number, fileBytes: num
   const { req, counters, options } = exchange;
   const pieces = req.iterator({ destroyOnReturn: false });
   for (;;) {
-    const cancel = counters.after(options.bodyTimeoutMs, () =>
+    const timer = counters.after(options.bodyTimeoutMs, () =>
       exchange.abort(new Fault("request_timeout", "The request body did not arrive in time.")),
     );
     try {
@@ -132,7 +132,7 @@ async function feed(exchange: Exchange, form: Form, most: number, fileBytes: num
       if (exchange.bytesIn > most) throw tooLarge(fileBytes);
       await exchange.race(form.during(form.write(piece.value as Buffer)));
     } finally {
-      cancel();
+      timer.end();
     }
   }
   form.end();

@@ -22,9 +22,9 @@ async function stillSends({ req }: Exchange): Promise<boolean> {
 export async function linger(exchange: Exchange): Promise<void> {
   if (!exchange.gone) {
     await new Promise<void>((resolve) => {
-      const cancel = exchange.counters.after(exchange.options.lingerMs, resolve);
+      const timer = exchange.counters.after(exchange.options.lingerMs, resolve);
       exchange.res.once("close", () => {
-        cancel();
+        timer.end();
         resolve();
       });
     });

@@ -8,7 +8,7 @@ import type { FaultReply } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
 import type { Exchange } from "./_exchange.ts";
 import type { OwnHeaders } from "./_head.ts";
-import { before, type Corridor, openBooks, type Walk } from "./_walk.ts";
+import { type Corridor, openBooks, type Walk } from "./_walk.ts";
 import { writeWhole } from "./_write.ts";
 
 /** The one catch: prints the failure in the dialect, as far as the client can still be told. */
@@ -53,7 +53,8 @@ export function stackOf(error: unknown): string {
 /** A failure that cannot be recorded is not told: that it cannot is what the client hears. */
 async function recorded<S>(step: Walk<S>, fault: Fault): Promise<[Fault, OwnHeaders]> {
   try {
-    return [fault, await before(step, step.dialect.fault(fault, step.exchange.requestId).status)];
+    await step.record(step.dialect.fault(fault, step.exchange.requestId).status);
+    return [fault, step.headers()];
   } catch (error) {
     if (!(error instanceof Fault) || error.kind !== "policy_unavailable") throw error;
     step.fault = error;

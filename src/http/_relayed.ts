@@ -6,99 +6,73 @@
  * for that one. Private to the pipeline.
  */
 
-import { conform } from "#core/conform.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
 import type { Grant, Scope } from "#core/principal.ts";
-import { type RawBody, readJsonBody } from "./_body.ts";
-import { canonicalQuery, decodeBody } from "./_decode.ts";
+import { NO_BODY, type RawBody, readJsonBody } from "./_body.ts";
+import { canonicalQuery } from "./_decode.ts";
 import type { Exchange } from "./_exchange.ts";
 import { readFormBytes } from "./_form.ts";
+import { type Asked, run } from "./_handled.ts";
 import { discard } from "./_late.ts";
-import { type Caller, type Corridor, callerOf, openBooks, type Walk } from "./_walk.ts";
-import type { Relay, RelayAnswer, RelayForward, RelayRequest } from "./relay.ts";
+import { type Corridor, callerOf, openBooks, type Walk } from "./_walk.ts";
+import type { Relay, RelayAnswer, RelayRequest } from "./relay.ts";
 import type { Reply } from "./reply.ts";
 import type { AnyRoute, ListenerPlane } from "./route.ts";
 
-/** What was asked, as far as it is the same whoever answers. */
-export interface Asked<S> {
-  readonly route: AnyRoute<S>;
-  readonly caller: Caller;
-  readonly query: unknown;
-  readonly params: Readonly<Record<string, string>>;
-  readonly raw: RawBody;
+/** The body before anybody is asked; of a form only where others answer it. @throws Fault */
+export function readRaw<S>(
+  corridor: Corridor<S>,
+  { exchange, principal }: Walk<S>,
+  route: AnyRoute<S>,
+): RawBody | Promise<RawBody> {
+  if (route.form !== undefined)
+    return corridor.relayed.has(route) ? readFormBytes(exchange, route, principal) : NO_BODY;
+  return route.body === undefined ? NO_BODY : readJsonBody(exchange, route, principal, route.body);
 }
 
-/** `local`: a handler of ours answers, of this route and with this caller. */
-export type Passed<S> = { readonly reply: Reply } | { readonly local: AnyRoute<S>; readonly caller: Caller };
-
-/** @throws Fault */
-export async function readRaw<S>({ exchange, principal }: Walk<S>, route: AnyRoute<S>): Promise<RawBody> {
-  if (route.form !== undefined) return readFormBytes(exchange, route, principal);
-  if (route.body === undefined) return NO_BODY;
-  const bytes = await readJsonBody(exchange, route, principal, route.body);
-  return bytes === undefined ? NO_BODY : { bytes, contentType: undefined };
-}
-
-const NO_BODY: RawBody = { bytes: undefined, contentType: undefined };
-
-export function decodeRaw<S>(route: AnyRoute<S>, { bytes }: RawBody): unknown {
-  if (route.body === undefined) return undefined;
-  return bytes === undefined ? conform(route.body, undefined) : decodeBody(route.body, bytes);
+/**
+ * Asks the relay; where it has no answer, a handler of ours has.
+ * @param by the path that was asked, where another route answers in its place
+ * @throws Fault
+ */
+export function passOn<S>(
+  corridor: Corridor<S>,
+  relay: Relay<S>,
+  step: Walk<S>,
+  asked: Asked<S>,
+  by?: string,
+): Reply | Promise<Reply> {
+  const { exchange } = step;
+  if (exchange.aborted !== undefined) throw exchange.aborted;
+  const answer = relay.answer(new Question(corridor, step, asked, by));
+  const follow = (found: RelayAnswer<S>): Reply | Promise<Reply> => {
+    if (found === undefined) return run(corridor, step, asked);
+    return found.kind === "forward" ? forward(corridor, relay, step, { asked, by, to: found.to }) : found;
+  };
+  return answer instanceof Promise ? exchange.handled(answer, follow, drop) : follow(answer);
 }
 
 /**
  * Wall: T95, what another route answers is authorized by that route's own declaration before the relay hears of it as
  * that route's.
- * @throws Fault
  */
-export async function passOn<S>(
+function forward<S>(
   corridor: Corridor<S>,
   relay: Relay<S>,
   step: Walk<S>,
-  asked: Asked<S>,
-): Promise<Passed<S>> {
-  const { exchange } = step;
-  const found = await ask(exchange, relay, new Question(corridor, step, asked, asked.caller, undefined));
-  if (found === undefined) return { local: asked.route, caller: asked.caller };
-  if (!isForward(found)) return { reply: found };
-  const { to } = found;
-  // Only what the registrar has compared.
-  if (asked.route.forwardsTo?.includes(to) !== true) throw new Error(`${asked.route.path} may not forward`);
+  { asked, by, to }: { readonly asked: Asked<S>; readonly by: string | undefined; readonly to: AnyRoute<S> },
+): Reply | Promise<Reply> {
+  const { path, forwardsTo } = asked.route;
+  // Only what the registrar has compared, and once.
+  if (by !== undefined || forwardsTo?.includes(to) !== true) throw new Error(`${path} may not forward`);
   step.target = to.path;
-  const caller = callerOf(to, step.principal, openBooks(corridor, step));
-  if (!corridor.relayed.has(to)) return { local: to, caller };
-  const second = await ask(
-    exchange,
-    relay,
-    new Question(corridor, step, { ...asked, route: to }, caller, asked.route.path),
-  );
-  if (second === undefined) return { local: to, caller };
-  if (isForward(second)) throw new Error(`${to.path} may not forward`);
-  return { reply: second };
+  const target = { ...asked, route: to, caller: callerOf(to, step.principal, openBooks(corridor, step)) };
+  return corridor.relayed.has(to) ? passOn(corridor, relay, step, target, path) : run(corridor, step, target);
 }
 
-function isForward<S>(answer: Reply | RelayForward<S>): answer is RelayForward<S> {
-  return answer.kind === "forward";
-}
-
-async function ask<S>(exchange: Exchange, relay: Relay<S>, question: Question<S>): Promise<RelayAnswer<S>> {
-  if (exchange.aborted !== undefined) throw exchange.aborted;
-  const answer = relay.answer(question);
-  if (!(answer instanceof Promise)) return answer;
-  exchange.counters.track(answer);
-  try {
-    return await exchange.race(answer);
-  } catch (error) {
-    if (exchange.aborted !== undefined)
-      answer.then(
-        (late) => {
-          if (late !== undefined && !isForward(late)) discard(late);
-        },
-        () => {},
-      );
-    throw error;
-  }
+function drop<S>(late: RelayAnswer<S>): void {
+  if (late !== undefined && late.kind !== "forward") discard(late);
 }
 
 class Question<S> implements RelayRequest<S> {
@@ -119,13 +93,10 @@ class Question<S> implements RelayRequest<S> {
   constructor(
     corridor: Corridor<S>,
     step: Walk<S>,
-    { route, query, params, raw }: Asked<S>,
-    caller: Caller,
+    { route, caller, query, params, raw }: Asked<S>,
     by: string | undefined,
   ) {
     const { exchange, plane, dialect } = step;
-    this.#corridor = corridor;
-    this.#step = step;
     // No open route is relayed (server.ts); should one be, nobody has asked who calls.
     if (!("principal" in caller)) throw new Fault("unauthenticated", "Unauthorized");
     this.route = route;
@@ -139,6 +110,8 @@ class Question<S> implements RelayRequest<S> {
     this.dialect = dialect;
     this.askedBy = by;
     this.#exchange = exchange;
+    this.#corridor = corridor;
+    this.#step = step;
   }
 
   get signal(): AbortSignal {

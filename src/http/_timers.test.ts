@@ -15,24 +15,26 @@ test("each runs once, in its time's order; what was ended does not run, and endi
   const timers = new Timers();
   const ran: string[] = [];
   timers.after(100, () => ran.push("a"));
-  const endB = timers.after(100, () => ran.push("b"));
+  const b = timers.after(100, () => ran.push("b"));
   pass(50);
   timers.after(100, () => ran.push("c"));
   timers.after(20, () => ran.push("d"));
-  endB();
-  endB();
+  b.end();
+  b.end();
+  assert.equal(timers.open, 3);
   pass(49);
   assert.deepEqual(ran, ["d"]);
   pass(1);
   assert.deepEqual(ran, ["d", "a"]);
-  const endE = timers.after(100, () => ran.push("e"));
+  const e = timers.after(100, () => ran.push("e"));
   pass(49);
   assert.deepEqual(ran, ["d", "a"]);
   pass(1);
   assert.deepEqual(ran, ["d", "a", "c"]);
-  endE();
+  e.end();
   pass(200);
   assert.deepEqual(ran, ["d", "a", "c"]);
+  assert.equal(timers.open, 0);
 });
 
 test("one that starts and ends others while it runs does them no harm", (t) => {
@@ -43,10 +45,10 @@ test("one that starts and ends others while it runs does them no harm", (t) => {
   const ran: string[] = [];
   timers.after(10, () => {
     ran.push("a");
-    endB();
+    b.end();
     timers.after(10, () => ran.push("d"));
   });
-  const endB = timers.after(10, () => ran.push("b"));
+  const b = timers.after(10, () => ran.push("b"));
   timers.after(10, () => ran.push("c"));
   now = 10;
   t.mock.timers.tick(10);
@@ -63,8 +65,8 @@ test("more durations than are kept: the idle ones go, the others run", (t) => {
   const timers = new Timers();
   let ran = 0;
   for (let i = 1; i <= 200; i++) {
-    const end = timers.after(i, () => ran++);
-    if (i % 2 === 0) end();
+    const timer = timers.after(i, () => ran++);
+    if (i % 2 === 0) timer.end();
   }
   now = 1000;
   t.mock.timers.tick(1000);

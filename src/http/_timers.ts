@@ -9,34 +9,51 @@
 /** Rows that are kept though they are empty: durations are settings, and few. */
 const MOST_ROWS = 64;
 
-class Entry {
+/** A timer that was started. */
+export interface Timer {
+  /** May be called again, and when it has run. */
+  end(): void;
+}
+
+class Entry implements Timer {
   readonly due: number;
   run: (() => void) | undefined;
   before: Entry | undefined;
   after: Entry | undefined;
+  readonly #row: Row;
 
-  constructor(due: number, run: () => void) {
+  constructor(due: number, run: () => void, row: Row) {
     this.due = due;
     this.run = run;
+    this.before = undefined;
+    this.after = undefined;
+    this.#row = row;
+  }
+
+  end(): void {
+    this.#row.remove(this);
   }
 }
 
 class Row {
   readonly #milliseconds: number;
+  readonly #timers: Timers;
   #first: Entry | undefined;
   #last: Entry | undefined;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(milliseconds: number) {
+  constructor(milliseconds: number, timers: Timers) {
     this.#milliseconds = milliseconds;
+    this.#timers = timers;
   }
 
   get empty(): boolean {
     return this.#first === undefined;
   }
 
-  add(run: () => void): Entry {
-    const entry = new Entry(performance.now() + this.#milliseconds, run);
+  add(run: () => void): Timer {
+    const entry = new Entry(performance.now() + this.#milliseconds, run, this);
+    this.#timers.open++;
     entry.before = this.#last;
     if (this.#last === undefined) this.#first = entry;
     else this.#last.after = entry;
@@ -48,6 +65,7 @@ class Row {
   remove(entry: Entry): void {
     if (entry.run === undefined) return;
     entry.run = undefined;
+    this.#timers.open--;
     const { before, after } = entry;
     if (before === undefined) this.#first = after;
     else before.after = after;
@@ -78,18 +96,18 @@ class Row {
 }
 
 export class Timers {
+  /** Those that have neither run nor been ended. */
+  open = 0;
   readonly #rows = new Map<number, Row>();
 
-  /** @returns ends it; may be called again, and when it has run */
-  after(milliseconds: number, run: () => void): () => void {
+  after(milliseconds: number, run: () => void): Timer {
     let row = this.#rows.get(milliseconds);
     if (row === undefined) {
       if (this.#rows.size >= MOST_ROWS) this.#tidy();
-      row = new Row(milliseconds);
+      row = new Row(milliseconds, this);
       this.#rows.set(milliseconds, row);
     }
-    const entry = row.add(run);
-    return row.remove.bind(row, entry);
+    return row.add(run);
   }
 
   #tidy(): void {

@@ -12,7 +12,7 @@ import type { FindClient } from "#policy/client-address.ts";
 import type { Admission, Gate, Outcome } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
 import type { Exchange } from "./_exchange.ts";
-import type { OwnHeaders } from "./_head.ts";
+import type { Before, OwnHeaders } from "./_head.ts";
 import type { Anonymous } from "./access.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
@@ -64,7 +64,7 @@ export interface Corridor<S> {
 }
 
 /** What a walk finds out step by step; `settle` reports it. */
-export interface Walk<S> {
+export class Walk<S> implements Before {
   readonly exchange: Exchange;
   readonly matched: Matched<S>;
   readonly plane: ListenerPlane;
@@ -73,14 +73,41 @@ export interface Walk<S> {
   principal: Principal | undefined;
   /** Opened once it is known who calls, or that nobody does. */
   admission: Admission | undefined;
-  /** The call's record on its way to the disk; asked for once (`recorded`). */
-  record: void | Promise<void>;
-  recorded: boolean;
   fault: Fault | undefined;
-  admitted: boolean;
+  admitted = false;
   /** The declared route that answers in place of the one that was asked. */
   target: string | undefined;
+  /** The call's record on its way to the disk; asked for once. */
+  #record: void | Promise<void> = undefined;
+  #recorded = false;
+
+  constructor(exchange: Exchange, matched: Matched<S>, plane: ListenerPlane, dialect: Dialect, peer: Peer) {
+    this.exchange = exchange;
+    this.matched = matched;
+    this.plane = plane;
+    this.dialect = dialect;
+    this.peer = peer;
+  }
+
+  record(status: number): void | Promise<void> {
+    const { admission, fault } = this;
+    if (admission === undefined || this.#recorded) return this.#record;
+    this.#record = admission.record(this.outcome(status, fault));
+    this.#recorded = true;
+    return this.#record;
+  }
+
+  headers(): OwnHeaders {
+    return this.admission?.headers() ?? NO_HEADERS;
+  }
+
+  outcome(status: number, fault: Fault | undefined): Outcome {
+    const { target } = this;
+    return target === undefined ? { status, fault: fault?.kind } : { status, fault: fault?.kind, target };
+  }
 }
+
+const NO_HEADERS: OwnHeaders = {};
 
 export type Caller = ReturnType<typeof callerOf>;
 
@@ -113,24 +140,4 @@ export function openBooks<S>({ gate }: Corridor<S>, step: Walk<S>): Admission {
   });
   exchange.tap = step.admission.content;
   return step.admission;
-}
-
-/**
- * What precedes an answer's first byte: the call's record. A call that was aborted while its record was on the way
- * waits for it all the same, so that no answer overtakes it.
- * @returns headers that the answer has besides its own
- * @throws Fault policy_unavailable, each time it is asked
- */
-export function before<S>(step: Walk<S>, status: number): OwnHeaders | Promise<OwnHeaders> {
-  const { admission, fault } = step;
-  if (admission === undefined) return {};
-  if (!step.recorded) {
-    step.record = admission.record(outcome(step, status, fault));
-    step.recorded = true;
-  }
-  return step.record instanceof Promise ? step.record.then(() => admission.headers()) : admission.headers();
-}
-
-export function outcome<S>({ target }: Walk<S>, status: number, fault: Fault | undefined): Outcome {
-  return { status, fault: fault?.kind, ...(target === undefined ? {} : { target }) };
 }

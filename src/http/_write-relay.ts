@@ -14,9 +14,18 @@ import type { Exchange } from "./_exchange.ts";
 import { WholeFrames } from "./_frames.ts";
 import { type Before, type OwnHeaders, STREAM_HEADERS } from "./_head.ts";
 import { linger, sendsOn } from "./_linger.ts";
+import type { Timer } from "./_timers.ts";
 import type { Reply } from "./reply.ts";
 
-const HOP_BY_HOP = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"] as const;
+const HOP_BY_HOP: ReadonlySet<string> = new Set([
+  "connection",
+  "keep-alive",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+]);
+const NOTHING: OwnHeaders = {};
 
 type Relayed = Extract<Reply, { kind: "relay" }>;
 
@@ -24,23 +33,28 @@ const KEEP_ALIVE = sseComment("keep-alive");
 /** Answers that have no body, whatever an upstream sends. */
 const BODILESS: ReadonlySet<number> = new Set([204, 304]);
 
-/** @throws what `before` throws, what the source fails with, or the reason of the abort */
-export async function writeRelay(exchange: Exchange, reply: Relayed, before: Before): Promise<void> {
+/**
+ * Undefined: it is written, and taken.
+ * @throws what `before` throws, what the source fails with, or the reason of the abort
+ */
+export function writeRelay(exchange: Exchange, reply: Relayed, before: Before): Promise<void> | undefined {
   // What has no length is told to be over by its end, which closes the connection at once.
   const sending = reply.headers["content-length"] !== undefined && !reply.stream && sendsOn(exchange);
-  const lingers = sending instanceof Promise ? await sending : sending;
-  const target = new Target(exchange, reply, before, lingers);
-  exchange.counters.handlers++;
-  try {
-    if (exchange.aborted !== undefined) throw exchange.aborted;
-    const whole = target.whole();
-    if (whole !== undefined) await exchange.race(whole);
-  } finally {
-    exchange.counters.handlers--;
-    target.close();
-  }
+  if (sending instanceof Promise) return writeBesideBody(exchange, reply, before, sending);
+  const whole = new Target(exchange, reply, before, false).whole();
+  return whole ?? exchange.taken();
+}
+
+/** The client sends a body still that nobody reads. */
+async function writeBesideBody(
+  exchange: Exchange,
+  reply: Relayed,
+  before: Before,
+  sending: Promise<boolean>,
+): Promise<void> {
+  const lingers = await sending;
+  await new Target(exchange, reply, before, lingers).whole();
   if (lingers) await linger(exchange);
-  else target.finish();
   await exchange.taken();
 }
 
@@ -49,7 +63,7 @@ function requireRelayable({ status, headers }: Relayed): void {
   const length = headers["content-length"];
   if (!(status >= 200 && status <= 599)) throw new Error(`no answer has the status ${status}`);
   if (length !== undefined && !/^[0-9]{1,15}$/.test(length)) throw new Error("the length is no number");
-  if (HOP_BY_HOP.some((name) => name in headers)) throw new Error("a header of the upstream's connection");
+  for (const name in headers) if (HOP_BY_HOP.has(name)) throw new Error("a header of the upstream's connection");
 }
 
 /** Why the answer ended early; `WHOLE`: it did not. */
@@ -60,6 +74,11 @@ interface Outcome {
 const WHOLE: Outcome = { reason: undefined };
 
 type Phase = "silent" | "recording" | "open" | "over";
+
+interface Waiting {
+  readonly resolve: (taken: Promise<void> | undefined) => void;
+  readonly reject: (reason: unknown) => void;
+}
 
 class Target implements RelayTarget {
   readonly #exchange: Exchange;
@@ -78,9 +97,9 @@ class Target implements RelayTarget {
   /** Present: pieces go straight to the connection. */
   #wire: Socket | undefined;
   #silence: NodeJS.Timeout | undefined;
-  #endStall: (() => void) | undefined;
+  #stall: Timer | undefined;
   #outcome: Outcome | undefined;
-  #settle: { readonly resolve: () => void; readonly reject: (reason: unknown) => void } | undefined;
+  #waiting: Waiting | undefined;
 
   constructor(exchange: Exchange, reply: Relayed, before: Before, lingers: boolean) {
     this.#exchange = exchange;
@@ -92,15 +111,25 @@ class Target implements RelayTarget {
     this.#left = length === undefined ? undefined : Number(length);
   }
 
-  /** Until the source has given everything and it is on its way to the client. Undefined: it has, at once. */
+  /** Until the source has given everything and it is with the client, but for one that lingers. Undefined: it is, at once. */
   whole(): Promise<void> | undefined {
-    this.#reply.source.pipe(this);
+    this.#exchange.counters.handlers++;
+    this.#exchange.interrupts(this.#stop);
+    if (this.#outcome === undefined) this.#pipe();
     if (this.#outcome === undefined)
       return new Promise((resolve, reject) => {
-        this.#settle = { resolve, reject };
+        this.#waiting = { resolve, reject };
       });
     if (this.#outcome !== WHOLE) throw this.#outcome.reason;
     return undefined;
+  }
+
+  #pipe(): void {
+    try {
+      this.#reply.source.pipe(this);
+    } catch (error) {
+      this.#stop(error);
+    }
   }
 
   soon(): void {
@@ -128,63 +157,87 @@ class Target implements RelayTarget {
     this.#stop(fault);
   }
 
-  /** Idempotent. */
-  close(): void {
+  readonly #stop = (reason: unknown): void => {
+    this.#over({ reason });
+  };
+
+  /** Once. */
+  #over(outcome: Outcome): void {
+    if (this.#outcome !== undefined) return;
+    this.#outcome = outcome;
+    this.#close();
+    if (outcome !== WHOLE) {
+      this.#waiting?.reject(outcome.reason);
+      return;
+    }
+    if (!this.#lingers && !this.#exchange.res.writableEnded) this.#exchange.end();
+    this.#waiting?.resolve(this.#exchange.taken());
+  }
+
+  #close(): void {
     this.#phase = "over";
+    this.#exchange.counters.handlers--;
     clearInterval(this.#silence);
-    this.#endStall?.();
+    this.#stall?.end();
     this.#exchange.onDrain(undefined);
     this.#wire?.off("drain", this.#drained);
     if (!this.#complete) this.#reply.source.cancel();
     this.#complete = true;
   }
 
-  finish(): void {
-    if (!this.#exchange.res.writableEnded) this.#exchange.end();
-  }
-
-  #stop(reason: unknown): void {
-    this.#over({ reason });
-  }
-
-  #over(outcome: Outcome): void {
-    this.#phase = "over";
-    this.#outcome ??= outcome;
-    if (outcome === WHOLE) this.#settle?.resolve();
-    else this.#settle?.reject(outcome.reason);
-  }
-
   #open(): void {
     this.#phase = "recording";
     try {
-      const own = this.#before(this.#reply.status);
-      if (own instanceof Promise) own.then((headers) => this.#recorded(headers)).catch((error) => this.#stop(error));
-      else this.#head(own);
+      const recorded = this.#before.record(this.#reply.status);
+      if (recorded instanceof Promise) recorded.then(this.#recorded, this.#stop);
+      else this.#head();
     } catch (error) {
       this.#stop(error);
     }
   }
 
-  #recorded(own: OwnHeaders): void {
+  readonly #recorded = (): void => {
     if (this.#phase !== "recording") return;
-    this.#head(own);
+    try {
+      this.#head();
+      this.#catchUp();
+    } catch (error) {
+      this.#stop(error);
+    }
+  };
+
+  #catchUp(): void {
     let ready = true;
     for (const chunk of this.#early.splice(0)) ready = this.#pass(chunk);
     // `#pass` may have ended it all: more came than the length promises.
-    if ((this.#phase as Phase) !== "open") return;
+    if (this.#phase !== "open") return;
     if (this.#complete) this.#conclude();
     else if (ready) this.#reply.source.resume();
   }
 
-  #head(own: OwnHeaders): void {
-    const { status, headers, stream } = this.#reply;
-    requireRelayable(this.#reply);
-    const { "content-length": length, ...rest } = headers;
-    const described = stream ? STREAM_HEADERS : this.#left === undefined ? {} : { "content-length": length };
-    this.#exchange.head(status, { "cache-control": "no-store", ...rest, ...own, ...described });
+  #head(): void {
+    const { status, stream } = this.#reply;
+    this.#exchange.head(status, this.#headers(this.#before.headers()));
     this.#exchange.streaming = stream;
     this.#phase = "open";
     if (stream) this.#silence = this.#keepAlive();
+  }
+
+  /** Ours count before the upstream's, and before both what describes the body. */
+  #headers(own: OwnHeaders): string[] {
+    requireRelayable(this.#reply);
+    const { headers, stream } = this.#reply;
+    const described = stream ? STREAM_HEADERS : NOTHING;
+    const list: string[] = [];
+    for (const name in headers)
+      if (name !== "content-length" && own[name] === undefined && described[name] === undefined)
+        list.push(name, headers[name] ?? "");
+    for (const name in own) if (described[name] === undefined) list.push(name, own[name] ?? "");
+    for (const name in described) list.push(name, described[name] ?? "");
+    if ((headers["cache-control"] ?? own["cache-control"] ?? described["cache-control"]) === undefined)
+      list.push("cache-control", "no-store");
+    if (this.#left !== undefined) list.push("content-length", headers["content-length"] ?? "");
+    return list;
   }
 
   /** @returns whether more may come */
@@ -222,15 +275,15 @@ class Target implements RelayTarget {
       if (wire === undefined && this.#exchange.res.chunkedEncoding) this.#wire = this.#exchange.wire;
       return true;
     }
-    this.#endStall ??= this.#exchange.stalls();
+    this.#stall ??= this.#exchange.stalls();
     if (wire !== undefined) wire.once("drain", this.#drained);
     else this.#exchange.onDrain(this.#drained);
     return false;
   }
 
   readonly #drained = (): void => {
-    this.#endStall?.();
-    this.#endStall = undefined;
+    this.#stall?.end();
+    this.#stall = undefined;
     if (this.#phase === "open" && !this.#complete) this.#reply.source.resume();
   };
 

@@ -4,11 +4,10 @@
  * Invariants: an event source is pulled for one frame at a time, and not while the client is behind; the head of a
  * stream is written when its first frame is there; a source that was opened is closed on every path.
  */
-import type { OutgoingHttpHeaders } from "node:http";
 import { stringifyJson } from "#base/json.ts";
 import { sseComment } from "#base/sse.ts";
 import type { Exchange } from "./_exchange.ts";
-import { type Before, STREAM_HEADERS } from "./_head.ts";
+import { type Before, headerList, type OwnHeaders, STREAM_HEADERS } from "./_head.ts";
 import { linger, sendsOn } from "./_linger.ts";
 import { writeRelay } from "./_write-relay.ts";
 import type { Reply } from "./reply.ts";
@@ -17,14 +16,29 @@ import type { Reply } from "./reply.ts";
 const PIECE_BYTES = 64 * 1024;
 const KEEP_ALIVE = sseComment("keep-alive");
 
-/** @throws what `before` or the frames throw, or the reason of the abort */
-export async function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> {
-  if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
-  if (reply.kind === "stream") return writeStream(exchange, reply, before);
-  if (reply.kind === "channel") return (await import("./_channel.ts")).writeChannel(exchange, reply, before);
+/**
+ * Undefined: it is written, and taken.
+ * @throws what `before` or the frames throw, or the reason of the abort
+ */
+export function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> | undefined {
   if (reply.kind === "relay") return writeRelay(exchange, reply, before);
+  if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
+  if (reply.kind === "channel") return writeLater(exchange, reply, before);
+  return reply.kind === "stream" ? writeStream(exchange, reply, before) : writeKnown(exchange, reply, before);
+}
+
+type ChannelReply = Extract<Reply, { readonly kind: "channel" }>;
+
+async function writeLater(exchange: Exchange, reply: ChannelReply, before: Before): Promise<void> {
+  const { writeChannel } = await import("./_channel.ts");
+  return writeChannel(exchange, reply, async () => ownHeaders(exchange, before, 101));
+}
+
+type Known = Exclude<Reply, { readonly kind: "relay" | "events" | "stream" | "channel" }>;
+
+async function writeKnown(exchange: Exchange, reply: Known, before: Before): Promise<void> {
   const status = reply.kind === "bytes" ? 200 : (reply.status ?? 200);
-  const own = await exchange.once(before(status));
+  const own = await ownHeaders(exchange, before, status);
   switch (reply.kind) {
     case "json":
       return writeWhole(
@@ -42,15 +56,23 @@ export async function writeReply(exchange: Exchange, reply: Reply, before: Befor
   }
 }
 
+/** When the record is written. @throws what `before` throws, or the reason of the abort */
+function ownHeaders(exchange: Exchange, before: Before, status: number): OwnHeaders | Promise<OwnHeaders> {
+  const recorded = before.record(status);
+  if (recorded instanceof Promise) return exchange.race(recorded.then(() => before.headers()));
+  if (exchange.aborted !== undefined) throw exchange.aborted;
+  return before.headers();
+}
+
 export async function writeWhole(
   exchange: Exchange,
   status: number,
-  headers: OutgoingHttpHeaders,
+  headers: OwnHeaders,
   content: string | Uint8Array,
 ): Promise<void> {
   const body = typeof content === "string" ? Buffer.from(content) : content;
   const length = status === 204 ? {} : { "content-length": body.length };
-  exchange.head(status, { "cache-control": "no-store", ...headers, ...length });
+  exchange.head(status, headerList({ "cache-control": "no-store", ...headers, ...length }));
   const lingers = await sendsOn(exchange);
   // The last piece goes with the end, so that a small answer is one write; a lingering one must be out before it.
   let at = 0;
@@ -69,15 +91,14 @@ async function writeStream(
 ): Promise<void> {
   const source = pieces[Symbol.asyncIterator]();
   try {
-    const own = await exchange.once(before(200));
+    const own = await ownHeaders(exchange, before, 200);
     const described = {
       "content-type": "application/octet-stream",
       "content-length": length,
       // What somebody uploaded is no page of this server.
       "content-disposition": "attachment",
-      "x-content-type-options": "nosniff",
     };
-    exchange.head(200, { "cache-control": "no-store", ...own, ...described });
+    exchange.head(200, headerList({ "cache-control": "no-store", ...own, ...described }));
     for (let step = await exchange.race(source.next()); !step.done; step = await exchange.race(source.next()))
       if (!exchange.write(step.value)) await exchange.taken();
   } finally {
@@ -95,7 +116,7 @@ async function writeEvents(exchange: Exchange, frames: AsyncIterable<string>, be
   let silence: NodeJS.Timeout | undefined;
   try {
     let step = await exchange.race(source.next());
-    exchange.head(200, { ...(await exchange.once(before(200))), ...STREAM_HEADERS });
+    exchange.head(200, headerList({ ...(await ownHeaders(exchange, before, 200)), ...STREAM_HEADERS }));
     silence = keepAlive(exchange);
     while (!step.done) {
       if (!exchange.write(step.value)) await exchange.taken();

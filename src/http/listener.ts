@@ -14,6 +14,7 @@ import type { Duplex } from "node:stream";
 import { awaitingContinue } from "./_body.ts";
 import { Connections, type Line, type Lines, openLine } from "./_connections.ts";
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
+import { Request } from "./_request.ts";
 import { clearStaleSocket, listenPrivately } from "./_unix-socket.ts";
 import { asksForChannel, responseTo } from "./_upgrade.ts";
 import type { Counters } from "./counters.ts";
@@ -82,6 +83,7 @@ export async function openListener(
 
 function serverOptions(options: HttpOptions, { channels }: Handling): ServerOptions {
   return {
+    IncomingMessage: Request,
     insecureHTTPParser: false,
     maxHeaderSize: options.maxHeaderBytes,
     headersTimeout: options.headersTimeoutMs,

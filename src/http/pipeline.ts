@@ -11,67 +11,40 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { headerValues } from "#base/headers.ts";
-import { conform } from "#core/conform.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
-import type { RawBody } from "./_body.ts";
+import type { Principal } from "#core/principal.ts";
 import { decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
-import { readForm } from "./_form.ts";
-import { discard } from "./_late.ts";
+import { type Asked, run } from "./_handled.ts";
 import { refuse, stackOf } from "./_refuse.ts";
-import { decodeRaw, passOn, readRaw } from "./_relayed.ts";
-import {
-  before,
-  type Caller,
-  type CallRecord,
-  type Corridor,
-  callerOf,
-  openBooks,
-  outcome,
-  type Walk,
-} from "./_walk.ts";
+import { passOn, readRaw } from "./_relayed.ts";
+import type { Timer } from "./_timers.ts";
+import { type CallRecord, type Corridor, callerOf, openBooks, Walk } from "./_walk.ts";
 import { writeReply } from "./_write.ts";
 import { peerOf } from "./peer.ts";
 import type { Matched } from "./registrar.ts";
 import type { Reply } from "./reply.ts";
-import type { AnyRoute, Forward, ListenerPlane, Spoken, TakeFile } from "./route.ts";
+import type { AnyRoute, ListenerPlane, Spoken } from "./route.ts";
 
 export type { CallRecord, Corridor, Observer } from "./_walk.ts";
 
-/** Handles one request to its end. Never throws. */
-export async function walk<S>(
+/** Handles one request to its end. */
+export function walk<S>(
   corridor: Corridor<S>,
   plane: ListenerPlane,
   matched: Matched<S>,
   req: IncomingMessage,
   res: ServerResponse,
-): Promise<void> {
+): void {
   const exchange = new Exchange(req, res, corridor.options, corridor.counters);
-  const step: Walk<S> = {
-    exchange,
-    matched,
-    plane,
-    dialect: dialectOf(corridor, matched, req.rawHeaders),
-    peer: corridor.client(peerOf(req.socket), req.rawHeaders),
-    principal: undefined,
-    admission: undefined,
-    record: undefined,
-    recorded: false,
-    fault: undefined,
-    admitted: false,
-    target: undefined,
-  };
-  exchange.idHeader = step.dialect.requestIdHeader;
+  const dialect = dialectOf(corridor, matched, req.rawHeaders);
+  const peer = corridor.client(peerOf(req.socket), req.rawHeaders);
+  const step = new Walk(exchange, matched, plane, dialect, peer);
+  exchange.idHeader = dialect.requestIdHeader;
   corridor.counters.calls++;
   corridor.open.add(exchange);
-  try {
-    await advance(corridor, step);
-  } catch (error) {
-    await refuse(corridor, step, error);
-  } finally {
-    settle(corridor, step);
-  }
+  void advance(corridor, step);
 }
 
 function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>, rawHeaders: readonly string[]): Dialect {
@@ -81,59 +54,58 @@ function dialectOf<S>(corridor: Corridor<S>, matched: Matched<S>, rawHeaders: re
   return orBy !== undefined && headerValues(rawHeaders, orBy.header).length > 0 ? orBy.dialect : dialect;
 }
 
+/** Step by step: behind one that answers at once the next follows at once. Never rejects. */
 async function advance<S>(corridor: Corridor<S>, step: Walk<S>): Promise<void> {
-  const { exchange, matched } = step;
-  const access = matched.kind === "route" ? matched.route.access : undefined;
-  if (access?.kind !== "open") {
-    const found = corridor.gate.identify(exchange.req.rawHeaders, step.dialect.name, step.peer);
-    step.principal = found instanceof Promise ? await exchange.race(found) : found;
+  const { exchange } = step;
+  let time: Timer | undefined;
+  try {
+    const known = identify(corridor, step);
+    step.principal = known instanceof Promise ? await exchange.race(known) : known;
+    const { route, caller, params } = authorized(corridor, step);
+    const place = admit(corridor, step);
+    if (place instanceof Promise) await exchange.race(place);
+    time = limited(corridor, exchange, route);
+    const query = route.query === undefined ? undefined : queried(exchange, route, route.query);
+    const reading = readRaw(corridor, step, route);
+    const raw = reading instanceof Promise ? await reading : reading;
+    const replying = answer(corridor, step, { route, caller, query, params, raw });
+    const reply = replying instanceof Promise ? await replying : replying;
+    const writing = writeReply(exchange, reply, step);
+    if (writing instanceof Promise) await writing;
+  } catch (error) {
+    await refuse(corridor, step, error);
+  } finally {
+    time?.end();
+    settle(corridor, step);
   }
+}
+
+function identify<S>(
+  { gate }: Corridor<S>,
+  { exchange, matched, dialect, peer }: Walk<S>,
+): Principal | undefined | Promise<Principal> {
+  if (matched.kind === "route" && matched.route.access.kind === "open") return undefined;
+  return gate.identify(exchange.req.rawHeaders, dialect.name, peer);
+}
+
+/** @throws Fault the route does not exist, or is not for this caller */
+function authorized<S>(corridor: Corridor<S>, step: Walk<S>): Pick<Asked<S>, "route" | "caller" | "params"> {
+  const { matched, principal } = step;
   const admission = openBooks(corridor, step);
   if (matched.kind === "other-method") throw new Fault("method_not_allowed", "Method Not Allowed");
   if (matched.kind === "unknown") throw new Fault("route_not_found", "Not Found");
-  const caller = callerOf(matched.route, step.principal, admission);
-  admit(corridor, step);
-  const place = admission.admit();
-  if (place instanceof Promise) await exchange.race(place);
   const { route, params } = matched;
-  const endTime = corridor.counters.after(Math.min(route.limits.timeoutMs, corridor.options.maxTimeoutMs), () =>
-    exchange.abort(new Fault("request_timeout", "The request took too long.")),
-  );
-  try {
-    const reply = await answer(corridor, step, route, { caller, params });
-    await writeReply(exchange, reply, (status) => before(step, status));
-  } finally {
-    endTime();
-  }
-}
-
-/** From the query and the body to a reply, by a handler of ours or by the relay. */
-async function answer<S>(
-  corridor: Corridor<S>,
-  step: Walk<S>,
-  route: AnyRoute<S>,
-  { caller, params }: Pick<Given, "caller" | "params">,
-): Promise<Reply> {
-  const query =
-    route.query === undefined ? undefined : decodeQuery(route.query, step.exchange.req.url ?? "", route.repeats);
-  const { relay } = corridor;
-  if (relay === undefined || !corridor.relayed.has(route)) {
-    const raw = route.form === undefined ? await readRaw(step, route) : undefined;
-    const body = raw === undefined ? undefined : decodeRaw(route, raw);
-    return run(corridor, step, route, { caller, body, query, params });
-  }
-  const raw = await readRaw(step, route);
-  const passed = await passOn(corridor, relay, step, { route, caller, query, params, raw });
-  if ("reply" in passed) return passed.reply;
-  const { local } = passed;
-  const given = { caller: passed.caller, body: decodeRaw(local, raw), form: raw, params };
-  return run(corridor, step, local, { ...given, query });
+  return { route, params, caller: callerOf(route, principal, admission) };
 }
 
 /** Open routes say how the server is, so they pass when it is full or ending. */
-function admit<S>(corridor: Corridor<S>, step: Walk<S>): void {
+function admit<S>(corridor: Corridor<S>, step: Walk<S>): void | Promise<void> {
   step.exchange.last = corridor.draining;
-  if (step.principal === undefined) return;
+  if (step.principal !== undefined) count(corridor, step);
+  return openBooks(corridor, step).admit();
+}
+
+function count<S>(corridor: Corridor<S>, step: Walk<S>): void {
   if (corridor.draining) throw new Fault("draining", "The server is shutting down.");
   const { maxInFlight } = corridor.options;
   if (maxInFlight > 0 && corridor.admitted >= maxInFlight) {
@@ -143,62 +115,22 @@ function admit<S>(corridor: Corridor<S>, step: Walk<S>): void {
   corridor.admitted++;
 }
 
-/**
- * Wall: T95, what another route answers is authorized by that route's own declaration, and held against its schema,
- * before it hears of the call.
- */
-async function forward<S>(
-  corridor: Corridor<S>,
-  step: Walk<S>,
-  from: AnyRoute<S>,
-  { to, body }: Forward<S>,
-): Promise<Reply> {
-  // Only what the registrar has compared.
-  if (from.forwardsTo?.includes(to) !== true || to.body === undefined) throw new Error(`${from.path} may not forward`);
-  step.target = to.path;
-  const caller = callerOf(to, step.principal, openBooks(corridor, step));
-  const reply = handle(corridor, step, to, { caller, body: conform(to.body, body), query: undefined, params: {} });
-  if ("kind" in reply && reply.kind === "forward") throw new Error(`${to.path} may not forward`);
-  return reply;
+function limited<S>({ counters, options }: Corridor<S>, exchange: Exchange, { limits }: AnyRoute<S>): Timer {
+  return counters.after(Math.min(limits.timeoutMs, options.maxTimeoutMs), () =>
+    exchange.abort(new Fault("request_timeout", "The request took too long.")),
+  );
 }
 
-interface Given {
-  readonly caller: Caller;
-  readonly body: unknown;
-  readonly query: unknown;
-  readonly params: Readonly<Record<string, string>>;
-  /** The form's bytes, where they have been read. */
-  readonly form?: RawBody;
+function queried<S>({ req }: Exchange, { repeats }: AnyRoute<S>, schema: NonNullable<AnyRoute<S>["query"]>): unknown {
+  return decodeQuery(schema, req.url ?? "", repeats);
 }
 
-/** By its handler, or that of the route that it forwards to. */
-async function run<S>(corridor: Corridor<S>, step: Walk<S>, route: AnyRoute<S>, given: Given): Promise<Reply> {
-  const found = handle(corridor, step, route, given);
-  return "kind" in found && found.kind === "forward" ? forward(corridor, step, route, found) : found;
-}
-
-function handle<S>(
-  corridor: Corridor<S>,
-  { exchange, plane, principal, dialect }: Walk<S>,
-  route: AnyRoute<S>,
-  { form: held, ...given }: Given,
-): Reply | Forward<S> | Promise<Reply> {
-  const { requestId, signal } = exchange;
-  const form = (file: TakeFile) => readForm(exchange, route, principal, file, held);
-  const call = { ...given, form, plane, dialect, requestId, signal, services: corridor.services };
-  if (exchange.aborted !== undefined) throw exchange.aborted;
-  const reply = route.handler(call as Parameters<typeof route.handler>[0]);
-  return reply instanceof Promise ? later(corridor, exchange, reply) : reply;
-}
-
-async function later<S>(corridor: Corridor<S>, exchange: Exchange, reply: Promise<Reply>): Promise<Reply> {
-  corridor.counters.track(reply);
-  try {
-    return await exchange.race(reply);
-  } catch (error) {
-    if (exchange.aborted !== undefined) reply.then(discard, () => {});
-    throw error;
-  }
+/** By a handler of ours, or by the relay. */
+function answer<S>(corridor: Corridor<S>, step: Walk<S>, asked: Asked<S>): Reply | Promise<Reply> {
+  const { relay } = corridor;
+  return relay !== undefined && corridor.relayed.has(asked.route)
+    ? passOn(corridor, relay, step, asked)
+    : run(corridor, step, asked);
 }
 
 function settle<S>(corridor: Corridor<S>, step: Walk<S>): void {
@@ -225,7 +157,7 @@ function settle<S>(corridor: Corridor<S>, step: Walk<S>): void {
     const level = record.principal === undefined && record.status === 200 ? "debug" : "info";
     corridor.log(level, "call", { ...record, ...(cause?.detail === undefined ? {} : { detail: cause.detail }) });
   }
-  openBooks(corridor, step).close(outcome(step, record.status, cause));
+  openBooks(corridor, step).close(step.outcome(record.status, cause));
   try {
     corridor.observer(record);
   } catch (error) {

@@ -3,10 +3,11 @@
  *
  * Invariants (Wall: T120): heads, sizes and what follows the last chunk are bounded; behind a byte that is wrong nothing is
  * looked at, and what came before it has been told. The bytes of one read come out as one piece: those of its chunks
- * are moved together, so whoever gives them gives them to be changed.
+ * are moved together, so whoever gives them gives them to be changed. A head that arrived in one read is read where it
+ * lies.
  * Why a reader of our own: docs/decisions/0027-gateway.md. Callers: _connection.ts.
  */
-import { type AnswerHead, type AnswerHeaders, readField, readHead } from "./_head.ts";
+import { type AnswerHead, type AnswerHeaders, readFields, readHead } from "./_head.ts";
 
 export interface AnswerSink {
   /** Of the answer itself, never of one before it. */
@@ -39,7 +40,7 @@ const SWITCHING = 101;
 const SEMICOLON = 0x3b;
 const LINE_END = Buffer.from("\r\n");
 const HEAD_END = Buffer.from("\r\n\r\n");
-const START = Buffer.from("HTTP/1.");
+const START = "HTTP/1.";
 const EMPTY = Buffer.alloc(0);
 
 export class AnswerReader {
@@ -62,6 +63,16 @@ export class AnswerReader {
 
   constructor(sink: AnswerSink) {
     this.#sink = sink;
+  }
+
+  /** What comes is another answer. */
+  begin(): void {
+    this.problem = undefined;
+    this.head = undefined;
+    this.#state = "head";
+    this.#left = 0;
+    this.#digits = 0;
+    this.#held = EMPTY;
   }
 
   /** The answer is whole. */
@@ -157,36 +168,34 @@ export class AnswerReader {
   /** A head, or what follows the last chunk: looked at when all of it is there. */
   #lines(bytes: Buffer, at: number, length: number): number {
     const before = this.#held.length;
-    const own = bytes.subarray(at, Math.min(length, at + MAX_HEAD_BYTES));
-    const all = before === 0 ? own : Buffer.concat([this.#held, own]);
-    const end = all.indexOf(HEAD_END, Math.max(0, before - HEAD_END.length));
-    if (this.#state === "head" && !startsWell(all)) this.problem = "status line";
-    else if (end + HEAD_END.length > MAX_HEAD_BYTES || (end < 0 && all.length >= MAX_HEAD_BYTES))
-      this.problem = "head size";
-    else if (end >= 0) this.#block(all.toString("latin1", 0, end));
-    else if (hasBareFeed(all, before)) this.problem = "line end";
-    if (end < 0) {
-      this.#held = before === 0 ? Buffer.from(all) : all;
-      return length;
-    }
-    this.#held = EMPTY;
-    return at + end + HEAD_END.length - before;
+    const to = Math.min(length, at + MAX_HEAD_BYTES);
+    if (before === 0) return this.#block(bytes, at, to, 0) ?? length;
+    const all = Buffer.concat([this.#held, bytes.subarray(at, to)]);
+    const behind = this.#block(all, 0, all.length, before);
+    return behind === undefined ? length : at + behind - before;
   }
 
-  #block(text: string): void {
-    if (this.#state === "head") this.#readHead(text);
-    else if (
-      text
-        .split("\r\n")
-        .slice(1)
-        .some((line) => readField(line) !== undefined)
-    )
-      this.problem = "trailer";
+  /** @param before bytes of it that were looked at. @returns the place behind it; undefined: not all of it is there */
+  #block(bytes: Buffer, from: number, to: number, before: number): number | undefined {
+    const found = bytes.indexOf(HEAD_END, from + Math.max(0, before - HEAD_END.length));
+    // Behind what was read lies what was read before it.
+    const end = found >= 0 && found + HEAD_END.length <= to ? found : undefined;
+    const size = (end === undefined ? to : end + HEAD_END.length) - from;
+    if (this.#state === "head" && !startsWell(bytes, from, to)) this.problem = "status line";
+    else if (size > MAX_HEAD_BYTES || (end === undefined && size === MAX_HEAD_BYTES)) this.problem = "head size";
+    else if (end !== undefined) this.#readBlock(bytes, from, end);
+    else if (hasBareFeed(bytes, from + before, to)) this.problem = "line end";
+    this.#held = end === undefined ? (before === 0 ? Buffer.from(bytes.subarray(from, to)) : bytes) : EMPTY;
+    return end === undefined ? undefined : end + HEAD_END.length;
+  }
+
+  #readBlock(bytes: Buffer, from: number, end: number): void {
+    if (this.#state === "head") this.#readHead(readHead(bytes, from, end));
+    else if (readFields(bytes, from + LINE_END.length, end) !== undefined) this.problem = "trailer";
     else this.#state = "done";
   }
 
-  #readHead(text: string): void {
-    const head = readHead(text);
+  #readHead(head: AnswerHead | string): void {
     if (typeof head === "string") {
       this.problem = head;
       return;
@@ -202,14 +211,16 @@ export class AnswerReader {
   }
 }
 
-function startsWell(all: Buffer): boolean {
-  const n = Math.min(all.length, START.length);
-  return all.compare(START, 0, n, 0, n) === 0;
+function startsWell(bytes: Buffer, from: number, to: number): boolean {
+  const n = Math.min(to - from, START.length);
+  for (let at = 0; at < n; at++) if (bytes[from + at] !== START.charCodeAt(at)) return false;
+  return true;
 }
 
-/** A line feed that no carriage return precedes, from a place on. */
-function hasBareFeed(all: Buffer, from: number): boolean {
-  for (let at = all.indexOf(LF, from); at >= 0; at = all.indexOf(LF, at + 1)) if (all[at - 1] !== CR) return true;
+/** A line feed that no carriage return precedes. */
+function hasBareFeed(bytes: Buffer, from: number, to: number): boolean {
+  for (let at = bytes.indexOf(LF, from); at >= 0 && at < to; at = bytes.indexOf(LF, at + 1))
+    if (bytes[at - 1] !== CR) return true;
   return false;
 }
 

@@ -6,8 +6,9 @@
  * which is safe as whoever looks at them is done when the next read begins. Callers: client.ts.
  */
 import type { Socket } from "node:net";
-import { AnswerReader } from "./_answer.ts";
-import type { Exchange } from "./exchange.ts";
+import { AnswerReader, type AnswerSink } from "./_answer.ts";
+import type { AnswerHead, AnswerHeaders, HeaderValue } from "./_head.ts";
+import type { Carrier, Exchange } from "./exchange.ts";
 import { UpstreamFault } from "./fault.ts";
 
 /** Who has connections, hears of their ends. */
@@ -15,6 +16,8 @@ export interface ConnectionOwner {
   /** It has nothing to carry. */
   free(connection: Connection): void;
   gone(connection: Connection): void;
+  /** What it carries may be late then. @param due of `performance.now()` */
+  watch(due: number): void;
 }
 
 /** Behind what most servers keep a connection open for: five seconds is the least that is common. */
@@ -24,11 +27,11 @@ const MAX_KEEP_MS = 600_000;
 const KEEP_MARGIN_MS = 2000;
 const RECEIVED = Buffer.allocUnsafeSlow(64 * 1024);
 
-export class Connection {
+export class Connection implements Carrier, AnswerSink {
   readonly #owner: ConnectionOwner;
+  readonly #reader = new AnswerReader(this);
   #socket: Socket | undefined;
   #exchange: Exchange | undefined;
-  #reader: AnswerReader | undefined;
   #error: Error | undefined;
   #keepUntil = 0;
   #paused = false;
@@ -69,17 +72,40 @@ export class Connection {
     return socket !== undefined && !socket.destroyed && socket.writable && performance.now() < this.#keepUntil;
   }
 
-  /** @param pieces of the request, head and body */
-  carry(exchange: Exchange, pieces: readonly Uint8Array[]): void {
+  /** What it carries; undefined: nothing. */
+  get exchange(): Exchange | undefined {
+    return this.#exchange;
+  }
+
+  carry(exchange: Exchange): void {
     const socket = this.#socket;
     if (socket === undefined) throw new Error("it is not open");
     this.#exchange = exchange;
-    this.#reader = new AnswerReader(exchange);
+    this.#reader.begin();
     exchange.carried(this);
     socket.ref();
-    if (pieces.length > 1) socket.cork();
+    const pieces = exchange.request.bytes();
+    if (pieces instanceof Uint8Array) {
+      socket.write(pieces);
+      return;
+    }
+    socket.cork();
     for (const piece of pieces) socket.write(piece);
-    if (pieces.length > 1) socket.uncork();
+    socket.uncork();
+  }
+
+  watch(due: number): void {
+    this.#owner.watch(due);
+  }
+
+  // AnswerSink: what the reader finds goes to whoever is carried.
+
+  head(status: number, headers: AnswerHeaders): void {
+    this.#exchange?.head(status, headers);
+  }
+
+  data(bytes: Uint8Array): void {
+    this.#exchange?.data(bytes);
   }
 
   pause(): void {
@@ -100,7 +126,7 @@ export class Connection {
   #read(length: number): void {
     const [exchange, reader] = [this.#exchange, this.#reader];
     // Nobody asked: it would be taken for the next one's answer.
-    if (exchange === undefined || reader === undefined) {
+    if (exchange === undefined) {
       this.destroy();
       return;
     }
@@ -115,13 +141,12 @@ export class Connection {
     if (reader.problem !== undefined) {
       this.#lose(new UpstreamFault("protocol", { sent: true, detail: reader.problem }));
       this.destroy();
-    } else if (reader.done && this.#exchange === exchange) this.#whole(exchange, reader, looked === length);
+    } else if (reader.done && this.#exchange === exchange) this.#whole(exchange, reader.head, looked === length);
   }
 
-  #whole(exchange: Exchange, { head }: AnswerReader, clean: boolean): void {
+  #whole(exchange: Exchange, head: AnswerHead | undefined, clean: boolean): void {
     const socket = this.#socket;
     this.#exchange = undefined;
-    this.#reader = undefined;
     const keepMs = keepOf(head?.headers["keep-alive"]);
     const good = clean && head?.keeps === true && socket?.writable === true && socket.writableLength === 0;
     if (good && keepMs > 0) {
@@ -136,12 +161,12 @@ export class Connection {
   #lose(error: unknown): void {
     const exchange = this.#exchange;
     this.#exchange = undefined;
-    this.#reader = undefined;
     exchange?.failed(error);
   }
 }
 
-function keepOf(said: string | readonly string[] | undefined): number {
-  const seconds = /(?:^|[ ,])timeout=(\d{1,6})/.exec(String(said ?? ""))?.[1];
+function keepOf(said: HeaderValue): number {
+  if (said === undefined) return KEEP_MS;
+  const seconds = /(?:^|[ ,])timeout=(\d{1,6})/.exec(String(said))?.[1];
   return seconds === undefined ? KEEP_MS : Math.min(Number(seconds) * 1000 - KEEP_MARGIN_MS, MAX_KEEP_MS);
 }

@@ -5,14 +5,13 @@
  * connection, each with its exact length and never chunked; Host and the key are ours; what was not answered in whole
  * takes its connection along; what has begun under credentials ends under them. Wall: T120. Callers: serving/upstreams.
  */
-
 import type { Channel } from "#core/channel.ts";
 import type { UpstreamRequest } from "#core/relay.ts";
 import { Connections } from "./_connections.ts";
 import type { UpstreamChannelOptions } from "./channel.ts";
 import { type Dial, type UpstreamCredentials, upstreamDial } from "./dial.ts";
-import { Exchange, type SendOptions, type UpstreamReply } from "./exchange.ts";
-import { checkedRequest } from "./heads.ts";
+import { type Asker, Exchange, type Outgoing, type SendOptions, type UpstreamReply } from "./exchange.ts";
+import { checkedHeaders, checkedTarget } from "./heads.ts";
 
 export interface UpstreamClientOptions {
   /** `http://host:port` or `https://host:port`; for a Unix socket what goes into Host. */
@@ -33,6 +32,8 @@ export interface UpstreamClientOptions {
 const JOINED_BYTES = 64 * 1024;
 /** Methods whose requests tell a length even where there is no body. */
 const WITH_BODY: ReadonlySet<string> = new Set(["POST"]);
+/** Beginnings of heads that are kept made: a server is asked for few places. */
+const MOST_STARTS = 64;
 
 const NOBODY: UpstreamCredentials = {};
 
@@ -42,6 +43,8 @@ export class UpstreamClient {
   readonly #host: string;
   #authorization: string;
   #shown: UpstreamCredentials;
+  /** By method and target, which have been judged: what a head begins with. */
+  readonly #starts = new Map<string, string>();
   #connections: Connections;
   /** Of earlier credentials: they end what they have. */
   readonly #retired = new Map<Connections, Promise<void>>();
@@ -60,13 +63,33 @@ export class UpstreamClient {
    * @throws UpstreamFault; the signal's reason, where that is a Fault
    */
   send(request: UpstreamRequest, options: SendOptions): Promise<UpstreamReply> {
-    checkedRequest(request);
-    const exchange = new Exchange(options);
-    if (exchange.over) return exchange.reply;
+    const { promise, resolve, reject } = Promise.withResolvers<UpstreamReply>();
+    this.ask(request, {
+      ...options,
+      headed: ({ status, headers, retryAfterMs }, source) => resolve({ status, headers, retryAfterMs, source }),
+      failed: reject,
+    });
+    return promise;
+  }
+
+  /** As `send`, and tells who asks without a promise: at once, where it can be told at once. */
+  ask(request: UpstreamRequest, asker: Asker): void {
+    const start = this.#start(request);
+    checkedHeaders(request.headers);
     this.#follow();
-    const authorization = this.#authorization;
-    this.#connections.carry(exchange, () => written(request, this.#host, authorization));
-    return exchange.reply;
+    const exchange = new Exchange(new Written(request, start, this.#authorization), asker);
+    if (!exchange.over) this.#connections.carry(exchange);
+  }
+
+  #start({ method, target }: UpstreamRequest): string {
+    const line = `${method} ${target}`;
+    const known = this.#starts.get(line);
+    if (known !== undefined) return known;
+    checkedTarget(method, target);
+    const start = `${line} HTTP/1.1\r\n${this.#host}connection: keep-alive\r\naccept-encoding: identity\r\n`;
+    if (this.#starts.size >= MOST_STARTS) this.#starts.clear();
+    this.#starts.set(line, start);
+    return start;
   }
 
   /** A WebSocket. What it costs and when it ends is the caller's: `close` does not wait for it. @throws as openUpstreamChannel */
@@ -129,23 +152,36 @@ function authorizationOf({ key }: UpstreamCredentials): string {
   return key === undefined ? "" : `authorization: Bearer ${key.expose()}\r\n`;
 }
 
-/** A request's bytes. @param host and @param authorization: lines of its head */
-function written(
-  { method, target, headers, body }: UpstreamRequest,
-  host: string,
-  authorization: string,
-): readonly Uint8Array[] {
-  const length = body.reduce((sum, piece) => sum + piece.byteLength, 0);
-  let head = `${method} ${target} HTTP/1.1\r\n${host}connection: keep-alive\r\naccept-encoding: identity\r\n`;
-  for (let at = 0; at < headers.length; at += 2) head += `${headers[at]}: ${headers[at + 1]}\r\n`;
-  head += authorization;
-  head += length > 0 || WITH_BODY.has(method) ? `content-length: ${length}\r\n\r\n` : "\r\n";
-  if (length > JOINED_BYTES) return [Buffer.from(head, "latin1"), ...body.filter(({ byteLength }) => byteLength > 0)];
-  const joined = Buffer.allocUnsafe(head.length + length);
-  let at = joined.write(head, "latin1");
-  for (const piece of body) {
-    joined.set(piece, at);
-    at += piece.byteLength;
+/** A request's bytes. */
+class Written implements Outgoing {
+  readonly #request: UpstreamRequest;
+  readonly #start: string;
+  readonly #authorization: string;
+
+  /** @param start and @param authorization: lines of its head */
+  constructor(request: UpstreamRequest, start: string, authorization: string) {
+    this.#request = request;
+    this.#start = start;
+    this.#authorization = authorization;
   }
-  return [joined];
+
+  bytes(): Uint8Array | readonly Uint8Array[] {
+    const { method, headers, body } = this.#request;
+    let length = 0;
+    for (const piece of body) length += piece.byteLength;
+    let lines = "";
+    for (let at = 0; at < headers.length; at += 2) lines += `${headers[at]}: ${headers[at + 1]}\r\n`;
+    lines += this.#authorization;
+    lines += length > 0 || WITH_BODY.has(method) ? `content-length: ${length}\r\n\r\n` : "\r\n";
+    if (length > JOINED_BYTES)
+      return [Buffer.from(this.#start + lines, "latin1"), ...body.filter(({ byteLength }) => byteLength > 0)];
+    const joined = Buffer.allocUnsafe(this.#start.length + lines.length + length);
+    let at = joined.write(this.#start, "latin1");
+    at += joined.write(lines, at, "latin1");
+    for (const piece of body) {
+      joined.set(piece, at);
+      at += piece.byteLength;
+    }
+    return joined;
+  }
 }

@@ -1,11 +1,10 @@
 /**
- * One request to an upstream and the answer as it comes: the head as a promise, the body pushed to whoever relays it.
+ * One request to an upstream and the answer as it comes: the head told to who asked, the body pushed to whoever relays it.
  *
- * Invariants: exactly one outcome, told once to `ended`, whoever ends it; after a cancel the connection is destroyed and
+ * Invariants: exactly one outcome, told once to `ended`, whoever ends it, and one of head and failure; after a cancel the connection is destroyed and
  * nothing more is pushed; a target that said "no more" gets nothing until it resumes, and at most about HELD_BYTES (and
  * what one read brought) wait for it; of a body that breaks off every byte that arrived is pushed before the failure.
- * Its limits of time stand behind one timer, that looks when it is due whether something came meanwhile: an event starts
- * and stops none. Callers: client.ts.
+ * It has no timer: who carries it looks when it is due whether something came meanwhile. Callers: client.ts.
  */
 import { Fault } from "#core/fault.ts";
 import type { RelaySource, RelayTarget, UpstreamAnswer } from "#core/relay.ts";
@@ -27,17 +26,33 @@ export interface UpstreamTimeouts {
 export type UpstreamOutcome = "whole" | "failed" | "cancelled";
 
 export interface SendOptions {
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
+  /** As a signal, and cheaper: one listener, the last; called at once where the call is over. */
+  onAbort?(run: (reason: Fault) => void): void;
   readonly timeouts: UpstreamTimeouts;
   /** Bytes of the body at most; absent: as many as come. */
-  readonly maxBytes?: number;
-  /** Once, when the exchange is over: before `send` rejects, or after the answer's last byte arrived. */
-  readonly ended?: (outcome: UpstreamOutcome, fault: Fault | undefined) => void;
+  readonly maxBytes?: number | undefined;
+  /** Once, when the exchange is over: before the failure is told, or after the answer's last byte arrived. */
+  ended?(outcome: UpstreamOutcome, fault: Fault | undefined): void;
+}
+
+/** Who asks, and is told one of two things, at once when it is there. Throws nothing. */
+export interface Asker extends SendOptions {
+  /** Whoever has the source pipes it, now or later, or cancels it. */
+  headed(head: JudgedHead, source: RelaySource): void;
+  /** UpstreamFault; the signal's reason, where that is a Fault. */
+  failed(error: unknown): void;
 }
 
 export interface UpstreamReply extends UpstreamAnswer {
   /** What it asks for before the next try. */
-  readonly retryAfterMs?: number;
+  readonly retryAfterMs: number | undefined;
+}
+
+/** What goes out. */
+export interface Outgoing {
+  /** Made when there is a connection for it. */
+  bytes(): Uint8Array | readonly Uint8Array[];
 }
 
 const HELD_BYTES = 64 * 1024;
@@ -47,20 +62,22 @@ export interface Carrier {
   pause(): void;
   resume(): void;
   destroy(): void;
+  /** It may be late then. */
+  watch(due: number): void;
 }
 
+const NOTHING: Uint8Array[] = [];
+
 export class Exchange implements AnswerSink, RelaySource {
-  readonly reply: Promise<UpstreamReply>;
+  readonly request: Outgoing;
   /** It waited for a connection, and does not need one any more. */
   left: (() => void) | undefined;
-  readonly #options: SendOptions;
-  readonly #settle: { resolve(reply: UpstreamReply): void; reject(error: unknown): void };
-  /** Of `performance.now()`: when all of it has to be there. */
+  /** Of `performance.now()`: when the head has to be there. */
+  readonly headBy: number;
+  readonly #asker: Asker;
+  /** And all of it. */
   readonly #endBy: number;
-  /** And the head. */
-  #headBy: number;
   #lastAt = 0;
-  #timer: NodeJS.Timeout | undefined;
   #carrier: Carrier | undefined;
   /** Bytes of the request may have reached the upstream. */
   #sent = false;
@@ -73,24 +90,35 @@ export class Exchange implements AnswerSink, RelaySource {
   #told = false;
   #flowing = false;
   #paused = false;
-  #held: Uint8Array[] = [];
+  #held = NOTHING;
   #heldBytes = 0;
   #bytes = 0;
   readonly #maxBytes: number;
+  /** Where there is a signal: its listener. */
+  #onSignal: (() => void) | undefined;
 
-  constructor(options: SendOptions) {
-    this.#options = options;
-    this.#maxBytes = options.maxBytes ?? Number.POSITIVE_INFINITY;
-    const { promise, resolve, reject } = Promise.withResolvers<UpstreamReply>();
-    this.reply = promise;
-    this.#settle = { resolve, reject };
-    const { firstByteMs, totalMs } = options.timeouts;
+  constructor(request: Outgoing, asker: Asker) {
+    this.request = request;
+    this.#asker = asker;
+    this.#maxBytes = asker.maxBytes ?? Number.POSITIVE_INFINITY;
+    const { firstByteMs, totalMs } = asker.timeouts;
     const now = performance.now();
     this.#endBy = now + (totalMs || Number.POSITIVE_INFINITY);
-    this.#headBy = Math.min(this.#endBy, now + (firstByteMs || Number.POSITIVE_INFINITY));
-    this.#arm(now);
-    options.signal?.addEventListener("abort", this.#aborted, { once: true });
-    if (options.signal?.aborted === true) this.#aborted();
+    this.headBy = Math.min(this.#endBy, now + (firstByteMs || Number.POSITIVE_INFINITY));
+    this.#listen();
+  }
+
+  #listen(): void {
+    const { signal } = this.#asker;
+    // It stays when this is over, and does nothing then.
+    this.#asker.onAbort?.((reason) => this.#stop(reason, "cancelled"));
+    if (signal === undefined) return;
+    this.#onSignal = () => {
+      const reason: unknown = signal.reason;
+      this.#stop(reason instanceof Fault ? reason : new UpstreamFault("cancelled", { sent: this.#sent }), "cancelled");
+    };
+    if (signal.aborted) this.#onSignal();
+    else signal.addEventListener("abort", this.#onSignal, { once: true });
   }
 
   get over(): boolean {
@@ -110,7 +138,7 @@ export class Exchange implements AnswerSink, RelaySource {
     while (this.#flowing && this.#held.length > 0 && !this.#told) {
       const chunk = this.#held.shift() as Uint8Array;
       this.#heldBytes -= chunk.byteLength;
-      this.#flowing = this.#target.write(chunk);
+      this.#flowing = this.#target.write(chunk, true);
     }
     if (!this.#flowing) return;
     if (this.#over) this.#tell();
@@ -119,7 +147,7 @@ export class Exchange implements AnswerSink, RelaySource {
 
   cancel(): void {
     this.#told = true;
-    this.#held = [];
+    this.#held = NOTHING;
     this.#stop(new UpstreamFault("cancelled", { sent: this.#sent }));
   }
 
@@ -143,14 +171,8 @@ export class Exchange implements AnswerSink, RelaySource {
     this.#headed = true;
     const now = performance.now();
     this.#lastAt = now;
-    this.#arm(now);
-    const { retryAfterMs } = head;
-    this.#settle.resolve({
-      status,
-      headers: head.headers,
-      source: this,
-      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    });
+    this.#carrier?.watch(this.due(now));
+    this.#asker.headed(head, this);
   }
 
   data(chunk: Uint8Array): void {
@@ -164,7 +186,8 @@ export class Exchange implements AnswerSink, RelaySource {
       if (!this.#flowing) this.#pause();
     } else {
       // It lasts no longer than this call.
-      this.#held.push(Uint8Array.from(chunk));
+      if (this.#held.length === 0) this.#held = [Buffer.from(chunk)];
+      else this.#held.push(Buffer.from(chunk));
       this.#heldBytes += chunk.byteLength;
       if (this.#target !== undefined || this.#heldBytes >= HELD_BYTES) this.#pause();
     }
@@ -179,9 +202,9 @@ export class Exchange implements AnswerSink, RelaySource {
     this.#finish("failed", upstreamFault(error, this.#sent));
   }
 
-  #problem({ status, length = 0 }: JudgedHead): UpstreamReason | undefined {
+  #problem({ status, length }: JudgedHead): UpstreamReason | undefined {
     if (status >= 300 && status < 400) return "redirect";
-    return length > this.#maxBytes ? "too_large" : undefined;
+    return length !== undefined && length > this.#maxBytes ? "too_large" : undefined;
   }
 
   #pause(): void {
@@ -195,11 +218,6 @@ export class Exchange implements AnswerSink, RelaySource {
     this.#lastAt = performance.now();
     this.#carrier?.resume();
   }
-
-  readonly #aborted = (): void => {
-    const reason: unknown = this.#options.signal?.reason;
-    this.#stop(reason instanceof Fault ? reason : new UpstreamFault("cancelled", { sent: this.#sent }), "cancelled");
-  };
 
   /** Ends the exchange from this side: the connection goes with it, as the rest of the answer would come on it. */
   #stop(fault: Fault, outcome: UpstreamOutcome = outcomeOf(fault)): void {
@@ -216,10 +234,9 @@ export class Exchange implements AnswerSink, RelaySource {
     // From here on it is another's.
     this.#carrier = undefined;
     this.left?.();
-    clearTimeout(this.#timer);
-    this.#options.signal?.removeEventListener("abort", this.#aborted);
-    this.#options.ended?.(outcome, fault);
-    if (!this.#headed) this.#settle.reject(fault ?? new UpstreamFault("protocol", { sent: true }));
+    if (this.#onSignal !== undefined) this.#asker.signal?.removeEventListener("abort", this.#onSignal);
+    this.#asker.ended?.(outcome, fault);
+    if (!this.#headed) this.#asker.failed(fault ?? new UpstreamFault("protocol", { sent: true }));
     else if (this.#flowing) this.#tell();
   }
 
@@ -231,24 +248,17 @@ export class Exchange implements AnswerSink, RelaySource {
   }
 
   /** When it is late, should nothing come. */
-  #due(now: number): number {
-    if (!this.#headed) return this.#headBy;
-    const { idleMs } = this.#options.timeouts;
+  due(now: number): number {
+    if (!this.#headed) return this.headBy;
+    const { idleMs } = this.#asker.timeouts;
     if (idleMs === 0) return this.#endBy;
     return Math.min(this.#endBy, (this.#paused ? now : this.#lastAt) + idleMs);
   }
 
-  #arm(now: number): void {
-    clearTimeout(this.#timer);
-    const due = this.#due(now);
-    this.#timer = Number.isFinite(due) ? setTimeout(this.#look, Math.max(1, Math.ceil(due - now))) : undefined;
+  /** It is due. */
+  late(): void {
+    this.#stop(new UpstreamFault("timeout", { sent: this.#sent }));
   }
-
-  readonly #look = (): void => {
-    const now = performance.now();
-    if (now >= this.#due(now)) this.#stop(new UpstreamFault("timeout", { sent: this.#sent }));
-    else this.#arm(now);
-  };
 }
 
 function outcomeOf(fault: Fault): UpstreamOutcome {

@@ -69,6 +69,7 @@ export class Affinity {
   }
 
   remember(blocks: readonly BlockHash[], id: number): void {
+    if (blocks.length === 0) return;
     for (const block of blocks) {
       this.#owners.delete(block);
       this.#owners.set(block, id);

@@ -31,7 +31,7 @@ export interface Wish {
   readonly tokens: number;
   readonly blocks: readonly BlockHash[];
   /** As the upstreams name it: only those that are known to have it. */
-  readonly adapter?: string;
+  readonly adapter?: string | undefined;
   readonly excluded: ReadonlySet<number>;
 }
 
@@ -136,13 +136,16 @@ export class Balancer {
   /** `full`: some will be free again; `none`: nobody is there for it. */
   take(wish: Wish): Ticket | "full" | "none" {
     const now = this.#options.now();
-    const open = [...this.#members.values()].filter(
-      (each) => each.open(now) && !wish.excluded.has(each.id) && has(each, wish.adapter),
-    );
-    if (open.length === 0) return "none";
-    const free = open.filter(({ inFlight }) => inFlight < this.#options.maxInFlight);
-    const chosen = this.#choose(free, wish, now);
-    if (chosen === undefined) return "full";
+    let somebody = false;
+    let least: Member | undefined;
+    for (const each of this.#members.values()) {
+      if (!each.open(now) || wish.excluded.has(each.id) || !has(each, wish.adapter)) continue;
+      somebody = true;
+      if (!this.#free(each)) continue;
+      if (least === undefined || this.#before(each, least, now)) least = each;
+    }
+    if (least === undefined) return somebody ? "full" : "none";
+    const chosen = wish.blocks.length === 0 ? least : (this.#affine(least, wish, now) ?? least);
     this.#affinity.remember(wish.blocks, chosen.id);
     const start = Math.max(this.#turn, chosen.finish);
     this.#turn = start;
@@ -152,16 +155,23 @@ export class Balancer {
     return { id: chosen.id, tokens: wish.tokens, returned: false };
   }
 
-  #choose(free: readonly Member[], wish: Wish, now: number): Member | undefined {
-    let least: Member | undefined;
-    for (const each of free) if (least === undefined || this.#before(each, least, now)) least = each;
-    if (least === undefined || wish.blocks.length === 0) return least;
-    const owner = this.#affinity.owner(wish.blocks, (id) => free.some((each) => each.id === id));
-    const affine = free.find(({ id }) => id === owner);
-    if (affine === undefined) return least;
+  #free({ inFlight }: Member): boolean {
+    return inFlight < this.#options.maxInFlight;
+  }
+
+  /** The one that knows the prompt's beginning, unless it is much busier than the least busy one. */
+  #affine(least: Member, wish: Wish, now: number): Member | undefined {
+    const may = (id: number): boolean => {
+      const member = this.#members.get(id);
+      if (member === undefined || !this.#free(member) || !member.open(now)) return false;
+      return !wish.excluded.has(id) && has(member, wish.adapter);
+    };
+    const owner = this.#affinity.owner(wish.blocks, may);
+    const affine = owner === undefined ? undefined : this.#members.get(owner);
+    if (affine === undefined) return undefined;
     const { affinityFactor, affinitySlackTokens } = this.#options;
     const bound = affinityFactor * this.#load(least, now) + affinitySlackTokens / affine.weight;
-    return this.#load(affine, now) <= bound ? affine : least;
+    return this.#load(affine, now) <= bound ? affine : undefined;
   }
 
   #before(a: Member, b: Member, now: number): boolean {

@@ -72,10 +72,11 @@ export class HealthWatch {
     return [...new Set([...this.#watched.values()].flatMap(({ models }) => models))];
   }
 
-  /** Tokens that a sequence may hold at any of them; 0: none has said. */
+  /** Tokens that a sequence may hold at any of them; 0: none has said. Asked with every call. */
   contextLength(): number {
-    const windows = [...this.#watched.values()].map(({ window }) => window).filter((window) => window > 0);
-    return windows.length === 0 ? 0 : Math.min(...windows);
+    let least = 0;
+    for (const { window } of this.#watched.values()) if (window > 0 && (least === 0 || window < least)) least = window;
+    return least;
   }
 
   /** At all of them, once. */

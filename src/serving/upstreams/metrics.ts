@@ -3,10 +3,11 @@
  *
  * Called by app at the start; pools tell what happens through a PoolObserver.
  */
-import { Counter, FIRST_TOKEN_BUCKETS, Gauge, Histogram, type Registry } from "#base/metrics.ts";
+import { Counter, FIRST_TOKEN_BUCKETS, Gauge, type Registry } from "#base/metrics.ts";
+import { type Tally, TallyHistogram } from "#base/tally.ts";
 import { UPSTREAM_STATES } from "./balancer.ts";
 import type { PoolMemberState } from "./pool.ts";
-import type { Outcome } from "./rules.ts";
+import { OUTCOMES, type Outcome } from "./rules.ts";
 
 export interface PoolObserver {
   firstByte(upstream: string, seconds: number): void;
@@ -31,31 +32,68 @@ export function registerUpstreamMetrics(
 ): (modelName: string) => PoolObserver {
   const registers = [registry];
   registerGauges(registry, pools);
-  const requests = new Counter({
-    name: "castellan:upstream_requests_total",
-    help: "Tries of requests at an upstream, by how they ended.",
-    labelNames: [...LABELS, "outcome"],
-    registers,
-  });
+  const seen = new Map<string, Map<string, Seen>>();
+  registerRequests(registry, seen);
   const counter = (name: string, help: string) => new Counter({ name, help, labelNames: [...LABELS], registers });
   const retries = counter("castellan:upstream_retries_total", "Tries that failed and were followed by another.");
   const ejections = counter("castellan:upstream_ejections_total", "Times that an upstream was put out for failures.");
-  const firstByte = new Histogram({
+  const firstByte = new TallyHistogram({
     name: "castellan:upstream_first_byte_seconds",
     help: "From sending a request to the head of the upstream's answer.",
     labelNames: [...LABELS],
-    buckets: [...FIRST_TOKEN_BUCKETS],
-    registers,
+    buckets: FIRST_TOKEN_BUCKETS,
+    registry,
   });
   return (modelName) => {
     const labels = (upstream: string) => ({ model_name: modelName, upstream });
+    const own = seen.get(modelName) ?? new Map<string, Seen>();
+    seen.set(modelName, own);
+    const of = (upstream: string): Seen => {
+      const known = own.get(upstream);
+      if (known !== undefined) return known;
+      const made: Seen = { firstByte: undefined, ended: new Map() };
+      own.set(upstream, made);
+      return made;
+    };
     return {
-      firstByte: (upstream, seconds) => firstByte.observe(labels(upstream), seconds),
-      ended: (upstream, outcome) => requests.inc({ ...labels(upstream), outcome }),
+      firstByte: (upstream, seconds) => {
+        const counted = of(upstream);
+        counted.firstByte ??= firstByte.tally(labels(upstream));
+        counted.firstByte.observe(seconds);
+      },
+      ended: (upstream, outcome) => {
+        const { ended } = of(upstream);
+        ended.set(outcome, (ended.get(outcome) ?? 0) + 1);
+      },
       retried: (upstream) => retries.inc(labels(upstream)),
       ejected: (upstream) => ejections.inc(labels(upstream)),
     };
   };
+}
+
+/** What was counted of an upstream, without a look at its labels. */
+interface Seen {
+  firstByte: Tally | undefined;
+  readonly ended: Map<Outcome, number>;
+}
+
+/** @param seen by model and upstream */
+function registerRequests(registry: Registry, seen: ReadonlyMap<string, ReadonlyMap<string, Seen>>): void {
+  new Counter({
+    name: "castellan:upstream_requests_total",
+    help: "Tries of requests at an upstream, by how they ended.",
+    labelNames: [...LABELS, "outcome"],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [modelName, upstreams] of seen)
+        for (const [upstream, { ended }] of upstreams)
+          for (const outcome of OUTCOMES) {
+            const count = ended.get(outcome) ?? 0;
+            if (count > 0) this.inc({ model_name: modelName, upstream, outcome }, count);
+          }
+    },
+  });
 }
 
 function registerGauges(registry: Registry, pools: () => ReadonlyMap<string, PoolView>): void {

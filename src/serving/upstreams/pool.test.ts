@@ -19,6 +19,7 @@ import {
   STREAM_HEAD,
   whole,
 } from "#test/fixtures/fault-server.ts";
+import { until } from "#test/harness.ts";
 import { PrefixNamer } from "./affinity.ts";
 import { HealthWatch } from "./health.ts";
 import { Membership } from "./membership.ts";
@@ -126,6 +127,20 @@ const TWO: Readonly<Record<string, readonly [act: Act, idempotent: string, once:
   ],
   "chunked nonsense": [answer(`${STREAM_HEAD}xyz\r\n`), "200 !upstream_failed", "200 !upstream_failed"],
 };
+
+test("an answer in one piece that says that the upstream failed counts as its failure, not as an answer", async (t) => {
+  for (const [line, failures] of [
+    ["503 Service Unavailable", 2],
+    ["500 Internal Server Error", 2],
+    ["429 Too Many Requests", 0],
+    ["400 Bad Request", 0],
+  ] as const) {
+    const { pool } = await setUp(t, [status(line)]);
+    for (let i = 0; i < 2; i++) await outcome(pool);
+    await until("it is over", () => pool.states()[0]?.inFlight === 0);
+    assert.equal(pool.states()[0]?.consecutiveFailures, failures, line);
+  }
+});
 
 for (const [name, [act, idempotent, once]] of Object.entries(TWO))
   test(`two upstreams, one at fault: ${name}`, async (t) => {

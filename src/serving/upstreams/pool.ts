@@ -15,20 +15,23 @@
 import type { Channel } from "#core/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { FairShare } from "#core/generate.ts";
-import type { RelaySource, UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
+import type { RelayHead, RelaySource, UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
 import type { UpstreamChannelOptions } from "#egress/upstream/channel.ts";
-import type { SendOptions, UpstreamReply, UpstreamTimeouts } from "#egress/upstream/exchange.ts";
+import type { Asker, SendOptions, UpstreamReply, UpstreamTimeouts } from "#egress/upstream/exchange.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";
+import { openChannel, type PooledChannel } from "./_channel-try.ts";
+import { type Desk, Try } from "./_try.ts";
 import type { Prefix, PrefixNamer } from "./affinity.ts";
-import { Balancer, type BalancerOptions, type MemberState, type Ticket, type Verdict, type Wish } from "./balancer.ts";
+import { Balancer, type BalancerOptions, type MemberState, type Ticket, type Wish } from "./balancer.ts";
 import type { PoolObserver } from "./metrics.ts";
 import { RetryBudget } from "./retry-budget.ts";
-import { judgeStatus, mayHaveBegun, mayRetry, type Outcome, outcomeOf, verdictOf } from "./rules.ts";
 import { WaitingLine } from "./waiting-line.ts";
 
 /** The way to one upstream: egress' client, or a test's. */
 export interface UpstreamLink {
   send(request: UpstreamRequest, options: SendOptions): Promise<UpstreamReply>;
+  /** @throws Error: whoever made the request is wrong */
+  ask(request: UpstreamRequest, asker: Asker): void;
   channel(options: UpstreamChannelOptions): Promise<Channel>;
   /** When what is under way has ended. */
   close(): Promise<void>;
@@ -48,6 +51,7 @@ export interface PoolOptions extends Omit<BalancerOptions, "now" | "onEjected"> 
   readonly now?: () => number;
 }
 
+/** Looked at when it is needed, and then once or twice. */
 export interface PoolCall {
   /** What it will cost at most, or about: prompt and answer. */
   readonly tokens: number;
@@ -55,30 +59,39 @@ export interface PoolCall {
   /** Whose share of the upstreams it draws on while all are full; those without one share a share. */
   readonly share?: FairShare;
   /** As the upstreams name it. */
-  readonly adapter?: string;
+  readonly adapter?: string | undefined;
   /** Whether it may be asked twice: yes for inference, no for operations. */
   readonly idempotent: boolean;
   /** Aborted with a Fault: that is what the caller gets. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
+  /** In its place, and cheaper: one listener, the last; called at once where the call is over. */
+  onAbort?(run: (reason: Fault) => void): void;
   /** Bytes of the answer at most. */
-  readonly maxBytes?: number;
+  readonly maxBytes?: number | undefined;
 }
 
-export interface PooledAnswer extends UpstreamAnswer {
+/** The try that was answered. */
+export interface Answering {
   /** The operator's name for it. */
   readonly upstream: string;
   /** Tokens that it costs as is known now; while the answer runs, what is outstanding is set right by it. */
   settled(tokens: number): void;
 }
 
-/** A place at an upstream, for as long as its channel is open. */
-export interface PooledChannel {
-  readonly channel: Channel;
-  /** The operator's name for it. */
-  readonly upstream: string;
-  /** It is over; once. @param fault what ended it, where that was the upstream */
-  end(fault?: Fault): void;
+/** Who has asked a pool is told one of these, once. Throws nothing. */
+export interface Receiver {
+  /** The source is piped or cancelled. */
+  answered(head: AnswerHead, source: RelaySource, by: Answering): void;
+  /** Fault: upstream_* | overloaded: all full for too long | draining | cancelled | what the call was aborted with. */
+  failed(error: unknown): void;
 }
+
+export interface AnswerHead extends RelayHead {
+  /** Of its body; undefined: it does not say. */
+  readonly length: number | undefined;
+}
+
+export interface PooledAnswer extends UpstreamAnswer, Answering {}
 
 export interface PoolMember {
   readonly label: string;
@@ -89,7 +102,7 @@ export interface PoolMemberState extends MemberState {
   readonly label: string;
 }
 
-const SMALL_BODY = 64 * 1024;
+const NO_BLOCKS: Wish["blocks"] = [];
 const NOBODY: FairShare = { key: "", weight: 1 };
 
 export class UpstreamPool {
@@ -101,6 +114,7 @@ export class UpstreamPool {
   readonly #left = new Map<number, string>();
   readonly #line: WaitingLine;
   readonly #now: () => number;
+  readonly #desk: Desk;
   #closed = false;
   #onAdapters: (() => void) | undefined;
 
@@ -119,6 +133,30 @@ export class UpstreamPool {
     });
     const take = (wish: Wish) => this.#balancer.take(wish);
     this.#line = new WaitingLine(options.maxWaiting, options.maxWaitMs, take, (wish) => this.#nobody(wish));
+    this.#desk = this.#makeDesk();
+  }
+
+  /** What tries see of it. */
+  #makeDesk(): Desk {
+    const { timeouts, observer } = this.#options;
+    return {
+      timeouts,
+      now: this.#now,
+      take: (wish) => this.#ticket(wish),
+      wait: (wish, call) => this.#line.wait(wish, call.share ?? NOBODY, call.signal, (run) => call.onAbort?.(run)),
+      member: (id) => this.#members.get(id),
+      give: (ticket, verdict) => {
+        this.#balancer.give(ticket, verdict);
+        this.#line.look();
+      },
+      correct: (ticket, tokens) => this.#balancer.correct(ticket, tokens),
+      sawHead: (ticket, label, seconds) => {
+        this.#balancer.sawFirstByte(ticket, seconds);
+        observer?.firstByte(label, seconds);
+      },
+      ended: (label, outcome) => observer?.ended(label, outcome),
+      again: (ticket, wish, fault) => this.#again(ticket, wish, fault),
+    };
   }
 
   /** @param slowly the pool works already, and this one gets its share little by little */
@@ -203,77 +241,39 @@ export class UpstreamPool {
    * Resolves with the head; the source is piped or cancelled by the caller.
    * @throws Fault: upstream_* | overloaded: all full for too long | cancelled | what the signal was aborted with
    */
-  async send(request: UpstreamRequest, call: PoolCall): Promise<PooledAnswer> {
-    if (this.#closed) throw new Fault("draining", "The server is shutting down.");
-    this.#budget.request();
-    const blocks = this.#blocks(call);
-    const excluded = new Set<number>();
-    const { tokens, adapter } = call;
-    const wish: Wish = { tokens, blocks, excluded, ...(adapter === undefined ? {} : { adapter }) };
-    let begun = 0;
-    for (let attempt = 1; ; attempt++) {
-      const ticket = this.#ticket(wish) ?? (await this.#line.wait(wish, call.share ?? NOBODY, call.signal));
-      const fault = await this.#attempt(ticket, request, call);
-      if (!(fault instanceof Fault)) return fault;
-      if (mayHaveBegun(fault)) begun++;
-      if (!mayRetry(fault, { attempt, begun, idempotent: call.idempotent })) throw fault;
-      // One upstream alone is asked again only where it was the connection that failed.
-      if (this.#balancer.size > 1) excluded.add(ticket.id);
-      else if (!(fault instanceof UpstreamFault && fault.reason === "reset")) throw fault;
-      if (!this.#somebodyElse(wish) || !this.#budget.take()) throw fault;
-      this.#options.observer?.retried(this.#label(ticket.id));
-    }
+  send(request: UpstreamRequest, call: PoolCall): Promise<PooledAnswer> {
+    return new Promise((resolve, reject) => {
+      this.ask(request, call, {
+        answered: ({ status, headers }, source, by) =>
+          resolve({ status, headers, source, upstream: by.upstream, settled: (tokens) => by.settled(tokens) }),
+        failed: reject,
+      });
+    });
   }
 
-  /**
-   * A channel to one of them, which counts as a call there until it ends. Nothing has been said on it, so that one that
-   * cannot be opened may be another's. @throws Fault, as send; not_implemented: the upstream has no such channel
-   */
+  /** As `send`, and tells who asks without a promise. */
+  ask(request: UpstreamRequest, call: PoolCall, receiver: Receiver): void {
+    if (this.#closed) {
+      receiver.failed(new Fault("draining", "The server is shutting down."));
+      return;
+    }
+    this.#budget.request();
+    new Try(this.#desk, request, call, receiver, this.#blocks(call)).start();
+  }
+
+  /** @throws Fault, as send; not_implemented: the upstream has no such channel */
   async channel(options: UpstreamChannelOptions, call: PoolCall): Promise<PooledChannel> {
     if (this.#closed) throw new Fault("draining", "The server is shutting down.");
     this.#budget.request();
-    const excluded = new Set<number>();
-    const { tokens, adapter } = call;
-    const wish: Wish = { tokens, blocks: [], excluded, ...(adapter === undefined ? {} : { adapter }) };
-    for (let attempt = 1; ; attempt++) {
-      const ticket = this.#ticket(wish) ?? (await this.#line.wait(wish, call.share ?? NOBODY, call.signal));
-      const found = await this.#open(ticket, options);
-      if (!(found instanceof Fault)) return found;
-      if (!mayRetry(found, { attempt, begun: 0, idempotent: true })) throw found;
-      excluded.add(ticket.id);
-      if (!this.#somebodyElse(wish) || !this.#budget.take()) throw found;
-      this.#options.observer?.retried(this.#label(ticket.id));
-    }
-  }
-
-  async #open(ticket: Ticket, options: UpstreamChannelOptions): Promise<PooledChannel | Fault> {
-    const label = this.#label(ticket.id);
-    const startedAt = this.#now();
-    let over = false;
-    const end = (fault?: Fault): void => {
-      if (over) return;
-      over = true;
-      const outcome = fault === undefined ? "whole" : fault instanceof UpstreamFault ? "failed" : "cancelled";
-      this.#options.observer?.ended(label, outcomeOf(outcome, fault));
-      this.#give(ticket, verdictOf(outcome, fault));
-    };
-    try {
-      const link = this.#members.get(ticket.id)?.link;
-      if (link === undefined) throw new UpstreamFault("connect", { sent: false, detail: "it left" });
-      const channel = await link.channel(options);
-      this.#sawHead(ticket, label, startedAt);
-      return { channel, upstream: label, end };
-    } catch (error) {
-      const fault = error instanceof Fault ? error : new Fault("internal", "Internal server error.", { cause: error });
-      end(fault);
-      return fault;
-    }
+    return openChannel(this.#desk, options, call);
   }
 
   /** Where there is a choice: a long prompt's hashes cost as much as passing it on. */
-  #blocks({ prefix }: PoolCall): Wish["blocks"] {
-    if (prefix === undefined || this.#balancer.size < 2) return [];
-    return this.#options.namer?.blocks(prefix) ?? [];
+  #blocks(call: PoolCall): Wish["blocks"] {
+    const { namer } = this.#options;
+    if (namer === undefined || this.#balancer.size < 2) return NO_BLOCKS;
+    const { prefix } = call;
+    return prefix === undefined ? NO_BLOCKS : namer.blocks(prefix);
   }
 
   #ticket(wish: Wish): Ticket | undefined {
@@ -293,72 +293,23 @@ export class UpstreamPool {
     return new UpstreamFault("down", { sent: false, detail: "no upstream is ready", retryAfterMs });
   }
 
-  #somebodyElse({ excluded, adapter }: Wish): boolean {
+  #again(ticket: Ticket, { excluded, adapter }: Wish, fault: Fault): ReadonlySet<number> | undefined {
+    // One upstream alone is asked again only where it was the connection that failed.
+    const alone = this.#balancer.size <= 1;
+    if (alone && !(fault instanceof UpstreamFault && fault.reason === "reset")) return undefined;
+    const without = alone ? excluded : new Set([...excluded, ticket.id]);
+    if (!this.#somebodyElse(without, adapter) || !this.#budget.take()) return undefined;
+    this.#options.observer?.retried(this.#label(ticket.id));
+    return without;
+  }
+
+  #somebodyElse(excluded: ReadonlySet<number>, adapter: string | undefined): boolean {
     return this.#balancer
       .states()
       .some(
         ({ id, state, adapters }) =>
           state === "ready" && !excluded.has(id) && (adapter === undefined || adapters.includes(adapter)),
       );
-  }
-
-  /** @returns the fault instead of throwing it: a retry is no exception */
-  async #attempt(ticket: Ticket, request: UpstreamRequest, call: PoolCall): Promise<PooledAnswer | Fault> {
-    const member = this.#members.get(ticket.id);
-    if (member === undefined) {
-      this.#give(ticket, "neutral");
-      return new UpstreamFault("connect", { sent: false, detail: "it left" });
-    }
-    const { label, link } = member;
-    let settled: Outcome | undefined;
-    const startedAt = this.#now();
-    const ended: SendOptions["ended"] = (end, fault) => {
-      const outcome = end === "whole" && settled !== undefined ? settled : outcomeOf(end, fault);
-      this.#options.observer?.ended(label, outcome);
-      this.#give(ticket, verdictOf(end, fault));
-    };
-    try {
-      const reply = await link.send(request, this.#sendOptions(call, ended));
-      const judged = judgeStatus(reply);
-      settled = judged?.outcome ?? (reply.status < 400 ? "ok" : "rejected");
-      if (judged !== undefined) {
-        this.#give(ticket, judged.verdict);
-        discard(reply.source);
-        return judged.fault;
-      }
-      this.#sawHead(ticket, label, startedAt);
-      return this.#answer(ticket, reply, label);
-    } catch (error) {
-      // Of an exchange that began, `ended` was told already.
-      this.#give(ticket, "neutral");
-      if (error instanceof Fault) return error;
-      throw error;
-    }
-  }
-
-  #give(ticket: Ticket, verdict: Verdict): void {
-    this.#balancer.give(ticket, verdict);
-    this.#line.look();
-  }
-
-  #sendOptions({ signal, maxBytes }: PoolCall, ended: NonNullable<SendOptions["ended"]>): SendOptions {
-    return {
-      timeouts: this.#options.timeouts,
-      ended,
-      ...(signal === undefined ? {} : { signal }),
-      ...(maxBytes === undefined ? {} : { maxBytes }),
-    };
-  }
-
-  #sawHead(ticket: Ticket, label: string, startedAt: number): void {
-    const seconds = (this.#now() - startedAt) / 1000;
-    this.#balancer.sawFirstByte(ticket, seconds);
-    this.#options.observer?.firstByte(label, seconds);
-  }
-
-  #answer(ticket: Ticket, { status, headers, source }: UpstreamReply, upstream: string): PooledAnswer {
-    const settled = (tokens: number): void => this.#balancer.correct(ticket, Math.max(0, Math.round(tokens)));
-    return { status, headers, source, upstream, settled };
   }
 
   #label(id: number): string {
@@ -378,15 +329,4 @@ export class UpstreamPool {
     this.#line.close();
     await Promise.all([...this.#members.values()].map(({ link }) => link.destroy()));
   }
-}
-
-/** Reads a short body to its end, so that the connection lives on; gives up a long one. */
-function discard(source: RelaySource): void {
-  let bytes = 0;
-  const write = (chunk: Uint8Array): boolean => {
-    bytes += chunk.byteLength;
-    if (bytes > SMALL_BODY) source.cancel();
-    return true;
-  };
-  source.pipe({ write, end: () => {}, fail: () => {} });
 }

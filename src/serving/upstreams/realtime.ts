@@ -2,7 +2,7 @@
  * A session of streaming transcription that a server behind this one answers (`/v1/realtime`).
  *
  * The session's first `session.update` names the model; from then on it has a WebSocket of its own to one of that
- * model's servers. Invariants: no text of a client's goes on, only events written anew; speech is reserved by the slice
+ * model's servers. Invariants (Wall: T131): no text of a client's goes on, only events written anew; speech is reserved by the slice
  * before it goes on, and what a transcription used is booked before its end is told; who has lost its key begins nothing
  * more; whatever ends the session ends the upstream's channel and settles what is reserved. vLLM queues speech without a
  * bound: who is further ahead of the clock than the cap of a file is cut off. Called by the relay that app gives to http.
@@ -30,8 +30,8 @@ import {
   writtenUpdate,
 } from "#wire/relay/realtime.ts";
 import { AUDIO_TOKENS_PER_SECOND } from "#wire/relay/usage.ts";
+import type { PooledChannel } from "./_channel-try.ts";
 import type { ModelUpstreams } from "./forwarding.ts";
-import type { PooledChannel } from "./pool.ts";
 
 export interface RealtimeOptions {
   readonly serving: Serving;

@@ -33,7 +33,10 @@ export interface JudgedStatus {
 }
 
 /** @returns undefined: it goes on to the client */
-export function judgeStatus({ status, retryAfterMs }: UpstreamReply): JudgedStatus | undefined {
+export function judgeStatus({
+  status,
+  retryAfterMs,
+}: Pick<UpstreamReply, "status" | "retryAfterMs">): JudgedStatus | undefined {
   const reason = STATUS[status] ?? (status >= 500 && status !== 501 ? "broken" : undefined);
   if (reason === undefined) return undefined;
   const fault = new UpstreamFault(reason, {

@@ -41,8 +41,16 @@ export class WaitingLine {
     return this.#line.size;
   }
 
-  /** @throws Fault overloaded | upstream_unavailable | draining | what the signal was aborted with */
-  wait(wish: Wish, share: FairShare, signal: AbortSignal | undefined): Promise<Ticket> {
+  /**
+   * @param onAbort in place of a signal
+   * @throws Fault overloaded | upstream_unavailable | draining | what it was aborted with
+   */
+  wait(
+    wish: Wish,
+    share: FairShare,
+    signal: AbortSignal | undefined,
+    onAbort?: (run: (reason: Fault) => void) => void,
+  ): Promise<Ticket> {
     if (this.#closed) throw new Fault("draining", "The server is shutting down.");
     if (signal?.aborted === true) throw left(signal);
     this.#makeRoom(share);
@@ -59,6 +67,7 @@ export class WaitingLine {
     const timer = setTimeout(() => settle(busy()), this.#mostMs);
     signal?.addEventListener("abort", leave, { once: true });
     this.#line.add(waiter);
+    onAbort?.(settle);
     // Behind others that cannot be helped, it may be one that can.
     this.look();
     return promise;
@@ -66,6 +75,7 @@ export class WaitingLine {
 
   /** Something has changed: whoever can be helped is. */
   look(): void {
+    if (this.#line.size === 0) return;
     const full = new Set<string>();
     for (let waiter = this.#line.next(full); waiter !== undefined; waiter = this.#line.next(full)) {
       const { wish, kind, settle } = waiter;

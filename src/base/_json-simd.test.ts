@@ -1,0 +1,125 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import { StringStops } from "./_json-simd.ts";
+import { JsonError, parseJson } from "./json.ts";
+import { type JsonScan, scanJson } from "./json-scan.ts";
+
+type Outcome = JsonScan | { readonly reason: string; readonly path: string; readonly offset: number };
+
+function outcome(bytes: Buffer, vectors: boolean): Outcome {
+  try {
+    return scanJson(bytes, undefined, { vectors });
+  } catch (error) {
+    assert.ok(error instanceof JsonError, String(error));
+    return { reason: error.message, path: error.path, offset: error.offset };
+  }
+}
+
+function taken(bytes: Buffer): boolean {
+  try {
+    parseJson(bytes);
+    return true;
+  } catch (error) {
+    assert.ok(error instanceof JsonError, String(error));
+    return false;
+  }
+}
+
+/** @returns whether the text was taken, by both ways and by parseJson */
+function agreed(bytes: Buffer): boolean {
+  const found = outcome(bytes, true);
+  assert.deepEqual(found, outcome(bytes, false), `${bytes.length} bytes: …${bytes.subarray(-200).toString()}`);
+  const good = !("reason" in found);
+  assert.equal(good, taken(bytes), bytes.toString());
+  return good;
+}
+
+const GOOD = ['\\"', "\\\\", "\\/", "\\b\\f\\n\\r\\t", "\\u0000", "\\uFFFF", "\\ud7ff", "\\uE000", "\\ud83d\\ude00"];
+const PAIRS = ["\\uD800\\uDC00", "\\udbff\\udfff", "\\uDbFf\\uDc00", "é", "😀", "\u007f", "\u0080"];
+const BAD = ["\\x", "\\0", "\\'", "\\U0041", "\\\n", "\n", "\u0000", "\u001f", "\\é", "\\u00g0", "\\u00G0", "\\u00:0"];
+const HALVES = [
+  "\\ud800",
+  "\\udbff",
+  "\\udc00",
+  "\\udfff",
+  "\\ud800\\u0041",
+  "\\ud800\\ud800",
+  "\\ude00\\ud83d",
+  "\\ud83dx",
+];
+const CUT = ["\\u", "\\u1", "\\u12", "\\u123", "\\ud83d\\", "\\ud83d\\u", "\\ud83d\\ude0", '\\ud83d"', "\\"];
+
+test("there are vector instructions here, so that what follows compares two ways", () => {
+  assert.ok(StringStops.make() !== undefined);
+});
+
+test("each sequence at each place of a block, and across the border of a window", () => {
+  const near = Array.from({ length: 80 }, (_, i) => 24 + i);
+  // The window begins behind the bytes that are looked at one by one.
+  const border = Array.from({ length: 16 }, (_, i) => StringStops.WINDOW + 24 - 14 + i);
+  const ends = ['"', 'bcd"', `${"e".repeat(70)}"`, "", "f"];
+  let refused = 0;
+  for (const sequence of [...GOOD, ...PAIRS, ...BAD, ...HALVES, ...CUT])
+    for (const length of [...near, ...border])
+      for (const end of length > 200 ? ends.slice(0, 2) : ends)
+        if (!agreed(Buffer.from(`"${"a".repeat(length)}${sequence}${end}`))) refused++;
+  assert.ok(refused > 5000);
+});
+
+test("runs of backslashes of any length, at any place", () => {
+  for (let before = 20; before < 88; before++)
+    for (let run = 1; run < 70; run++) {
+      const bytes = Buffer.from(`"${"a".repeat(before)}${"\\".repeat(run)}"`);
+      assert.equal(agreed(bytes), run % 2 === 0);
+      assert.equal(agreed(Buffer.concat([bytes, Buffer.from('b"')])), run % 2 === 1);
+    }
+});
+
+const piece = fc.oneof(
+  { weight: 4, arbitrary: fc.nat(70).map((length) => "x".repeat(length)) },
+  { weight: 6, arbitrary: fc.constantFrom(...GOOD, ...PAIRS) },
+  { weight: 1, arbitrary: fc.constantFrom(...BAD, ...HALVES, ...CUT) },
+  { weight: 1, arbitrary: fc.constantFrom('"', '","', '":"', '",{"') },
+);
+const strings = fc.array(piece, { maxLength: 40 }).map((pieces) => `["${pieces.join("")}"]`);
+
+test("texts of such sequences, whole and with bytes changed: the same verdict at the same place", () => {
+  const changes = fc.array(fc.tuple(fc.nat(), fc.nat(127)), { maxLength: 2 });
+  const verdicts = { taken: 0, refused: 0 };
+  fc.assert(
+    fc.property(strings, changes, (text, edits) => {
+      const bytes = Buffer.from(text);
+      for (const [where, byte] of edits) bytes[where % bytes.length] = byte;
+      if (agreed(bytes)) verdicts.taken++;
+      else verdicts.refused++;
+    }),
+    { numRuns: 5000 },
+  );
+  assert.ok(Math.min(verdicts.taken, verdicts.refused) > 200, JSON.stringify(verdicts));
+});
+
+test("a key is read by its escapes, wherever the window begins", () => {
+  fc.assert(
+    fc.property(fc.string({ unit: "binary", minLength: 30, maxLength: 200 }), fc.nat(200), (name, before) => {
+      const key = name.toWellFormed();
+      const text = Buffer.from(`{"${"p".repeat(before)}":"${"\\n".repeat(before)}",${JSON.stringify(key)}:1}`);
+      assert.equal(scanJson(text).members[1]?.name, key);
+    }),
+  );
+});
+
+test("where there is no WebAssembly, or none is allowed, there are no vectors and no failure", (t) => {
+  const present = Reflect.getOwnPropertyDescriptor(globalThis, "WebAssembly");
+  assert.ok(present !== undefined);
+  t.after(() => Reflect.defineProperty(globalThis, "WebAssembly", present));
+  Reflect.defineProperty(globalThis, "WebAssembly", { ...present, value: undefined });
+  assert.equal(StringStops.make(), undefined);
+  class Module {
+    constructor() {
+      throw new Error("code generation is not allowed");
+    }
+  }
+  Reflect.defineProperty(globalThis, "WebAssembly", { ...present, value: { Module } });
+  assert.equal(StringStops.make(), undefined);
+});
