@@ -52,14 +52,11 @@ const METRICS = "/metrics/upstreams";
 
 export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
   const { forwarding, responses, operate, adapters, scrape, alone } = parts;
-  const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
+  const forward = (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
     const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
     const { method, path } = route;
     const call = { method, path, grant: caller, body, contentType, query, requestId, signal };
-    const found = path === RESPONSES ? await responses.create(call) : await forwarded(forwarding, call);
-    if (found === undefined) return undefined;
-    if ("answer" in found) return relayed(found.answer, found.stream);
-    return found.kind === "events" ? events(responseFrames(found.events)) : json(found.body);
+    return path === RESPONSES ? responses.create(call).then(created) : forwarded(forwarding, call).then(passed);
   };
   /** A tenant ends its own calls; the operator's tenant everybody's. */
   const abort = async ({ caller, body = NO_BODY, signal }: RelayRequest<Services>): Promise<Reply> => {
@@ -113,13 +110,24 @@ function isForwarded(path: string): boolean {
   return MODEL_ROUTES.has(path) || AUDIO_ROUTES.has(path) || READ_BACK_ROUTES.has(path);
 }
 
-async function forwarded(forwarding: Forwarding, call: ForwardCall): Promise<Forwarded | undefined> {
+function passed(found: Forwarded | undefined): Reply | undefined {
+  return found === undefined ? undefined : relayed(found.answer, found.stream);
+}
+
+function created(found: Awaited<ReturnType<RelayedResponses["create"]>>): Reply | undefined {
+  if (found === undefined || "answer" in found) return passed(found);
+  return found.kind === "events" ? events(responseFrames(found.events)) : json(found.body);
+}
+
+function forwarded(forwarding: Forwarding, call: ForwardCall): Promise<Forwarded | undefined> {
   const { path } = call;
   if (AUDIO_ROUTES.has(path)) return forwarding.forwardAudio(call);
   const field = READ_BACK_ROUTES.get(path);
   if (field !== undefined) return forwarding.forwardDerender(field, call);
   const rule = MODEL_ROUTES.get(path);
-  return rule === undefined ? undefined : forwarding.forward(rule, call);
+  // `isForwarded` has asked.
+  if (rule === undefined) throw new Error(`${path} is not forwarded`);
+  return forwarding.forward(rule, call);
 }
 
 async function metrics(scrape: GatewayRelayParts["scrape"]): Promise<Reply> {
