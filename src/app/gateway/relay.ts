@@ -56,7 +56,7 @@ export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
     const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
     const { method, path } = route;
     const call = { method, path, grant: caller, body, contentType, query, requestId, signal };
-    const found = path === RESPONSES ? await responses.create(call) : await forwarded(forwarding, call);
+    const found = path === RESPONSES ? await responses.create(call) : await forwarded(forwarding, lent(call, request));
     if (found === undefined) return undefined;
     if ("answer" in found) return relayed(found.answer, found.stream);
     return found.kind === "events" ? events(responseFrames(found.events)) : json(found.body);
@@ -107,6 +107,13 @@ export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
       return route.path === ABORT ? abort(request) : run(request);
     },
   };
+}
+
+/** Bodies of less are not worth a word about their end. */
+const LONG = 16 * 1024;
+
+function lent(call: ForwardCall, request: RelayRequest<Services>): ForwardCall {
+  return call.body.length < LONG ? call : { ...call, spent: () => request.spent() };
 }
 
 function isForwarded(path: string): boolean {

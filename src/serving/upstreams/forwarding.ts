@@ -64,6 +64,8 @@ export interface ForwardCall {
   readonly contentType?: string | undefined;
   readonly requestId: string;
   readonly signal: AbortSignal;
+  /** Nothing is read of the body any more; not called where that is not certain. */
+  readonly spent?: () => void;
 }
 
 export interface Forwarded {
@@ -163,7 +165,7 @@ export class Forwarding {
   }
 
   async #send(
-    { method, path, query, signal, grant }: ForwardCall,
+    { method, path, query, signal, grant, spent }: ForwardCall,
     upstreams: ModelUpstreams,
     { work, written, expected, model, reservation }: Sending,
   ): Promise<Forwarded> {
@@ -182,6 +184,7 @@ export class Forwarding {
       idempotent: true,
       signal,
       ...(work.maxBytes === undefined ? {} : { maxBytes: work.maxBytes }),
+      ...(spent === undefined ? {} : { spent }),
     });
     const type = answer.headers["content-type"] ?? "";
     const stream = type.startsWith("text/event-stream");
