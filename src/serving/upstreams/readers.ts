@@ -86,6 +86,8 @@ export interface WholeHead {
   readonly length: number | undefined;
 }
 
+const NOTHING: Uint8Array[] = [];
+
 export class WholeUsage implements UsageReader {
   readonly #expected: Expected;
   /** Of the answer's head; undefined: it did not say. */
@@ -94,7 +96,7 @@ export class WholeUsage implements UsageReader {
   readonly #good: boolean;
   /** It says that it is JSON. */
   readonly #json: boolean;
-  #pieces: Uint8Array[] = [];
+  #pieces = NOTHING;
   #bytes = 0;
   #used: Usage | undefined;
   complete = false;
@@ -116,7 +118,7 @@ export class WholeUsage implements UsageReader {
       this.#read(chunk);
       return shown === undefined ? [chunk] : this.#shown(chunk, shown);
     }
-    if (this.#bytes <= MAX_READ || shown !== undefined) this.#pieces.push(Uint8Array.from(chunk));
+    if (this.#bytes <= MAX_READ || shown !== undefined) this.#keep(chunk);
     if (last) this.#whole();
     if (shown === undefined) return [chunk];
     return last ? this.#shown(Buffer.concat(this.#pieces), shown) : [];
@@ -135,9 +137,14 @@ export class WholeUsage implements UsageReader {
     return { ...NO_USAGE, promptTokens: this.#expected.promptTokens };
   }
 
+  #keep(chunk: Uint8Array): void {
+    if (this.#pieces === NOTHING) this.#pieces = [];
+    this.#pieces.push(Buffer.from(chunk));
+  }
+
   #whole(): void {
     this.#read(Buffer.concat(this.#pieces));
-    if (this.#expected.shown === undefined) this.#pieces = [];
+    if (this.#expected.shown === undefined) this.#pieces = NOTHING;
   }
 
   #read(body: Uint8Array): void {

@@ -26,7 +26,8 @@ import { decodeEcho } from "#wire/responses/decode.ts";
 import { ResponsesBody } from "#wire/responses/schema.ts";
 import { Writer } from "#wire/responses/writer.ts";
 import { heldSource, refusalOf, responseEvents, wholeOf } from "./_drawn.ts";
-import { type ForwardCall, type Forwarded, type Forwarding, workOf } from "./forwarding.ts";
+import { JsonWork } from "./_work.ts";
+import type { ForwardCall, Forwarded, Forwarding } from "./forwarding.ts";
 
 export interface RelayedResponsesOptions {
   readonly serving: Serving;
@@ -105,11 +106,8 @@ export class RelayedResponses {
     };
     const keep =
       store === undefined ? undefined : (bytes: Uint8Array | undefined) => this.#keep(turn, store, fields, bytes);
-    const work = {
-      ...workOf(verdict, id),
-      maxBytes: MAX_BYTES,
-      response: { fields, ...(keep === undefined ? {} : { keep }) },
-    };
+    const response = { fields, ...(keep === undefined ? {} : { keep }) };
+    const work = new JsonWork(verdict, id, { maxBytes: MAX_BYTES, response });
     const forwarded = await this.#options.forwarding.carry(call, work);
     if (forwarded === undefined || forwarded.stream) return forwarded;
     const { status, headers, source } = forwarded.answer;
@@ -162,24 +160,14 @@ export class RelayedResponses {
   /** Resolves when the work is reserved, and the upstream has begun or not refused it at once. */
   async #begin({ call, id, verdict, model }: Turn, controller: AbortController) {
     const left = (): void => controller.abort(call.signal.reason);
-    call.signal.addEventListener("abort", left, { once: true });
     const sent = Promise.withResolvers<void>();
     const streamed = { ...verdict, edits: new Map([...verdict.edits, ["stream", "true"] as const]) };
-    const work = workOf(streamed, id);
-    const carried = this.#options.forwarding.carry(
-      { ...call, signal: controller.signal },
-      {
-        ...work,
-        maxBytes: MAX_BYTES,
-        // It is written behind the reservation.
-        write: (name, media) => {
-          sent.resolve();
-          return work.write(name, media);
-        },
-      },
-    );
-    const answer = carried.then(begunWith);
+    // It is written behind the reservation.
+    const work = new JsonWork(streamed, id, { maxBytes: MAX_BYTES, onWrite: () => sent.resolve() });
+    const away = { ...call, signal: controller.signal, onAbort: undefined };
+    const answer = this.#options.forwarding.carry(away, work).then(begunWith);
     answer.catch(() => {});
+    call.signal.addEventListener("abort", left, { once: true });
     try {
       if (call.signal.aborted) left();
       await Promise.race([answer, sent.promise.then(() => soon(REFUSED_MS))]);

@@ -30,22 +30,28 @@ export interface UsageReader {
   used(): Usage;
 }
 
-/** @param lost the upstream's fault: nobody pays. Never throws */
+/**
+ * Resolves when the books are safe; what cannot be booked now they keep, so that a failure is as good.
+ * @param lost the upstream's fault: nobody pays
+ */
 export type Settle = (used: Usage, lost: boolean) => Promise<void>;
 
 const EMPTY = new Uint8Array(0);
+/** How an answer ends that is whole. */
+const WHOLE = Symbol("whole");
 
 export class SettledSource implements RelaySource, RelayTarget {
   readonly #inner: RelaySource;
   readonly #reader: UsageReader;
   readonly #settle: Settle;
-  #target: RelayTarget | undefined;
-  #settled: Promise<void> | undefined;
-  #safe = false;
-  /** Waits until the booking is safe. */
-  #held: Uint8Array = EMPTY;
-  #over = false;
   readonly #keep: (() => Promise<void>) | undefined;
+  #target: RelayTarget | undefined;
+  /** They are made; until they are safe, what ends the answer waits. */
+  #books: "open" | "made" | "safe" = "open";
+  #held: Uint8Array = EMPTY;
+  /** What the target is told when the books are safe. */
+  #end: Fault | typeof WHOLE | undefined;
+  #over = false;
   /** What should have been kept was not: nobody shall believe that it was. */
   #unkept: Fault | undefined;
 
@@ -70,32 +76,39 @@ export class SettledSource implements RelaySource, RelayTarget {
     if (this.#over) return;
     this.#over = true;
     this.#inner.cancel();
-    void this.#book(false);
+    this.#book(false);
   }
 
-  write(chunk: Uint8Array): boolean {
+  write(chunk: Uint8Array, given = false): boolean {
     const rest = this.#reader.take(chunk);
-    if (this.#safe || !this.#reader.complete) return this.#pass(rest);
+    if (this.#books === "safe" || !this.#reader.complete) return this.#pass(rest);
     if (this.#reader.broken) {
       this.fail(new UpstreamFault("protocol", { sent: true, detail: "the answer is not what it says" }));
       return false;
     }
-    // It has to last until the books are safe, and the chunk lasts no longer than this call.
-    this.#held = Buffer.concat([this.#held, ...rest]);
-    void this.#book(false).then(() => this.#release());
+    this.#hold(rest, given);
+    this.#book(false);
     this.#announce();
     return false;
   }
 
   /** The call's record is on its way while the books are; unless it may yet be another answer. */
   #announce(): void {
-    if (!this.#safe && this.#keep === undefined) this.#target?.soon?.();
+    if (this.#books !== "safe" && this.#keep === undefined) this.#target?.soon?.();
   }
 
   #pass(pieces: readonly Uint8Array[]): boolean {
     let more = true;
     for (const piece of pieces) more = (this.#target?.write(piece) ?? true) && more;
     return more;
+  }
+
+  /** It has to last until the books are safe. @param given it does; else no longer than this call */
+  #hold(pieces: readonly Uint8Array[], given: boolean): void {
+    const [only] = pieces;
+    if (only === undefined) return;
+    if (given && pieces.length === 1 && this.#held.length === 0) this.#held = only;
+    else this.#held = Buffer.concat([this.#held, ...pieces]);
   }
 
   end(): void {
@@ -105,57 +118,59 @@ export class SettledSource implements RelaySource, RelayTarget {
       this.fail(new UpstreamFault("reset", { sent: true, detail: "the stream ended without its last event" }));
       return;
     }
-    this.#held = Buffer.concat([this.#held, ...rest]);
-    void this.#book(false).then(() => {
-      this.#flush();
-      if (!this.#over) this.#target?.end();
-      this.#over = true;
-    });
+    this.#hold(rest, false);
+    this.#finish(WHOLE, false);
     this.#announce();
   }
 
   fail(fault: Fault): void {
     // The answer had its last event: how its connection ended behind that is nothing to its client.
-    if (this.#reader.complete && !this.#reader.broken) {
-      this.end();
+    if (this.#reader.complete && !this.#reader.broken) this.end();
+    // A client that left is heard of here first, as the end of the call that it asked for.
+    else this.#finish(fault, isOurs(fault));
+  }
+
+  #finish(end: Fault | typeof WHOLE, lost: boolean): void {
+    this.#end ??= end;
+    this.#book(lost);
+    if (this.#books === "safe") this.#safe();
+  }
+
+  #tell(end: Fault | typeof WHOLE): void {
+    this.#over = true;
+    if (end === WHOLE) {
+      this.#target?.end();
       return;
     }
-    // A client that left is heard of here first, as the end of the call that it asked for.
-    void this.#book(isOurs(fault)).then(() => {
-      this.#flush();
-      if (!this.#over) this.#fail(fault);
-      this.#over = true;
-    });
-  }
-
-  #fail(fault: Fault): void {
-    const last = this.#reader.lastWords?.(fault);
+    const last = this.#reader.lastWords?.(end);
     if (last !== undefined) {
       this.#target?.write(Buffer.from(last));
-      tell(fault);
+      tell(end);
     }
-    this.#target?.fail(fault);
+    this.#target?.fail(end);
   }
 
-  #book(lost: boolean): Promise<void> {
-    if (this.#settled !== undefined) return this.#settled;
+  #book(lost: boolean): void {
+    if (this.#books !== "open") return;
+    this.#books = "made";
     const whole = this.#reader.complete && !this.#reader.broken;
     const booked = this.#settle(this.#reader.used(), lost && !whole);
-    const kept = whole && this.#keep !== undefined ? booked.then(this.#keep).catch(this.#lose) : booked;
-    this.#settled = kept.then(() => {
-      this.#safe = true;
-    });
-    return this.#settled;
+    const kept = whole && this.#keep !== undefined ? booked.then(this.#keep, this.#keep).catch(this.#lose) : booked;
+    kept.then(this.#safe, this.#safe);
   }
 
   readonly #lose = (error: unknown): void => {
     this.#unkept = error instanceof Fault ? error : new Fault("internal", "Internal server error.", { cause: error });
   };
 
-  #release(): void {
-    if (this.#over || !this.#flush()) return;
-    this.#inner.resume();
-  }
+  /** The books are: what waited goes on. */
+  readonly #safe = (): void => {
+    this.#books = "safe";
+    const keepsUp = this.#flush();
+    if (this.#over) return;
+    if (this.#end !== undefined) this.#tell(this.#end);
+    else if (keepsUp) this.#inner.resume();
+  };
 
   /** @returns whether the client keeps up */
   #flush(): boolean {
@@ -167,6 +182,6 @@ export class SettledSource implements RelaySource, RelayTarget {
       this.#target?.fail(this.#unkept);
     }
     if (this.#over || held.length === 0) return true;
-    return this.#target?.write(held) ?? true;
+    return this.#target?.write(held, true) ?? true;
   }
 }
