@@ -62,7 +62,7 @@ export interface ForwardCall {
   /** In its place, and cheaper: one listener, the last; called at once where the call is over. */
   onAbort?: ((run: (reason: Fault) => void) => void) | undefined;
   /** Nothing is read of the body any more; not called where that is not certain. */
-  readonly spent?: () => void;
+  spent?(): void;
 }
 
 export interface Forwarded {
