@@ -105,7 +105,7 @@ function wordsOf(flags: Words, policy: Pick<Policy, "current">): Pick<Books, "ke
   const model = (name: string) => pick(policy.current().file.models, name);
   return {
     keyLimits: (own) => join(own, (policy.current().file.keys?.limits as Figures | undefined) ?? flags.keys),
-    limitsOf: ({ kind, id }) => {
+    limitsOf: (kind, id) => {
       const said = kind === "tenant" ? policy.current().tenants.of(id)?.limits : model(id)?.limits;
       return (said as Figures | undefined) ?? pick(kind === "tenant" ? flags.tenants : flags.models, id);
     },
@@ -136,8 +136,11 @@ function joiner(): (own: Figures, defaults: Figures | undefined) => Figures {
       under = defaults;
       known = new WeakMap();
     }
-    const joined = known.get(own) ?? { ...defaults, ...own };
-    known.set(own, joined);
+    let joined = known.get(own);
+    if (joined === undefined) {
+      joined = { ...defaults, ...own };
+      known.set(own, joined);
+    }
     return joined;
   };
 }

@@ -5,13 +5,17 @@
  * the mark of an attempt to have two readers disagree, cannot be seen any more.
  */
 
+const NONE: readonly string[] = [];
+
 /** All values of a header. `name` in lower case. */
-export function headerValues(rawHeaders: readonly string[], name: string): string[] {
-  const values: string[] = [];
+export function headerValues(rawHeaders: readonly string[], name: string): readonly string[] {
+  let values: string[] | undefined;
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     const candidate = rawHeaders[at] as string;
     // Lengths first: most headers are turned away without making a lower-case copy.
-    if (candidate.length === name.length && candidate.toLowerCase() === name) values.push(rawHeaders[at + 1] as string);
+    if (candidate.length !== name.length || candidate.toLowerCase() !== name) continue;
+    if (values === undefined) values = [rawHeaders[at + 1] as string];
+    else values.push(rawHeaders[at + 1] as string);
   }
-  return values;
+  return values ?? NONE;
 }

@@ -35,8 +35,9 @@ export const awaitingContinue = new WeakSet<IncomingMessage>();
 
 /** @returns the header. @throws Fault unsupported_media_type: the body is of another type, or is encoded */
 export function checkMediaType(rawHeaders: readonly string[], { name, pattern }: MediaType = JSON_TYPE): string {
-  const [type = "", ...more] = headerValues(rawHeaders, "content-type");
-  if (more.length > 0 || !pattern.test(type)) {
+  const types = headerValues(rawHeaders, "content-type");
+  const type = types[0] ?? "";
+  if (types.length > 1 || !(type === name || pattern.test(type))) {
     throw new Fault("unsupported_media_type", `Unsupported Media Type: Only '${name}' is allowed`, {
       param: "Content-Type",
     });

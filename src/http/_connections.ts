@@ -23,6 +23,8 @@ export interface Line {
   readonly expiresAt: number;
   /** No request begins on it any more. */
   retired: boolean;
+  /** When an answer is over; the same for all of its requests. */
+  next: (() => void) | undefined;
 }
 
 /** The lines of a listener, by what the requests call their socket. */
@@ -37,6 +39,7 @@ export function openLine(lines: Lines, socket: Socket, options: HttpOptions): vo
     agesAt: age === 0 ? Number.POSITIVE_INFINITY : performance.now() + age,
     expiresAt: certificateOf(socket)?.notAfter ?? Number.POSITIVE_INFINITY,
     retired: false,
+    next: undefined,
   });
   socket.once("close", () => lines.delete(socket));
 }

@@ -10,6 +10,7 @@ import { headerValues } from "#base/headers.ts";
 import { newId } from "#base/ids.ts";
 import { Fault } from "#core/fault.ts";
 import { writeChunk } from "./_chunks.ts";
+import { Request } from "./_request.ts";
 import type { Timer } from "./_timers.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
@@ -59,7 +60,8 @@ export class Exchange {
     this.requestId = (options.requestIdHeader ? givenId(req, options) : undefined) ?? newId();
     // A connection that breaks shows as a close; without a listener an error of the stream would end the process.
     res.on("error", ignore);
-    req.on("error", ignore);
+    // Of a request from a connection nobody is told who does not listen.
+    if (!(req instanceof Request)) req.on("error", ignore);
     res.on("close", () => {
       if (!res.writableFinished) this.abort(new Fault("cancelled", "The client went away."));
       this.#wake?.();

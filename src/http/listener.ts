@@ -123,31 +123,35 @@ function serveRequests(server: Server | TlsServer, lines: Lines, handle: Handle,
 
 /** One call at a time: a later request waits until the earlier one's answer is out. */
 function enqueue(lines: Lines, req: IncomingMessage, res: ServerResponse, handle: Handle, options: HttpOptions): void {
-  const line = lines.get(req.socket);
+  const { socket } = req;
+  const line = lines.get(socket);
   if (line === undefined || line.waiting.length >= options.maxPipelined) {
-    req.socket.destroy();
+    socket.destroy();
     return;
   }
-  line.waiting.push([req, res]);
-  if (line.current === undefined) startNext(line, handle, options);
+  line.next ??= () => startNext(line, socket, handle, options);
+  if (line.current === undefined) start(line, req, res, handle, options);
+  else line.waiting.push([req, res]);
 }
 
-function startNext(line: Line, handle: Handle, options: HttpOptions): void {
+function startNext(line: Line, socket: Socket, handle: Handle, options: HttpOptions): void {
+  line.current = undefined;
+  if (socket.destroyed) line.waiting.length = 0;
   const next = line.waiting.shift();
-  line.current = next?.[1];
-  if (next === undefined) return;
-  const [req, res] = next;
+  if (next !== undefined) start(line, next[0], next[1], handle, options);
+}
+
+function start(line: Line, req: IncomingMessage, res: ServerResponse, handle: Handle, options: HttpOptions): void {
+  line.current = res;
   if (line.retired) {
     line.waiting.length = 0;
     req.socket.destroy();
     return;
   }
   // The answer says so and closes, so that a client of good will connects anew.
-  if (performance.now() >= line.agesAt || Date.now() >= line.expiresAt) res.shouldKeepAlive = false;
-  res.once("close", () => {
-    if (req.socket.destroyed) line.waiting.length = 0;
-    startNext(line, handle, options);
-  });
+  if (performance.now() >= line.agesAt || (line.expiresAt !== Number.POSITIVE_INFINITY && Date.now() >= line.expiresAt))
+    res.shouldKeepAlive = false;
+  if (line.next !== undefined) res.on("close", line.next);
   const problem = headProblem(req, options);
   if (problem === undefined) handle(req, res);
   else answerRaw(res, problem);

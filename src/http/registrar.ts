@@ -21,8 +21,8 @@ export interface RouteTable<S> {
   /** By declared path. */
   readonly paths: ReadonlyMap<string, readonly AnyRoute<S>[]>;
   readonly shapes: readonly PathShape[];
-  /** Routes whose paths have no parameter, by method and path. */
-  readonly literal: ReadonlyMap<string, Matched<S>>;
+  /** Routes whose paths have no parameter, by path and method. */
+  readonly literal: ReadonlyMap<string, ReadonlyMap<string, Matched<S>>>;
 }
 
 const NO_PARAMS: PathParams = {};
@@ -99,7 +99,7 @@ export function matchLiterally<S>(
   target: string,
 ): Matched<S> | undefined {
   const end = target.indexOf("?");
-  return literal.get(`${method} ${end < 0 ? target : target.slice(0, end)}`);
+  return literal.get(end < 0 ? target : target.slice(0, end))?.get(method ?? "");
 }
 
 /** Puts the plane's routes into the router, which takes no others from then on. */
@@ -121,14 +121,16 @@ export function registerRoutes<S>(
     // The corridor takes the request over in a hook that runs first; the router's handler is never reached.
     app.route({ method: route.method, url, config: { castellan: route }, handler: unreachable });
   }
-  const found = [...paths.values()].flat().filter(({ path }) => shapeOf(path) === undefined);
+  const literal = [...paths].filter(([path]) => shapeOf(path) === undefined);
   return {
     paths,
     shapes: [...paths.keys()].map(shapeOf).filter((shape) => shape !== undefined),
-    literal: new Map(
-      found.map((route) => [`${route.method} ${route.path}`, { kind: "route", route, params: NO_PARAMS }]),
-    ),
+    literal: new Map(literal.map(([path, found]) => [path, byMethod(found)])),
   };
+}
+
+function byMethod<S>(routes: readonly AnyRoute<S>[]): ReadonlyMap<string, Matched<S>> {
+  return new Map(routes.map((route) => [route.method, { kind: "route", route, params: NO_PARAMS }]));
 }
 
 function unreachable(): never {

@@ -7,7 +7,7 @@ import { newId } from "#base/ids.ts";
 import { parseJson, stringifyJson } from "#base/json.ts";
 import { conform } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
-import { OPERATOR_TENANT } from "#core/principal.ts";
+import { type Grant, OPERATOR_TENANT, type Scope } from "#core/principal.ts";
 import { readable } from "#core/readable.ts";
 import type { Relay, RelayAnswer, RelayRequest } from "#http/relay.ts";
 import { empty, events, json, type Reply, relay as relayed, text } from "#http/reply.ts";
@@ -52,15 +52,7 @@ const METRICS = "/metrics/upstreams";
 
 export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
   const { forwarding, responses, operate, adapters, scrape, alone } = parts;
-  const forward = async (request: RelayRequest<Services>): Promise<RelayAnswer<Services>> => {
-    const { route, caller, body = NO_BODY, contentType, query, requestId, signal } = request;
-    const { method, path } = route;
-    const call = { method, path, grant: caller, body, contentType, query, requestId, signal };
-    const found = path === RESPONSES ? await responses.create(call) : await forwarded(forwarding, call);
-    if (found === undefined) return undefined;
-    if ("answer" in found) return relayed(found.answer, found.stream);
-    return found.kind === "events" ? events(responseFrames(found.events)) : json(found.body);
-  };
+  const forwarders = forwardersOf(forwarding, responses);
   /** A tenant ends its own calls; the operator's tenant everybody's. */
   const abort = async ({ caller, body = NO_BODY, signal }: RelayRequest<Services>): Promise<Reply> => {
     const ids = decodeAbort(conform(AbortBody, parsed(body))).map((id) =>
@@ -94,13 +86,14 @@ export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
   return {
     wants: (route) =>
       ["/invocations", LOAD_LORA, UNLOAD_LORA, METRICS].includes(route.path) ||
-      isForwarded(route.path) ||
+      forwarders.has(route.path) ||
       (alone && isOperation(route)),
     answer: (request) => {
       const { route, body } = request;
       if (route.path === "/invocations" && request.askedBy === undefined)
         return { kind: "forward", to: invocationRoute(invokedOf(body ?? NO_BODY)) };
-      if (isForwarded(route.path)) return forward(request);
+      const forward = forwarders.get(route.path);
+      if (forward !== undefined) return forward(new Call(request));
       if (route.path === LOAD_LORA) return loadLora(adapters, request, alone);
       if (route.path === UNLOAD_LORA) return unloadLora(adapters, request, alone);
       if (route.path === METRICS) return metrics(scrape);
@@ -109,17 +102,61 @@ export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
   };
 }
 
-function isForwarded(path: string): boolean {
-  return MODEL_ROUTES.has(path) || AUDIO_ROUTES.has(path) || READ_BACK_ROUTES.has(path);
+type Forward = (call: ForwardCall) => Promise<Reply | undefined>;
+
+/** What is carried to a model's server, by path. */
+function forwardersOf(forwarding: Forwarding, responses: RelayedResponses): ReadonlyMap<string, Forward> {
+  const forwarders = new Map<string, Forward>();
+  for (const [path, rule] of MODEL_ROUTES) forwarders.set(path, (call) => forwarding.forward(rule, call).then(passed));
+  for (const path of AUDIO_ROUTES) forwarders.set(path, (call) => forwarding.forwardAudio(call).then(passed));
+  for (const [path, field] of READ_BACK_ROUTES)
+    forwarders.set(path, (call) => forwarding.forwardDerender(field, call).then(passed));
+  return forwarders.set(RESPONSES, (call) => responses.create(call).then(created));
 }
 
-async function forwarded(forwarding: Forwarding, call: ForwardCall): Promise<Forwarded | undefined> {
-  const { path } = call;
-  if (AUDIO_ROUTES.has(path)) return forwarding.forwardAudio(call);
-  const field = READ_BACK_ROUTES.get(path);
-  if (field !== undefined) return forwarding.forwardDerender(field, call);
-  const rule = MODEL_ROUTES.get(path);
-  return rule === undefined ? undefined : forwarding.forward(rule, call);
+function passed(found: Forwarded | undefined): Reply | undefined {
+  return found === undefined ? undefined : relayed(found.answer, found.stream);
+}
+
+function created(found: Awaited<ReturnType<RelayedResponses["create"]>>): Reply | undefined {
+  if (found === undefined || "answer" in found) return passed(found);
+  return found.kind === "events" ? events(responseFrames(found.events)) : json(found.body);
+}
+
+/** A request as forwarding knows it. Its signal is made for who asks. */
+class Call implements ForwardCall {
+  readonly method: string;
+  readonly path: string;
+  readonly query: string;
+  readonly grant: Grant<Scope>;
+  readonly body: Buffer;
+  readonly contentType: string | undefined;
+  readonly requestId: string;
+  readonly #request: RelayRequest<Services>;
+
+  constructor(request: RelayRequest<Services>) {
+    this.method = request.route.method;
+    this.path = request.route.path;
+    this.query = request.query;
+    this.grant = request.caller;
+    this.body = request.body ?? NO_BODY;
+    this.contentType = request.contentType;
+    this.requestId = request.requestId;
+    this.#request = request;
+  }
+
+  get signal(): AbortSignal {
+    return this.#request.signal;
+  }
+
+  onAbort(run: (reason: Fault) => void): void {
+    this.#request.onAbort(run);
+  }
+
+  /** A response may be kept with what was asked, or still be written when its call is over. */
+  spent(): void {
+    if (this.path !== RESPONSES) this.#request.spent();
+  }
 }
 
 async function metrics(scrape: GatewayRelayParts["scrape"]): Promise<Reply> {

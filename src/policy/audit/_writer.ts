@@ -61,41 +61,66 @@ export interface WriterOptions {
 }
 
 export interface Committed {
-  /** Numbers of the bodies, in order. */
-  readonly seqs: readonly number[];
+  /** Number of the first body; the others follow. */
+  readonly first: number;
   readonly notes: readonly Note[];
   /** The head that a checkpoint of this commit has signed. */
   readonly head: { readonly seq: number; readonly hash: string } | undefined;
 }
 
-/** Lines on their way to the file. */
-class Group {
-  readonly seqs: number[] = [];
-  text = "";
-  seq: number;
-  hash: string;
+const FEED = 0x0a;
+/** Bytes that are kept for the next group; one that needs more has its own. */
+const KEPT_BYTES = 1 << 18;
+/** Of a UTF-16 code unit in UTF-8, at most. */
+const WIDEST = 3;
 
-  constructor({ seq, hash }: Position) {
+/** Lines on their way to the file. Their bytes are a commit's alone, as there is one at a time. */
+class Group {
+  seq = 0;
+  hash = "";
+  #bytes: Buffer = Buffer.allocUnsafeSlow(KEPT_BYTES);
+  #size = 0;
+
+  begin({ seq, hash }: Position): void {
     this.seq = seq;
     this.hash = hash;
+    this.#size = 0;
+    if (this.#bytes.length > KEPT_BYTES) this.#bytes = Buffer.allocUnsafeSlow(KEPT_BYTES);
   }
 
   add(text: string): void {
     const full = line(this.seq + 1, this.hash, text);
+    const most = this.#size + full.length * WIDEST + 1;
+    if (most > this.#bytes.length) this.#grow(most);
     this.seq++;
     this.hash = hashOf(full);
-    this.text += `${full}\n`;
+    this.#size += this.#bytes.write(full, this.#size);
+    this.#bytes[this.#size++] = FEED;
+  }
+
+  get bytes(): Buffer {
+    return this.#bytes.subarray(0, this.#size);
+  }
+
+  #grow(most: number): void {
+    const bytes = Buffer.allocUnsafeSlow(Math.max(most, 2 * this.#bytes.length));
+    bytes.set(this.bytes);
+    this.#bytes = bytes;
   }
 }
+
+const NO_NOTES: readonly Note[] = [];
+const NO_SEGMENTS: readonly Segment[] = [];
 
 export class Writer {
   readonly #options: WriterOptions;
   #lock: ProcessLock | undefined;
   #position: Position | undefined;
+  readonly #group = new Group();
   #descriptor: number | undefined;
   #known: Known | undefined;
   /** Of cuts that were made and are not yet told in the log. */
-  #owed: readonly Note[] = [];
+  #owed: readonly Note[] = NO_NOTES;
   #unsigned = 0;
   #signedAt: number;
   #publishing: Promise<void> = Promise.resolve();
@@ -144,21 +169,20 @@ export class Writer {
     const { now } = this.#options;
     if (this.#position !== undefined && this.#full(this.#position)) await this.#endFile(this.#position);
     const position = this.#position as Position;
-    const group = new Group(position);
-    const pruned = position.begin ? await this.#beginFile(position, group) : [];
+    const group = this.#group;
+    group.begin(position);
+    const pruned = position.begin ? await this.#beginFile(position, group) : NO_SEGMENTS;
     for (const { kind, fields } of notes) group.add(body(kind, now(), fields));
-    const seqs = bodies.map((text) => {
-      group.add(text);
-      return group.seq;
-    });
+    const first = group.seq + 1;
+    for (const text of bodies) group.add(text);
     this.#unsigned += group.seq - position.seq;
     const due = sign || notes.some(({ kind }) => kind === "damage") || this.#checkpointDue();
     const head = due && this.#unsigned > 0 ? this.#checkpoint(group, position) : undefined;
-    if (group.text !== "") await this.#write(group);
-    this.#owed = [];
+    if (group.seq > position.seq) await this.#write(group);
+    this.#owed = NO_NOTES;
     if (head !== undefined) this.#publish(head, position.number);
     for (const { path } of pruned) unlinkSync(path);
-    return { seqs, notes, head };
+    return { first, notes, head };
   }
 
   /** What happened to the file since we left it: others have appended, or it is not the one it was. */
@@ -187,7 +211,8 @@ export class Writer {
 
   /** A file ends with a checkpoint. */
   async #endFile(position: Position): Promise<void> {
-    const group = new Group(position);
+    const group = this.#group;
+    group.begin(position);
     const head = this.#checkpoint(group, position);
     await this.#write(group);
     this.#publish(head, position.number);
@@ -253,9 +278,10 @@ export class Writer {
     const descriptor = this.#descriptor;
     const position = this.#position;
     if (descriptor === undefined || position === undefined) throw new Error("no file of the audit log is open");
-    const bytes = Buffer.from(group.text);
+    const { bytes } = group;
     try {
-      for (let done = 0; done < bytes.length; ) done += await disk.write(descriptor, bytes.subarray(done));
+      let done = await disk.write(descriptor, bytes);
+      while (done < bytes.length) done += await disk.write(descriptor, bytes.subarray(done));
       await disk.sync(descriptor);
     } catch (error) {
       undo(descriptor, position.size);

@@ -17,7 +17,7 @@ import type { Admission, Gate, Outcome, PolicyCall } from "#policy/gate.ts";
 import { AnonymousCalls } from "./_anonymous.ts";
 import { callText, workText } from "./_call-text.ts";
 import { Content } from "./_content.ts";
-import { AuditFailure, type AuditLog } from "./log.ts";
+import { AuditFailure, type AuditLog, type RecordGroup } from "./log.ts";
 
 export interface AuditGateOptions {
   /** When a record cannot be written: the call is refused with 503, or goes on and is counted. */
@@ -42,7 +42,7 @@ const DENIALS: ReadonlySet<FaultKind> = new Set<FaultKind>([
 
 export function auditedGate(gate: Gate, log: AuditLog, options: AuditGateOptions): AuditedGate {
   const anonymous = new AnonymousCalls((counted) => void log.append("anonymous", counted).catch(counts));
-  const desk = { log, options, anonymous };
+  const desk = { log, options, anonymous, waiting: new WaitingCalls(log, options) };
   return {
     identify: gate.identify,
     open: (call) => new AuditedCall(gate.open(call), call, desk),
@@ -57,14 +57,69 @@ function counts(error: unknown): void {
 
 function noted(): void {}
 
+interface Waiting {
+  readonly group: RecordGroup;
+  /** @throws Fault policy_unavailable, unless calls go on without a record */
+  readonly known: Promise<void>;
+  calls: number;
+}
+
+/** Calls that wait for their records: one promise for all whose records go together. */
+class WaitingCalls {
+  readonly #log: AuditLog;
+  readonly #options: AuditGateOptions;
+  #latest: Waiting | undefined;
+
+  constructor(log: AuditLog, options: AuditGateOptions) {
+    this.#log = log;
+    this.#options = options;
+  }
+
+  /** Once for each call whose record it has. */
+  for(group: RecordGroup): Promise<void> {
+    if (this.#latest?.group === group) {
+      this.#latest.calls++;
+      return this.#latest.known;
+    }
+    const known = group.written.catch((error: unknown) => this.#failed(error, waiting.calls));
+    const waiting: Waiting = { group, known, calls: 1 };
+    this.#latest = waiting;
+    return known;
+  }
+
+  #failed(error: unknown, calls: number): void {
+    if (!(error instanceof AuditFailure)) throw error;
+    if (this.#options.onFailure === "allow") {
+      for (let call = 0; call < calls; call++) this.#log.passedUnrecorded();
+      return;
+    }
+    throw new Fault("policy_unavailable", "The call cannot be recorded, and none is answered without.", {
+      detail: error.message,
+      retryAfterMs: 1000,
+      cause: error,
+    });
+  }
+}
+
 interface Desk {
   readonly log: AuditLog;
   readonly options: AuditGateOptions;
   readonly anonymous: AnonymousCalls;
+  readonly waiting: WaitingCalls;
 }
 
-class AuditedCall implements Admission {
-  readonly meter: Meter;
+/** A record, written or on its way. */
+interface Recorded {
+  readonly outcome: Outcome;
+  readonly usage: Usage;
+  readonly group: RecordGroup;
+  /** In the group. */
+  readonly place: number;
+}
+
+class AuditedCall implements Admission, Meter {
+  /** As its work sees it. */
+  readonly meter: Meter = this;
   readonly content?: NonNullable<Admission["content"]>;
   readonly #inner: Admission;
   readonly #call: PolicyCall;
@@ -73,7 +128,7 @@ class AuditedCall implements Admission {
   #model: string | undefined;
   #usage: Usage = NO_USAGE;
   #reservations = 0;
-  #recorded: { readonly outcome: Outcome; readonly usage: Usage; readonly seq: Promise<number> } | undefined;
+  #recorded: Recorded | undefined;
   #asked = false;
   #closed: Outcome | undefined;
 
@@ -81,7 +136,6 @@ class AuditedCall implements Admission {
     this.#inner = inner;
     this.#call = call;
     this.#desk = desk;
-    this.meter = { reserve: (work) => this.#reserve(work) };
     // What is said on the operations listener is about keys, and new ones stand in its answers (Wall: T71).
     const content = call.plane === "public" ? desk.options.content : undefined;
     this.#content = content === undefined ? undefined : new Content(content);
@@ -109,41 +163,28 @@ class AuditedCall implements Admission {
   }
 
   #kept(outcome: Outcome): void | Promise<void> {
-    return this.#write(outcome)?.then(noted, (error: unknown) => this.#failed(error));
-  }
-
-  /** @throws Fault policy_unavailable, unless calls go on without a record */
-  #failed(error: unknown): void {
-    if (!(error instanceof AuditFailure)) throw error;
-    if (this.#desk.options.onFailure === "allow") {
-      this.#desk.log.passedUnrecorded();
-      return;
-    }
-    throw new Fault("policy_unavailable", "The call cannot be recorded, and none is answered without.", {
-      detail: error.message,
-      retryAfterMs: 1000,
-      cause: error,
-    });
+    const group = this.#write(outcome);
+    return group === undefined ? undefined : this.#desk.waiting.for(group);
   }
 
   close(outcome: Outcome): void {
     this.#inner.close(outcome);
     this.#closed = outcome;
     // Nothing was sent, so nothing waited for a record.
-    if (!this.#asked) this.#write(outcome)?.catch(counts);
+    if (!this.#asked) this.#write(outcome);
     this.#end();
   }
 
-  /** @returns the record on its way; undefined: none is kept of this call */
-  #write(outcome: Outcome): Promise<number> | undefined {
+  /** @returns what its record is written with; undefined: none is kept of this call */
+  #write(outcome: Outcome): RecordGroup | undefined {
     this.#asked = true;
     const { audit, principal } = this.#call;
     if (audit === "none" && outcome.fault === undefined) return undefined;
     const { anonymous, log } = this.#desk;
     if (principal === undefined && !anonymous.admits(this.#call, outcome.fault)) return undefined;
-    const seq = log.append("call", this.#fields(outcome));
-    this.#recorded = { outcome, usage: this.#usage, seq };
-    return seq;
+    const group = log.enter("call", this.#fields(outcome));
+    this.#recorded = { outcome, usage: this.#usage, group, place: group.size - 1 };
+    return group;
   }
 
   #fields(outcome: Outcome): string {
@@ -176,10 +217,11 @@ class AuditedCall implements Admission {
       log.append("end", answer === undefined ? text : `${text},${stringifyJson(answer).slice(1, -1)}`).catch(counts);
     };
     // Who asked for the record has heard of its failure.
-    recorded.seq.then(append, noted);
+    const { group, place } = recorded;
+    group.written.then(() => append(group.first + place), noted);
   }
 
-  #reserve(work: Work): Reservation | Promise<Reservation> {
+  reserve(work: Work): Reservation | Promise<Reservation> {
     this.#model = work.model;
     const reserved = this.#inner.meter.reserve(work);
     return reserved instanceof Promise ? reserved.then((got) => this.#watch(got)) : this.#watch(reserved);
@@ -187,18 +229,33 @@ class AuditedCall implements Admission {
 
   #watch(reservation: Reservation): Reservation {
     this.#reservations++;
-    let open = true;
-    return {
-      settle: (used) => {
-        if (open) {
-          open = false;
-          this.#reservations--;
-          this.#usage = sum(this.#usage, used);
-          this.#end();
-        }
-        return reservation.settle(used);
-      },
-    };
+    return new WatchedWork(this, reservation);
+  }
+
+  /** Work is over. */
+  used(usage: Usage): void {
+    this.#reservations--;
+    this.#usage = sum(this.#usage, usage);
+    this.#end();
+  }
+}
+
+class WatchedWork implements Reservation {
+  readonly #call: AuditedCall;
+  readonly #reservation: Reservation;
+  #open = true;
+
+  constructor(call: AuditedCall, reservation: Reservation) {
+    this.#call = call;
+    this.#reservation = reservation;
+  }
+
+  settle(used: Usage): Promise<void> {
+    if (this.#open) {
+      this.#open = false;
+      this.#call.used(used);
+    }
+    return this.#reservation.settle(used);
   }
 }
 

@@ -53,11 +53,45 @@ export interface AuditLogOptions extends Omit<WriterOptions, Unset>, Partial<Pic
   readonly timeoutMs?: number;
 }
 
-interface Entry {
-  readonly kind: RecordKind;
-  readonly text: string;
-  readonly resolve: (seq: number) => void;
-  readonly reject: (failure: AuditFailure) => void;
+/** Records that go to the disk together, and one promise for all of them. */
+export class RecordGroup {
+  readonly kinds: RecordKind[] = [];
+  readonly texts: string[] = [];
+  characters = 0;
+  /** Number of the first of them, once it is written. */
+  first = 0;
+  /** Rejects with AuditFailure. */
+  readonly written: Promise<void>;
+  readonly #settled = Promise.withResolvers<void>();
+
+  constructor() {
+    this.written = this.#settled.promise;
+    // Not everybody waits for it.
+    this.written.catch(() => {});
+  }
+
+  get size(): number {
+    return this.texts.length;
+  }
+
+  get full(): boolean {
+    return this.size >= GROUP || this.characters >= GROUP_CHARACTERS;
+  }
+
+  add(kind: RecordKind, text: string): void {
+    this.kinds.push(kind);
+    this.texts.push(text);
+    this.characters += text.length;
+  }
+
+  resolve(first: number): void {
+    this.first = first;
+    this.#settled.resolve();
+  }
+
+  reject(failure: AuditFailure): void {
+    this.#settled.reject(failure);
+  }
 }
 
 /** What could not be recorded since the log failed. */
@@ -82,7 +116,10 @@ export class AuditLog {
   readonly #log: Log;
   readonly #now: () => number;
   readonly #timeoutMs: number;
-  #queue: Entry[] = [];
+  /** What waits, in its order; only to the last is still added. */
+  readonly #groups: RecordGroup[] = [];
+  /** Records in them. */
+  #waiting = 0;
   #running: Promise<void> | undefined;
   /** A commit that did not come back in time. Nothing is written until it does. */
   #stuck: Promise<unknown> | undefined;
@@ -116,7 +153,7 @@ export class AuditLog {
       records: this.#records,
       failures: this.#failures,
       unrecorded: this.#unrecorded,
-      queue: this.#queue.length,
+      queue: this.#waiting,
       healthy: this.healthy,
     };
   }
@@ -125,16 +162,27 @@ export class AuditLog {
    * @param fields in their order, or printed with a comma before each; no secret, nothing unbounded
    * @returns the record's number, once it is on the disk. @throws AuditFailure
    */
-  append(kind: RecordKind, fields: object | string, at = this.#now()): Promise<number> {
-    return new Promise((resolve, reject) => {
-      if (this.#closed) reject(new AuditFailure("closed"));
-      else if (this.#stuck !== undefined) this.#refuse(reject, "timeout");
-      else if (this.#queue.length >= QUEUE) this.#refuse(reject, "queue");
-      else {
-        this.#queue.push({ kind, text: body(kind, at, fields), resolve, reject });
-        this.#running ??= this.#run();
-      }
-    });
+  async append(kind: RecordKind, fields: object | string, at = this.#now()): Promise<number> {
+    const group = this.enter(kind, fields, at);
+    const place = group.size - 1;
+    await group.written;
+    return group.first + place;
+  }
+
+  /** As `append`, for who waits with others. @returns those that the record goes with; it is the last of them so far */
+  enter(kind: RecordKind, fields: object | string, at = this.#now()): RecordGroup {
+    if (this.#closed) return refusedGroup(new AuditFailure("closed"));
+    if (this.#stuck !== undefined) return this.#refuse("timeout");
+    if (this.#waiting >= QUEUE) return this.#refuse("queue");
+    let group = this.#groups.at(-1);
+    if (group === undefined || group.full) {
+      group = new RecordGroup();
+      this.#groups.push(group);
+    }
+    group.add(kind, body(kind, at, fields));
+    this.#waiting++;
+    this.#running ??= this.#run();
+    return group;
   }
 
   /**
@@ -163,52 +211,42 @@ export class AuditLog {
     this.#closed = true;
     clearInterval(this.#timer);
     await this.#running;
-    if (this.#stuck === undefined) await this.#commit([], true);
+    if (this.#stuck === undefined) await this.#commit(new RecordGroup(), true);
     await this.#writer.close();
   }
 
   async #run(): Promise<void> {
-    while (this.#queue.length > 0) {
+    while (this.#groups.length > 0) {
       // One turn of the loop, so that what comes in it goes together.
       await new Promise(setImmediate);
-      await this.#commit(this.#take());
+      const group = this.#groups.shift() as RecordGroup;
+      this.#waiting -= group.size;
+      await this.#commit(group);
     }
     this.#running = undefined;
   }
 
-  #take(): Entry[] {
-    let characters = 0;
-    let count = 0;
-    for (; count < this.#queue.length && count < GROUP && characters < GROUP_CHARACTERS; count++)
-      characters += this.#queue[count]?.text.length ?? 0;
-    return this.#queue.splice(0, count);
-  }
-
-  async #commit(entries: readonly Entry[], sign = false): Promise<void> {
+  async #commit(group: RecordGroup, sign = false): Promise<void> {
     const began = performance.now();
     const gap = this.#gap === undefined ? undefined : { ...this.#gap };
-    const told = gap === undefined ? [] : [this.#gapText(gap)];
+    const texts = gap === undefined ? group.texts : [this.#gapText(gap), ...group.texts];
     this.#triedAt = this.#now();
     try {
-      const { seqs, notes, head } = await this.#inTime(
-        this.#writer.commit([...told, ...entries.map(({ text }) => text)], sign),
-      );
+      const { first, notes, head } = await this.#inTime(this.#writer.commit(texts, sign));
       if (gap !== undefined) this.#recovered(gap);
       for (const note of notes) this.#noted(note);
-      for (let i = 0; i < entries.length; i++) {
-        const { kind, resolve } = entries[i] as Entry;
-        this.#records[kind]++;
-        resolve(seqs[i + told.length] ?? 0);
-      }
+      for (const kind of group.kinds) this.#records[kind]++;
+      group.resolve(gap === undefined ? first : first + 1);
       if (head !== undefined) {
         this.#records.checkpoint++;
         this.#log("info", "head of the audit log", head);
       }
-      this.onGroup((performance.now() - began) / 1000, entries.length);
+      this.onGroup((performance.now() - began) / 1000, group.size);
     } catch (error) {
       const failure = error instanceof AuditFailure ? error : new AuditFailure(reasonOf(error), error);
       this.#failed(failure);
-      for (const { reject } of entries) this.#refuse(reject, failure.reason, failure);
+      this.#count(failure.reason, group.size);
+      group.reject(failure);
     }
   }
 
@@ -236,11 +274,16 @@ export class AuditLog {
     });
   }
 
-  #refuse(reject: (failure: AuditFailure) => void, reason: FailureReason, failure = new AuditFailure(reason)): void {
-    this.#failures[reason]++;
+  #refuse(reason: FailureReason): RecordGroup {
+    this.#count(reason, 1);
+    return refusedGroup(new AuditFailure(reason));
+  }
+
+  #count(reason: FailureReason, records: number): void {
+    if (records === 0) return;
+    this.#failures[reason] += records;
     this.#gap ??= { since: this.#now(), refused: 0, unrecorded: 0, reason };
-    this.#gap.refused++;
-    reject(failure);
+    this.#gap.refused += records;
   }
 
   #failed(failure: AuditFailure): void {
@@ -278,9 +321,15 @@ export class AuditLog {
     const due = this.#writer.dueAt;
     const now = this.#now();
     if (this.#gap === undefined ? due !== undefined && now >= due : now >= this.#triedAt + RETRY_MS) {
-      this.#running = this.#commit([], this.#gap === undefined).then(() => this.#run());
+      this.#running = this.#commit(new RecordGroup(), this.#gap === undefined).then(() => this.#run());
     }
   }
+}
+
+function refusedGroup(failure: AuditFailure): RecordGroup {
+  const group = new RecordGroup();
+  group.reject(failure);
+  return group;
 }
 
 function zeros<K extends string>(keys: readonly K[]): Record<K, number> {

@@ -68,12 +68,15 @@ export function body(kind: RecordKind, at: number, fields: object | string): str
   return stringifyJson({ time, kind, ...fields }).slice(1);
 }
 
-/** The time that was asked for last: many records have the same millisecond. */
-let known = { at: 0, text: new Date(0).toISOString() };
+/** The second that was asked for last, up to its point: records come by the thousand in one. */
+let known = { second: 0, text: "1970-01-01T00:00:00." };
 
+/** As Date prints it. @param at a whole number */
 function timeText(at: number): string {
-  if (at !== known.at) known = { at, text: new Date(at).toISOString() };
-  return known.text;
+  const second = Math.floor(at / 1000);
+  if (second !== known.second) known = { second, text: new Date(at).toISOString().slice(0, -4) };
+  const milliseconds = at - second * 1000;
+  return `${known.text}${milliseconds < 10 ? "00" : milliseconds < 100 ? "0" : ""}${milliseconds}Z`;
 }
 
 export function line(seq: number, prev: string, text: string): string {

@@ -26,7 +26,7 @@ export class TenantRules {
   }
 
   of(tenant: string): TenantRule | undefined {
-    return this.find(tenant).rule;
+    return this.#tenants[Object.hasOwn(this.#tenants, tenant) ? tenant : "*"];
   }
 
   /** The principal within its tenant's lists. @throws Fault unauthenticated: its tenant is disabled */
@@ -34,10 +34,14 @@ export class TenantRules {
     if (principal.kind === "server") return principal;
     const rule = this.of(principal.tenant);
     if (rule?.disabled === true) throw unauthenticated(`the tenant ${principal.tenant} is disabled`);
-    const within = rule === undefined ? undefined : listsOf(rule);
+    if (rule === undefined) return principal;
+    const within = listsOf(rule);
     if (within === undefined) return principal;
-    const known = this.#narrowed.get(principal) ?? Object.freeze({ ...principal, within });
-    this.#narrowed.set(principal, known);
+    let known = this.#narrowed.get(principal);
+    if (known === undefined) {
+      known = Object.freeze({ ...principal, within });
+      this.#narrowed.set(principal, known);
+    }
     return known;
   }
 }

@@ -57,7 +57,7 @@ export function scene(options: SceneOptions = {}): Scene {
     usage,
     queue: new QueueShares(options.capacity ?? Number.POSITIVE_INFINITY),
     keyLimits: (own) => own,
-    limitsOf: ({ kind, id }) => (kind === "tenant" ? options.tenants : options.models)?.[id],
+    limitsOf: (kind, id) => (kind === "tenant" ? options.tenants : options.models)?.[id],
     priceOf: (model) => options.prices?.[model],
     onRefused: (subject, kind) => void refused.push(`${subject} ${kind}`),
     onUnavailable: () => void refused.push("unavailable"),

@@ -5,7 +5,7 @@
 import { Fault } from "#core/fault.ts";
 import type { Limits } from "#core/limits.ts";
 import type { UsageBook } from "#policy/usage/book.ts";
-import type { Counter } from "./counters.ts";
+import type { Counter, Holder } from "./counters.ts";
 import type { Standings } from "./headers.ts";
 import type { Entry, Ledger, Refused, Taken } from "./ledger.ts";
 import type { Price } from "./price.ts";
@@ -20,7 +20,7 @@ export interface Books {
   readonly queue: QueueShares;
   /** The limits of a key: its own, and what holds for every key. */
   readonly keyLimits: (own: Limits) => Limits | undefined;
-  readonly limitsOf: (subject: Subject & { readonly kind: "tenant" | "model" }) => Limits | undefined;
+  readonly limitsOf: (kind: "tenant" | "model", id: string) => Limits | undefined;
   readonly priceOf: (model: string) => Price | undefined;
   /** A limit of this kind refused something. Both are of closed lists. */
   readonly onRefused: (subject: Subject["kind"], kind: string) => void;
@@ -30,11 +30,11 @@ export interface Books {
   readonly now: () => number;
 }
 
-/** What is asked of whom. */
+/** Work that is asked of whom. */
 export interface Asked {
-  readonly key: readonly Counter[];
-  readonly tenant: readonly Counter[];
-  readonly model: readonly Counter[];
+  readonly key: Holder;
+  readonly tenant: Holder;
+  readonly model: Holder;
   /** Of each measure, from everybody. */
   readonly amounts: Amounts;
   /** What they may come to: of days and longer that is taken. Of minutes it is not: it would refuse what is likely to fit. */
@@ -45,25 +45,25 @@ export interface Asked {
 
 /** How the counters stood behind it, and the way back. */
 export interface Held extends Standings {
+  readonly refused: undefined;
   /** So much of each measure stays, the rest goes back. Absent: nothing stays. */
   settle(kept?: Amounts): void | Promise<void>;
 }
 
+/** How the counter stands that refused. */
+export interface Denied extends Standings {
+  /** rate_limited | invalid_request | forbidden */
+  readonly refused: Fault;
+}
+
 export const NONE: Amounts = {};
-const NOTHING: Held = { entries: [], used: [], settle: () => {} };
+const NOTHING: Held = { entries: [], used: [], refused: undefined, settle: () => {} };
 
 /**
  * All of it from all of them, or nothing.
- * @param seen hears how the counter stands that refuses
- * @throws Fault rate_limited | invalid_request | forbidden | policy_unavailable
+ * @throws Fault policy_unavailable
  */
-export function take(
-  books: Books,
-  asked: Asked,
-  at: number,
-  seen: (standings: Standings) => void,
-): Held | Promise<Held> {
-  const entries = entriesOf(asked, at);
+export function take(books: Books, entries: readonly Entry[], at: number): Held | Denied | Promise<Held | Denied> {
   if (entries.length === 0) return NOTHING;
   let outcome: Taken | Refused | Promise<Taken | Refused>;
   try {
@@ -71,69 +71,69 @@ export function take(
   } catch (error) {
     throw unavailable(books, error);
   }
-  if (!(outcome instanceof Promise)) return judged(books, entries, outcome, at, seen);
+  if (!(outcome instanceof Promise)) return judged(books, entries, outcome, at);
   return outcome.then(
-    (got) => judged(books, entries, got, at, seen),
+    (got) => judged(books, entries, got, at),
     (error) => {
       throw unavailable(books, error);
     },
   );
 }
 
-function entriesOf(asked: Asked, at: number): readonly Entry[] {
-  const entries: Entry[] = [];
-  add(entries, asked.key, asked, NONE, at);
-  add(entries, asked.tenant, asked, NONE, at);
-  add(entries, asked.model, asked, asked.also, at);
+/** What work takes. */
+export function entriesOf(asked: Asked, at: number): readonly Entry[] {
+  const { key, tenant, model, also } = asked;
+  const entries = new Array<Entry>(key.work.length + tenant.work.length + model.all.length);
+  let count = 0;
+  for (const counter of key.work) count = add(entries, count, counter, asked, 0, at);
+  for (const counter of tenant.work) count = add(entries, count, counter, asked, 0, at);
+  for (const counter of model.all) count = add(entries, count, counter, asked, also[counter.rule.measure] ?? 0, at);
+  entries.length = count;
   return entries;
 }
 
+/** @returns how many there are then */
 function add(
   to: Entry[],
-  counters: readonly Counter[],
-  { amounts, atMost }: Pick<Asked, "amounts" | "atMost">,
-  also: Amounts,
+  count: number,
+  counter: Counter,
+  { amounts, atMost }: Asked,
+  also: number,
   at: number,
-): void {
-  for (const counter of counters) {
-    const { measure } = counter.rule;
-    const amount = amounts[measure] ?? also[measure] ?? 0;
-    if (amount === 0) continue;
-    const most = counter.long ? Math.max(amount, atMost[measure] ?? 0) : amount;
-    to.push({ counter, amount, most, span: counter.spanAt(at) });
-  }
+): number {
+  const { measure } = counter.rule;
+  const amount = amounts[measure] ?? also;
+  if (amount === 0) return count;
+  const most = counter.long ? Math.max(amount, atMost[measure] ?? 0) : amount;
+  to[count] = { counter, amount, most, span: counter.spanAt(at) };
+  return count + 1;
 }
 
-function judged(
-  books: Books,
-  entries: readonly Entry[],
-  outcome: Taken | Refused,
-  at: number,
-  seen: (standings: Standings) => void,
-): Held {
+function judged(books: Books, entries: readonly Entry[], outcome: Taken | Refused, at: number): Held | Denied {
   if (outcome.ok) return new HeldEntries(entries, outcome);
   const entry = entries[outcome.at] as Entry;
   const { subject, rule } = entry.counter;
-  seen({ entries: [entry], used: [outcome.used] });
   books.onRefused(subject.kind, rule.kind);
-  throw refusal(entry, outcome, at);
+  return { entries: [entry], used: [outcome.used], refused: refusal(entry, outcome, at) };
 }
 
 class HeldEntries implements Held {
   readonly entries: readonly Entry[];
+  readonly used: readonly number[];
+  readonly refused = undefined;
   readonly #taken: Taken;
 
   constructor(entries: readonly Entry[], taken: Taken) {
     this.entries = entries;
+    this.used = taken.used;
     this.#taken = taken;
   }
 
-  get used(): readonly number[] {
-    return this.#taken.used;
-  }
-
   settle(kept = NONE): void | Promise<void> {
-    return this.#taken.settle(this.entries.map(({ counter }) => kept[counter.rule.measure] ?? 0));
+    const { entries } = this;
+    const amounts = new Array<number>(entries.length);
+    for (let at = 0; at < entries.length; at++) amounts[at] = kept[(entries[at] as Entry).counter.rule.measure] ?? 0;
+    return this.#taken.settle(amounts);
   }
 }
 

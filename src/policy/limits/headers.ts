@@ -54,40 +54,48 @@ export function limitHeaders(
 ): Readonly<Record<string, string>> {
   const headers: Record<string, string> = { ...others };
   const absolute = dialect === "anthropic";
-  for (const group of absolute ? ANTHROPIC : OPENAI) show(headers, group, standings, absolute ? undefined : now);
+  const tightest = new Tightest();
+  for (const group of absolute ? ANTHROPIC : OPENAI) {
+    tightest.among(group, standings);
+    tightest.show(headers, group, absolute ? undefined : now);
+  }
   return headers;
 }
 
-/** @param now undefined: the end is told as a time */
-function show(
-  headers: Record<string, string>,
-  group: Group,
-  standings: readonly Standings[],
-  now: number | undefined,
-): void {
-  let tightest: Entry | undefined;
-  let least = Number.POSITIVE_INFINITY;
-  let left = 0;
-  for (const { entries, used } of standings)
+/** The limit of a group of which the smallest part is left. */
+class Tightest {
+  #entry: Entry | undefined;
+  #part = 0;
+  #left = 0;
+
+  among(group: Group, standings: readonly Standings[]): void {
+    this.#entry = undefined;
+    this.#part = Number.POSITIVE_INFINITY;
+    for (const each of standings) this.#look(group, each);
+  }
+
+  #look({ measures }: Group, { entries, used }: Standings): void {
     for (let at = 0; at < entries.length; at++) {
       const entry = entries[at] as Entry;
-      if (!isShown(entry, group)) continue;
-      const { limit } = entry.counter.rule;
-      const part = limit === 0 ? 0 : (limit - (used[at] ?? 0)) / limit;
-      if (part >= least) continue;
-      tightest = entry;
-      least = part;
-      left = limit - (used[at] ?? 0);
+      const { isShown, rule } = entry.counter;
+      if (!isShown || !measures.includes(rule.measure)) continue;
+      const left = rule.limit - (used[at] ?? 0);
+      const part = rule.limit === 0 ? 0 : left / rule.limit;
+      if (part >= this.#part) continue;
+      this.#entry = entry;
+      this.#part = part;
+      this.#left = left;
     }
-  if (tightest === undefined) return;
-  const { counter, span } = tightest;
-  headers[group.limit] = String(counter.rule.limit);
-  headers[group.remaining] = String(Math.max(0, left));
-  headers[group.reset] = now === undefined ? new Date(span.end).toISOString() : goDuration(span.end - now);
-}
+  }
 
-function isShown({ counter: { subject, rule } }: Entry, { measures }: Group): boolean {
-  return subject.kind !== "model" && rule.window !== "held" && measures.includes(rule.measure);
+  /** @param now undefined: the end is told as a time */
+  show(headers: Record<string, string>, group: Group, now: number | undefined): void {
+    if (this.#entry === undefined) return;
+    const { counter, span } = this.#entry;
+    headers[group.limit] = counter.limitText;
+    headers[group.remaining] = String(Math.max(0, this.#left));
+    headers[group.reset] = now === undefined ? new Date(span.end).toISOString() : goDuration(span.end - now);
+  }
 }
 
 /** As OpenAI prints durations, in Go's form: `850ms`, `1s`, `6m0s`, `1h0m0s`. */

@@ -22,25 +22,33 @@ const NOTHING: readonly number[] = [];
 /** Takes from the cells as it is made. */
 class CellsTaken implements Taken {
   readonly ok = true;
-  readonly used: number[] = [];
-  readonly #taken: number[] = [];
+  readonly used: number[];
   readonly #entries: readonly Entry[];
   /** Of the windows that were taken from, whether or not they are still the current ones. */
   readonly #cells: readonly Cell[];
+  /** By entry, where less was left than the most; undefined: all was taken of all. */
+  #rests: Map<number, number> | undefined;
   #open = true;
 
   constructor(entries: readonly Entry[], cells: readonly Cell[]) {
     this.#entries = entries;
     this.#cells = cells;
+    this.used = new Array<number>(cells.length);
     for (let at = 0; at < cells.length; at++) {
       const cell = cells[at] as Cell;
       const { most, counter } = entries[at] as Entry;
-      const taken = Math.min(most, counter.rule.limit - cell.used);
-      if (taken < most) cell.inDoubt = true;
-      cell.used += taken;
-      this.#taken.push(taken);
-      this.used.push(cell.used);
+      const left = counter.rule.limit - cell.used;
+      if (left < most) this.#takeRest(at, cell, left);
+      else cell.used += most;
+      this.used[at] = cell.used;
     }
+  }
+
+  #takeRest(at: number, cell: Cell, left: number): void {
+    cell.inDoubt = true;
+    cell.used += left;
+    this.#rests ??= new Map();
+    this.#rests.set(at, left);
   }
 
   settle(kept = NOTHING): void {
@@ -48,9 +56,9 @@ class CellsTaken implements Taken {
     this.#open = false;
     for (let at = 0; at < this.#cells.length; at++) {
       const cell = this.#cells[at] as Cell;
-      const taken = this.#taken[at] as number;
-      if (taken < (this.#entries[at] as Entry).most) cell.inDoubt = false;
-      cell.used += (kept[at] ?? 0) - taken;
+      const rest = this.#rests?.get(at);
+      if (rest !== undefined) cell.inDoubt = false;
+      cell.used += (kept[at] ?? 0) - (rest ?? (this.#entries[at] as Entry).most);
     }
   }
 }
@@ -69,8 +77,16 @@ export class MemoryLedger implements Ledger {
 
   take(entries: readonly Entry[]): Taken | Refused | Promise<Taken | Refused> {
     this.#sweep();
-    for (const entry of entries) if (this.#unread(entry)) return this.#readAll(entries);
-    return this.#take(entries);
+    const cells = new Array<Cell>(entries.length);
+    for (let at = 0; at < entries.length; at++) {
+      const entry = entries[at] as Entry;
+      const cell = this.#current(entry) ?? (entry.counter.long ? undefined : this.#begin(entry, 0));
+      if (cell === undefined) return this.#readAll(entries);
+      const left = entry.counter.rule.limit - cell.used;
+      if (entry.most > left && (entry.amount > left || cell.inDoubt)) return { ok: false, at, used: cell.used };
+      cells[at] = cell;
+    }
+    return new CellsTaken(entries, cells);
   }
 
   async close(): Promise<void> {}
@@ -78,18 +94,6 @@ export class MemoryLedger implements Ledger {
   /** Counters that are kept, for tests. */
   get size(): number {
     return this.#cells.size;
-  }
-
-  #take(entries: readonly Entry[]): Taken | Refused {
-    const cells: Cell[] = [];
-    for (let at = 0; at < entries.length; at++) {
-      const entry = entries[at] as Entry;
-      const cell = this.#cell(entry);
-      const left = entry.counter.rule.limit - cell.used;
-      if (entry.most > left && (entry.amount > left || cell.inDoubt)) return { ok: false, at, used: cell.used };
-      cells.push(cell);
-    }
-    return new CellsTaken(entries, cells);
   }
 
   #unread(entry: Entry): boolean {
@@ -105,10 +109,6 @@ export class MemoryLedger implements Ledger {
   #current(entry: Entry): Cell | undefined {
     const cell = this.#cells.get(entry.counter.name);
     return cell !== undefined && cell.start >= entry.span.start ? cell : undefined;
-  }
-
-  #cell(entry: Entry): Cell {
-    return this.#current(entry) ?? this.#begin(entry, 0);
   }
 
   #begin({ counter, span: { start, end } }: Entry, used: number): Cell {

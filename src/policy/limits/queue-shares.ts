@@ -20,24 +20,23 @@ export class QueueShares {
     this.#capacity = capacity;
   }
 
-  /** @returns gives them back; the first call counts. @throws Fault rate_limited, after `onRefused` */
-  take(tenant: string, sequences: number, onRefused: () => void): () => void {
+  /** Who takes gives back: `leave`, once. @returns rate_limited: nothing was taken */
+  take(tenant: string, sequences: number): Fault | undefined {
     const held = this.#open.get(tenant) ?? 0;
     // Who has nothing open is left to the queue itself: a single request may be as large as that.
     if (held > 0 && held + sequences > this.#capacity - this.#total) {
-      onRefused();
-      throw new Fault(
+      return new Fault(
         "rate_limited",
         `Too many sequences of this tenant wait or run: it has ${held} open. Try again when others have ended.`,
         { retryAfterMs: RETRY_MS, detail: `the queue holds ${this.#total} of ${this.#capacity}` },
       );
     }
     this.#add(tenant, sequences);
-    let open = true;
-    return () => {
-      if (open) this.#add(tenant, -sequences);
-      open = false;
-    };
+    return undefined;
+  }
+
+  leave(tenant: string, sequences: number): void {
+    this.#add(tenant, -sequences);
   }
 
   /** Sequences that are open, for tests. */

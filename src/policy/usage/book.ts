@@ -44,8 +44,13 @@ const RETRY_MS = 500;
 /** Tries before those who wait are told. */
 const PATIENCE = 2;
 
+type Sum = UsageKey & Counts;
+
 interface Group {
-  readonly rows: Map<string, UsageKey & Counts>;
+  /** The first of each key. */
+  readonly rows: Map<string, Sum>;
+  /** Further ones, of another model or day, by name. */
+  readonly others: Map<string, Sum>;
   readonly written: PromiseWithResolvers<void>;
 }
 
@@ -73,11 +78,11 @@ class Book implements UsageBook {
   post(row: UsageRow): Promise<void> {
     this.#gathering ??= newGroup();
     if (this.#failing) this.#gathering.written.reject(unwritable());
-    const { rows, written } = this.#gathering;
-    const name = nameOf(row);
-    const before = rows.get(name);
-    if (before === undefined) rows.set(name, { ...row });
-    else addCounts(before, row);
+    const { rows, others, written } = this.#gathering;
+    const first = rows.get(row.key);
+    if (first === undefined) rows.set(row.key, { ...row });
+    else if (isSame(first, row)) addCounts(first, row);
+    else addTo(others, row);
     this.#running ??= this.#run();
     return written.promise;
   }
@@ -98,9 +103,9 @@ class Book implements UsageBook {
     this.#running = undefined;
   }
 
-  async #write({ rows, written }: Group): Promise<void> {
+  async #write({ rows, others, written }: Group): Promise<void> {
     const { sink, log, retryMs = RETRY_MS } = this.#options;
-    const group = { writer: this.#writer, number: ++this.#number, rows: [...rows.values()] };
+    const group = { writer: this.#writer, number: ++this.#number, rows: [...rows.values(), ...others.values()] };
     for (let tries = 1; ; tries++) {
       try {
         await sink.add(group);
@@ -133,7 +138,18 @@ function newGroup(): Group {
   const written = Promise.withResolvers<void>();
   // Not everybody waits for it.
   written.promise.catch(() => {});
-  return { rows: new Map(), written };
+  return { rows: new Map(), others: new Map(), written };
+}
+
+function isSame(a: UsageKey, b: UsageKey): boolean {
+  return a.key === b.key && a.model === b.model && a.day === b.day && a.tenant === b.tenant;
+}
+
+function addTo(rows: Map<string, Sum>, row: UsageRow): void {
+  const name = nameOf(row);
+  const before = rows.get(name);
+  if (before === undefined) rows.set(name, { ...row });
+  else addCounts(before, row);
 }
 
 function nameOf({ key, tenant, model, day }: UsageKey): string {
