@@ -13,7 +13,7 @@ import { readable } from "#core/readable.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { InvocationBody } from "#wire/vllm/invocations.ts";
 import { type Passed, type Told, toldBy } from "./_told.ts";
-import { type FoundMedia, findMedia, type RelayMedia, WATCHED } from "./media.ts";
+import { type FoundMedia, findMedia, mediaText, type RelayMedia, WATCHED } from "./media.ts";
 import { type Asked, IGNORED, isOurs, NEVER, REFUSED, type RelayRule } from "./rules.ts";
 
 /** What the server decides. */
@@ -91,7 +91,9 @@ export interface BodyChanges {
 export function relayBody(verdict: RelayVerdict, { model, media = [] }: BodyChanges = {}): readonly Uint8Array[] {
   if (media.length !== verdict.media.length) throw new RangeError("each medium has its data");
   const edits = model === undefined ? verdict.edits : new Map([...verdict.edits, ["model", stringifyJson(model)]]);
-  const fetched = verdict.media.map(({ start, end }, i) => cut(start, end, stringifyJson(media[i])));
+  const fetched = verdict.media.map((each, i) =>
+    cut(each.start, each.end, stringifyJson(mediaText(each, media[i] ?? ""))),
+  );
   return spliced(verdict.body, [...cutsOf(verdict.scan, edits), ...verdict.cuts, ...fetched]);
 }
 
