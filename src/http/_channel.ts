@@ -8,6 +8,7 @@
 import type { IncomingMessage } from "node:http";
 import type { WebSocket } from "ws";
 import { WebSocketServer } from "ws";
+import { headerValues } from "#base/headers.ts";
 import { Channel, ChannelError, CLOSED } from "#core/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { Exchange } from "./_exchange.ts";
@@ -60,12 +61,11 @@ export async function writeChannel(
 /** @throws Fault: in HTTP, as nothing has been answered yet */
 function handshakeOf(req: IncomingMessage): Upgrade {
   const upgrade = upgradeOf(req);
-  const { headers } = req;
   if (upgrade === undefined)
     throw new Fault("invalid_request", "This path is a WebSocket: ask for an upgrade, by GET and HTTP/1.1.");
-  if (headers["sec-websocket-version"] !== "13")
+  if (headerValues(req.rawHeaders, "sec-websocket-version").join() !== "13")
     throw new Fault("invalid_request", "Sec-WebSocket-Version must be 13.");
-  if (!KEY.test(headers["sec-websocket-key"] ?? ""))
+  if (!KEY.test(headerValues(req.rawHeaders, "sec-websocket-key").join()))
     throw new Fault("invalid_request", "Sec-WebSocket-Key is not one.");
   return upgrade;
 }
@@ -93,10 +93,20 @@ function accept(
     server.once("wsClientError", (error) => reject(new Fault("invalid_request", `No handshake: ${error.message}.`)));
     exchange.switched = true;
     res.detachSocket(req.socket);
-    server.handleUpgrade(req, socket, head, resolve);
+    server.handleUpgrade(seenByLibrary(req), socket, head, resolve);
     // The client went away meanwhile: no socket will come.
     socket.once("close", () => reject(new Fault("cancelled", "The client went away.")));
   });
+}
+
+/** What the library reads of a request, whose headers are a list here (_request.ts). */
+function seenByLibrary({ method, url, rawHeaders }: IncomingMessage): IncomingMessage {
+  const names = ["upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-protocol"];
+  const given = names.map((name) => [name, headerValues(rawHeaders, name)] as const);
+  const headers = Object.fromEntries(
+    given.flatMap(([name, values]) => (values.length > 0 ? [[name, values.join(", ")]] : [])),
+  );
+  return { method, url, headers } as unknown as IncomingMessage;
 }
 
 function codeOf(error: unknown): number {

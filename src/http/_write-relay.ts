@@ -30,6 +30,8 @@ const NOTHING: OwnHeaders = {};
 type Relayed = Extract<Reply, { kind: "relay" }>;
 
 const KEEP_ALIVE = sseComment("keep-alive");
+/** In the time after which a silence is filled: so much later it may be. */
+const LOOKS = 4;
 /** Answers that have no body, whatever an upstream sends. */
 const BODILESS: ReadonlySet<number> = new Set([204, 304]);
 
@@ -85,6 +87,7 @@ class Target implements RelayTarget {
   readonly #reply: Relayed;
   readonly #before: Before;
   readonly #frames: WholeFrames | undefined;
+  readonly #bodiless: boolean;
   /** The connection closes behind the answer, which is told by its bytes alone. */
   readonly #lingers: boolean;
   #phase: Phase = "silent";
@@ -97,6 +100,8 @@ class Target implements RelayTarget {
   /** Present: pieces go straight to the connection. */
   #wire: Socket | undefined;
   #silence: NodeJS.Timeout | undefined;
+  /** Since somebody looked whether it is silent: an event starts no timer. */
+  #spoke = false;
   #stall: Timer | undefined;
   #outcome: Outcome | undefined;
   #waiting: Waiting | undefined;
@@ -107,7 +112,8 @@ class Target implements RelayTarget {
     this.#before = before;
     this.#lingers = lingers;
     this.#frames = reply.stream ? new WholeFrames() : undefined;
-    const length = reply.stream || BODILESS.has(reply.status) ? undefined : reply.headers["content-length"];
+    this.#bodiless = BODILESS.has(reply.status);
+    const length = reply.stream || this.#bodiless ? undefined : reply.headers["content-length"];
     this.#left = length === undefined ? undefined : Number(length);
   }
 
@@ -137,9 +143,9 @@ class Target implements RelayTarget {
   }
 
   write(chunk: Uint8Array): boolean {
-    if (this.#phase === "over") return false;
     if (this.#phase === "silent") this.#open();
     if (this.#phase === "open") return this.#pass(chunk);
+    if (this.#phase === "over") return false;
     this.#early.push(Buffer.from(chunk));
     return false;
   }
@@ -242,7 +248,7 @@ class Target implements RelayTarget {
 
   /** @returns whether more may come */
   #pass(chunk: Uint8Array): boolean {
-    if (BODILESS.has(this.#reply.status) || chunk.length === 0) return true;
+    if (this.#bodiless || chunk.length === 0) return true;
     if (this.#frames !== undefined) return this.#passFrames(chunk, this.#frames);
     if (this.#left !== undefined) {
       if (chunk.length > this.#left) {
@@ -262,7 +268,7 @@ class Target implements RelayTarget {
   #passFrames(chunk: Uint8Array, frames: WholeFrames): boolean {
     const whole = frames.take(chunk);
     if (whole === undefined) return true;
-    this.#silence?.refresh();
+    this.#spoke = true;
     const ready = this.#write(whole);
     this.#exchange.streaming = frames.between;
     return ready;
@@ -297,9 +303,14 @@ class Target implements RelayTarget {
   #keepAlive(): NodeJS.Timeout | undefined {
     const { options, res } = this.#exchange;
     if (options.sseKeepAliveMs === 0) return undefined;
+    let silent = 0;
     return setInterval(() => {
+      silent = this.#spoke ? 0 : silent + 1;
+      this.#spoke = false;
+      if (silent < LOOKS) return;
+      silent = 0;
       const idle = this.#exchange.streaming && this.#phase === "open" && !this.#exchange.gone;
       if (idle && !res.writableNeedDrain && this.#wire?.writableNeedDrain !== true) this.#exchange.write(KEEP_ALIVE);
-    }, options.sseKeepAliveMs);
+    }, options.sseKeepAliveMs / LOOKS);
   }
 }

@@ -32,6 +32,8 @@ export interface RelayRequest<S> {
   readonly signal: AbortSignal;
   /** Whether who calls would be let in again, as who they are: for what lasts longer than a call. */
   stillMay(): Promise<boolean>;
+  /** Nobody reads the body any more, and nothing is written from it: its memory may go. */
+  spent(): void;
   /** One listener a call; called at once if the call is over. */
   onAbort(run: (reason: Fault) => void): void;
 }

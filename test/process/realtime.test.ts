@@ -20,7 +20,11 @@ before(async () => {
     ],
   });
 });
+const sessions = new Set<Client>();
 afterEach(() => {
+  // One that a failed test has left would keep the server from ending.
+  for (const socket of sessions) socket.terminate();
+  sessions.clear();
   upstream.answer = undefined;
   upstream.refuses = undefined;
   upstream.told.length = 0;
@@ -50,6 +54,7 @@ class Session {
       this.closed = code;
     });
     this.socket.on("error", () => {});
+    sessions.add(this.socket);
   }
 
   say(event: object | string): void {
@@ -339,17 +344,16 @@ test("a client that leaves in the middle pays for what was heard and said", asyn
 });
 
 test("sessions beside each other hear their own only, and each has its own connection behind", async () => {
-  const sessions = await Promise.all(Array.from({ length: 8 }, () => withModel()));
-  for (const [i, session] of sessions.entries()) {
+  const all = await Promise.all(Array.from({ length: 8 }, () => withModel()));
+  for (const [i, session] of all.entries()) {
     session.commit();
     for (let n = 0; n <= i; n++) session.speak(2 * (i + 1));
     session.commit(true);
   }
-  for (const [i, session] of sessions.entries()) {
+  for (const [i, session] of all.entries()) {
     assert.equal((await session.hears("transcription.done")).text, `${i + 1} pieces`);
     const deltas = session.heard.filter(({ type }) => type === "transcription.delta").map(({ delta }) => delta);
     assert.deepEqual(deltas, Array(i + 1).fill(`${2 * (i + 1)} `));
   }
   assert.equal(upstream.heads.length, 8);
-  for (const session of sessions) session.socket.close();
 });

@@ -157,6 +157,11 @@ class Call implements ForwardCall {
   onAbort(run: (reason: Fault) => void): void {
     this.#request.onAbort(run);
   }
+
+  /** A response may be kept with what was asked, or still be written when its call is over. */
+  spent(): void {
+    if (this.path !== RESPONSES) this.#request.spent();
+  }
 }
 
 /** A grant and what is reserved under it are the session's, as long as it lasts. */

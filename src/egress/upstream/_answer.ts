@@ -84,10 +84,30 @@ export class AnswerReader {
   read(bytes: Buffer, length: number): number {
     this.#from = 0;
     this.#to = 0;
-    let at = 0;
+    let at = this.#state === "size" && this.#digits === 0 ? this.#oneChunk(bytes, length) : 0;
     while (at < length && this.problem === undefined && this.#state !== "done") at = this.#step(bytes, at, length);
     if (this.#to > this.#from) this.#sink.data(bytes.subarray(this.#from, this.#to));
     return at;
+  }
+
+  /**
+   * A chunk and nothing else, as an event of a stream nearly always comes: it is taken without a step for each byte
+   * around it.
+   * @returns where it ends, which is where the read does; 0: it is something else, and nothing was looked at
+   */
+  #oneChunk(bytes: Buffer, length: number): number {
+    let size = 0;
+    let at = 0;
+    for (; at < MAX_SIZE_DIGITS; at++) {
+      const digit = digitOf(bytes[at] ?? 0);
+      if (digit < 0) break;
+      size = size * 16 + digit;
+    }
+    if (at === 0 || size === 0 || at + size + 2 * LINE_END.length !== length) return 0;
+    if (!endsLine(bytes, at) || !endsLine(bytes, length - LINE_END.length)) return 0;
+    this.#from = at + LINE_END.length;
+    this.#to = this.#from + size;
+    return length;
   }
 
   #step(bytes: Buffer, at: number, length: number): number {
@@ -222,6 +242,10 @@ function hasBareFeed(bytes: Buffer, from: number, to: number): boolean {
   for (let at = bytes.indexOf(LF, from); at >= 0 && at < to; at = bytes.indexOf(LF, at + 1))
     if (bytes[at - 1] !== CR) return true;
   return false;
+}
+
+function endsLine(bytes: Buffer, at: number): boolean {
+  return bytes[at] === CR && bytes[at + 1] === LF;
 }
 
 /** -1: it is none. */

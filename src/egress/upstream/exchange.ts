@@ -17,7 +17,7 @@ import { type JudgedHead, judgedHead } from "./heads.ts";
 export interface UpstreamTimeouts {
   /** From the call to the head of the answer, connecting and waiting for a connection included. */
   readonly firstByteMs: number;
-  /** Between two pieces of the body. */
+  /** Between two pieces of the body, and a quarter more at most. */
   readonly idleMs: number;
   readonly totalMs: number;
 }
@@ -56,6 +56,8 @@ export interface Outgoing {
 }
 
 const HELD_BYTES = 64 * 1024;
+/** In the time that an answer may be silent: so much later than it should a silence may show. */
+const LOOKS = 4;
 
 /** The connection, as far as an exchange has to do with it. */
 export interface Carrier {
@@ -77,6 +79,9 @@ export class Exchange implements AnswerSink, RelaySource {
   readonly #asker: Asker;
   /** And all of it. */
   readonly #endBy: number;
+  /** Something came since somebody looked: an event notes no time. */
+  #came = false;
+  /** When the last that came before had come, or a look later. */
   #lastAt = 0;
   #carrier: Carrier | undefined;
   /** Bytes of the request may have reached the upstream. */
@@ -93,14 +98,14 @@ export class Exchange implements AnswerSink, RelaySource {
   #held = NOTHING;
   #heldBytes = 0;
   #bytes = 0;
-  readonly #maxBytes: number;
+  readonly #maxBytes: number | undefined;
   /** Where there is a signal: its listener. */
   #onSignal: (() => void) | undefined;
 
   constructor(request: Outgoing, asker: Asker) {
     this.request = request;
     this.#asker = asker;
-    this.#maxBytes = asker.maxBytes ?? Number.POSITIVE_INFINITY;
+    this.#maxBytes = asker.maxBytes;
     const { firstByteMs, totalMs } = asker.timeouts;
     const now = performance.now();
     this.#endBy = now + (totalMs || Number.POSITIVE_INFINITY);
@@ -169,17 +174,15 @@ export class Exchange implements AnswerSink, RelaySource {
       return;
     }
     this.#headed = true;
-    const now = performance.now();
-    this.#lastAt = now;
-    this.#carrier?.watch(this.due(now));
+    this.#came = true;
+    this.#carrier?.watch(this.due(performance.now()));
     this.#asker.headed(head, this);
   }
 
   data(chunk: Uint8Array): void {
     if (this.#over || this.#told) return;
-    this.#lastAt = performance.now();
-    this.#bytes += chunk.byteLength;
-    if (this.#bytes > this.#maxBytes) {
+    this.#came = true;
+    if (this.#maxBytes !== undefined && this.#isMore(chunk, this.#maxBytes)) {
       this.#stop(new UpstreamFault("too_large", { sent: true }));
     } else if (this.#flowing && this.#target !== undefined) {
       this.#flowing = this.#target.write(chunk);
@@ -204,7 +207,13 @@ export class Exchange implements AnswerSink, RelaySource {
 
   #problem({ status, length }: JudgedHead): UpstreamReason | undefined {
     if (status >= 300 && status < 400) return "redirect";
-    return length !== undefined && length > this.#maxBytes ? "too_large" : undefined;
+    const most = this.#maxBytes;
+    return length !== undefined && most !== undefined && length > most ? "too_large" : undefined;
+  }
+
+  #isMore({ byteLength }: Uint8Array, most: number): boolean {
+    this.#bytes += byteLength;
+    return this.#bytes > most;
   }
 
   #pause(): void {
@@ -247,11 +256,16 @@ export class Exchange implements AnswerSink, RelaySource {
     else this.#target?.fail(this.#fault);
   }
 
-  /** When it is late, should nothing come. */
+  /** When it is late, should nothing come; or, where something came, when to look again. */
   due(now: number): number {
     if (!this.#headed) return this.headBy;
     const { idleMs } = this.#asker.timeouts;
     if (idleMs === 0) return this.#endBy;
+    if (this.#came) {
+      this.#came = false;
+      this.#lastAt = now;
+      return Math.min(this.#endBy, now + idleMs / LOOKS);
+    }
     return Math.min(this.#endBy, (this.#paused ? now : this.#lastAt) + idleMs);
   }
 

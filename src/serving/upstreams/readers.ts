@@ -26,51 +26,32 @@ export interface Expected {
  * A stream that the client cut short is charged for what it had told, and a token for each event since; one that says
  * that it failed costs nothing, as an answer that fails here does.
  */
-export class StreamUsage implements UsageReader {
-  readonly #events: StreamReader;
+export class StreamUsage extends StreamReader implements UsageReader {
   readonly #promptTokens: number;
   readonly #shown: Shown | undefined;
 
   constructor({ promptTokens, ...options }: Expected) {
+    super(options);
     this.#promptTokens = promptTokens;
     this.#shown = options.shown;
-    this.#events = new StreamReader(options);
-  }
-
-  /** What it ended with, as the upstream wrote it; undefined: nothing that can be read. */
-  get response(): Uint8Array | undefined {
-    return this.#events.response;
   }
 
   lastWords(fault: Fault): string | undefined {
-    const { first, events, ended, failed } = this.#events;
+    const { first, events, ended, failed } = this;
     if (first === undefined || ended || failed) return undefined;
     return failedEvent(first, this.#shown?.edits ?? new Map(), events, errorOf(fault));
   }
 
-  /** It says so itself. */
-  get failed(): boolean {
-    return this.#events.failed;
-  }
-
   get complete(): boolean {
-    return this.#events.ended;
+    return this.ended;
   }
 
   get broken(): boolean {
-    return !this.#events.ended && !this.#events.failed;
-  }
-
-  take(chunk: Uint8Array): readonly Uint8Array[] {
-    return this.#events.take(chunk);
-  }
-
-  end(): readonly Uint8Array[] {
-    return this.#events.end();
+    return !this.ended && !this.failed;
   }
 
   used(): Usage {
-    const { usage, events, since, failed, ended } = this.#events;
+    const { usage, events, since, failed, ended } = this;
     if (failed) return NO_USAGE;
     if (usage === undefined) return { ...NO_USAGE, promptTokens: this.#promptTokens, completionTokens: events };
     return ended ? usage : { ...usage, completionTokens: usage.completionTokens + since };

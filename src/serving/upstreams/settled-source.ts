@@ -16,6 +16,8 @@ import { tell } from "#wire/responses/dialect.ts";
 
 /** Reads usage out of the bytes that pass. Keeps no more than a part of one frame. */
 export interface UsageReader {
+  /** Of a stream: nothing in the chunk is read, changed or held back, and it has been counted. False: `take` shall look. */
+  passes?(chunk: Uint8Array): boolean;
   /** @returns what goes on to the client: the chunk itself, pieces of it, or nothing */
   take(chunk: Uint8Array): readonly Uint8Array[];
   /** No more comes. @returns what was held back */
@@ -80,6 +82,7 @@ export class SettledSource implements RelaySource, RelayTarget {
   }
 
   write(chunk: Uint8Array, given = false): boolean {
+    if (this.#target !== undefined && this.#reader.passes?.(chunk) === true) return this.#target.write(chunk);
     const rest = this.#reader.take(chunk);
     if (this.#books === "safe" || !this.#reader.complete) return this.#pass(rest);
     if (this.#reader.broken) {

@@ -22,7 +22,9 @@ function relay(text: string, lengths: readonly number[], reader: StreamReader): 
   for (let at = 0, i = 0; at < bytes.length; i++) {
     const length = Math.min(lengths[i % lengths.length] ?? 1, 1024, bytes.length - at);
     bytes.copy(chunk, 0, at, at + length);
-    for (const piece of reader.take(chunk.subarray(0, length))) out.push(Buffer.from(piece));
+    const given = chunk.subarray(0, length);
+    // As whoever relays does: what passes is not looked at again.
+    for (const piece of reader.passes(given) ? [given] : reader.take(given)) out.push(Buffer.from(piece));
     chunk.fill(0x21);
     at += length;
   }
@@ -54,6 +56,22 @@ test("wherever the chunks end: the same bytes, the same usage, the same count, t
     }),
     { numRuns: 300 },
   );
+});
+
+test("an event that comes alone passes unread, unless something in it is read, changed or the end", () => {
+  const passes = (text: string, reader = new StreamReader({ strip: true })): boolean =>
+    reader.passes(Buffer.from(text));
+  assert.equal(passes(delta("x")), true);
+  const read = [alone, "data: [DONE]\n\n", 'data: {"error":{}}\n\n', ": still here\n\n", delta("x").slice(0, -1)];
+  for (const text of [...read, `${delta("x")}${delta("y")}`, 'event: error\ndata: {"x":1}\n\n', "\n\n", ""])
+    assert.equal(passes(text), false, text);
+  assert.equal(passes(delta("x"), new StreamReader({ shown: named("m") })), false);
+  const reader = new StreamReader({ strip: true });
+  reader.take(Buffer.from("data: "));
+  assert.equal(passes(delta("x"), reader), false, "it is the rest of another");
+  reader.take(Buffer.from(delta("x")));
+  assert.equal(passes(delta("y"), reader), true);
+  assert.equal(reader.events, 2);
 });
 
 test("a forced usage chunk is left out, and nothing else", () => {

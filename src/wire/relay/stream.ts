@@ -36,6 +36,7 @@ const RETURN = 0x0d;
 /** Without the quote before it, of which each event has many: a search looks at every place that begins like it. */
 const USAGE = Buffer.from('usage"');
 const DATA = Buffer.from("data:");
+const OPENING = Buffer.from('data: {"');
 const ERROR = Buffer.from('{"error"');
 const RESPONSE = Buffer.from('"response"');
 const NONE: readonly Uint8Array[] = [];
@@ -81,10 +82,26 @@ export class StreamReader {
     this.most = shown === undefined || this.anywhere ? MAX_EVENT : MAX_WHOLE_EVENT;
   }
 
+  /**
+   * An event and nothing else, in one line of data with nothing that is read or changed in it, as nearly all are: it is
+   * counted here, and passes as it is.
+   * @returns false: it is something else, and was not looked at
+   */
+  passes(chunk: Uint8Array): boolean {
+    const last = chunk.length - 1;
+    // No event has begun before, and this one is not an error's.
+    if (this.heldBytes > 0 || !startsAt(chunk, 0, OPENING) || chunk[OPENING.length] === 0x65) return false;
+    const bytes = bufferOf(chunk);
+    if (bytes.indexOf(LINE_FEED) !== last - 1 || bytes[last] !== LINE_FEED || this.matters(bytes)) return false;
+    this.events++;
+    this.since++;
+    return true;
+  }
+
   /** @returns what is passed on; pieces share the chunk's memory, so that they are good until it is used again */
   take(chunk: Uint8Array): readonly Uint8Array[] {
     const changes = this.strip || this.shown !== undefined;
-    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    const bytes = bufferOf(chunk);
     const out: Uint8Array[] = [];
     // A frame that lies in this chunk in whole can hold usage only if the chunk does.
     const mayHold = this.matters(bytes);
@@ -221,8 +238,13 @@ function isUsageAlone(scan: JsonScan): boolean {
   return choices?.kind === "array" && choices.count === 0;
 }
 
+/** The same memory. */
+function bufferOf(chunk: Uint8Array): Buffer {
+  return Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+}
+
 /** Byte by byte: of most events the first tells. */
-function startsAt(frame: Buffer, from: number, start: Buffer): boolean {
+function startsAt(frame: Uint8Array, from: number, start: Buffer): boolean {
   for (let at = 0; at < start.length; at++) if (frame[from + at] !== start[at]) return false;
   return true;
 }
