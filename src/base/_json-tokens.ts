@@ -35,23 +35,34 @@ PLAIN[BACKSLASH] = 0;
 /** Made for the first long string; null: not yet. */
 let shared: StringStops | undefined | null = null;
 
+const NO_BYTES = Buffer.alloc(0);
+
 /** The bytes are UTF-8; whoever reads on stands at a token's first byte. One reads at a time: they share a window. */
 export class JsonTokens {
-  protected readonly bytes: Buffer;
+  protected bytes: Buffer = NO_BYTES;
   protected at = 0;
   /** Of the string that was passed last: it has an escape. */
   protected escaped = false;
   /** For failures: the member that is being read. */
   protected name = "";
-  private readonly vectors: boolean;
+  private vectors = true;
   // Where in the bytes the window lies.
   private windowFrom = 0;
   private windowTo = 0;
 
   /** @param vectors false: without vector instructions, where there are some */
-  constructor(bytes: Buffer, vectors: boolean) {
+  protected read(bytes: Buffer, vectors: boolean): void {
     this.bytes = bytes;
     this.vectors = vectors;
+    this.at = 0;
+    this.name = "";
+    this.windowFrom = 0;
+    this.windowTo = 0;
+  }
+
+  /** The bytes are another's again. */
+  protected leave(): void {
+    this.bytes = NO_BYTES;
   }
 
   protected fail(reason: string): never {

@@ -90,8 +90,11 @@ const LEVELS = 8;
 export function scanJson(bytes: Uint8Array, watched: WatchedKeys = NOTHING_WATCHED, limits: ScanLimits = {}): JsonScan {
   const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (!isUtf8(buffer)) throw new JsonError("the text is not valid UTF-8", "", 0);
-  return new Scanner(buffer, watched, limits).document();
+  return scanner.scan(buffer, watched, limits);
 }
+
+/** Of a value without lists. Never added to. */
+const NO_LISTS: number[] = [];
 
 // Of each open container: whether it is an object, its children so far, the watched keys it has itself. Shared by all
 // scans, as no two run at a time.
@@ -100,13 +103,13 @@ const counts = new Int32Array(DEEPEST);
 const own = new Int32Array(DEEPEST);
 
 class Scanner extends JsonTokens {
-  private readonly watched: WatchedKeys;
-  private readonly maxDepth: number;
-  private readonly maxMembers: number;
-  private valuesLeft: number;
+  private watched = NOTHING_WATCHED;
+  private maxDepth = MAX_DEPTH;
+  private maxMembers = MAX_MEMBERS;
+  private valuesLeft = MAX_VALUES;
   private depth = 0;
 
-  private readonly members: JsonMember[] = [];
+  private members: JsonMember[] = [];
   private names: Set<string> | undefined;
   private keyStart = 0;
   // Of the member that is being read.
@@ -117,17 +120,26 @@ class Scanner extends JsonTokens {
   private valuesBefore = 0;
   private deepest = 0;
   private found = 0;
-  private widest: number[] = [];
+  private widest: number[] = NO_LISTS;
 
-  constructor(bytes: Buffer, watched: WatchedKeys, limits: ScanLimits) {
-    super(bytes, limits.vectors ?? true);
+  scan(bytes: Buffer, watched: WatchedKeys, limits: ScanLimits): JsonScan {
+    this.read(bytes, limits.vectors ?? true);
     this.watched = watched;
     this.maxDepth = Math.min(limits.maxDepth ?? MAX_DEPTH, DEEPEST);
     this.maxMembers = limits.maxMembers ?? MAX_MEMBERS;
     this.valuesLeft = limits.maxValues ?? MAX_VALUES;
+    this.depth = 0;
+    this.members = [];
+    this.names = undefined;
+    this.widest = NO_LISTS;
+    try {
+      return this.document();
+    } finally {
+      this.leave();
+    }
   }
 
-  document(): JsonScan {
+  private document(): JsonScan {
     this.next();
     const start = this.at;
     const kind = this.kindHere();
@@ -186,7 +198,7 @@ class Scanner extends JsonTokens {
       this.valuesBefore = this.valuesLeft + 1;
       this.deepest = 0;
       this.found = 0;
-      if (this.widest.length > 0) this.widest = [];
+      this.widest = NO_LISTS;
     } else if (this.depth === 2 && counts[1] === 0) this.first = this.kindHere();
   }
 
@@ -271,6 +283,7 @@ class Scanner extends JsonTokens {
   }
 
   private widen(level: number, count: number): void {
+    if (this.widest === NO_LISTS) this.widest = [];
     for (let at = this.widest.length; at <= level; at++) this.widest[at] = 0;
     if (count > (this.widest[level] ?? 0)) this.widest[level] = count;
   }
@@ -334,3 +347,6 @@ class Scanner extends JsonTokens {
     return JSON.parse(this.bytes.toString("utf8", from - 1, to + 1)) as string;
   }
 }
+
+/** Made once, as no two scans run at a time. */
+const scanner = new Scanner();

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { scanJson } from "./json-scan.ts";
-import { cut, cutsOf, spliced } from "./splice.ts";
+import { cut, cutsOf, inserted, spliced } from "./splice.ts";
 
 function edited(text: string, edits: Readonly<Record<string, string | undefined>>): string {
   const bytes = Buffer.from(text);
@@ -52,6 +52,15 @@ test("equals: parse, edit, print", () => {
     }),
     { numRuns: 2000 },
   );
+});
+
+test("inserted: as edits of what is not there, whatever the length", () => {
+  for (const text of ["{}", "{ }", '{"a":1}', ' \n {"é":"ü"} ', `{"long":"${"x".repeat(70_000)}"}`]) {
+    const bytes = Buffer.from(text);
+    const added = Buffer.concat(inserted(bytes, scanJson(bytes), '"b":"é","c":3')).toString();
+    assert.equal(added, edited(text, { b: '"é"', c: "3" }));
+    assert.equal(Buffer.concat(inserted(bytes, scanJson(bytes), "")).toString(), text);
+  }
 });
 
 test("what stays is not copied; cuts that overlap are refused", () => {

@@ -1,5 +1,6 @@
 /**
- * Changes to a JSON object in its bytes, as pieces of what was there and of what is new: nothing that stays is copied.
+ * Changes to a JSON object in its bytes, as pieces of what was there and of what is new: nothing that stays is copied,
+ * unless it is small.
  *
  * Invariant: a valid object in, a valid object out; what is not named stays, byte for byte and in its place. What is set
  * stands once afterwards, whether it stood there before or not.
@@ -43,8 +44,28 @@ export function cutsOf({ start, members }: JsonScan, edits: MemberEdits): readon
   return cuts;
 }
 
+/** Bytes of a body up to which its copy is cheaper than pieces of it. */
+const SMALL = 64 * 1024;
+
+/**
+ * The object with members that are not there yet.
+ * @param text of them, commas between; "": none
+ */
+export function inserted(body: Uint8Array, { start, members }: JsonScan, text: string): readonly Uint8Array[] {
+  if (text === "") return [body];
+  const added = members.length === 0 ? text : `${text},`;
+  const at = start + 1;
+  if (body.length > SMALL) return [body.subarray(0, at), Buffer.from(added), body.subarray(at)];
+  const length = Buffer.byteLength(added);
+  const whole = Buffer.allocUnsafe(body.length + length);
+  whole.set(body, length);
+  for (let i = 0; i < at; i++) whole[i] = body[i] as number;
+  whole.write(added, at);
+  return [whole];
+}
+
 /** The members that are not there yet, as text. */
-function addition(members: readonly JsonMember[], edits: MemberEdits): string {
+export function addition(members: readonly JsonMember[], edits: MemberEdits): string {
   const known = new Set(members.map(({ name }) => name));
   const added: string[] = [];
   for (const [name, value] of edits)

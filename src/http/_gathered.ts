@@ -5,11 +5,10 @@
  * collector. Here the memory of a piece is given back at once. Invariant: room is made for no more than a multiple of
  * what came, as a length that is only announced costs nothing to say. Private to the readers of bodies.
  */
+import { giveBack } from "#base/give-back.ts";
 
 /** Of what came, how much more may be made room for. */
 const AHEAD = 16;
-/** Pieces of less are not worth giving back. */
-const GIVEN_BACK = 16 * 1024;
 
 export class Gathered {
   readonly #announced: number;
@@ -62,9 +61,4 @@ export class Gathered {
     this.#place = next;
     return next;
   }
-}
-
-/** Unless others' bytes lie in the same memory. */
-function giveBack({ length, buffer }: Buffer): void {
-  if (length >= GIVEN_BACK && buffer.byteLength === length && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }

@@ -6,6 +6,7 @@
  * for that one. Private to the pipeline.
  */
 
+import { giveBack } from "#base/give-back.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
 import type { Grant, Scope } from "#core/principal.ts";
@@ -110,6 +111,11 @@ class Question<S> implements RelayRequest<S> {
 
   get signal(): AbortSignal {
     return this.#exchange.signal;
+  }
+
+  spent(): void {
+    // Who listens may have kept it.
+    if (this.body !== undefined && this.#exchange.tap === undefined) giveBack(this.body);
   }
 
   onAbort(run: (reason: Fault) => void): void {

@@ -118,6 +118,21 @@ test("a relayed call: the bytes as they came, a grant, and the answer with our h
   assert.deepEqual(http.counters(), { sockets: 0, calls: 0, handlers: 0, timers: 0 });
 });
 
+test("the memory of a body that is spent goes back, unless somebody has listened to it", async (t) => {
+  const long = JSON.stringify({ messages: ["x".repeat(50_000)] });
+  for (const content of [undefined, () => {}]) {
+    const gate: RigOptions["gate"] = (inner) => ({
+      ...inner,
+      open: (call) => ({ ...inner.open(call), ...(content === undefined ? {} : { content }) }),
+    });
+    const { http, asked } = await relaying(t, () => unary(whole("{}"), 2), { gate });
+    await http.inject("public", { method: "POST", url: "/v1/chat", headers, payload: long });
+    assert.equal(asked[0]?.body?.length, long.length);
+    asked[0]?.spent();
+    assert.equal(asked[0]?.body?.length, content === undefined ? 0 : long.length);
+  }
+});
+
 test("the walls in front hold, and the relay hears of nothing that they refuse", async (t) => {
   const { http, asked } = await relaying(t, () => unary(whole("{}"), 2));
   const ask = (more: object, body = payload) =>

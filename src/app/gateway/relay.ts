@@ -152,6 +152,11 @@ class Call implements ForwardCall {
   onAbort(run: (reason: Fault) => void): void {
     this.#request.onAbort(run);
   }
+
+  /** A response may be kept with what was asked, or still be written when its call is over. */
+  spent(): void {
+    if (this.path !== RESPONSES) this.#request.spent();
+  }
 }
 
 async function metrics(scrape: GatewayRelayParts["scrape"]): Promise<Reply> {

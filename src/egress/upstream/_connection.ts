@@ -2,7 +2,8 @@
  * One connection to an upstream: writes a request, reads its answer, and is then free for the next.
  *
  * Invariants (Wall: T120): one request at a time; a connection on which anything was not whole, or came unasked, is
- * destroyed and never free again; who has it is told one end. Answers are read into one place that all connections share,
+ * destroyed and never free again; who has it is told one end, and of a whole answer when all of the request is written,
+ * or never will be (T127). Answers are read into one place that all connections share,
  * which is safe as whoever looks at them is done when the next read begins. Callers: client.ts.
  */
 import type { Socket } from "node:net";

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { giveBack } from "#base/give-back.ts";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
 import type { UpstreamRequest } from "#core/relay.ts";
@@ -320,6 +323,37 @@ test("an answer that comes before the request has been taken", async (t) => {
   there.act(answer(whole('{"late":1}', "413 Payload Too Large")));
   const seen = await told(upstream, post("a".repeat(3 << 20), "b"));
   assert.deepEqual([seen.status, seen.end], [413, "end"]);
+});
+
+test("when all is told to be over, nothing is written from the body any more, though it has not gone out", async (t) => {
+  const body = Buffer.from(new Uint8Array(16 << 20).fill("a".charCodeAt(0)).buffer);
+  const arrived: Buffer[] = [];
+  const gate = Promise.withResolvers<void>();
+  const there = createServer((socket) => {
+    socket.on("error", () => {}).on("close", () => there.close());
+    socket.once("data", () => {
+      socket.pause();
+      socket.write(whole("early", "413 Payload Too Large"));
+      void gate.promise.then(() => socket.on("data", (bytes) => arrived.push(bytes)).resume());
+    });
+  });
+  there.listen(0, "127.0.0.1");
+  await once(there, "listening");
+  const { port } = there.address() as AddressInfo;
+  const taken: Buffer[] = [];
+  const ended = (): void => {
+    giveBack(body);
+    // Whatever comes next to lie there.
+    for (let i = 0; i < 4; i++) taken.push(Buffer.allocUnsafeSlow(16 << 20).fill("b"));
+  };
+  const request = { ...post(), body: [body] };
+  const seen = await told(client(t, `http://127.0.0.1:${port}`), request, { ended });
+  assert.deepEqual([seen.status, seen.end, body.length, taken.length], [413, "end", 0, 4]);
+  gate.resolve();
+  await once(there, "close");
+  const all = Buffer.concat(arrived);
+  assert.ok(all.length < 16 << 20, "the connection was cut");
+  assert.equal(all.indexOf("b"), -1);
 });
 
 test("nobody there: unavailable, and nothing was sent", async (t) => {

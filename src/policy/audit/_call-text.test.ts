@@ -81,3 +81,24 @@ test("a call's text is what JSON.stringify prints, whatever stands in it", () =>
     { numRuns: 1000 },
   );
 });
+
+test("what a principal's calls have in common is that of the call at hand", () => {
+  const principal = principalOf({ id: "key_1", tenant: "t", role: "user" });
+  const peer = { address: "::1" };
+  const calls = [
+    { method: "POST", route: "/v1/completions", plane: "public", scope: "inference" },
+    { method: "GET", route: "/v1/completions", plane: "public", scope: "inference" },
+    { method: "GET", route: undefined, plane: "public", scope: "inference" },
+    { method: "GET", route: undefined, plane: "ops", scope: "inference" },
+    { method: "GET", route: undefined, plane: "ops", scope: undefined },
+  ];
+  for (const call of [...calls, ...calls.toReversed(), ...calls.flatMap((each) => [each, each])]) {
+    const { scope = null, plane, method, route = null } = call;
+    const seen = { ...call, ...{ requestId: "r", at: 0, dialect: "openai", audit: "metadata", principal, peer } };
+    const printed = callText(seen as PolicyCall, { status: 200, fault: undefined }, "allow");
+    const who = { id: "key_1", kind: "key", tenant: "t" };
+    const fields = { request: "r", principal: who, scope, plane, method, route, peer: "::1" };
+    const end = { status: 200, fault: null, decision: "allow" };
+    assert.equal(body("call", 0, printed), body("call", 0, { ...fields, ...end }));
+  }
+});

@@ -82,19 +82,31 @@ export function take(books: Books, entries: readonly Entry[], at: number): Held 
 
 /** What work takes. */
 export function entriesOf(asked: Asked, at: number): readonly Entry[] {
-  const entries: Entry[] = [];
-  for (const counter of asked.key.work) add(entries, counter, asked, 0, at);
-  for (const counter of asked.tenant.work) add(entries, counter, asked, 0, at);
-  for (const counter of asked.model.all) add(entries, counter, asked, asked.also[counter.rule.measure] ?? 0, at);
+  const { key, tenant, model, also } = asked;
+  const entries = new Array<Entry>(key.work.length + tenant.work.length + model.all.length);
+  let count = 0;
+  for (const counter of key.work) count = add(entries, count, counter, asked, 0, at);
+  for (const counter of tenant.work) count = add(entries, count, counter, asked, 0, at);
+  for (const counter of model.all) count = add(entries, count, counter, asked, also[counter.rule.measure] ?? 0, at);
+  entries.length = count;
   return entries;
 }
 
-function add(to: Entry[], counter: Counter, { amounts, atMost }: Asked, also: number, at: number): void {
+/** @returns how many there are then */
+function add(
+  to: Entry[],
+  count: number,
+  counter: Counter,
+  { amounts, atMost }: Asked,
+  also: number,
+  at: number,
+): number {
   const { measure } = counter.rule;
   const amount = amounts[measure] ?? also;
-  if (amount === 0) return;
+  if (amount === 0) return count;
   const most = counter.long ? Math.max(amount, atMost[measure] ?? 0) : amount;
-  to.push({ counter, amount, most, span: counter.spanAt(at) });
+  to[count] = { counter, amount, most, span: counter.spanAt(at) };
+  return count + 1;
 }
 
 function judged(books: Books, entries: readonly Entry[], outcome: Taken | Refused, at: number): Held | Denied {

@@ -64,8 +64,9 @@ class MeteredAdmission implements Admission, Meter {
   /** Of the last work. */
   #workStandings: Standings = NO_STANDINGS;
   #model = "";
-  /** Models whose request limits have counted this call; undefined: none. */
-  #models: Set<string> | undefined;
+  /** The first model whose request limits have counted this call, and further ones. */
+  #first: string | undefined;
+  #further: Set<string> | undefined;
   /** Its request is in the book. */
   #booked = false;
   /** A reservation was made: its settlement books the request. */
@@ -176,8 +177,8 @@ class MeteredAdmission implements Admission, Meter {
   /** @param inner undefined: nothing below counts */
   #begun(work: Work, at: number, held: Held, inner: Reservation | undefined): Reservation {
     this.#reserved = true;
-    this.#models ??= new Set();
-    this.#models.add(work.model);
+    this.#first ??= work.model;
+    if (work.model !== this.#first) this.#further = new Set(this.#further).add(work.model);
     return new MeteredWork(this, work, { at, held, inner });
   }
 
@@ -193,7 +194,7 @@ class MeteredAdmission implements Admission, Meter {
         atMost === undefined
           ? amounts
           : this.#amountsOf(model, atMost.promptTokens, atMost.completionTokens, sequences),
-      also: this.#models?.has(model) === true ? CALL : PLACE,
+      also: model === this.#first || this.#further?.has(model) === true ? CALL : PLACE,
     };
     return take(books, entriesOf(asked, at), at);
   }

@@ -106,6 +106,10 @@ export class Passage implements PoolCall, Receiver {
     this.#parts.call.onAbort?.(run);
   }
 
+  spent(): void {
+    this.#parts.call.spent?.();
+  }
+
   // Receiver
 
   failed(error: unknown): void {

@@ -61,6 +61,8 @@ export class Try implements Wish, Asker, Answering {
   #startedAt = 0;
   /** By its head. */
   #outcome: Outcome | undefined;
+  /** Who asked has its answer, so that no other try follows. */
+  #answered = false;
   /** The operator's name for the upstream. */
   upstream = "";
 
@@ -130,6 +132,7 @@ export class Try implements Wish, Asker, Answering {
     if (judged === undefined) {
       if (this.#ticket !== undefined)
         this.#desk.sawHead(this.#ticket, this.upstream, (this.#desk.now() - this.#startedAt) / 1000);
+      this.#answered = true;
       this.#receiver.answered(head, source, this);
       return;
     }
@@ -150,6 +153,8 @@ export class Try implements Wish, Asker, Answering {
   ended(end: UpstreamOutcome, fault: Fault | undefined): void {
     this.#desk.ended(this.upstream, end === "whole" ? (this.#outcome ?? "ok") : outcomeOf(end, fault));
     this.#give(verdictOf(end, fault));
+    // Wall: T127, a try before this one may still be written from its request.
+    if (end === "whole" && this.#answered && this.#before === NONE) this.#call.spent?.();
   }
 
   settled(tokens: number): void {

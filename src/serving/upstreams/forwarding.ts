@@ -61,6 +61,8 @@ export interface ForwardCall {
   readonly signal: AbortSignal;
   /** In its place, and cheaper: one listener, the last; called at once where the call is over. */
   onAbort?: ((run: (reason: Fault) => void) => void) | undefined;
+  /** Nothing is read of the body any more; not called where that is not certain. */
+  spent?(): void;
 }
 
 export interface Forwarded {

@@ -128,6 +128,29 @@ const TWO: Readonly<Record<string, readonly [act: Act, idempotent: string, once:
   "chunked nonsense": [answer(`${STREAM_HEAD}xyz\r\n`), "200 !upstream_failed", "200 !upstream_failed"],
 };
 
+test("a request is spent when its only try was answered in whole, and never else", async (t) => {
+  const stories: readonly (readonly [acts: readonly Act[], end: string, spent: number])[] = [
+    [[OK], "200 ok", 1],
+    [[status("400 Bad Request")], "400 told", 1],
+    // The first one may still be reading it.
+    [[status("503 Service Unavailable"), OK], "200 ok", 0],
+    [[reset(), OK], "200 ok", 0],
+    [[status("503 Service Unavailable")], "upstream_unavailable", 0],
+    [[reset(`${STREAM_HEAD}${chunk("a")}`)], "200 a!upstream_failed", 0],
+  ];
+  for (const [acts, end, times] of stories) {
+    const { pool } = await setUp(t, acts);
+    let spent = 0;
+    assert.equal(await outcome(pool, { spent: () => spent++ }), end);
+    await until("it is over", () => pool.states().every(({ inFlight }) => inFlight === 0));
+    assert.equal(spent, times, end);
+  }
+  const { pool } = await setUp(t, [answer(`${STREAM_HEAD}${chunk("a")}`)]);
+  const { source } = await pool.send(POST, { ...CALL, spent: () => assert.fail("it was cancelled") });
+  source.cancel();
+  await until("it is over", () => pool.states().every(({ inFlight }) => inFlight === 0));
+});
+
 test("an answer in one piece that says that the upstream failed counts as its failure, not as an answer", async (t) => {
   for (const [line, failures] of [
     ["503 Service Unavailable", 2],

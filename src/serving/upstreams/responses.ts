@@ -17,7 +17,7 @@ import { UpstreamFault } from "#egress/upstream/fault.ts";
 import type { Serving } from "#serving/context.ts";
 import { type Answered, isWhole, type StoredResponses } from "#serving/stored-responses.ts";
 import { refuseServerTools } from "#wire/relay/client-tools.ts";
-import type { RelayVerdict } from "#wire/relay/judge.ts";
+import { editsOf, type RelayVerdict } from "#wire/relay/judge.ts";
 import { responseOf } from "#wire/relay/response-answer.ts";
 import { RELAY_RULES } from "#wire/relay/rules.ts";
 import { beginBody } from "#wire/responses/body.ts";
@@ -161,7 +161,7 @@ export class RelayedResponses {
   async #begin({ call, id, verdict, model }: Turn, controller: AbortController) {
     const left = (): void => controller.abort(call.signal.reason);
     const sent = Promise.withResolvers<void>();
-    const streamed = { ...verdict, edits: new Map([...verdict.edits, ["stream", "true"] as const]) };
+    const streamed = { ...verdict, edits: new Map([...editsOf(verdict), ["stream", "true"] as const]) };
     // It is written behind the reservation.
     const work = new JsonWork(streamed, id, { maxBytes: MAX_BYTES, onWrite: () => sent.resolve() });
     const away = { ...call, signal: controller.signal, onAbort: undefined };

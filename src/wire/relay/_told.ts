@@ -3,12 +3,13 @@
  * is taken out.
  *
  * Invariant: what is kept is what would be found anew. All that it depends on is the rule, the caps, the text of each
- * small field and the shape of each other; they are its key. Clients send the same few numbers and switches again and
- * again, and only of bodies with nothing else that is small is something kept: what a tenant writes in words is not.
- * Used by judge.ts.
+ * small field and the shape of each other; by these it is found (_kept-told.ts). Clients send the same few numbers and
+ * switches again and again, and only of bodies with nothing else that is small is something kept: what a tenant writes
+ * in words is not. Used by judge.ts.
  */
 import { stringifyJson } from "#base/json.ts";
 import type { JsonMember, JsonScan } from "#base/json-scan.ts";
+import { addition, type MemberEdits } from "#base/splice.ts";
 import { invalid } from "#core/fault.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { isObject, type JsonObject } from "#wire/openai/_compound.ts";
@@ -16,7 +17,8 @@ import { decodeSalt } from "#wire/openai/_output.ts";
 import { refuseUnsupported } from "#wire/openai/_refusals.ts";
 import { SamplingBody } from "#wire/vllm/generate.ts";
 import { type Shape, shapeOf, smallFields } from "./_body.ts";
-import { ALL_OURS, type Asked, IGNORED, NEVER, REFUSED, type RelayRule, SIZED, UNREAD } from "./rules.ts";
+import { KeptBodies } from "./_kept-told.ts";
+import { type Asked, IGNORED, isOurs, NEVER, REFUSED, type RelayRule, SIZED, UNREAD } from "./rules.ts";
 
 export interface Told {
   readonly asked: Asked;
@@ -30,8 +32,12 @@ export interface Told {
   readonly prioritized: boolean;
   /** The client's own. */
   readonly salt: string | undefined;
-  /** name → what it says instead, as JSON; undefined: it goes. */
-  readonly edits: ReadonlyMap<string, string | undefined>;
+  /** name → what it says instead, as JSON; undefined: it goes. Not among them: what the server decides a call. */
+  readonly edits: MemberEdits;
+  /** All of the body stays: no member of it is edited, or is one that the server decides. */
+  readonly stays: boolean;
+  /** What the edits then add, as text. */
+  readonly added: string;
   readonly kept: {
     readonly store: boolean | undefined;
     readonly background: boolean;
@@ -39,64 +45,35 @@ export interface Told {
   };
 }
 
-/** Small fields beside numbers and switches that may be part of a key. */
-const NAMED = ["model", "stream_options"];
-const KEY_CHARACTERS = 512;
-const MOST_KEPT = 256;
-
-const known = new WeakMap<RequestCaps, WeakMap<RelayRule, Map<string, Told>>>();
+const known = new WeakMap<RequestCaps, Map<RelayRule, KeptBodies<Told>>>();
 
 /** The names beyond the rule's that the operator lets pass. */
 export type Passed = ReadonlySet<string>;
 
 /** @throws Fault invalid_json | invalid_request | not_implemented */
 export function toldBy(rule: RelayRule, bytes: Buffer, scan: JsonScan, caps: RequestCaps, passed: Passed): Told {
-  const key = keyOf(rule, bytes, scan);
-  if (key === undefined) return tell(rule, bytes, scan, caps, passed);
   const kept = keptOf(rule, caps);
-  const before = kept.get(key);
+  const hash = kept.hashOf(bytes, scan.members);
+  if (hash === undefined) return tell(rule, bytes, scan, caps, passed);
+  const before = kept.find(hash, bytes, scan.members);
   if (before !== undefined) return before;
   const told = tell(rule, bytes, scan, caps, passed);
-  if (kept.size >= MOST_KEPT) kept.clear();
-  kept.set(key, told);
+  kept.keep(hash, bytes, scan.members, told);
   return told;
 }
 
-function keptOf(rule: RelayRule, caps: RequestCaps): Map<string, Told> {
+function keptOf(rule: RelayRule, caps: RequestCaps): KeptBodies<Told> {
   let ofCaps = known.get(caps);
   if (ofCaps === undefined) {
-    ofCaps = new WeakMap();
+    ofCaps = new Map();
     known.set(caps, ofCaps);
   }
   let kept = ofCaps.get(rule);
   if (kept === undefined) {
-    kept = new Map();
+    kept = new KeptBodies(rule);
     ofCaps.set(rule, kept);
   }
   return kept;
-}
-
-/** @returns undefined: nothing is kept of such a body */
-function keyOf({ fields, big }: RelayRule, bytes: Buffer, { members }: JsonScan): string | undefined {
-  let key = "";
-  for (const member of members) {
-    const { name, keyStart, end } = member;
-    if (big.has(name)) key += textOfShape(shapeOf(member, SIZED.has(name)));
-    else if (!fields.has(name) || (isWorded(member) && !NAMED.includes(name))) return undefined;
-    else if (end - keyStart > KEY_CHARACTERS) return undefined;
-    // As JSON it ends where it ends, whatever is in it.
-    else key += bytes.toString("latin1", keyStart, end);
-    if (key.length > KEY_CHARACTERS) return undefined;
-  }
-  return key;
-}
-
-function isWorded({ kind }: JsonMember): boolean {
-  return kind === "string" || kind === "array" || kind === "object";
-}
-
-function textOfShape({ name, kind, first, count, depth, widest, empty, bytes }: Shape): string {
-  return `${name} ${kind} ${first} ${count} ${depth} ${widest.join("/")} ${empty} ${bytes},`;
 }
 
 function tell(rule: RelayRule, bytes: Buffer, { members }: JsonScan, caps: RequestCaps, passed: Passed): Told {
@@ -106,22 +83,24 @@ function tell(rule: RelayRule, bytes: Buffer, { members }: JsonScan, caps: Reque
   refuseInputs(members);
   const edits = new Map<string, string | undefined>();
   for (const member of members) if (!goesOn(rule, member, passed)) edits.set(member.name, undefined);
-  for (const name of ALL_OURS) edits.set(name, undefined);
   const sampling = small["sampling_params"];
   // The engine's own parameters: what is not known here is not passed on.
   if (isObject(sampling)) edits.set("sampling_params", stringifyJson(ofSchema(sampling)));
   for (const [name, value] of Object.entries(rule.sets)) edits.set(name, value);
   const stream = small["stream"] === true;
   const { model, priority, cache_salt: salt, store, background, previous_response_id: previousId } = small;
+  const strip = setUsage(rule.asksForUsage && stream, small, edits);
   return {
     asked,
     model: textOf(model),
     stream,
-    strip: setUsage(rule.asksForUsage && stream, small, edits),
+    strip,
     priority: typeof priority === "number" ? priority : undefined,
     prioritized: priority !== undefined,
     salt: decodeSalt(textOf(salt)),
     edits,
+    stays: !members.some(({ name }) => edits.has(name) || isOurs(name)),
+    added: addition([], edits),
     kept: {
       store: typeof store === "boolean" ? store : undefined,
       background: background === true,

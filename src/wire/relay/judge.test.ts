@@ -58,8 +58,13 @@ const OURS = { cache_salt: "tenant-salt", request_id: "req-1" };
 test("what is not the server's stays as it came, byte for byte", () => {
   const text =
     '{ "messages": [ {"role":"user","content":"h\\u0069"} ], "model":"m" ,"stop":["a" , "b"],"max_tokens":5 }';
-  const pieces = relayBody(judged(text)).map((piece) => Buffer.from(piece).toString());
-  assert.deepEqual(pieces, ["{", '"cache_salt":"tenant-salt","request_id":"req-1",', text.slice(1)]);
+  const ours = '"cache_salt":"tenant-salt","request_id":"req-1",';
+  assert.equal(Buffer.concat(relayBody(judged(text))).toString(), `{${ours}${text.slice(1)}`);
+  // What is long is not copied.
+  const long = Buffer.from(text.replace("h", "h".repeat(100_000)));
+  const pieces = relayBody(judgeRelay(chatRule, long, FACTS));
+  assert.deepEqual(pieces.map(String), ["{", ours, long.toString().slice(1)]);
+  assert.equal(pieces[2]?.buffer, long.buffer);
   const verdict = judged(text);
   assert.deepEqual(
     [verdict.model, verdict.n, verdict.prompts, verdict.maxTokens, verdict.stream, verdict.strip],

@@ -7,7 +7,7 @@
  */
 import { stringifyJson } from "#base/json.ts";
 import { type JsonScan, scanJson } from "#base/json-scan.ts";
-import { type Cut, cut, cutsOf, spliced } from "#base/splice.ts";
+import { type Cut, cut, cutsOf, inserted, type MemberEdits, spliced } from "#base/splice.ts";
 import { conform } from "#core/conform.ts";
 import { readable } from "#core/readable.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
@@ -51,8 +51,20 @@ export interface RelayVerdict extends Asked, Size {
   readonly kept: Told["kept"];
   readonly body: Uint8Array;
   readonly scan: JsonScan;
-  readonly edits: ReadonlyMap<string, string | undefined>;
+  /** What its small fields come to. */
+  readonly told: Told;
+  /** Values of the server's, as JSON. */
+  readonly decided: Decided;
+  /** Of which more is known than that; absent: as decided. */
+  readonly edits?: MemberEdits;
   readonly cuts: readonly Cut[];
+}
+
+/** Undefined: none stands in what is passed on. */
+interface Decided {
+  readonly cacheSalt: string | undefined;
+  readonly priority: string | undefined;
+  readonly requestId: string | undefined;
 }
 
 /**
@@ -60,18 +72,30 @@ export interface RelayVerdict extends Asked, Size {
  * @throws Fault invalid_json | invalid_request | not_implemented, as the route itself throws it
  */
 export function judgeRelay(rule: RelayRule, body: Uint8Array, facts: RelayFacts): RelayVerdict {
-  const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  const bytes = Buffer.isBuffer(body) ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   const scan = readable("byte", () => scanJson(bytes, WATCHED));
   // The schema says what is wrong with it.
   if (scan.kind !== "object") conform(InvocationBody, scan.kind === "array" ? [] : null);
   const told = toldBy(rule, bytes, scan, facts.caps, facts.passed);
   const { media, cuts } = mediaOf(rule, bytes, scan);
   const { asked, model, stream, strip, kept } = told;
+  const { promptIds, promptBytes, otherBytes, templated } = sizeOf(rule, scan, facts.passed, asked.prompts);
   return {
     ...asked,
-    ...sizeOf(rule, scan, facts.passed, asked.prompts),
-    ...{ model, stream, strip, kept, body, scan, media, cuts },
-    edits: decided(rule, told, facts),
+    promptIds,
+    promptBytes,
+    otherBytes,
+    templated,
+    model,
+    stream,
+    strip,
+    kept,
+    body,
+    scan,
+    media,
+    cuts,
+    told,
+    decided: decide(rule, told, facts),
   };
 }
 
@@ -90,19 +114,45 @@ export interface BodyChanges {
 /** @throws RangeError media for which nothing was fetched */
 export function relayBody(verdict: RelayVerdict, { model, media = [] }: BodyChanges = {}): readonly Uint8Array[] {
   if (media.length !== verdict.media.length) throw new RangeError("each medium has its data");
-  const edits = model === undefined ? verdict.edits : new Map([...verdict.edits, ["model", stringifyJson(model)]]);
+  const { body, scan, told, decided } = verdict;
+  // Most bodies only get what the server decides.
+  if (told.stays && model === undefined && verdict.edits === undefined && verdict.cuts.length + media.length === 0)
+    return inserted(body, scan, joined(ourTexts(decided), told.added));
+  const edits = new Map(editsOf(verdict));
+  if (model !== undefined) edits.set("model", stringifyJson(model));
   const fetched = verdict.media.map(({ start, end }, i) => cut(start, end, stringifyJson(media[i])));
-  return spliced(verdict.body, [...cutsOf(verdict.scan, edits), ...verdict.cuts, ...fetched]);
+  return spliced(body, [...cutsOf(scan, edits), ...verdict.cuts, ...fetched]);
+}
+
+/** What stands in the members of what is passed on in place of what the client wrote. */
+export function editsOf({ edits, told, decided }: RelayVerdict): MemberEdits {
+  if (edits !== undefined) return edits;
+  const { cacheSalt: cache_salt, priority, requestId: request_id } = decided;
+  const all = new Map<string, string | undefined>(Object.entries({ cache_salt, priority, request_id }));
+  for (const [name, value] of told.edits) if (!isOurs(name)) all.set(name, value);
+  return all;
 }
 
 /** Wall: T124; T46 for the priority. */
-function decided({ ours }: RelayRule, told: Told, facts: RelayFacts): ReadonlyMap<string, string | undefined> {
-  const edits = new Map(told.edits);
+function decide({ ours }: RelayRule, told: Told, facts: RelayFacts): Decided {
   const priority = facts.priority(told.priority);
-  if (ours.includes("cache_salt")) edits.set("cache_salt", stringifyJson(facts.salt(told.salt)));
-  if (ours.includes("priority") && (priority !== 0 || told.prioritized)) edits.set("priority", String(priority));
-  if (ours.includes("request_id")) edits.set("request_id", stringifyJson(facts.requestId));
-  return edits;
+  return {
+    cacheSalt: ours.includes("cache_salt") ? stringifyJson(facts.salt(told.salt)) : undefined,
+    priority: ours.includes("priority") && (priority !== 0 || told.prioritized) ? String(priority) : undefined,
+    requestId: ours.includes("request_id") ? stringifyJson(facts.requestId) : undefined,
+  };
+}
+
+/** As members that are not there yet. */
+function ourTexts({ cacheSalt, priority, requestId }: Decided): string {
+  let text = cacheSalt === undefined ? "" : `"cache_salt":${cacheSalt}`;
+  if (priority !== undefined) text = joined(text, `"priority":${priority}`);
+  return requestId === undefined ? text : joined(text, `"request_id":${requestId}`);
+}
+
+function joined(before: string, after: string): string {
+  if (before === "" || after === "") return before + after;
+  return `${before},${after}`;
 }
 
 const NO_MEDIA: FoundMedia = { media: [], cuts: [] };
