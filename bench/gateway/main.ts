@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { mintKey } from "#policy/keys.ts";
-import { machine, memoryOf } from "./measure.ts";
+import { machine } from "./measure.ts";
 import { compile, drive, freePort, LOAD_CORE, type Load, listening, type Ran, start, stop } from "./processes.ts";
 import { type Bench, TARGETS, type Target } from "./targets.ts";
 
@@ -80,12 +80,9 @@ function scenarios(): Readonly<Record<string, Scenario>> {
 
 async function measure(target: Target, scenario: Scenario, upstream: number): Promise<Sample> {
   const { child, port, headers } = target;
-  let resident: number | undefined;
   const load: Load = { ...scenario, port, headers };
   const ran = await drive(client, load, child?.pid, upstream);
-  // While it has not yet noticed that everybody left.
-  if (child?.pid !== undefined) resident = Math.round(memoryOf(child.pid) / 2 ** 20);
-  return { ...ran, residentMiB: resident };
+  return { ...ran, residentMiB: child === undefined ? undefined : Math.round(ran.resident / 2 ** 20) };
 }
 
 function median(values: readonly (number | undefined)[]): number | undefined {

@@ -5,7 +5,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createConnection, createServer } from "node:net";
 import { createInterface } from "node:readline";
-import { busySeconds, cpuOf } from "./measure.ts";
+import { busySeconds, cpuOf, memoryOf } from "./measure.ts";
 
 export const LOAD_CORE = 0;
 export const PROXY_CORE = 1;
@@ -83,6 +83,8 @@ export interface Ran {
   readonly cpu: number | undefined;
   /** Cores that others used meanwhile. */
   readonly foreign: number;
+  /** Bytes that the measured process had at most, looked at while all is under way: when the client says so it is gone. */
+  readonly resident: number;
 }
 
 /** @param pid the measured process. @param steady called when all is under way */
@@ -97,19 +99,24 @@ export async function drive(
   const child = start(LOAD_CORE, client, args);
   const ours = (): number => (cpuOf(upstream) + cpuOf(child.pid ?? 0) + (pid === undefined ? 0 : cpuOf(pid))) / 1e9;
   let before = { cpu: 0, busy: 0, ours: 0 };
-  let result: Omit<Ran, "cpu" | "foreign"> | undefined;
+  let result: Omit<Ran, "cpu" | "foreign" | "resident"> | undefined;
+  let isSteady = false;
+  let resident = 0;
   let after = before;
   const look = (): typeof before => ({ cpu: pid === undefined ? 0 : cpuOf(pid), busy: busySeconds(), ours: ours() });
   let lastOurs = 0;
   const watch = setInterval(() => {
     const now = ours();
     if (now > lastOurs) lastOurs = now;
+    if (isSteady && pid !== undefined) resident = Math.max(resident, memoryOf(pid));
   }, 100);
   for await (const line of createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })) {
     if (line === "steady") {
       before = look();
+      isSteady = true;
       steady();
     } else {
+      isSteady = false;
       after = look();
       // The client is gone from /proc by now.
       after = { ...after, ours: Math.max(after.ours, lastOurs) };
@@ -120,5 +127,5 @@ export async function drive(
   if (result === undefined) throw new Error(`the client gave no result (${mode} on ${port})`);
   const cpu = pid === undefined ? undefined : (after.cpu - before.cpu) / 1000 / result.done;
   const foreign = Math.max(0, after.busy - before.busy - (after.ours - before.ours)) / result.seconds;
-  return { ...result, cpu, foreign };
+  return { ...result, cpu, foreign, resident };
 }

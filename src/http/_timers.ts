@@ -71,6 +71,9 @@ class Row {
     else before.after = after;
     if (after === undefined) this.#last = before;
     else after.before = before;
+    // What is old and gone would keep what is young for the collector of the young, and that the next.
+    entry.before = undefined;
+    entry.after = undefined;
   }
 
   close(): void {
