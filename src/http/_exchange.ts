@@ -42,6 +42,8 @@ export class Exchange {
   idHeader: string | undefined;
   /** The connection ends with this answer. */
   last = false;
+  /** It is a channel now: no HTTP is written any more. */
+  switched = false;
   #aborted: Fault | undefined;
   /** Made for who looks at `signal`: a relayed call needs none. */
   #controller: AbortController | undefined;
@@ -83,7 +85,7 @@ export class Exchange {
 
   /** Nothing can reach the client any more. */
   get gone(): boolean {
-    return this.res.destroyed || this.res.closed;
+    return this.switched || this.res.destroyed || this.res.closed;
   }
 
   abort(reason: Fault): void {
@@ -244,6 +246,14 @@ export class Exchange {
     this.tap?.("answer", chunk);
     this.#sendHead();
     return this.res.write(chunk);
+  }
+
+  /** A message of a channel, by either side. */
+  said(part: "request" | "answer", text: string): void {
+    const bytes = Buffer.byteLength(text);
+    if (part === "request") this.bytesIn += bytes;
+    else this.bytesOut += bytes;
+    this.tap?.(part, text);
   }
 
   /** The connection below the answer; undefined: a request without a socket. */
