@@ -83,7 +83,7 @@ export interface Ran {
   readonly cpu: number | undefined;
   /** Cores that others used meanwhile. */
   readonly foreign: number;
-  /** Bytes that the measured process had at most, looked at while all is under way: when the client says so it is gone. */
+  /** Bytes of the measured process: the median of looks while all is under way, as the last may see the client's end. */
   readonly resident: number;
 }
 
@@ -101,14 +101,14 @@ export async function drive(
   let before = { cpu: 0, busy: 0, ours: 0 };
   let result: Omit<Ran, "cpu" | "foreign" | "resident"> | undefined;
   let isSteady = false;
-  let resident = 0;
+  const looks: number[] = [];
   let after = before;
   const look = (): typeof before => ({ cpu: pid === undefined ? 0 : cpuOf(pid), busy: busySeconds(), ours: ours() });
   let lastOurs = 0;
   const watch = setInterval(() => {
     const now = ours();
     if (now > lastOurs) lastOurs = now;
-    if (isSteady && pid !== undefined) resident = Math.max(resident, memoryOf(pid));
+    if (isSteady && pid !== undefined) looks.push(memoryOf(pid));
   }, 100);
   for await (const line of createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })) {
     if (line === "steady") {
@@ -127,5 +127,6 @@ export async function drive(
   if (result === undefined) throw new Error(`the client gave no result (${mode} on ${port})`);
   const cpu = pid === undefined ? undefined : (after.cpu - before.cpu) / 1000 / result.done;
   const foreign = Math.max(0, after.busy - before.busy - (after.ours - before.ours)) / result.seconds;
-  return { ...result, cpu, foreign, resident };
+  looks.sort((a, b) => a - b);
+  return { ...result, cpu, foreign, resident: looks[looks.length >> 1] ?? 0 };
 }

@@ -147,7 +147,7 @@ const portkey: Begin = async (bench) => {
 };
 
 /** What bin/castellan starts Node with for a gateway. */
-const FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=16"];
+const FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=8"];
 
 /** A server of ours in `servers/`, which hears its ports. */
 function script(name: string, file: string, ...args: string[]): Begin {

@@ -37,7 +37,11 @@ async function runServer(argv: readonly string[]): Promise<number> {
   const progress = createProgress(process.stderr);
   try {
     return await serve(resolved, env, {
-      print: (text) => process.stdout.write(text),
+      print: (text) => {
+        // The server is up: a gateway has taken no engine, whose process would stay for nothing (60 MB).
+        discardEngine();
+        process.stdout.write(text);
+      },
       onProgress: ({ phase, file, done, total }) =>
         progress.update(`${phase === "download" ? "Downloading" : "Checking"} ${file}`, done, total),
       onWarning: (message) => process.stderr.write(`castellan: ${message}\n`),
