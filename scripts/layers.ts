@@ -35,7 +35,12 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
   },
   { module: /^(?:node:)?(inspector|repl|cluster)$/, may: /^app\/profiling\.ts$/, why: "they open ports of their own" },
   {
-    module: /^(axios|got|node-fetch|cross-fetch|ws|superagent|request|needle|faye-websocket)$/,
+    module: /^ws$/,
+    may: /^(http\/_channel|egress\/upstream\/channel)\.ts$/,
+    why: "a WebSocket is the listener's, or a connection that egress has dialed",
+  },
+  {
+    module: /^(axios|got|node-fetch|cross-fetch|superagent|request|needle|faye-websocket)$/,
     may: /^$/,
     why: "egress is the only way out, and dials by itself",
   },
@@ -75,7 +80,7 @@ const WORDS: readonly { readonly text: RegExp; readonly may: RegExp; readonly wh
   { text: /(?<![.\w])fetch\(/, may: /^egress\//, why: "egress is the only way out" },
   {
     text: /\b(?:new\s+(?:WebSocket|EventSource|XMLHttpRequest)|createRemoteJWKSet|sendBeacon)\b/,
-    may: /^$/,
+    may: /^egress\/upstream\/channel\.ts$/,
     why: "egress is the only way out",
   },
 ];

@@ -41,6 +41,8 @@ export class Exchange {
   idHeader: string | undefined;
   /** The connection ends with this answer. */
   last = false;
+  /** It is a channel now: no HTTP is written any more. */
+  switched = false;
   #aborted: Fault | undefined;
   /** Made for who looks at `signal`: a relayed call needs none. */
   #controller: AbortController | undefined;
@@ -81,7 +83,7 @@ export class Exchange {
 
   /** Nothing can reach the client any more. */
   get gone(): boolean {
-    return this.res.destroyed || this.res.closed;
+    return this.switched || this.res.destroyed || this.res.closed;
   }
 
   abort(reason: Fault): void {
@@ -223,6 +225,14 @@ export class Exchange {
     this.bytesOut += Buffer.byteLength(chunk);
     this.tap?.("answer", chunk);
     return this.res.write(chunk);
+  }
+
+  /** A message of a channel, by either side. */
+  said(part: "request" | "answer", text: string): void {
+    const bytes = Buffer.byteLength(text);
+    if (part === "request") this.bytesIn += bytes;
+    else this.bytesOut += bytes;
+    this.tap?.(part, text);
   }
 
   /** The connection below the answer; undefined: a request without a socket. */

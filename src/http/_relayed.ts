@@ -46,7 +46,7 @@ export function passOn<S>(
 ): Reply | Promise<Reply> {
   const { exchange } = step;
   if (exchange.aborted !== undefined) throw exchange.aborted;
-  const answer = relay.answer(new Question(step, asked, by));
+  const answer = relay.answer(new Question(corridor, step, asked, by));
   const follow = (found: RelayAnswer<S>): Reply | Promise<Reply> => {
     if (found === undefined) return run(corridor, step, asked);
     return found.kind === "forward" ? forward(corridor, relay, step, { asked, by, to: found.to }) : found;
@@ -88,12 +88,16 @@ class Question<S> implements RelayRequest<S> {
   readonly dialect: Dialect;
   readonly askedBy: string | undefined;
   readonly #exchange: Exchange;
+  readonly #corridor: Corridor<S>;
+  readonly #step: Walk<S>;
 
   constructor(
-    { exchange, plane, dialect }: Walk<S>,
+    corridor: Corridor<S>,
+    step: Walk<S>,
     { route, caller, query, params, raw }: Asked<S>,
     by: string | undefined,
   ) {
+    const { exchange, plane, dialect } = step;
     // No open route is relayed (server.ts); should one be, nobody has asked who calls.
     if (!("principal" in caller)) throw new Fault("unauthenticated", "Unauthorized");
     this.route = route;
@@ -107,6 +111,8 @@ class Question<S> implements RelayRequest<S> {
     this.dialect = dialect;
     this.askedBy = by;
     this.#exchange = exchange;
+    this.#corridor = corridor;
+    this.#step = step;
   }
 
   get signal(): AbortSignal {
@@ -120,5 +126,16 @@ class Question<S> implements RelayRequest<S> {
 
   onAbort(run: (reason: Fault) => void): void {
     this.#exchange.onAbort(run);
+  }
+
+  async stillMay(): Promise<boolean> {
+    const { principal, dialect, peer } = this.#step;
+    try {
+      const found = await this.#corridor.gate.identify(this.#exchange.req.rawHeaders, dialect.name, peer);
+      return found.id === principal?.id && found.scopes.has(this.caller.scope);
+    } catch (error) {
+      if (error instanceof Fault) return false;
+      throw error;
+    }
   }
 }

@@ -23,10 +23,18 @@ const KEEP_ALIVE = sseComment("keep-alive");
 export function writeReply(exchange: Exchange, reply: Reply, before: Before): Promise<void> | undefined {
   if (reply.kind === "relay") return writeRelay(exchange, reply, before);
   if (reply.kind === "events") return writeEvents(exchange, reply.frames, before);
+  if (reply.kind === "channel") return writeLater(exchange, reply, before);
   return reply.kind === "stream" ? writeStream(exchange, reply, before) : writeKnown(exchange, reply, before);
 }
 
-type Known = Exclude<Reply, { readonly kind: "relay" | "events" | "stream" }>;
+type ChannelReply = Extract<Reply, { readonly kind: "channel" }>;
+
+async function writeLater(exchange: Exchange, reply: ChannelReply, before: Before): Promise<void> {
+  const { writeChannel } = await import("./_channel.ts");
+  return writeChannel(exchange, reply, async () => ownHeaders(exchange, before, 101));
+}
+
+type Known = Exclude<Reply, { readonly kind: "relay" | "events" | "stream" | "channel" }>;
 
 async function writeKnown(exchange: Exchange, reply: Known, before: Before): Promise<void> {
   const status = reply.kind === "bytes" ? 200 : (reply.status ?? 200);

@@ -16,6 +16,7 @@ import { Connections, type Line, type Lines, openLine } from "./_connections.ts"
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
 import { Request } from "./_request.ts";
 import { clearStaleSocket, listenPrivately } from "./_unix-socket.ts";
+import { asksForChannel, responseTo } from "./_upgrade.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
 import type { TlsSource } from "./tls.ts";
@@ -30,6 +31,13 @@ export type Address =
 
 export type Handle = (req: IncomingMessage, res: ServerResponse) => void;
 
+/** What a listener does with its requests. */
+export interface Handling {
+  readonly handle: Handle;
+  /** Whether a target is a channel's: elsewhere the wish for an upgrade means nothing. */
+  readonly channels: (target: string) => boolean;
+}
+
 export interface Listener {
   /** Where it listens now. */
   readonly address: Address;
@@ -42,7 +50,7 @@ export interface Listener {
 /** @throws Error the address cannot be had (in use, not ours, no such host); `code` as Node gives it */
 export async function openListener(
   address: Address,
-  handle: Handle,
+  handling: Handling,
   options: HttpOptions,
   counters: Counters,
   tls?: TlsSource,
@@ -51,13 +59,13 @@ export async function openListener(
   const connections = new Connections(options, counters);
   const lines: Lines = new Map();
   const begin = (socket: Socket): void => openLine(lines, socket, options);
-  const strict = serverOptions(options);
+  const strict = serverOptions(options, handling);
   const { server, stop, first } =
     tls === undefined
       ? { server: createServer(strict), stop: () => {}, first: begin }
       : (await import("./_tls-server.ts")).createTls(tls, strict, options, { lines, connections, begin });
   limit(server, connections, options, first);
-  serveRequests(server, lines, handle, options);
+  serveRequests(server, lines, handling.handle, options);
   await bind(server, address);
   return {
     address: "path" in address ? address : { host: address.host, port: (server.address() as AddressInfo).port },
@@ -73,7 +81,7 @@ export async function openListener(
   };
 }
 
-function serverOptions(options: HttpOptions): ServerOptions {
+function serverOptions(options: HttpOptions, { channels }: Handling): ServerOptions {
   return {
     IncomingMessage: Request,
     insecureHTTPParser: false,
@@ -85,7 +93,16 @@ function serverOptions(options: HttpOptions): ServerOptions {
     connectionsCheckingInterval: Math.max(100, Math.min(1000, Math.floor(options.headersTimeoutMs / 4))),
     // Checked below, where the answer has our shape.
     requireHostHeader: false,
+    shouldUpgradeCallback: (req) => CHOOSES_UPGRADES && asksForChannel(req) && channels(req.url ?? ""),
   };
+}
+
+/** Since then Node asks (`shouldUpgradeCallback`); before, a listener takes the upgrades of all paths. */
+const CHOOSES_UPGRADES = atLeast(24, 9);
+
+function atLeast(major: number, minor: number): boolean {
+  const [ours = 0, second = 0] = process.versions.node.split(".").map(Number);
+  return ours > major || (ours === major && second >= minor);
 }
 
 /** Who is over a bound is turned away before Node's own listener makes anything for them. */
@@ -117,6 +134,12 @@ function serveRequests(server: Server | TlsServer, lines: Lines, handle: Handle,
   server.on("request", receive);
   server.on("checkContinue", receiveExpecting);
   server.on("checkExpectation", receive);
+  if (CHOOSES_UPGRADES)
+    server.on("upgrade", (req: IncomingMessage, socket: Duplex, head: Buffer) => {
+      // Behind a request that is not answered: nobody who means well, and two would write to the connection.
+      if (lines.get(req.socket)?.current !== undefined) socket.destroy();
+      else receive(req, responseTo(req, socket, head));
+    });
   server.on("connect", (_req: IncomingMessage, socket: Duplex) => writeRaw(socket, 400));
   server.on("clientError", (error: NodeJS.ErrnoException, socket: Duplex) => answerBroken(lines, error, socket));
 }

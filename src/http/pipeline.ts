@@ -145,7 +145,7 @@ function settle<S>(corridor: Corridor<S>, step: Walk<S>): void {
     requestId,
     route: matched.kind === "route" ? matched.route.path : undefined,
     method: matched.kind === "route" ? matched.route.method : "other",
-    status: res.headersSent ? res.statusCode : 499,
+    status: exchange.switched ? 101 : res.headersSent ? res.statusCode : 499,
     fault: cause?.kind,
     principal: principal?.id,
     milliseconds: performance.now() - exchange.startedAt,

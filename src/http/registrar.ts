@@ -60,7 +60,7 @@ function meet(a: readonly string[], b: readonly string[]): boolean {
 }
 
 function routeProblem<S>(route: AnyRoute<S>): string | undefined {
-  const { path, access, plane, limits, body, form } = route;
+  const { method, path, access, plane, limits, body, form, channel } = route;
   if (!PATH.test(path) && shapeOf(path) === undefined) return "has a path that is not literal";
   if (access?.kind === "key" ? !SCOPES.includes(access.scope) : access?.kind !== "open")
     return "does not say who may call it";
@@ -70,6 +70,8 @@ function routeProblem<S>(route: AnyRoute<S>): string | undefined {
   if (body !== undefined && form !== undefined) return "takes a body or a form, not both";
   if ((body !== undefined || form !== undefined) !== (limits.bodyBytes !== undefined && limits.bodyBytes > 0))
     return "needs both a body schema (or a form) and limits.bodyBytes, or neither";
+  if (channel && (method !== "GET" || access.kind !== "key" || limits.bodyBytes !== undefined))
+    return "is a channel, and not a GET with a key and no body";
   const weaker = route.forwardsTo?.find((target) => !asStrict(route, target));
   return weaker === undefined ? undefined : `forwards to ${weaker.path}, whose terms are not its own`;
 }

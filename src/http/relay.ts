@@ -30,6 +30,8 @@ export interface RelayRequest<S> {
   readonly askedBy: string | undefined;
   /** Made when it is first looked at; `onAbort` is the cheaper way. */
   readonly signal: AbortSignal;
+  /** Whether who calls would be let in again, as who they are: for what lasts longer than a call. */
+  stillMay(): Promise<boolean>;
   /** Nobody reads the body any more, and nothing is written from it: its memory may go. */
   spent(): void;
   /** One listener a call; called at once if the call is over. */

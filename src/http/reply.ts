@@ -1,6 +1,7 @@
 /**
  * What a handler answers: data, not calls on a response object.
  */
+import type { Channel } from "#core/channel.ts";
 import type { RelaySource, UpstreamAnswer } from "#core/relay.ts";
 
 export type Reply =
@@ -25,6 +26,8 @@ export type Reply =
    * head, so a failure until then still has its real status; later ones become `dialect.streamFault`.
    */
   | { readonly kind: "events"; readonly frames: AsyncIterable<string> }
+  /** A WebSocket, of a route that declares one: messages of `messageBytes` at most, until `serve` resolves. */
+  | { readonly kind: "channel"; readonly messageBytes: number; readonly serve: (channel: Channel) => Promise<void> }
   /** What another server answers, passed on as it comes. */
   | {
       readonly kind: "relay";

@@ -137,6 +137,8 @@ export interface RouteSpec<S, A extends Access, B, Q, P extends `/${string}` = `
   readonly body?: ZodType<B>;
   /** The body is a form; `limits.bodyBytes` bounds its file. Instead of `body`. */
   readonly form?: FormLimits;
+  /** A WebSocket (GET): `limits.timeoutMs` is its longest session. Here only where another server answers it. */
+  readonly channel?: true;
   readonly query?: ZodType<Q>;
   /** Parameters of the query that may stand there several times; the schema gets an array of them. */
   readonly repeats?: readonly string[];

@@ -19,7 +19,7 @@ import { SEGMENT_LENGTH } from "#core/path-shapes.ts";
 import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
-import { type Address, type Handle, type Listener, openListener } from "./listener.ts";
+import { type Address, type Handle, type Handling, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
 import { match, matchLiterally, type RouteTable, registerRoutes } from "./registrar.ts";
@@ -88,7 +88,7 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
   return {
     inject: (plane, request) => planes[plane].app.inject(request),
     listen: async (plane, address, tls) => {
-      const listener = await openListener(address, planes[plane].handle, corridor.options, corridor.counters, tls);
+      const listener = await openListener(address, planes[plane], corridor.options, corridor.counters, tls);
       listeners.push(listener);
       return listener.address;
     },
@@ -145,7 +145,7 @@ async function createPlane<S>(
   corridor: Corridor<S>,
   routes: readonly AnyRoute<S>[],
   plane: ListenerPlane,
-): Promise<{ readonly app: FastifyInstance; readonly handle: Handle }> {
+): Promise<Handling & { readonly app: FastifyInstance }> {
   let table: RouteTable<S> = { paths: new Map(), shapes: [], literal: new Map() };
   const enter = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.hijack();
@@ -180,7 +180,11 @@ async function createPlane<S>(
     if (matched === undefined) app.routing(req, res);
     else void walk(corridor, plane, matched, req, res);
   };
-  return { app, handle };
+  const channels = (target: string): boolean => {
+    const matched = matchLiterally(table, "GET", target);
+    return matched?.kind === "route" && matched.route.channel === true && corridor.relayed.has(matched.route);
+  };
+  return { app, handle, channels };
 }
 
 /** Until no call is open, or the time is over. */

@@ -1,12 +1,12 @@
 /**
- * POST /v1/audio/transcriptions and /v1/audio/translations, GET /v1/realtime: declared with the walls that they will
- * have; no model here hears yet
+ * POST /v1/audio/transcriptions and /v1/audio/translations, GET /v1/realtime: declared with their walls. No model here
+ * hears yet; servers behind this one do (serving/upstreams).
  */
 import { Fault } from "#core/fault.ts";
 import { key } from "#http/access.ts";
 import { openai } from "#wire/openai/dialect.ts";
 import { failures, unauthenticated } from "./_answers.ts";
-import { KIB, MIB, MINUTE, route, SECOND } from "./_services.ts";
+import { KIB, MIB, MINUTE, route } from "./_services.ts";
 
 function deaf(): never {
   throw new Fault("not_implemented", "The model does not support audio: this server runs models of text only.");
@@ -44,10 +44,11 @@ export const realtime = route({
   dialect: openai,
   access: key("audio"),
   plane: "public",
-  limits: { timeoutMs: 30 * SECOND },
-  reply: [unauthenticated, ...failures.filter(({ status }) => status === 403 || status === 501)],
+  channel: true,
+  limits: { timeoutMs: 60 * MINUTE },
+  reply: [unauthenticated, ...failures.filter(({ status }) => [400, 403, 501].includes(status))],
   audit: "metadata",
-  // No upgrade is taken: an answer to a request that asks for one ends its connection (http/_exchange.ts).
-  doc: "Transcribe a stream of speech over a WebSocket: 501, and no upgrade, until a model can.",
+  // Of models here no upgrade is taken: an answer to a request that asks for one ends its connection (http/_exchange.ts).
+  doc: "Transcribe a stream of speech over a WebSocket, where a server behind this one does; 501, and no upgrade, else.",
   handler: deaf,
 });

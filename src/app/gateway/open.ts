@@ -83,13 +83,8 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
     ready: () => pools().some((pool) => pool.available()),
     answers: () => answers(pools()[0]),
     relay: (serving, stored, alone) => {
-      const forwarding = new Forwarding({
-        serving,
-        media,
-        saltKey,
-        passed,
-        upstreamsOf: (model) => upstreamsOf(answering, model),
-      });
+      const realtime = { serving, upstreamsOf: (model: ServedModel) => upstreamsOf(answering, model) };
+      const forwarding = new Forwarding({ ...realtime, media, saltKey, passed });
       const operate = new Operate({ pools, timeoutMs: OPERATION_MS });
       const adapters = new UpstreamAdapters({
         models: serving.models,
@@ -100,7 +95,7 @@ function gatewayOf({ settings, media, saltKey, audit, log }: GatewayParts, upstr
         log,
       });
       const responses = new RelayedResponses({ serving, forwarding, stored });
-      return gatewayRelay({ forwarding, responses, operate, adapters, scrape: upstreams.scrape, alone });
+      return gatewayRelay({ forwarding, responses, realtime, operate, adapters, scrape: upstreams.scrape, alone });
     },
     close: async (graceMs) => {
       const late = setTimeout(() => void upstreams.destroy(), graceMs);

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { newId } from "#base/ids.ts";
 import { parseJson, stringifyJson } from "#base/json.ts";
+import type { Channel } from "#core/channel.ts";
 import { conform } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
 import { type Grant, OPERATOR_TENANT, type Scope } from "#core/principal.ts";
@@ -18,6 +19,7 @@ import { invocationRoute } from "#routes/invocations.ts";
 import type { UpstreamAdapters } from "#serving/upstreams/adapters.ts";
 import type { ForwardCall, Forwarded, Forwarding } from "#serving/upstreams/forwarding.ts";
 import type { Operate } from "#serving/upstreams/operate.ts";
+import { MESSAGE_BYTES, type RealtimeOptions, serveRealtime } from "#serving/upstreams/realtime.ts";
 import {
   AUDIO_ROUTES,
   MODEL_ROUTES,
@@ -35,6 +37,7 @@ import { AbortBody, decodeAbort } from "#wire/vllm/operations.ts";
 export interface GatewayRelayParts {
   readonly forwarding: Forwarding;
   readonly responses: RelayedResponses;
+  readonly realtime: RealtimeOptions;
   readonly operate: Operate;
   readonly adapters: UpstreamAdapters;
   readonly scrape: Pick<UpstreamScrape, "text">;
@@ -49,9 +52,10 @@ const RESPONSES = "/v1/responses";
 const LOAD_LORA = "/v1/load_lora_adapter";
 const UNLOAD_LORA = "/v1/unload_lora_adapter";
 const METRICS = "/metrics/upstreams";
+const REALTIME = "/v1/realtime";
 
 export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
-  const { forwarding, responses, operate, adapters, scrape, alone } = parts;
+  const { forwarding, responses, realtime, operate, adapters, scrape, alone } = parts;
   const forwarders = forwardersOf(forwarding, responses);
   /** A tenant ends its own calls; the operator's tenant everybody's. */
   const abort = async ({ caller, body = NO_BODY, signal }: RelayRequest<Services>): Promise<Reply> => {
@@ -85,7 +89,7 @@ export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
   };
   return {
     wants: (route) =>
-      ["/invocations", LOAD_LORA, UNLOAD_LORA, METRICS].includes(route.path) ||
+      ["/invocations", LOAD_LORA, UNLOAD_LORA, METRICS, REALTIME].includes(route.path) ||
       forwarders.has(route.path) ||
       (alone && isOperation(route)),
     answer: (request) => {
@@ -97,6 +101,7 @@ export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
       if (route.path === LOAD_LORA) return loadLora(adapters, request, alone);
       if (route.path === UNLOAD_LORA) return unloadLora(adapters, request, alone);
       if (route.path === METRICS) return metrics(scrape);
+      if (route.path === REALTIME) return session(realtime, request);
       return route.path === ABORT ? abort(request) : run(request);
     },
   };
@@ -157,6 +162,14 @@ class Call implements ForwardCall {
   spent(): void {
     if (this.path !== RESPONSES) this.#request.spent();
   }
+}
+
+/** A grant and what is reserved under it are the session's, as long as it lasts. */
+function session(options: RealtimeOptions, request: Asked): Reply {
+  const { route, caller } = request;
+  const call = { path: route.path, grant: caller, stillMay: () => request.stillMay() };
+  const serve = (client: Channel) => serveRealtime(options, call, client);
+  return { kind: "channel", messageBytes: MESSAGE_BYTES, serve };
 }
 
 async function metrics(scrape: GatewayRelayParts["scrape"]): Promise<Reply> {

@@ -5,9 +5,11 @@
  * connection, each with its exact length and never chunked; Host and the key are ours; what was not answered in whole
  * takes its connection along; what has begun under credentials ends under them. Wall: T120. Callers: serving/upstreams.
  */
+import type { Channel } from "#core/channel.ts";
 import type { UpstreamRequest } from "#core/relay.ts";
 import { Connections } from "./_connections.ts";
-import { type UpstreamCredentials, upstreamDial } from "./dial.ts";
+import type { UpstreamChannelOptions } from "./channel.ts";
+import { type Dial, type UpstreamCredentials, upstreamDial } from "./dial.ts";
 import { type Asker, Exchange, type Outgoing, type SendOptions, type UpstreamReply } from "./exchange.ts";
 import { checkedHeaders, checkedTarget } from "./heads.ts";
 
@@ -90,6 +92,17 @@ export class UpstreamClient {
     return start;
   }
 
+  /** A WebSocket. What it costs and when it ends is the caller's: `close` does not wait for it. @throws as openUpstreamChannel */
+  async channel(options: UpstreamChannelOptions): Promise<Channel> {
+    const { openUpstreamChannel } = await import("./channel.ts");
+    this.#follow();
+    const { key } = this.#shown;
+    const headers =
+      key === undefined ? options.headers : [...options.headers, "authorization", `Bearer ${key.expose()}`];
+    const { host } = new URL(this.#options.origin);
+    return openUpstreamChannel(dialOf(this.#options, this.#shown), host, { ...options, headers });
+  }
+
   #follow(): void {
     const shown = this.#options.credentials?.() ?? NOBODY;
     if (shown === this.#shown || this.#closed) return;
@@ -118,9 +131,13 @@ export class UpstreamClient {
   }
 }
 
-function openConnections(options: UpstreamClientOptions, { tls }: UpstreamCredentials): Connections {
-  const { origin, socketPath, address, plainAnywhere = false, connections, connectMs } = options;
-  const dial = upstreamDial({
+function openConnections(options: UpstreamClientOptions, credentials: UpstreamCredentials): Connections {
+  return new Connections(dialOf(options, credentials), options.connections);
+}
+
+function dialOf(options: UpstreamClientOptions, { tls }: UpstreamCredentials): Dial {
+  const { origin, socketPath, address, plainAnywhere = false, connectMs } = options;
+  return upstreamDial({
     origin,
     secure: origin.startsWith("https:"),
     plainAnywhere,
@@ -129,7 +146,6 @@ function openConnections(options: UpstreamClientOptions, { tls }: UpstreamCreden
     ...(address === undefined ? {} : { address }),
     ...(tls === undefined ? {} : { tls }),
   });
-  return new Connections(dial, connections);
 }
 
 function authorizationOf({ key }: UpstreamCredentials): string {

@@ -40,8 +40,11 @@ export interface DialOptions {
   readonly connectMs: number;
 }
 
-/** Makes connections to one place, one a call. @param onread where what they receive is read to */
-export type Dial = (onread: OnReadOpts, done: (error: Error | undefined, socket: Socket | undefined) => void) => void;
+/** Makes connections to one place, one a call. @param onread where what they receive is read to; undefined: as streams are */
+export type Dial = (
+  onread: OnReadOpts | undefined,
+  done: (error: Error | undefined, socket: Socket | undefined) => void,
+) => void;
 
 export function upstreamDial(options: DialOptions): Dial {
   const { tls = {}, address, socketPath, secure, origin } = options;
@@ -52,7 +55,7 @@ export function upstreamDial(options: DialOptions): Dial {
     const connect = buildConnector({
       allowH2: false,
       timeout: options.connectMs,
-      onread,
+      ...(onread === undefined ? {} : { onread }),
       // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED has no say.
       rejectUnauthorized: true,
       minVersion: "TLSv1.2",

@@ -12,11 +12,14 @@
  * Invariants (Wall: T122): one outcome per send; in-flight and outstanding counts return to zero whatever happens.
  * Callers: app builds it; the relay's glue sends.
  */
+import type { Channel } from "#core/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { FairShare } from "#core/generate.ts";
 import type { RelayHead, RelaySource, UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
+import type { UpstreamChannelOptions } from "#egress/upstream/channel.ts";
 import type { Asker, SendOptions, UpstreamReply, UpstreamTimeouts } from "#egress/upstream/exchange.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";
+import { openChannel, type PooledChannel } from "./_channel-try.ts";
 import { type Desk, Try } from "./_try.ts";
 import type { Prefix, PrefixNamer } from "./affinity.ts";
 import { Balancer, type BalancerOptions, type MemberState, type Ticket, type Wish } from "./balancer.ts";
@@ -29,6 +32,7 @@ export interface UpstreamLink {
   send(request: UpstreamRequest, options: SendOptions): Promise<UpstreamReply>;
   /** @throws Error: whoever made the request is wrong */
   ask(request: UpstreamRequest, asker: Asker): void;
+  channel(options: UpstreamChannelOptions): Promise<Channel>;
   /** When what is under way has ended. */
   close(): Promise<void>;
   destroy(): Promise<void>;
@@ -257,6 +261,13 @@ export class UpstreamPool {
     }
     this.#budget.request();
     new Try(this.#desk, request, call, receiver, this.#blocks(call)).start();
+  }
+
+  /** @throws Fault, as send; not_implemented: the upstream has no such channel */
+  async channel(options: UpstreamChannelOptions, call: PoolCall): Promise<PooledChannel> {
+    if (this.#closed) throw new Fault("draining", "The server is shutting down.");
+    this.#budget.request();
+    return openChannel(this.#desk, options, call);
   }
 
   /** Where there is a choice: a long prompt's hashes cost as much as passing it on. */
