@@ -254,6 +254,32 @@ test("a URL that a server behind would fetch is refused, and never sent", async 
   );
 });
 
+test("media in base64 beside its type is judged as what is fetched, and arrives as it was", async () => {
+  const base64 = (bytes: Buffer): string => bytes.toString("base64");
+  const anthropic = (data: string, type = "image/png"): string =>
+    `{"model":"outside","max_tokens":5,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"${type}","data":"${data}"}}]}]}`;
+  const speech = (data: string): string =>
+    chat(`{"type":"input_audio","input_audio":{"data":"${data}","format":"wav"}}`);
+  for (const data of [
+    base64(png(30_000, 30_000, { rows: 1 })),
+    base64(Buffer.from("<html>")),
+    base64(png(2, 2)).replace("i", " i"),
+    "",
+  ])
+    await refused("/v1/messages", anthropic(data), /source\.data/);
+  await refused("/v1/messages", anthropic(base64(png(2, 2)), "image/gif"), /source\.data/);
+  for (const data of [base64(png(2, 2)), base64(Buffer.from("RIFF")), "AAAA="])
+    await refused("/v1/chat/completions", speech(data), /input_audio\.data/);
+  const whole = anthropic(base64(png(2, 2)));
+  assert.equal((await post("/v1/messages", whole)).status, 200);
+  const sent = whole.replace('"model":"outside"', '"cache_salt":"SALT","request_id":"ID","model":"inside"');
+  assert.equal(arrived("/v1/messages").text, sent);
+  const wav = Buffer.concat([Buffer.from("RIFF\0\0\0\0WAVEfmt "), Buffer.alloc(40)]);
+  upstream.calls.length = 0;
+  assert.equal((await post("/v1/chat/completions", speech(base64(wav)))).status, 200);
+  assert.match(arrived("/v1/chat/completions").text, new RegExp(`"data":"${base64(wav).replaceAll("+", "\\+")}"`));
+});
+
 test("fields that the operator has named go on, but none that no client may set", async () => {
   const named = ["--upstream", upstream.origin, "--upstream-key-file", keyFile(), "--upstream-pass-fields"];
   const passing = await startServer({ args: [...named, "plugin"] });

@@ -157,6 +157,7 @@ export class Exchange implements AnswerSink, RelaySource {
 
   cancel(): void {
     this.#told = true;
+    this.#letGo();
     this.#held = NOTHING;
     this.#stop(new UpstreamFault("cancelled", { sent: this.#sent }));
   }
@@ -257,8 +258,16 @@ export class Exchange implements AnswerSink, RelaySource {
   #tell(): void {
     if (this.#told) return;
     this.#told = true;
-    if (this.#fault === undefined) this.#target?.end();
-    else this.#target?.fail(this.#fault);
+    const target = this.#letGo();
+    if (this.#fault === undefined) target?.end();
+    else target?.fail(this.#fault);
+  }
+
+  /** A whole call hangs on its target: what is over keeps none, lest it be taken for one that lives. */
+  #letGo(): RelayTarget | undefined {
+    const target = this.#target;
+    this.#target = undefined;
+    return target;
   }
 
   /** When it is late, should nothing come; or, where something came, when to look again. */

@@ -244,6 +244,20 @@ test("timeouts: first byte, between bytes, all of it; endless hints do not help"
   assert.deepEqual([total.end, /^a+$/.test(total.body)], ["timeout", true]);
 });
 
+test("each has its own limits, whoever else waits on connections to the same place", async (t) => {
+  const there = await server(t, nothing);
+  const upstream = client(t, there.origin);
+  const stop = new AbortController();
+  const long = told(upstream, GET, { signal: stop.signal });
+  await until("it arrived", () => there.requests.length === 1);
+  assert.equal((await told(upstream, GET, { timeouts: { ...TIMEOUTS, firstByteMs: 60 } })).end, "timeout");
+  there.act(answer(`${STREAM_HEAD}${chunk("a")}`));
+  assert.equal((await told(upstream, GET, { timeouts: { ...TIMEOUTS, idleMs: 60 } })).end, "timeout");
+  assert.equal((await told(upstream, GET, { timeouts: { firstByteMs: 0, idleMs: 0, totalMs: 60 } })).end, "timeout");
+  stop.abort();
+  assert.equal((await long).end, "cancelled", "nothing of theirs was its own");
+});
+
 test("who leaves takes the connection along, before and after the head", async (t) => {
   const there = await server(t, nothing);
   const upstream = client(t, there.origin);
@@ -505,4 +519,36 @@ test("a signal after the head: whoever pipes is told once, whether before or aft
     reply.source.cancel();
     assert.deepEqual([kinds, ended], [["request_timeout"], ["cancelled"]]);
   }
+});
+
+test("a listener in place of a signal: the last counts, and nothing is told twice", async (t) => {
+  const there = await server(t, nothing);
+  const upstream = client(t, there.origin);
+  const listeners: ((reason: Fault) => void)[] = [];
+  const onAbort = (run: (reason: Fault) => void): void => void listeners.push(run);
+  const late = new Fault("request_timeout", "late");
+  const early = told(upstream, GET, { onAbort });
+  await until("it arrived", () => there.requests.length === 1);
+  listeners[0]?.(late);
+  listeners[0]?.(late);
+  const seen = await early;
+  assert.deepEqual([seen.end, seen.ended], ["request_timeout", ["cancelled"]]);
+  await until("its connection is gone", () => there.sockets.size === 0);
+
+  there.act(answer(`${STREAM_HEAD}${chunk("a")}`));
+  const open = told(upstream, GET, { onAbort });
+  await until("it arrived", () => there.requests.length === 2);
+  await new Promise(setImmediate);
+  listeners[1]?.(late);
+  assert.equal((await open).end, "request_timeout");
+
+  there.act(answer(whole("{}")));
+  assert.equal((await told(upstream, GET, { onAbort })).end, "end");
+  // It stays, and is nothing to whoever has the connection now.
+  const next = told(upstream, GET);
+  listeners[2]?.(late);
+  assert.equal((await next).end, "end");
+
+  const gone = await told(upstream, GET, { onAbort: (run) => run(late) });
+  assert.deepEqual([gone.end, there.requests.length], ["request_timeout", 4], "never asked");
 });

@@ -87,6 +87,29 @@ test("the chunk that ends the answer waits for the books, those before it do not
   );
 });
 
+test("a chunk that is given away is passed on as it is, and another's copy when the books are safe", async () => {
+  for (const given of [true, false]) {
+    const passed: Uint8Array[] = [];
+    const { one, inner, books } = fixture();
+    one.pipe({ write: (chunk) => passed.push(chunk) > 0, end: () => {}, fail: () => {} });
+    const last = bytes("END");
+    inner.write(last, given);
+    books.resolve();
+    await turn();
+    assert.deepEqual([passed.length, passed[0]?.buffer === last.buffer && passed[0] === last], [1, given]);
+    assert.equal(Buffer.from(passed[0] ?? []).toString(), "END");
+  }
+});
+
+test("books that cannot be made keep nobody waiting", async () => {
+  const { inner, log, books } = fixture();
+  inner.write(bytes("END"));
+  inner.end();
+  books.reject(new Error("the disk is full"));
+  await turn();
+  assert.deepEqual(log, ["write END", "end"]);
+});
+
 test("the target hears that the end is there while the books are made, unless it may yet be another answer", async () => {
   const first = fixture();
   first.inner.write(bytes("END"));

@@ -50,6 +50,22 @@ test("one tenant floods: another's is next but one", async (t) => {
   assert.deepEqual(await open(4), ["c0", "a1", "b1", "a2"]);
 });
 
+test("who leaves by a listener is told why, and nothing is taken for it", async (t) => {
+  const { line, wait, open, free } = scene(t, 10);
+  const told: string[] = [];
+  let leave: ((reason: Fault) => void) | undefined;
+  const gone = (fault: unknown): void => void told.push(fault instanceof Fault ? fault.kind : String(fault));
+  line.wait(wishOf(), share("a"), undefined, (run) => (leave = run)).then(() => told.push("a ticket"), gone);
+  wait("next", "a");
+  leave?.(new Fault("request_timeout", "late"));
+  leave?.(new Fault("cancelled", "again"));
+  assert.deepEqual(await open(1), ["next"]);
+  const over = new Fault("cancelled", "It is over.");
+  line.wait(wishOf(), share("a"), undefined, (run) => run(over)).then(() => told.push("a ticket"), gone);
+  assert.deepEqual(await open(1), []);
+  assert.deepEqual([told, line.length, free["any"]], [["request_timeout", "cancelled"], 0, 1]);
+});
+
 test("one that waits for what others do not is not in their way", async (t) => {
   const { wait, open, free } = scene(t, 10);
   free["sql"] = 0;

@@ -290,12 +290,18 @@ test("media: URLs are told of with their places, data: too, uuids go, files are 
     [
       ["image", "https://e\u00e9.example/a.png", "messages.1.content.1.image_url.url"],
       ["image", data.image_url, "messages.1.content.2.image_url"],
+      ["audio", "data:audio/wav;base64,AAAA", "messages.1.content.3.input_audio.data"],
       ["video", "http://v/", "messages.1.content.4.video_url"],
     ],
   );
   assert.throws(() => relayBody(verdict), RangeError);
   const sent = JSON.parse(
-    Buffer.concat(relayBody(verdict, { media: ["data:a", data.image_url, "data:b"], model: "up" })).toString(),
+    Buffer.concat(
+      relayBody(verdict, {
+        media: ["data:a", data.image_url, "data:audio/wav;base64,AAAA", "data:b"],
+        model: "up",
+      }),
+    ).toString(),
   );
   assert.deepEqual(sent, {
     ...OURS,
@@ -401,6 +407,42 @@ test("kinds elsewhere are nobody's, and what is known goes on", () => {
   assert.deepEqual(passed({ model: "m", max_tokens: 1, messages }, messagesRule)["messages"], messages);
 });
 
+test("media in base64 beside its type is told of as the URL it amounts to, and stands there bare again", () => {
+  const image = (source: unknown, type = "image") => ({
+    model: "m",
+    max_tokens: 1,
+    messages: [{ role: "user", content: [{ source, type }] }],
+  });
+  const source = { media_type: "image/png", data: "AAAA", type: "base64" };
+  const told = (body: unknown) => judged(body, messagesRule).media.map(({ url }) => url);
+  assert.deepEqual(told(image(source)), ["data:image/png;base64,AAAA"]);
+  assert.deepEqual(told(image({ ...source, media_type: null })), ["data:;base64,AAAA"]);
+  // Of a block without its own word, too; not of a document, whatever its bytes are said to be, nor of text.
+  assert.deepEqual(told({ ...image(source), messages: [{ role: "user", content: [{ source }] }] }), [
+    "data:image/png;base64,AAAA",
+  ]);
+  assert.deepEqual(told(image(source, "document")), []);
+  assert.deepEqual(told(image({ type: "text", media_type: "text/plain", data: "AAAA" }, "document")), []);
+  assert.throws(() => told(image({ ...source, data: 5 })), /data must be a string/);
+  const verdict = judged(image(source), messagesRule);
+  const media = ["data:image/png;base64,QkJC"];
+  const sent = JSON.parse(Buffer.concat(relayBody(verdict, { media })).toString()) as ReturnType<typeof image>;
+  assert.deepEqual(sent.messages, image({ ...source, data: "QkJC" }).messages);
+  const speech = (format: unknown) => ({
+    ...CHAT,
+    messages: [{ role: "user", content: [{ type: "input_audio", input_audio: { data: "AAAA", format } }] }],
+  });
+  for (const [format, url] of [
+    ["mp3", "data:audio/mp3;base64,AAAA"],
+    ["opus", "data:;base64,AAAA"],
+    [7, "data:;base64,AAAA"],
+  ] as const)
+    assert.deepEqual(
+      judged(speech(format)).media.map(({ kind, url }) => [kind, url]),
+      [["audio", url]],
+    );
+});
+
 test("media of the other dialects; names in tools and their arguments are nobody's", () => {
   const source = { type: "url", url: "https://e/a.png" };
   const anthropic = {
@@ -438,7 +480,11 @@ test("media of the other dialects; names in tools and their arguments are nobody
   const verdict = judged(anthropic, messagesRule);
   assert.deepEqual(
     verdict.media.map(({ param }) => param),
-    ["messages.0.content.0.source.url", "messages.0.content.1.content.0.source.url"],
+    [
+      "messages.0.content.0.source.url",
+      "messages.0.content.1.content.0.source.url",
+      "messages.0.content.2.source.data",
+    ],
   );
   assert.deepEqual(verdict.cuts, []);
   const responses = {

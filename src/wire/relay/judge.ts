@@ -13,7 +13,7 @@ import { readable } from "#core/readable.ts";
 import type { RequestCaps } from "#core/request-caps.ts";
 import { InvocationBody } from "#wire/vllm/invocations.ts";
 import { type Passed, type Told, toldBy } from "./_told.ts";
-import { type FoundMedia, findMedia, type RelayMedia, WATCHED } from "./media.ts";
+import { type FoundMedia, findMedia, mediaText, type RelayMedia, WATCHED } from "./media.ts";
 import { type Asked, IGNORED, isOurs, NEVER, REFUSED, type RelayRule } from "./rules.ts";
 
 /** What the server decides. */
@@ -120,7 +120,9 @@ export function relayBody(verdict: RelayVerdict, { model, media = [] }: BodyChan
     return inserted(body, scan, joined(ourTexts(decided), told.added));
   const edits = new Map(editsOf(verdict));
   if (model !== undefined) edits.set("model", stringifyJson(model));
-  const fetched = verdict.media.map(({ start, end }, i) => cut(start, end, stringifyJson(media[i])));
+  const fetched = verdict.media.map((each, i) =>
+    cut(each.start, each.end, stringifyJson(mediaText(each, media[i] ?? ""))),
+  );
   return spliced(body, [...cutsOf(scan, edits), ...verdict.cuts, ...fetched]);
 }
 

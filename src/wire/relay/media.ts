@@ -22,6 +22,13 @@ export interface RelayMedia {
   readonly end: number;
   /** Dotted path of the field. */
   readonly param: string;
+  /** There stands only what its `data:` URL holds. */
+  readonly bare?: true;
+}
+
+/** What stands there in its place. @param url `data:`, as it was judged */
+export function mediaText({ bare }: RelayMedia, url: string): string {
+  return bare === true ? url.slice(url.indexOf(",") + 1) : url;
 }
 
 export interface FoundMedia {
@@ -30,6 +37,10 @@ export interface FoundMedia {
   readonly cuts: readonly Cut[];
 }
 
+/** Speech in base64, beside its format. */
+const SPEECH = "input_audio";
+/** Formats that its bytes can be held against; of others what they are is what counts. */
+const SPEECH_TYPES = new Set(["wav", "mp3"]);
 const URLS: Readonly<Record<string, RelayMedia["kind"]>> = {
   image_url: "image",
   video_url: "video",
@@ -45,7 +56,7 @@ const LEVELS: Readonly<Record<Exclude<MediaPlace, "urls">, number>> = {
   blocks: 2,
   sides: 2,
 };
-export const WATCHED = new WatchedKeys(["uuid", "source", ...Object.keys(URLS), ...TENSORS]);
+export const WATCHED = new WatchedKeys(["uuid", "source", SPEECH, ...Object.keys(URLS), ...TENSORS]);
 /** Entries of a list: the rule has counted them. */
 const MAX_ENTRIES = 4_000_000;
 const NONE: FoundMedia = { media: [], cuts: [] };
@@ -121,7 +132,12 @@ class Walk {
 
   /** `input_audio`, `file`, …: what stands in them may name a file or a cache entry as well. */
   private nested(spot: Spot): void {
-    for (const { member, path } of this.children(spot, false))
+    const fields = this.children(spot, false);
+    if (spot.member.name === SPEECH) {
+      const format = this.word(fields, "format") ?? "";
+      this.inlined(fields, "audio", SPEECH_TYPES.has(format) ? `audio/${format}` : "");
+    }
+    for (const { member, path } of fields)
       if (member.name === "uuid" && member.kind !== "null") this.cuts.push(cut(member.start, member.end, "null"));
       else if (member.name === "file_url") this.url({ member, path }, "file");
   }
@@ -141,18 +157,44 @@ class Walk {
   private blocks(spot: Spot): void {
     for (const block of this.children(spot)) {
       // A block's own keys are no part of their values.
-      for (const field of this.children(block, false)) {
+      const fields = this.children(block, false);
+      for (const field of fields) {
         if (field.member.name === "content") this.blocks(field);
-        else if (field.member.name === "source") this.source(field);
+        else if (field.member.name === "source") this.source(field, this.word(fields, "type"));
         else if (field.member.name === "type") this.kind(field, BLOCKS);
       }
     }
   }
 
-  private source(spot: Spot): void {
-    for (const field of this.children(spot, false))
+  /** @param block its type: of a document the bytes are no medium, whatever they are said to be */
+  private source(spot: Spot, block: string | undefined): void {
+    const fields = this.children(spot, false);
+    if (block !== "document" && this.word(fields, "type") === "base64")
+      this.inlined(fields, "image", this.word(fields, "media_type") ?? "");
+    for (const field of fields)
       if (field.member.name === "url") this.url(field, "image");
       else if (field.member.name === "content") this.blocks(field);
+  }
+
+  /** `data` in base64, without a URL: judged as one that is. */
+  private inlined(fields: readonly Spot[], kind: RelayMedia["kind"], type: string): void {
+    const field = fields.find(({ member }) => member.name === "data");
+    if (field === undefined || field.member.kind === "null") return;
+    const { start, end } = field.member;
+    const url = `data:${type};base64,${this.text(field)}`;
+    this.media.push({ kind, url, start, end, param: field.path, bare: true });
+  }
+
+  private word(fields: readonly Spot[], name: string): string | undefined {
+    const field = fields.find(({ member }) => member.name === name);
+    return field === undefined || field.member.kind !== "string" ? undefined : this.text(field);
+  }
+
+  /** @throws Fault invalid_request */
+  private text({ member, path }: Spot): string {
+    const text = readable("byte", () => parseJson(this.bytes.toString("utf8", member.start, member.end)));
+    if (typeof text !== "string") throw invalid(path, `${path} must be a string.`);
+    return text;
   }
 
   private kind({ member, path }: Spot, known: ReadonlySet<string>): void {
@@ -164,8 +206,7 @@ class Walk {
 
   private url({ member, path }: Spot, kind: RelayMedia["kind"]): void {
     if (member.kind === "null") return;
-    const text = readable("byte", () => parseJson(this.bytes.toString("utf8", member.start, member.end)));
-    if (typeof text !== "string") throw invalid(path, `${path} must be a string.`);
+    const text = this.text({ member, path });
     // What stands in its URL is judged as what is fetched; files go on as they came.
     const own = /^data:/i.test(text);
     if (own && kind === "file") return;
