@@ -2,23 +2,17 @@
  * Pieces of a chunked answer, each as one write on the connection, behind a head that node:http has written.
  *
  * Why not ServerResponse.write: it writes a chunk's size, its bytes and two line ends as four pieces, a turn later. The
- * frame that is made here is RFC 9112's, of a length that is counted, so nothing in the bytes can end it. Its place is
- * a slab that all connections share; it is free again when the kernel has taken all of it at once, which nearly always
- * is the case, and else stays as it is until nobody needs it. Private to the writers.
+ * frame that is made here is RFC 9112's, of a length that is counted, so nothing in the bytes can end it. Private to the
+ * writers.
  */
 import type { Socket } from "node:net";
+import { SHARED_MOST, slab } from "./_slab.ts";
 
-const SLAB_BYTES = 64 * 1024;
-/** Larger pieces get a place of their own. */
-const SHARED_MOST = 16 * 1024;
 /** Eight digits and two line ends. */
 const AROUND = 12;
 const CR = 0x0d;
 const LF = 0x0a;
 const DIGITS = Buffer.from("0123456789abcdef");
-
-let slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
-let free = 0;
 
 /** @param chunk not empty; it is not needed any more when this returns. @returns whether the connection keeps up */
 export function writeChunk(socket: Socket, chunk: Uint8Array): boolean {
@@ -27,18 +21,8 @@ export function writeChunk(socket: Socket, chunk: Uint8Array): boolean {
     const own = Buffer.allocUnsafeSlow(most);
     return socket.write(own.subarray(0, frame(own, 0, chunk)));
   }
-  if (free + most > SLAB_BYTES) {
-    slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
-    free = 0;
-  }
-  const start = free;
-  const end = frame(slab, start, chunk);
-  // Taken until it is known to be free: a listener of the connection may come back to here.
-  free = end;
-  const mine = slab;
-  const ready = socket.write(mine.subarray(start, end));
-  if (socket.writableLength === 0 && slab === mine && free === end) free = start;
-  return ready;
+  const start = slab.room(most);
+  return slab.write(socket, start, frame(slab.bytes, start, chunk));
 }
 
 /** @returns where it ends */

@@ -9,7 +9,9 @@ import { Socket } from "node:net";
 import { headerValues } from "#base/headers.ts";
 import { newId } from "#base/ids.ts";
 import { Fault } from "#core/fault.ts";
+import { Answer } from "./_answer.ts";
 import { writeChunk } from "./_chunks.ts";
+import type { OpenCall } from "./_open-calls.ts";
 import { Request } from "./_request.ts";
 import type { Timer } from "./_timers.ts";
 import type { Counters } from "./counters.ts";
@@ -20,7 +22,7 @@ const EMPTY = new Uint8Array(0);
 const CREDENTIALS = ["authorization", "x-api-key"];
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
-export class Exchange {
+export class Exchange implements OpenCall {
   readonly req: IncomingMessage;
   readonly res: ServerResponse;
   readonly requestId: string;
@@ -41,6 +43,7 @@ export class Exchange {
   idHeader: string | undefined;
   /** The connection ends with this answer. */
   last = false;
+  place = -1;
   /** It is a channel now: no HTTP is written any more. */
   switched = false;
   #aborted: Fault | undefined;
@@ -51,6 +54,7 @@ export class Exchange {
   #wake: (() => void) | undefined;
   #interrupt: ((reason: Fault) => void) | undefined;
   #watched = false;
+  #head: Head | undefined;
 
   constructor(req: IncomingMessage, res: ServerResponse, options: HttpOptions, counters: Counters) {
     this.req = req;
@@ -205,11 +209,12 @@ export class Exchange {
   }
 
   /**
-   * Writes status line and headers. An answer before the body is read ends the connection: the rest stays unread. So
-   * does one to a request with Upgrade, behind which Node's parser may drop bytes: what follows must not be a request.
+   * Status line and headers. An answer before the body is read ends the connection: the rest stays unread. So does one to
+   * a request with Upgrade, behind which Node's parser may drop bytes: what follows must not be a request.
    * @param headers name and value in turn, each name once; it is added to
+   * @param length of the body, which stands among them: it may go out with its one piece
    */
-  head(status: number, headers: string[]): void {
+  head(status: number, headers: string[], length?: number): void {
     const closes = this.last || (this.hasBody && !this.bodyRead) || this.req.headers.upgrade !== undefined;
     headers.push("x-content-type-options", "nosniff");
     if (this.options.requestIdHeader) {
@@ -217,13 +222,31 @@ export class Exchange {
       if (this.idHeader !== undefined) headers.push(this.idHeader, this.requestId);
     }
     if (closes) headers.push("connection", "close");
-    this.res.writeHead(status, headers);
+    this.#head = { status, headers, length };
+    if (closes || length === undefined || this.options.maxRequestsPerSocket > 0) this.#sendHead();
+  }
+
+  #sendHead(): void {
+    const head = this.#head;
+    this.#head = undefined;
+    if (head !== undefined) this.res.writeHead(head.status, head.headers);
+  }
+
+  /** @returns whether the answer was all of this, and is out */
+  #sendWhole(body: Uint8Array): boolean {
+    const { res } = this;
+    const head = this.#head;
+    if (head === undefined || head.length !== body.length || !(res instanceof Answer)) return false;
+    if (!res.whole(head.status, head.headers, body, this.options.keepAliveTimeoutMs)) return false;
+    this.#head = undefined;
+    return true;
   }
 
   /** @returns whether the client keeps up */
   write(chunk: string | Uint8Array): boolean {
     this.bytesOut += Buffer.byteLength(chunk);
     this.tap?.("answer", chunk);
+    this.#sendHead();
     return this.res.write(chunk);
   }
 
@@ -256,6 +279,8 @@ export class Exchange {
   endWith(chunk: Uint8Array): void {
     this.bytesOut += chunk.length;
     this.tap?.("answer", chunk);
+    if (this.#sendWhole(chunk)) return;
+    this.#sendHead();
     const bytes = chunk instanceof Buffer ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
     // A string goes out in one piece with the head before it.
     if (bytes.length > ONE_PIECE) this.res.end(Buffer.from(bytes));
@@ -265,12 +290,20 @@ export class Exchange {
   /** The answer's last bytes, if any, and its end. */
   end(chunk: Uint8Array = EMPTY): void {
     this.bytesOut += chunk.length;
+    if (chunk.length > 0) this.tap?.("answer", chunk);
+    if (this.#sendWhole(chunk)) return;
+    this.#sendHead();
     if (chunk.length === 0) this.res.end();
-    else {
-      this.tap?.("answer", chunk);
-      this.res.end(chunk);
-    }
+    else this.res.end(chunk);
   }
+}
+
+/** Not sent yet. */
+interface Head {
+  readonly status: number;
+  readonly headers: string[];
+  /** Of the body; undefined: not known. */
+  readonly length: number | undefined;
 }
 
 function ignore(): void {}

@@ -144,9 +144,12 @@ class Target implements RelayTarget {
 
   write(chunk: Uint8Array): boolean {
     if (this.#phase === "silent") this.#open();
-    if (this.#phase === "open") return this.#pass(chunk);
-    if (this.#phase === "over") return false;
-    this.#early.push(Buffer.from(chunk));
+    try {
+      if (this.#phase === "open") return this.#pass(chunk);
+    } catch (error) {
+      this.#stop(error);
+    }
+    if (this.#phase === "recording") this.#early.push(Buffer.from(chunk));
     return false;
   }
 
@@ -154,7 +157,11 @@ class Target implements RelayTarget {
     if (this.#phase === "over" || this.#complete) return;
     this.#complete = true;
     if (this.#phase === "silent") this.#open();
-    if (this.#phase === "open") this.#conclude();
+    try {
+      if (this.#phase === "open") this.#conclude();
+    } catch (error) {
+      this.#stop(error);
+    }
   }
 
   fail(fault: Fault): void {
@@ -176,7 +183,6 @@ class Target implements RelayTarget {
       this.#waiting?.reject(outcome.reason);
       return;
     }
-    if (!this.#lingers && !this.#exchange.res.writableEnded) this.#exchange.end();
     this.#waiting?.resolve(this.#exchange.taken());
   }
 
@@ -223,7 +229,7 @@ class Target implements RelayTarget {
 
   #head(): void {
     const { status, stream } = this.#reply;
-    this.#exchange.head(status, this.#headers(this.#before.headers()));
+    this.#exchange.head(status, this.#headers(this.#before.headers()), this.#left);
     this.#exchange.streaming = stream;
     this.#phase = "open";
     if (stream) this.#silence = this.#keepAlive();
@@ -296,8 +302,12 @@ class Target implements RelayTarget {
   #conclude(): void {
     const rest = this.#frames?.rest();
     if (rest !== undefined) this.#write(rest);
-    if ((this.#left ?? 0) === 0) this.#over(WHOLE);
-    else this.#stop(new Fault("engine_failed", "The answer broke off.", { detail: "its length says more" }));
+    if ((this.#left ?? 0) > 0) {
+      this.#stop(new Fault("engine_failed", "The answer broke off.", { detail: "its length says more" }));
+      return;
+    }
+    if (!this.#lingers && !this.#exchange.res.writableEnded) this.#exchange.end();
+    this.#over(WHOLE);
   }
 
   #keepAlive(): NodeJS.Timeout | undefined {

@@ -72,7 +72,7 @@ export async function writeWhole(
 ): Promise<void> {
   const body = typeof content === "string" ? Buffer.from(content) : content;
   const length = status === 204 ? {} : { "content-length": body.length };
-  exchange.head(status, headerList({ "cache-control": "no-store", ...headers, ...length }));
+  exchange.head(status, headerList({ "cache-control": "no-store", ...headers, ...length }), body.length);
   const lingers = await sendsOn(exchange);
   // The last piece goes with the end, so that a small answer is one write; a lingering one must be out before it.
   let at = 0;

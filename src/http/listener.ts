@@ -11,6 +11,7 @@ import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "nod
 import type { Server as TlsServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { Answer } from "./_answer.ts";
 import { awaitingContinue } from "./_body.ts";
 import { Connections, type Line, type Lines, openLine } from "./_connections.ts";
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
@@ -84,6 +85,7 @@ export async function openListener(
 function serverOptions(options: HttpOptions, { channels }: Handling): ServerOptions {
   return {
     IncomingMessage: Request,
+    ServerResponse: Answer,
     insecureHTTPParser: false,
     maxHeaderSize: options.maxHeaderBytes,
     headersTimeout: options.headersTimeoutMs,

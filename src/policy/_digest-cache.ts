@@ -1,30 +1,36 @@
 /**
  * Digests of keys that were found before: a keyed digest costs several times a plain one, and callers come back.
  *
- * Invariants: what is kept is a plain digest under a salt of this process, never a key; it leads to the keyed digest and
- * to nothing else, so what is known of a key is looked up at every call, and a withdrawn key stops at once; only what
- * has opened something is kept, so that nobody fills it by guessing; a plain digest of 256 bits stands for one text
- * only, so nobody gets another's place. Bounded; what came back lately stays. Caller: keys.ts.
+ * Invariants: what is kept is a plain digest under a salt of this process, never a key; it leads to the row of the keyed
+ * digest and to nothing else, so what is known of a key is looked up at every call, and a withdrawn key stops at once;
+ * only what has opened something is kept, so that nobody fills it by guessing; a plain digest of 256 bits stands for one
+ * text only, so nobody gets another's place. Bounded; what came back lately stays. Caller: keys.ts.
  */
 import { hash, randomBytes } from "node:crypto";
 import { Recent } from "#base/recent.ts";
+
+/** Of the table of keys; a digest's row stays. */
+interface Row {
+  readonly row: number;
+}
 
 const MOST = 16_384;
 
 export class DigestCache {
   readonly #salt = randomBytes(32).toString("hex");
-  readonly #known = new Recent<string, Uint8Array>(MOST);
+  readonly #known = new Recent<string, Row>(MOST);
 
   /** The name under which a key's digest is kept. */
   nameOf(key: string): string {
-    return hash("sha256", this.#salt + key, "base64url");
+    return hash("sha256", this.#salt + key, "hex");
   }
 
-  get(name: string): Uint8Array | undefined {
-    return this.#known.get(name);
+  /** @returns undefined: it is not kept */
+  rowOf(name: string): number | undefined {
+    return this.#known.get(name)?.row;
   }
 
-  keep(name: string, digest: Uint8Array): void {
-    this.#known.set(name, digest);
+  keep(name: string, row: number): void {
+    this.#known.set(name, { row });
   }
 }

@@ -6,7 +6,6 @@
  * by its shape; no other is asked after it. Whatever proved it, the principal's networks hold (Wall: T41). A client certificate counts where no header names a caller: behind a
  * gateway the certificate is the gateway's, the header the caller's.
  */
-import { headerValues } from "#base/headers.ts";
 import type { Principal } from "#core/principal.ts";
 import { KEY_PREFIX, type KeySet, MAX_KEY_LENGTH, unauthenticated } from "./keys.ts";
 import { inNetworks } from "./networks.ts";
@@ -35,9 +34,8 @@ export interface TokenProver {
 }
 
 // RFC 9110, 11.6.2 would allow several spaces; RFC 6750 clients send one.
-const BEARER = /^bearer ([\x21-\x7e]+)$/i;
+const SCHEME = "bearer ";
 const BARE = /^[\x21-\x7e]+$/;
-const SCHEME_LENGTH = "bearer ".length;
 /** Three parts, the first of which can be base64url of a JSON object (`{"`, `{ `): how a signed token looks. */
 const TOKEN = /^ey[^.]*\.[^.]*\.[^.]*$/;
 
@@ -47,7 +45,7 @@ export function looksLikeToken(credential: string): boolean {
 
 export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
   // Asked each time: the operator may change it while the server runs.
-  const longest = (): number => SCHEME_LENGTH + Math.max(MAX_KEY_LENGTH, tokens?.maxLength ?? 0);
+  const longest = (): number => SCHEME.length + Math.max(MAX_KEY_LENGTH, tokens?.maxLength ?? 0);
   const byCredential = (credential: string): Found => {
     if (tokens !== undefined && looksLikeToken(credential))
       return credential.length > tokens.maxLength ? undefined : tokens.verify(credential);
@@ -55,14 +53,17 @@ export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
   };
   return (rawHeaders, dialect, peer) => {
     const credential = presented(rawHeaders, dialect, longest());
-    if (credential === "none" && certificates !== undefined && peer.certificate !== undefined)
+    if (typeof credential === "string") return known(byCredential(credential), peer);
+    if (credential === NONE && certificates !== undefined && peer.certificate !== undefined)
       return known(certificates(peer.certificate), peer);
-    if (typeof credential === "string") throw unauthenticated(REASONS[credential]);
-    return known(byCredential(credential.text), peer);
+    throw unauthenticated(credential.reason);
   };
 }
 
-const REASONS = { none: "no credential", unclear: "a credential that can be read in more than one way" } as const;
+/** No header claims to be a credential. */
+const NONE = { reason: "no credential" };
+/** One does and is not read. */
+const UNCLEAR = { reason: "a credential that can be read in more than one way" };
 
 export function createIdentify(keys: KeySet): Identify {
   return identifyBy({ keys: (key) => keys.find(key) });
@@ -77,18 +78,29 @@ function known(found: Found, peer: Peer): Principal | Promise<Principal> {
   return found;
 }
 
-/** "none": no header claims to be a credential. "unclear": one does and is not read. */
+/** @returns the text of the one credential, or why there is none */
 function presented(
   rawHeaders: readonly string[],
   dialect: string,
   longest: number,
-): { readonly text: string } | "none" | "unclear" {
-  const bearers = headerValues(rawHeaders, "authorization");
-  const bare = dialect === "anthropic" ? headerValues(rawHeaders, "x-api-key") : [];
-  if (bearers.length + bare.length === 0) return "none";
-  if (bearers.length + bare.length > 1) return "unclear";
-  const value = bearers[0] ?? bare[0] ?? "";
-  if (value.length > longest) return "unclear";
-  const text = bearers.length === 1 ? BEARER.exec(value)?.[1] : BARE.exec(value)?.[0];
-  return text === undefined ? "unclear" : { text };
+): string | typeof NONE | typeof UNCLEAR {
+  let value: string | undefined;
+  let text: string | undefined;
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const bearer = isNamed(rawHeaders[at] as string, "authorization");
+    if (!bearer && !(dialect === "anthropic" && isNamed(rawHeaders[at] as string, "x-api-key"))) continue;
+    if (value !== undefined) return UNCLEAR;
+    value = rawHeaders[at + 1] as string;
+    text = bearer ? afterScheme(value) : value;
+  }
+  if (value === undefined) return NONE;
+  return text === undefined || value.length > longest || !BARE.test(text) ? UNCLEAR : text;
+}
+
+function isNamed(candidate: string, name: string): boolean {
+  return candidate.length === name.length && candidate.toLowerCase() === name;
+}
+
+function afterScheme(value: string): string | undefined {
+  return value.slice(0, SCHEME.length).toLowerCase() === SCHEME ? value.slice(SCHEME.length) : undefined;
 }

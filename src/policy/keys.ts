@@ -1,9 +1,9 @@
 /**
  * API keys: how they look, how they are kept, how a presented one is found.
  *
- * Invariants: a key is kept as HMAC-SHA256(pepper, key) and never as itself; a look-up computes that digest, or finds it
- * by another one of the whole key (_digest-cache.ts), and probes one table by it, so its duration says neither which key
- * nor how near, whatever their number (Wall: T01). Whatever is wrong with a key the caller reads the same; the log learns
+ * Invariants: a key is kept as HMAC-SHA256(pepper, key) and never as itself; a look-up computes that digest and probes one
+ * table by it, or finds its row by another digest of the whole key (_digest-cache.ts), so its duration says neither which
+ * key nor how near, whatever their number (Wall: T01). Whatever is wrong with a key the caller reads the same; the log learns
  * what.
  *
  * Minted form: `cst_` + 40 base62 characters (238 bits) + 6 base62 characters of the CRC-32 of what stands before.
@@ -174,12 +174,12 @@ export class KeySet {
 
   #rowOf(token: string): number {
     const name = this.#digests.nameOf(token);
-    const known = this.#digests.get(name);
-    if (known === undefined && isMistyped(token)) throw unauthenticated("a mistyped key: its checksum is wrong");
-    const digest = known ?? keyDigest(this.#pepper, token);
-    const row = this.#table.find(digest);
+    const known = this.#digests.rowOf(name);
+    if (known !== undefined) return known;
+    if (isMistyped(token)) throw unauthenticated("a mistyped key: its checksum is wrong");
+    const row = this.#table.find(keyDigest(this.#pepper, token));
     if (row < 0) throw unauthenticated("an unknown key");
-    if (known === undefined) this.#digests.keep(name, digest);
+    this.#digests.keep(name, row);
     return row;
   }
 

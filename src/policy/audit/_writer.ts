@@ -92,10 +92,11 @@ class Group {
     const full = line(this.seq + 1, this.hash, text);
     const most = this.#size + full.length * WIDEST + 1;
     if (most > this.#bytes.length) this.#grow(most);
+    const end = this.#size + this.#bytes.write(full, this.#size);
     this.seq++;
-    this.hash = hashOf(full);
-    this.#size += this.#bytes.write(full, this.#size);
-    this.#bytes[this.#size++] = FEED;
+    this.hash = hashOf(this.#bytes.subarray(this.#size, end));
+    this.#bytes[end] = FEED;
+    this.#size = end + 1;
   }
 
   get bytes(): Buffer {

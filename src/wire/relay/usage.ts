@@ -68,7 +68,10 @@ export function usageIn(body: Uint8Array, scan: JsonScan): Usage | undefined {
 }
 
 function readValue(body: Uint8Array, { start, end }: JsonMember): unknown {
-  return end - start > MAX_USAGE ? undefined : tryParseJson(body.subarray(start, end));
+  if (end - start > MAX_USAGE) return undefined;
+  // That it is UTF-8 its scan has seen.
+  const bytes = Buffer.isBuffer(body) ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength);
+  return tryParseJson(bytes.toString("utf8", start, end));
 }
 
 /** OpenAI's names, Anthropic's and Responses' (which are Anthropic's with details). */
