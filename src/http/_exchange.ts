@@ -11,6 +11,7 @@ import { newId } from "#base/ids.ts";
 import { Fault } from "#core/fault.ts";
 import { Answer } from "./_answer.ts";
 import { writeChunk } from "./_chunks.ts";
+import type { OpenCall } from "./_open-calls.ts";
 import { Request } from "./_request.ts";
 import type { Timer } from "./_timers.ts";
 import type { Counters } from "./counters.ts";
@@ -21,7 +22,7 @@ const EMPTY = new Uint8Array(0);
 const CREDENTIALS = ["authorization", "x-api-key"];
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
-export class Exchange {
+export class Exchange implements OpenCall {
   readonly req: IncomingMessage;
   readonly res: ServerResponse;
   readonly requestId: string;
@@ -42,6 +43,7 @@ export class Exchange {
   idHeader: string | undefined;
   /** The connection ends with this answer. */
   last = false;
+  place = -1;
   /** It is a channel now: no HTTP is written any more. */
   switched = false;
   #aborted: Fault | undefined;

@@ -13,6 +13,7 @@ import type { Admission, Gate, Outcome } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
 import type { Exchange } from "./_exchange.ts";
 import type { Before, OwnHeaders } from "./_head.ts";
+import type { OpenCalls } from "./_open-calls.ts";
 import type { Anonymous } from "./access.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";
@@ -55,7 +56,7 @@ export interface Corridor<S> {
   /** What the relay wants. */
   readonly relayed: ReadonlySet<AnyRoute<S>>;
   /** Calls on their way, for the server's end. */
-  readonly open: Set<Exchange>;
+  readonly open: OpenCalls<Exchange>;
   /** Called when the last open call has settled. */
   whenIdle: (() => void) | undefined;
   draining: boolean;

@@ -18,6 +18,7 @@ import { Fault } from "#core/fault.ts";
 import { SEGMENT_LENGTH } from "#core/path-shapes.ts";
 import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
+import { OpenCalls } from "./_open-calls.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Handle, type Handling, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
@@ -80,7 +81,7 @@ export async function createHttp<S>(settings: HttpSettings<S>): Promise<Http> {
   const close = async (graceMs: number): Promise<void> => {
     beginDrain();
     await idle(corridor, graceMs);
-    for (const exchange of corridor.open) exchange.abort(new Fault("draining", "The server is shutting down."));
+    for (const exchange of corridor.open.all()) exchange.abort(new Fault("draining", "The server is shutting down."));
     await idle(corridor, LAST_WORDS_MS);
     await Promise.all(listeners.map((listener) => listener.close()));
     await Promise.all([planes.public.app.close(), planes.ops.app.close()]);
@@ -124,7 +125,7 @@ function createCorridor<S>({
     counters: new Counters(),
     log: log ?? silentLog,
     observer: observer ?? (() => {}),
-    open: new Set(),
+    open: new OpenCalls(),
     whenIdle: undefined,
     draining: false,
     admitted: 0,
