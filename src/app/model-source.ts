@@ -83,6 +83,7 @@ async function fromHub(
     const model = await fetchModel(reference, {
       cacheDir: cacheDirectory(settings.downloadDir, env),
       endpoint: settings.hfEndpoint,
+      refusedNetworks: settings.egressRefusedNetworks,
       ...(settings.hfToken === undefined ? {} : { token: new Secret(settings.hfToken) }),
       ...(settings.revision === undefined ? {} : { revision: settings.revision }),
       ...(settings.hfStorageHosts.length > 0 ? { storageHosts: settings.hfStorageHosts } : {}),

@@ -1,6 +1,6 @@
 /**
  * Where a name leads: asked once, and every answer judged before any is used (rule 4 of docs/egress.md).
- * Used by guarded-fetch.ts.
+ * Used by guarded-fetch.ts, and its judge by _judged-connect.ts.
  */
 import { lookup, Resolver } from "node:dns/promises";
 import { BlockList, isIPv6 } from "node:net";
@@ -24,15 +24,27 @@ export async function judgedAddresses(
   const { host } = target.url;
   if (addresses.length === 0) throw new EgressError("network", `${host} has no address`);
   if (addresses.length > MAX_ADDRESSES) throw forbidden(`${host} has more than ${MAX_ADDRESSES} addresses`);
-  const allowed = allowedClasses(target, options);
-  const refused = blocksOf(options.refusedNetworks ?? []);
+  const judge = addressJudge(allowedClasses(target, options), options.refusedNetworks ?? []);
   for (const address of addresses) {
-    const kind = addressClass(address);
-    if (!allowed.includes(kind)) throw forbidden(`${host} leads to an address that is ${kind}`);
-    if (refused.check(address, isIPv6(address) ? "ipv6" : "ipv4"))
-      throw forbidden(`${host} leads to an address that the operator refuses`);
+    const problem = judge(host, address);
+    if (problem !== undefined) throw problem;
   }
   return addresses;
+}
+
+/** Says what is wrong with an address that a host leads to. */
+export type AddressJudge = (host: string, address: string) => EgressError | undefined;
+
+/** @param refusedNetworks CIDR blocks, which the settings have checked */
+export function addressJudge(allowed: readonly AddressClass[], refusedNetworks: readonly string[]): AddressJudge {
+  const refused = blocksOf(refusedNetworks);
+  return (host, address) => {
+    const kind = addressClass(address);
+    if (!allowed.includes(kind)) return forbidden(`${host} leads to an address that is ${kind}`);
+    if (refused.check(address, isIPv6(address) ? "ipv6" : "ipv4"))
+      return forbidden(`${host} leads to an address that the operator refuses`);
+    return undefined;
+  };
 }
 
 function allowedClasses(

@@ -5,9 +5,11 @@
  * redirect leads elsewhere; each request is one record; proxy variables of the environment have no say (the agent is ours, not the
  * process-wide one); a body that dries up or drips ends with a timeout. Content encodings are not asked for, so
  * that bytes on the wire are bytes of the file.
- * Callers: egress only (hub.ts). Hosts here are named by the operator, so the addresses that they lead to are not judged.
+ * Callers: egress only (hub.ts). Hosts here are named by the operator; where their names lead is judged all the same.
  */
 import { Agent, errors } from "undici";
+import { type ConnectOptions, judgedConnector } from "./_judged-connect.ts";
+import type { AddressClass } from "./addresses.ts";
 import { decided, type EgressObserver, type FetchTrace } from "./decision.ts";
 import { type ExchangeBody, type ExchangeResponse, exchange } from "./exchange.ts";
 import { admittedUrl, EgressError, type EgressPolicy } from "./policy.ts";
@@ -45,6 +47,8 @@ export interface OutboundResponse {
   close(): void;
 }
 
+const PUBLIC: readonly AddressClass[] = ["public"];
+const NEAR: readonly AddressClass[] = ["public", "private", "own", "loopback"];
 const MAX_REDIRECTS = 5;
 const NOBODY: EgressObserver = { begin: () => () => {}, record: () => {} };
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
@@ -55,16 +59,26 @@ export class Egress {
   private readonly agent: Agent;
   private readonly observer: EgressObserver;
 
-  constructor(policy: EgressPolicy, timeouts: Partial<EgressTimeouts> = {}, observer: EgressObserver = NOBODY) {
+  /** @param lookup of names, in place of the system's */
+  constructor(
+    policy: EgressPolicy,
+    timeouts: Partial<EgressTimeouts> = {},
+    observer: EgressObserver = NOBODY,
+    lookup?: ConnectOptions["lookup"],
+  ) {
     this.policy = policy;
     this.observer = observer;
     this.timeouts = { ...DEFAULT_TIMEOUTS, ...timeouts };
     this.agent = new Agent({
-      connect: { timeout: this.timeouts.connectMs },
+      connect: judgedConnector({
+        allowed: policy.near ? NEAR : PUBLIC,
+        refusedNetworks: policy.refusedNetworks,
+        connectMs: this.timeouts.connectMs,
+        ...(lookup === undefined ? {} : { lookup }),
+      }),
       headersTimeout: this.timeouts.headersMs,
       // Waiting for the body is bounded in `patient`, which also sees a drip.
       bodyTimeout: 0,
-      allowH2: false,
     });
   }
 

@@ -33,6 +33,8 @@ export interface HubOptions {
   /** Hosts that the endpoint may redirect to; HUB_STORAGE_HOSTS unless said. */
   readonly storageHosts?: readonly string[];
   readonly timeouts?: Partial<EgressTimeouts>;
+  /** CIDR blocks to which nothing goes. */
+  readonly refusedNetworks?: readonly string[];
   /** Told of each request. */
   readonly egress?: EgressObserver;
 }
@@ -72,6 +74,9 @@ export class Hub {
     this.endpoint = url.href.replace(/\/+$/, "");
     this.hasToken = options.token !== undefined;
     const policy = {
+      // A mirror is inside a network as a rule; what everybody uses is not.
+      near: this.endpoint !== HUB_ENDPOINT,
+      refusedNetworks: options.refusedNetworks ?? [],
       hosts: [url.host, ...(options.storageHosts ?? HUB_STORAGE_HOSTS)],
       plainLoopback: url.protocol === "http:",
       ...(options.token === undefined ? {} : { bearer: { origin: url.origin, token: options.token } }),

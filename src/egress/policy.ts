@@ -13,6 +13,10 @@ export interface EgressPolicy {
   readonly hosts: readonly string[];
   /** Whether `http:` may be used, and then with loopback hosts only. */
   readonly plainLoopback: boolean;
+  /** Private networks and this machine, too; else public addresses alone. */
+  readonly near: boolean;
+  /** CIDR blocks to which nothing goes. */
+  readonly refusedNetworks: readonly string[];
   /** Sent as `Authorization: Bearer` to this origin and to no other. */
   readonly bearer?: { readonly origin: string; readonly token: Secret };
 }

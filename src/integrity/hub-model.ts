@@ -40,6 +40,8 @@ export interface FetchModelOptions {
   readonly offline?: boolean;
   /** Hosts the endpoint may redirect downloads to; the public hub's own unless said. */
   readonly storageHosts?: readonly string[];
+  /** CIDR blocks to which nothing goes. */
+  readonly refusedNetworks?: readonly string[];
   readonly onProgress?: (progress: ModelProgress) => void;
   readonly onWarning?: (message: string) => void;
   readonly egress?: EgressObserver;

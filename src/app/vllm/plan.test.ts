@@ -154,6 +154,38 @@ test("connectors within a connector are held to their addresses", () => {
   ]);
 });
 
+test("what a connector is told of elsewhere is inside, or a name that the firewall hears of", () => {
+  const extra = (config: object) =>
+    plan([
+      "--kv-transfer-config",
+      JSON.stringify({ kv_connector: "LMCacheConnectorV1", kv_connector_extra_config: config }),
+    ]).exposed;
+  for (const place of ["redis://8.8.8.8:6379", "lm://user:secret@0.0.0.0:65432", "8.8.8.8", "[2606:4700::1111]:80"])
+    assert.throws(() => extra({ remote: { url: place } }), refused(/kv_connector_extra_config url takes/), place);
+  assert.deepEqual(
+    extra({
+      "lmcache.remote_url": "lm://cache:65432/x",
+      metadata: ["redis://10.0.0.5:6379", "http://127.0.0.1:80", "[fd00::5]:9"],
+      master: "mooncake-master:50051",
+      ...{
+        protocol: "rdma",
+        device: "mlx5_0",
+        path: "file:///var/kv",
+        chunk: 256,
+        on: true,
+        word: "a:b",
+        half: "x://",
+      },
+    }),
+    [
+      "cache:65432 (kv_connector_extra_config lmcache.remote_url)",
+      "10.0.0.5:6379 (kv_connector_extra_config metadata)",
+      "[fd00::5]:9 (kv_connector_extra_config metadata)",
+      "mooncake-master:50051 (kv_connector_extra_config master)",
+    ],
+  );
+});
+
 test("variables that are handed on are no way around: profilers, and addresses that are not one private place", () => {
   const given = (env: Readonly<Record<string, string>>) =>
     plan(

@@ -114,8 +114,31 @@ function transferPorts(passed: readonly string[]): readonly string[] {
     const own = index === 0 || "kv_ip" in config ? transferPort("kv-transfer-config", "kv", config) : [];
     const side = /nixl/i.test(String(connector)) ? ["5600/tcp (VLLM_NIXL_SIDE_CHANNEL_PORT)"] : [];
     const store = /mooncake/i.test(String(connector)) ? ["8998/tcp (VLLM_MOONCAKE_BOOTSTRAP_PORT)"] : [];
-    return [...own, ...side, ...store];
+    return [...own, ...side, ...store, ...extraPlaces(config["kv_connector_extra_config"] ?? null)];
   });
+}
+
+/** `scheme://[user@]host[:port]`, `address[:port]` or `name:port`; what has no place in it is no concern here. */
+const PLACE = /^(?:[a-z][a-z0-9+.-]*:\/\/)?(?:[^@/]*@)?(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?(?:[/?#].*)?$/i;
+const LOCAL = /^(?:file|ipc|inproc|unix):/i;
+
+/**
+ * What a connector of one's own is told of: stores and servers of metadata, in whatever members it has. An address has to be
+ * inside; a name is the operator's network's to say, and is printed for the firewall.
+ */
+function extraPlaces(value: JsonValue, member = ""): readonly string[] {
+  // One of several connectors is judged as such.
+  if (isObject(value) && ("kv_connector" in value || "kv_ip" in value)) return [];
+  if (typeof value === "object" && value !== null)
+    return Object.entries(value).flatMap(([name, inner]) => extraPlaces(inner, Array.isArray(value) ? member : name));
+  if (typeof value !== "string" || LOCAL.test(value)) return [];
+  const [, bracketed = "", port] = PLACE.exec(value) ?? [];
+  const host = bracketed.replace(/^\[|\]$/g, "");
+  const isAddress = addressClass(host) !== "invalid";
+  if (host === "" || host === "localhost" || (!isAddress && port === undefined && !value.includes("://"))) return [];
+  const where = `kv_connector_extra_config ${member}`;
+  if (isAddress && !inside(judged(`--kv-transfer-config ${where}`, host))) return [];
+  return [`${bracketed}:${port ?? "any port"} (${where})`];
 }
 
 /** `--ec-transfer-config`: the same for what encoders of media have made. */

@@ -2,9 +2,9 @@
  * One connection to an upstream: writes a request, reads its answer, and is then free for the next.
  *
  * Invariants (Wall: T120): one request at a time; a connection on which anything was not whole, or came unasked, is
- * destroyed and never free again; who has it is told one end, and of a whole answer when all of the request is written,
- * or never will be (T127). Answers are read into one place that all connections share,
- * which is safe as whoever looks at them is done when the next read begins. Callers: client.ts.
+ * destroyed and never free again; who has it is told one end, and of a whole answer when all of the request is written
+ * or never will be (T127). Answers are read into one place that all connections share, which is safe as whoever looks at
+ * them is done when the next read begins. Callers: client.ts.
  */
 import type { Socket } from "node:net";
 import { AnswerReader, type AnswerSink } from "./_answer.ts";
@@ -93,6 +93,10 @@ export class Connection implements Carrier, AnswerSink {
     socket.cork();
     for (const piece of pieces) socket.write(piece);
     socket.uncork();
+  }
+
+  get written(): boolean {
+    return this.#socket?.writableLength === 0;
   }
 
   watch(due: number): void {

@@ -38,8 +38,11 @@ export interface SendOptions {
 
 /** Who asks, and is told one of two things, at once when it is there. Throws nothing. */
 export interface Asker extends SendOptions {
-  /** Whoever has the source pipes it, now or later, or cancels it. */
-  headed(head: JudgedHead, source: RelaySource): void;
+  /**
+   * Whoever has the source pipes it, now or later, or cancels it.
+   * @param written all of the request: nothing is read of it any more, which else holds behind the whole answer
+   */
+  headed(head: JudgedHead, source: RelaySource, written: boolean): void;
   /** UpstreamFault; the signal's reason, where that is a Fault. */
   failed(error: unknown): void;
 }
@@ -61,6 +64,8 @@ const LOOKS = 4;
 
 /** The connection, as far as an exchange has to do with it. */
 export interface Carrier {
+  /** It has written all that it was given. */
+  readonly written: boolean;
   pause(): void;
   resume(): void;
   destroy(): void;
@@ -177,7 +182,7 @@ export class Exchange implements AnswerSink, RelaySource {
     this.#headed = true;
     this.#came = true;
     this.#carrier?.watch(this.due(performance.now()));
-    this.#asker.headed(head, this);
+    this.#asker.headed(head, this, this.#carrier?.written === true);
   }
 
   data(chunk: Uint8Array): void {

@@ -63,6 +63,7 @@ export class Try implements Wish, Asker, Answering {
   #outcome: Outcome | undefined;
   /** Who asked has its answer, so that no other try follows. */
   #answered = false;
+  #spent = false;
   /** The operator's name for the upstream. */
   upstream = "";
 
@@ -126,7 +127,7 @@ export class Try implements Wish, Asker, Answering {
     this.#call.onAbort?.(run);
   }
 
-  headed(head: JudgedHead, source: RelaySource): void {
+  headed(head: JudgedHead, source: RelaySource, written: boolean): void {
     const judged = judgeStatus(head);
     this.#outcome = judged?.outcome ?? (head.status < 400 ? "ok" : "rejected");
     if (judged === undefined) {
@@ -134,6 +135,7 @@ export class Try implements Wish, Asker, Answering {
         this.#desk.sawHead(this.#ticket, this.upstream, (this.#desk.now() - this.#startedAt) / 1000);
       this.#answered = true;
       this.#receiver.answered(head, source, this);
+      if (written) this.#spend();
       return;
     }
     this.#give(judged.verdict);
@@ -153,8 +155,14 @@ export class Try implements Wish, Asker, Answering {
   ended(end: UpstreamOutcome, fault: Fault | undefined): void {
     this.#desk.ended(this.upstream, end === "whole" ? (this.#outcome ?? "ok") : outcomeOf(end, fault));
     this.#give(verdictOf(end, fault));
-    // Wall: T127, a try before this one may still be written from its request.
-    if (end === "whole" && this.#answered && this.#before === NONE) this.#call.spent?.();
+    if (end === "whole" && this.#answered) this.#spend();
+  }
+
+  /** Wall: T127, a try before this one may still be written from its request. */
+  #spend(): void {
+    if (this.#spent || this.#before !== NONE) return;
+    this.#spent = true;
+    this.#call.spent?.();
   }
 
   settled(tokens: number): void {

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { silentLog } from "#base/log.ts";
 import { createRegistry } from "#base/metrics.ts";
@@ -128,7 +130,7 @@ const TWO: Readonly<Record<string, readonly [act: Act, idempotent: string, once:
   "chunked nonsense": [answer(`${STREAM_HEAD}xyz\r\n`), "200 !upstream_failed", "200 !upstream_failed"],
 };
 
-test("a request is spent when its only try was answered in whole, and never else", async (t) => {
+test("a request is spent when its only try is answered and all of it was written, and never else", async (t) => {
   const stories: readonly (readonly [acts: readonly Act[], end: string, spent: number])[] = [
     [[OK], "200 ok", 1],
     [[status("400 Bad Request")], "400 told", 1],
@@ -136,7 +138,7 @@ test("a request is spent when its only try was answered in whole, and never else
     [[status("503 Service Unavailable"), OK], "200 ok", 0],
     [[reset(), OK], "200 ok", 0],
     [[status("503 Service Unavailable")], "upstream_unavailable", 0],
-    [[reset(`${STREAM_HEAD}${chunk("a")}`)], "200 a!upstream_failed", 0],
+    [[reset(`${STREAM_HEAD}${chunk("a")}`)], "200 a!upstream_failed", 1],
   ];
   for (const [acts, end, times] of stories) {
     const { pool } = await setUp(t, acts);
@@ -145,10 +147,27 @@ test("a request is spent when its only try was answered in whole, and never else
     await until("it is over", () => pool.states().every(({ inFlight }) => inFlight === 0));
     assert.equal(spent, times, end);
   }
-  const { pool } = await setUp(t, [answer(`${STREAM_HEAD}${chunk("a")}`)]);
-  const { source } = await pool.send(POST, { ...CALL, spent: () => assert.fail("it was cancelled") });
-  source.cancel();
-  await until("it is over", () => pool.states().every(({ inFlight }) => inFlight === 0));
+});
+
+test("a request that is answered before it was written is spent when its answer is whole", async (t) => {
+  const early = createServer((socket) => {
+    socket.on("error", () => {}).once("data", () => socket.pause().write(`${STREAM_HEAD}${chunk("a")}`));
+    held.push(socket);
+  });
+  const held: Socket[] = [];
+  early.listen(0, "127.0.0.1");
+  await once(early, "listening");
+  t.after(() => early.close());
+  const { pool } = await setUp(t, []);
+  pool.add({ label: "early", link: linkTo(`http://127.0.0.1:${(early.address() as AddressInfo).port}`) });
+  let spent = 0;
+  const request = { ...POST, body: [Buffer.alloc(16 << 20)] };
+  const { source } = await pool.send(request, { ...CALL, spent: () => spent++ });
+  assert.equal(spent, 0);
+  const over = new Promise<void>((end) => source.pipe({ write: () => true, end, fail: () => end() }));
+  held[0]?.write(LAST_CHUNK);
+  await over;
+  assert.equal(spent, 1);
 });
 
 test("an answer in one piece that says that the upstream failed counts as its failure, not as an answer", async (t) => {

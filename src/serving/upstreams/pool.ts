@@ -68,7 +68,7 @@ export interface PoolCall {
   onAbort?(run: (reason: Fault) => void): void;
   /** Bytes of the answer at most. */
   readonly maxBytes?: number | undefined;
-  /** It was asked once and answered in whole: nothing is read of its request any more, nor written from it. */
+  /** Once, where it was asked once: it is being answered, and nothing is read of its request any more, nor written from it. */
   spent?(): void;
 }
 
