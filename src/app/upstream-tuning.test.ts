@@ -8,6 +8,7 @@ import { createRegistry } from "#base/metrics.ts";
 import { resolveSettings } from "#config/resolve.ts";
 import { flagOf, SETTINGS, type SettingName } from "#config/settings.ts";
 import { answer, close, faultServer, whole } from "#test/fixtures/fault-server.ts";
+import { sendTo } from "#test/fixtures/pool-send.ts";
 import { StartupError } from "./startup-error.ts";
 import { modelPlan } from "./upstream-models.ts";
 import { healthOptions, poolOptions, TUNING } from "./upstream-tuning.ts";
@@ -95,7 +96,7 @@ test("they are what the pools go by", async (t) => {
   assert.ok(pool !== undefined);
   const request = { method: "POST", target: "/v1/completions", headers: [], body: [Buffer.from("{}")] };
   for (let n = 0; n < 3; n++) {
-    const { status, source } = await pool.send(request, { tokens: 1, idempotent: true });
+    const { status, source } = await sendTo(pool, request, { tokens: 1, idempotent: true });
     source.cancel();
     assert.equal(status, 200);
   }

@@ -9,6 +9,7 @@ import { createRegistry } from "#base/metrics.ts";
 import { resolveSettings } from "#config/resolve.ts";
 import { authority } from "#test/fixtures/certificates.ts";
 import { answer, faultServer, whole } from "#test/fixtures/fault-server.ts";
+import { sendTo } from "#test/fixtures/pool-send.ts";
 import { givenSecrets } from "./secrets.ts";
 import { StartupError } from "./startup-error.ts";
 import { modelPlan } from "./upstream-models.ts";
@@ -137,10 +138,11 @@ test("opened: what is served is asked, a request goes through, the end waits for
   assert.ok(server.requests.every(({ head }) => head.includes("\r\nauthorization: Bearer k-1\r\n")));
   server.act(answer(whole("{}")));
   const request = { method: "POST", target: "/v1/completions", headers: [], body: [Buffer.from("{}")] };
-  const reply = await model?.pool.send(request, { tokens: 1, idempotent: true });
+  assert.ok(model !== undefined);
+  const reply = await sendTo(model.pool, request, { tokens: 1, idempotent: true });
   assert.equal(reply?.status, 200);
   const closing = upstreams.close();
-  await assert.rejects(async () => await model?.pool.send(request, { tokens: 1, idempotent: true }), /shutting down/);
+  await assert.rejects(sendTo(model.pool, request, { tokens: 1, idempotent: true }), /shutting down/);
   reply?.source.pipe({ write: () => true, end: () => {}, fail: assert.fail });
   await closing;
   assert.match(

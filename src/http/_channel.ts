@@ -8,8 +8,8 @@
 import type { IncomingMessage } from "node:http";
 import type { WebSocket } from "ws";
 import { WebSocketServer } from "ws";
+import { Channel, ChannelError, CLOSED } from "#base/channel.ts";
 import { headerValues } from "#base/headers.ts";
-import { Channel, ChannelError, CLOSED } from "#core/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { Exchange } from "./_exchange.ts";
 import type { OwnHeaders } from "./_head.ts";

@@ -12,7 +12,6 @@ import { Fault } from "#core/fault.ts";
 import type { Grant, Scope } from "#core/principal.ts";
 import { NO_BODY, type RawBody, readJsonBody } from "./_body.ts";
 import { canonicalQuery } from "./_decode.ts";
-import type { Exchange } from "./_exchange.ts";
 import { readFormBytes } from "./_form.ts";
 import { type Asked, run } from "./_handled.ts";
 import { discard } from "./_late.ts";
@@ -87,7 +86,6 @@ class Question<S> implements RelayRequest<S> {
   readonly requestId: string;
   readonly dialect: Dialect;
   readonly askedBy: string | undefined;
-  readonly #exchange: Exchange;
   readonly #corridor: Corridor<S>;
   readonly #step: Walk<S>;
 
@@ -110,28 +108,27 @@ class Question<S> implements RelayRequest<S> {
     this.requestId = exchange.requestId;
     this.dialect = dialect;
     this.askedBy = by;
-    this.#exchange = exchange;
     this.#corridor = corridor;
     this.#step = step;
   }
 
   get signal(): AbortSignal {
-    return this.#exchange.signal;
+    return this.#step.exchange.signal;
   }
 
   spent(): void {
     // Who listens may have kept it.
-    if (this.body !== undefined && this.#exchange.tap === undefined) giveBack(this.body);
+    if (this.body !== undefined && this.#step.exchange.tap === undefined) giveBack(this.body);
   }
 
   onAbort(run: (reason: Fault) => void): void {
-    this.#exchange.onAbort(run);
+    this.#step.exchange.onAbort(run);
   }
 
   async stillMay(): Promise<boolean> {
-    const { principal, dialect, peer } = this.#step;
+    const { exchange, principal, dialect, peer } = this.#step;
     try {
-      const found = await this.#corridor.gate.identify(this.#exchange.req.rawHeaders, dialect.name, peer);
+      const found = await this.#corridor.gate.identify(exchange.req.rawHeaders, dialect.name, peer);
       return found.id === principal?.id && found.scopes.has(this.caller.scope);
     } catch (error) {
       if (error instanceof Fault) return false;

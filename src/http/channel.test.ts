@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { type TestContext, test } from "node:test";
 import { WebSocket } from "ws";
-import type { Channel } from "#core/channel.ts";
+import type { Channel } from "#base/channel.ts";
 import { Fault } from "#core/fault.ts";
 import {
   AUTH,

@@ -1,7 +1,7 @@
 /**
  * What a handler answers: data, not calls on a response object.
  */
-import type { Channel } from "#core/channel.ts";
+import type { Channel } from "#base/channel.ts";
 import type { RelaySource, UpstreamAnswer } from "#core/relay.ts";
 
 export type Reply =

@@ -3,9 +3,9 @@
  * by http's corridor.
  */
 import { z } from "zod";
+import type { Channel } from "#base/channel.ts";
 import { newId } from "#base/ids.ts";
 import { parseJson, stringifyJson } from "#base/json.ts";
-import type { Channel } from "#core/channel.ts";
 import { conform } from "#core/conform.ts";
 import { Fault } from "#core/fault.ts";
 import { type Grant, OPERATOR_TENANT, type Scope } from "#core/principal.ts";

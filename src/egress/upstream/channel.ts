@@ -6,7 +6,7 @@
  * Loaded where somebody asks for one. Callers: client.ts.
  */
 import { WebSocket } from "ws";
-import { Channel, type ChannelOptions } from "#core/channel.ts";
+import { Channel, type ChannelOptions } from "#base/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { Dial } from "./dial.ts";
 import { UpstreamFault, upstreamFault } from "./fault.ts";

@@ -5,7 +5,7 @@
  * connection, each with its exact length and never chunked; Host and the key are ours; what was not answered in whole
  * takes its connection along; what has begun under credentials ends under them. Wall: T120. Callers: serving/upstreams.
  */
-import type { Channel } from "#core/channel.ts";
+import type { Channel } from "#base/channel.ts";
 import type { UpstreamRequest } from "#core/relay.ts";
 import { Connections } from "./_connections.ts";
 import type { UpstreamChannelOptions } from "./channel.ts";
@@ -39,8 +39,9 @@ const NOBODY: UpstreamCredentials = {};
 
 export class UpstreamClient {
   readonly #options: UpstreamClientOptions;
-  /** Lines of each request's head. */
+  /** Of each request. */
   readonly #host: string;
+  /** Line of its head. */
   #authorization: string;
   #shown: UpstreamCredentials;
   /** By method and target, which have been judged: what a head begins with. */
@@ -52,7 +53,7 @@ export class UpstreamClient {
 
   constructor(options: UpstreamClientOptions) {
     this.#options = options;
-    this.#host = `host: ${new URL(options.origin).host}\r\n`;
+    this.#host = new URL(options.origin).host;
     this.#shown = options.credentials?.() ?? NOBODY;
     this.#authorization = authorizationOf(this.#shown);
     this.#connections = openConnections(options, this.#shown);
@@ -86,7 +87,7 @@ export class UpstreamClient {
     const known = this.#starts.get(line);
     if (known !== undefined) return known;
     checkedTarget(method, target);
-    const start = `${line} HTTP/1.1\r\n${this.#host}connection: keep-alive\r\naccept-encoding: identity\r\n`;
+    const start = `${line} HTTP/1.1\r\nhost: ${this.#host}\r\nconnection: keep-alive\r\naccept-encoding: identity\r\n`;
     if (this.#starts.size >= MOST_STARTS) this.#starts.clear();
     this.#starts.set(line, start);
     return start;
@@ -99,8 +100,7 @@ export class UpstreamClient {
     const { key } = this.#shown;
     const headers =
       key === undefined ? options.headers : [...options.headers, "authorization", `Bearer ${key.expose()}`];
-    const { host } = new URL(this.#options.origin);
-    return openUpstreamChannel(dialOf(this.#options, this.#shown), host, { ...options, headers });
+    return openUpstreamChannel(dialOf(this.#options, this.#shown), this.#host, { ...options, headers });
   }
 
   #follow(): void {

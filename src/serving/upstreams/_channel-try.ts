@@ -3,7 +3,7 @@
  *
  * Invariant (Wall: T122): the ticket is given back once, whatever ends the try or the channel. Private to pool.ts.
  */
-import type { Channel } from "#core/channel.ts";
+import type { Channel } from "#base/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { UpstreamChannelOptions } from "#egress/upstream/channel.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";

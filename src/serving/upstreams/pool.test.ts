@@ -21,6 +21,7 @@ import {
   STREAM_HEAD,
   whole,
 } from "#test/fixtures/fault-server.ts";
+import { sendTo } from "#test/fixtures/pool-send.ts";
 import { until } from "#test/harness.ts";
 import { PrefixNamer } from "./affinity.ts";
 import { HealthWatch } from "./health.ts";
@@ -80,7 +81,7 @@ function linkTo(origin: string): UpstreamClient {
 /** `status body`, `kind` where it failed before the head, `status body!kind` where it broke after it. */
 async function outcome(pool: UpstreamPool, call: Partial<PoolCall> = {}): Promise<string> {
   try {
-    const { status, source } = await pool.send(POST, { ...CALL, ...call });
+    const { status, source } = await sendTo(pool, POST, { ...CALL, ...call });
     let body = "";
     return await new Promise((done) =>
       source.pipe({
@@ -162,7 +163,7 @@ test("a request that is answered before it was written is spent when its answer 
   pool.add({ label: "early", link: linkTo(`http://127.0.0.1:${(early.address() as AddressInfo).port}`) });
   let spent = 0;
   const request = { ...POST, body: [Buffer.alloc(16 << 20)] };
-  const { source } = await pool.send(request, { ...CALL, spent: () => spent++ });
+  const { source } = await sendTo(pool, request, { ...CALL, spent: () => spent++ });
   assert.equal(spent, 0);
   const over = new Promise<void>((end) => source.pipe({ write: () => true, end, fail: () => end() }));
   held[0]?.write(LAST_CHUNK);
@@ -230,7 +231,7 @@ test("those that say that they have not begun are asked up to three times in all
   const down = status("503 Service Unavailable", ["retry-after: 7"]);
   const setting = await setUp(t, [down, down, down, down]);
   await assert.rejects(
-    setting.pool.send(POST, CALL),
+    sendTo(setting.pool, POST, CALL),
     (error) => error instanceof UpstreamFault && error.kind === "upstream_unavailable" && error.retryAfterMs === 7000,
   );
   assert.equal(
@@ -285,7 +286,7 @@ test("all full: so many wait, first come, first served; who leaves is not served
   idle(setting);
 
   const slow = await setUp(t, [nothing], { maxInFlight: 1, maxWaitMs: 50 });
-  const stuck = slow.pool.send(POST, { ...CALL, signal: AbortSignal.timeout(2000) }).catch(() => {});
+  const stuck = sendTo(slow.pool, POST, { ...CALL, signal: AbortSignal.timeout(2000) }).catch(() => {});
   assert.equal(await outcome(slow.pool), "overloaded", "so long at most");
   await slow.pool.destroy();
   await stuck;
@@ -302,7 +303,7 @@ test("whoever leaves frees the upstream at once, streaming or not; nothing leaks
   assert.equal(await waiting, "cancelled");
   idle(setting);
   setting.servers[0]?.act(answer(`${STREAM_HEAD}${chunk("a")}`));
-  const reply = await setting.pool.send(POST, CALL);
+  const reply = await sendTo(setting.pool, POST, CALL);
   assert.equal(reply.upstream, "u0");
   reply.settled(77);
   assert.equal(setting.pool.states()[0]?.outstandingTokens, 77);
@@ -433,7 +434,7 @@ test("membership: joined and drained as the name says; a running stream is not b
   const labels = (): string[] => pool.states().map(({ label, state }) => `${label} ${state}`);
   assert.deepEqual(labels(), ["gpu-0 ready", "gpu-1 ready"]);
   for (const server of servers) server.act(answer(`${STREAM_HEAD}${chunk("a")}`));
-  const streams = [await pool.send(POST, CALL), await pool.send(POST, CALL)];
+  const streams = [await sendTo(pool, POST, CALL), await sendTo(pool, POST, CALL)];
   assert.deepEqual(new Set(streams.map(({ upstream }) => upstream)), new Set(["gpu-0", "gpu-1"]));
   found = () => [b, c];
   await membership.refresh();
@@ -465,7 +466,7 @@ test("prompts are told apart where there is a choice, and not where there is non
   ] as const) {
     hashed = 0;
     const { pool } = await setUp(t, Array(servers).fill(OK), { namer });
-    const { source } = await pool.send(POST, call);
+    const { source } = await sendTo(pool, POST, call);
     source.cancel();
     assert.equal(hashed, blocks);
   }

@@ -12,10 +12,10 @@
  * Invariants (Wall: T122): one outcome per send; in-flight and outstanding counts return to zero whatever happens.
  * Callers: app builds it; the relay's glue sends.
  */
-import type { Channel } from "#core/channel.ts";
+import type { Channel } from "#base/channel.ts";
 import { Fault } from "#core/fault.ts";
 import type { FairShare } from "#core/generate.ts";
-import type { RelayHead, RelaySource, UpstreamAnswer, UpstreamRequest } from "#core/relay.ts";
+import type { RelayHead, RelaySource, UpstreamRequest } from "#core/relay.ts";
 import type { UpstreamChannelOptions } from "#egress/upstream/channel.ts";
 import type { Asker, SendOptions, UpstreamReply, UpstreamTimeouts } from "#egress/upstream/exchange.ts";
 import { UpstreamFault } from "#egress/upstream/fault.ts";
@@ -92,8 +92,6 @@ export interface AnswerHead extends RelayHead {
   /** Of its body; undefined: it does not say. */
   readonly length: number | undefined;
 }
-
-export interface PooledAnswer extends UpstreamAnswer, Answering {}
 
 export interface PoolMember {
   readonly label: string;
@@ -239,21 +237,7 @@ export class UpstreamPool {
     return this.#balancer.states().some(({ state }) => state === "ready");
   }
 
-  /**
-   * Resolves with the head; the source is piped or cancelled by the caller.
-   * @throws Fault: upstream_* | overloaded: all full for too long | cancelled | what the signal was aborted with
-   */
-  send(request: UpstreamRequest, call: PoolCall): Promise<PooledAnswer> {
-    return new Promise((resolve, reject) => {
-      this.ask(request, call, {
-        answered: ({ status, headers }, source, by) =>
-          resolve({ status, headers, source, upstream: by.upstream, settled: (tokens) => by.settled(tokens) }),
-        failed: reject,
-      });
-    });
-  }
-
-  /** As `send`, and tells who asks without a promise. */
+  /** Tries it, and tells the receiver what came of it. */
   ask(request: UpstreamRequest, call: PoolCall, receiver: Receiver): void {
     if (this.#closed) {
       receiver.failed(new Fault("draining", "The server is shutting down."));

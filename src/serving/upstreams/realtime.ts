@@ -7,9 +7,10 @@
  * more; whatever ends the session ends the upstream's channel and settles what is reserved. vLLM queues speech without a
  * bound: who is further ahead of the clock than the cap of a file is cut off. Called by the relay that app gives to http.
  */
+
+import { type Channel, ChannelError } from "#base/channel.ts";
 import { newId } from "#base/ids.ts";
 import type { Usage } from "#core/calls.ts";
-import { type Channel, ChannelError } from "#core/channel.ts";
 import { Fault } from "#core/fault.ts";
 import { NO_USAGE, type Reservation } from "#core/metering.ts";
 import type { Grant, Scope } from "#core/principal.ts";
@@ -73,8 +74,6 @@ class Session {
   readonly #now: () => number;
   #model: ServedModel | undefined;
   #upstream: PooledChannel | undefined;
-  /** Ends the session from the upstream's side. */
-  readonly #broken = Promise.withResolvers<never>();
   #reservations: Reservation[] = [];
   /** A transcription is under way. */
   #running = false;
@@ -93,8 +92,6 @@ class Session {
     this.#now = options.now ?? (() => performance.now());
     this.#since = this.#now();
     this.#lastAt = this.#since;
-    // It may break when nobody waits any more.
-    this.#broken.promise.catch(() => {});
   }
 
   async run(): Promise<void> {
@@ -103,9 +100,7 @@ class Session {
     let fault: unknown;
     try {
       await this.#client.send(writtenCreated(newId(), Math.floor(Date.now() / 1000)));
-      for (;;) {
-        const text = await Promise.race([this.#client.receive(), this.#broken.promise]);
-        if (text === undefined) return;
+      for (let text = await this.#client.receive(); text !== undefined; text = await this.#client.receive()) {
         this.#lastAt = this.#now();
         await this.#take(text);
       }
@@ -172,7 +167,8 @@ class Session {
         ...(model.lora === undefined ? {} : { adapter: model.names[0] }),
       },
     );
-    void this.#listen(upstream).catch((error: unknown) => this.#broken.reject(error));
+    // What ends the upstream's side ends the session.
+    void this.#listen(upstream).catch((error: Error) => this.#client.interrupt(error));
     return upstream;
   }
 
@@ -258,7 +254,7 @@ class Session {
 
   #look(idleMs: number): void {
     if (this.#now() - this.#lastAt >= idleMs)
-      this.#broken.reject(new Fault("request_timeout", "Nothing was said for too long."));
+      this.#client.interrupt(new Fault("request_timeout", "Nothing was said for too long."));
   }
 
   #tell(code: RealtimeCode, message: string): Promise<void> {

@@ -107,6 +107,23 @@ test("what is not text, or breaks the protocol, is an error for who receives", a
   assert.ok(socket.did.some((did) => did.startsWith("close 1003")));
 });
 
+test("an interruption comes in place of what would, behind what is there, and stays", async (t) => {
+  const { socket, channel } = played(t);
+  const next = channel.receive();
+  channel.interrupt(new RangeError("enough"));
+  await assert.rejects(next, RangeError);
+  socket.emit("message", Buffer.from("a"), false);
+  assert.equal(await channel.receive(), "a");
+  await assert.rejects(channel.receive(), RangeError);
+});
+
+test("all that is on its way is let go when the connection ends", async (t) => {
+  const { socket, channel } = played(t);
+  const sent = Promise.all([channel.send("a"), channel.send("b")]);
+  socket.terminate();
+  await sent;
+});
+
 test("the reason of a close fits into its frame, in whole characters", (t) => {
   const { socket, channel } = played(t);
   channel.close(1008, `${"ä".repeat(61)}\u{1f600}`);

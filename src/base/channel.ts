@@ -62,6 +62,8 @@ export class Channel {
   #closed = false;
   #paused = false;
   #answered = true;
+  /** Who waits until what was sent has left. */
+  readonly #sending = new Set<() => void>();
   readonly #pings: NodeJS.Timeout;
   readonly #end = Promise.withResolvers<void>();
 
@@ -74,7 +76,7 @@ export class Channel {
     socket.on("pong", () => {
       this.#answered = true;
     });
-    socket.on("error", (error) => this.#failed(error));
+    socket.on("error", ({ message }) => this.#failed(new ChannelError(message)));
     socket.on("close", () => this.#over());
   }
 
@@ -85,7 +87,7 @@ export class Channel {
 
   /**
    * The next message, in order; one caller at a time. Undefined: there will be none.
-   * @throws ChannelError
+   * @throws ChannelError; what it was interrupted with
    */
   receive(): Promise<string | undefined> {
     const text = this.#waiting.shift();
@@ -98,15 +100,25 @@ export class Channel {
     return promise;
   }
 
+  /** Whoever receives gets this in place of what may still come. */
+  interrupt(error: Error): void {
+    this.#failed(error);
+  }
+
   /** Resolves when it has left, or never will. */
-  async send(text: string): Promise<void> {
-    if (this.#socket.readyState !== OPEN) return;
+  send(text: string): Promise<void> {
+    if (this.#socket.readyState !== OPEN) return Promise.resolve();
     this.#options.seen?.("us", text);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const stalled = setTimeout(() => this.cut(), this.#options.stallMs);
-    this.#socket.send(text, () => resolve());
-    await Promise.race([promise, this.ended]);
-    clearTimeout(stalled);
+    return new Promise((resolve) => {
+      const stalled = setTimeout(() => this.cut(), this.#options.stallMs);
+      const over = (): void => {
+        clearTimeout(stalled);
+        this.#sending.delete(over);
+        resolve();
+      };
+      this.#sending.add(over);
+      this.#socket.send(text, over);
+    });
   }
 
   /** No more is said; what the other side still says is dropped. @param reason for people; what is too long is left off */
@@ -128,9 +140,8 @@ export class Channel {
     this.#answered = true;
     if (this.#closed) return;
     if (isBinary) {
-      this.#error = new ChannelError("a message that is not text");
       this.#socket.close(CLOSED.unsupported, "text only");
-      this.#wake();
+      this.#failed(new ChannelError("a message that is not text"));
       return;
     }
     const text = String(data);
@@ -161,13 +172,14 @@ export class Channel {
   }
 
   #failed(error: Error): void {
-    this.#error ??= new ChannelError(error.message);
+    this.#error ??= error;
     this.#wake();
   }
 
   #over(): void {
     this.#closed = true;
     clearInterval(this.#pings);
+    for (const over of [...this.#sending]) over();
     this.#end.resolve();
     this.#wake();
   }
