@@ -469,10 +469,9 @@ test("a tenant with many long batches lets another's in, after what is on its wa
   const gate = Promise.withResolvers<void>();
   const youngest = Promise.withResolvers<void>();
   const long = several("t", 4);
-  const made = await rig(t, { lines: 5, width: 2, batches: long }, async (name, _, __, { id }) => {
+  const made = await rig(t, { lines: 5, width: 2, batches: long }, async (name, signal, _, { id }) => {
     asked.push(`${id}:${name}`);
-    if (id === "batch_t3") await youngest.promise;
-    else await gate.promise;
+    await Promise.race([id === "batch_t3" ? youngest.promise : gate.promise, never(signal)]);
   });
   const begun = (id: string): number => asked.filter((one) => one.startsWith(`${id}:`)).length;
   made.runner.start();
