@@ -5,6 +5,7 @@
  * Every wait is bounded and waits for a condition, never for a time.
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -51,13 +52,28 @@ export interface TestServer {
   stop(): Promise<void>;
 }
 
+/**
+ * Below those that the system gives to connections without one (on Linux from 32768), so that nobody's connection has it
+ * by the time the server wants it. Each process of the suite begins somewhere else, and none gives one twice.
+ */
+const PORTS = { first: 10_240, count: 22_000 } as const;
+let lastPort = randomInt(PORTS.count);
+
 export async function freePort(): Promise<number> {
+  for (let tries = 0; tries < PORTS.count; tries++) {
+    lastPort = (lastPort + 1) % PORTS.count;
+    const port = PORTS.first + lastPort;
+    if (await isFree(port)) return port;
+  }
+  throw new Error("no port is free");
+}
+
+function isFree(port: number): Promise<boolean> {
   const server = createServer();
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  const address = server.address();
-  await new Promise((done) => server.close(done));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
+  return new Promise((done) => {
+    server.once("error", () => done(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => done(true)));
+  });
 }
 
 /** Waits for a condition; at most `limitMs`. */
