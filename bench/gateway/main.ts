@@ -6,8 +6,8 @@
  *                            [--keys 10000] [--rate 500] [--warm 10] [--json FILE]
  *
  * Needs gcc and taskset; nginx and HAProxy where they are installed. CPU is what the kernel counts for all threads of
- * the measured process tree. Prints medians and ratios to nginx as JSON; a round in which others used more than a
- * third of a core is kept and told (`foreign`).
+ * the measured process tree. Prints medians and ratios to nginx as JSON, and what others used meanwhile: of cores that
+ * this machine gave them (`foreign`), of the measured core that its host did (`stolen`).
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -78,11 +78,26 @@ function scenarios(): Readonly<Record<string, Scenario>> {
   );
 }
 
-async function measure(target: Target, scenario: Scenario, upstream: number): Promise<Sample> {
+async function measure(target: Target, scenario: Scenario): Promise<Sample> {
   const { child, port, headers } = target;
   const load: Load = { ...scenario, port, headers };
-  const ran = await drive(client, load, child?.pid, upstream);
+  const ran = await drive(client, load, child?.pid);
   return { ...ran, residentMiB: child === undefined ? undefined : Math.round(ran.resident / 2 ** 20) };
+}
+
+/** Compilers need some ten thousand calls before they have done their best, and as many events. */
+async function warm({ name, child, port, headers }: Target): Promise<void> {
+  if (child === undefined) return;
+  const { sse } = scenarios();
+  const small = {
+    mode: "sat",
+    connections: 32,
+    body: join(folder, "small.json"),
+    seconds: Number(options.warm),
+  } as const;
+  await drive(client, { ...small, port, headers }, child.pid);
+  if (sse === undefined || name === "portkey") return;
+  await drive(client, { ...sse, seconds: Number(options.warm) / 2, port, headers }, child.pid);
 }
 
 function median(values: readonly (number | undefined)[]): number | undefined {
@@ -91,16 +106,25 @@ function median(values: readonly (number | undefined)[]): number | undefined {
   return middle === undefined ? undefined : Number(middle.toFixed(2));
 }
 
-function summary(samples: readonly Sample[]): Record<string, number | undefined> {
+/** What others may have had in a calm round: of a core. */
+const CALM = 0.1;
+
+/** Of the rounds in which others had next to nothing, where there are such, and of all otherwise: nothing else differs. */
+function summary(all: readonly Sample[]): Record<string, number | undefined> {
+  const calm = all.filter(({ foreign, stolen }) => foreign + stolen < CALM);
+  const samples = calm.length > 0 ? calm : all;
   const of = (pick: (sample: Sample) => number | undefined): number | undefined => median(samples.map(pick));
   return {
+    rounds: all.length,
+    calm: calm.length,
     cpuMicroseconds: of(({ cpu }) => cpu),
     perSecond: of(({ done, seconds: took }) => done / took),
     p50: of(({ p50 }) => p50),
     p99: of(({ p99 }) => p99),
     residentMiB: of(({ residentMiB }) => residentMiB),
-    failed: samples.reduce((sum, { errors, badStatus }) => sum + errors + badStatus, 0),
+    failed: all.reduce((sum, { errors, badStatus }) => sum + errors + badStatus, 0),
     foreign: of(({ foreign }) => foreign),
+    stolen: of(({ stolen }) => stolen),
   };
 }
 
@@ -140,25 +164,17 @@ async function main(): Promise<void> {
           continue;
         }
         try {
-          // Compilers need some ten thousand calls before they have done their best.
-          const warm = {
-            mode: "sat",
-            connections: 32,
-            body: join(folder, "small.json"),
-            seconds: Number(options.warm),
-          } as const;
-          const { child, port, headers } = target;
-          if (child !== undefined) await drive(client, { ...warm, port, headers }, child.pid, upstream.pid ?? 0);
+          await warm(target);
           for (const [what, scenario] of Object.entries(scenarios())) {
             // Its streaming calls fail in the release that is measured, and saturation says what a rate would.
             if (name === "portkey" && (scenario.mode === "sse" || scenario.mode === "hold")) continue;
-            const sample = await measure(target, scenario, upstream.pid ?? 0);
+            const sample = await measure(target, scenario);
             const rows = samples.get(what) ?? new Map<string, Sample[]>();
             samples.set(what, rows.set(name, [...(rows.get(name) ?? []), sample]));
             process.stderr.write(
               `round ${round} ${what} ${name}: ${sample.cpu?.toFixed(1)} us, ${Math.round(sample.done / sample.seconds)}/s, ` +
                 `p50 ${sample.p50} p99 ${sample.p99} us, ${sample.residentMiB} MiB, foreign ${sample.foreign.toFixed(2)}, ` +
-                `failed ${sample.errors + sample.badStatus}\n`,
+                `stolen ${sample.stolen.toFixed(2)}, failed ${sample.errors + sample.badStatus}\n`,
             );
           }
         } finally {
