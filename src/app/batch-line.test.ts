@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Secret } from "#base/secret.ts";
 import { completions } from "#routes/completions.ts";
+import type { Tries } from "#serving/batch/turns.ts";
 import { type LineParts, runLine } from "./batch-line.ts";
 
 const LINE = {
@@ -77,4 +78,26 @@ test("a server that is full and stays so is a row once patience is over, where n
     new AbortController().signal,
   );
   assert.equal(outcome.status, 503);
+});
+
+test("each try is one of its own, and nothing but the try is on its way when it waits for the next", async () => {
+  const said: string[] = [];
+  const parts = server(
+    [{ status: 503 }, { status: 429, retryAfter: "3600" }, { status: 200 }],
+    () => false,
+    () => said.push("asked"),
+  );
+  const tries: Tries = {
+    once: async (work) => {
+      said.push("turn");
+      const answer = await work();
+      said.push("free");
+      return answer;
+    },
+    wait: async (ms) => void said.push(`${ms}`),
+  };
+  const outcome = await runLine({ ...parts, patienceMs: 7_200_000, tries }, LINE, new AbortController().signal);
+  assert.equal(outcome.status, 200);
+  const one = ["turn", "asked", "free"];
+  assert.deepEqual(said, [...one, "250", ...one, "3600000", ...one]);
 });

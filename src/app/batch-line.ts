@@ -13,6 +13,7 @@ import type { Http } from "#http/server.ts";
 import { BATCH_URLS, batchRoute } from "#routes/batch-urls.ts";
 import type { Services } from "#routes/index.ts";
 import type { InputLine } from "#serving/batch/lines.ts";
+import type { Tries } from "#serving/batch/turns.ts";
 import { type BatchLine, decodeLine, type LineOutcome } from "#wire/batch/line.ts";
 
 /** Body of a request, and what stands around it in its line. */
@@ -28,6 +29,8 @@ export interface LineParts {
   readonly only?: string;
   /** How long a line waits for a server that is full, or a limit that is used up, all its tries together. */
   readonly patienceMs: number;
+  /** Absent: at once, and none but the signal ends a wait. */
+  readonly tries?: Tries;
 }
 
 /**
@@ -67,9 +70,12 @@ async function ask(parts: LineParts, line: BatchLine, path: string, signal: Abor
   const payload = stringifyJson(line.body);
   const headers = { "content-type": "application/json", authorization: `Bearer ${parts.key.expose()}` };
   const until = performance.now() + parts.patienceMs;
+  const tries = parts.tries ?? unbounded(signal);
   for (let pause = FIRST_WAIT_MS; ; pause = Math.min(2 * pause, LONGEST_WAIT_MS)) {
     signal.throwIfAborted();
-    const reply = await parts.http.inject("public", { method: "POST", url: path, headers, payload, signal });
+    const reply = await tries.once(() =>
+      parts.http.inject("public", { method: "POST", url: path, headers, payload, signal }),
+    );
     const { statusCode: status } = reply;
     // What is answered is answered, and metered, whatever has come in between.
     if (status >= 300) signal.throwIfAborted();
@@ -81,8 +87,12 @@ async function ask(parts: LineParts, line: BatchLine, path: string, signal: Abor
     const later = status === 503 || (status === 429 && retryAfter !== undefined);
     if (!later || performance.now() + next > until)
       return outcomeOf(line, status, String(reply.headers["content-type"] ?? ""), reply.payload);
-    await wait(next, undefined, { signal });
+    await tries.wait(next);
   }
+}
+
+function unbounded(signal: AbortSignal): Tries {
+  return { once: (work) => work(), wait: (ms) => wait(ms, undefined, { signal }) };
 }
 
 function outcomeOf({ customId }: BatchLine, status: number, type: string, payload: string): LineOutcome {

@@ -21,6 +21,7 @@ import { Batches } from "#serving/batch/batches.ts";
 import { Files } from "#serving/batch/files.ts";
 import { registerBatchMetrics } from "#serving/batch/metrics.ts";
 import { BatchRunner, type LineCaller } from "#serving/batch/runner.ts";
+import type { Tries } from "#serving/batch/turns.ts";
 import { LINE_BYTES, runLine } from "./batch-line.ts";
 import { BatchTickets, type TicketParts } from "./batch-tickets.ts";
 import { switchedOff } from "./switches.ts";
@@ -68,9 +69,14 @@ export function openBatches(settings: Settings, state: StateDirectory, store: St
           const ticket = tickets.issue(batch, { ...keys, needs: access?.kind === "key" ? access.scope : "batch" });
           const parts = { http, routes: declared, key: ticket.key, only: batch.endpoint };
           return {
-            run: async (line, signal) => {
-              await ticket.renew(signal);
-              const outcome = await runLine({ ...parts, patienceMs: batch.expiresAt - Date.now() }, line, signal);
+            run: async (line, tries, signal) => {
+              // Hours may lie between two tries: each is the author's as it is then.
+              const renewed: Tries = {
+                once: (work) => tries.once(() => ticket.renew(signal).then(work)),
+                wait: (ms) => tries.wait(ms),
+              };
+              const patienceMs = batch.expiresAt - Date.now();
+              const outcome = await runLine({ ...parts, patienceMs, tries: renewed }, line, signal);
               if (outcome.status === 401)
                 throw new Fault("unauthenticated", "Who made the batch may not call any more.");
               return outcome;

@@ -346,6 +346,29 @@ test("lines are metered as their author's: what is used up for longer than the b
   for (const { response } of await rowsOf(by, batch.error_file_id)) assert.equal(response?.status_code, 429);
 });
 
+test("what begins anew within the batch's time is waited for, and other tenants' batches do not wait with it", async () => {
+  const { by, id } = await beyondBudget("patient", "day");
+  let batch = await by.batches.retrieve(id);
+  await until("some are answered", async () => {
+    batch = await by.batches.retrieve(id);
+    return (batch.request_counts?.completed ?? 0) >= 1;
+  });
+  await until("the budget is used up", () =>
+    by.completions.create({ model: "castellan-demo", prompt: [5, 6], max_tokens: 8, ignore_eos: true } as never).then(
+      () => false,
+      (error) => status(error) === 429,
+    ),
+  );
+  const lines = Array.from({ length: 6 }, (_, i) => line(`${i}`, 2));
+  const others = await over(other, await begin(other, lines));
+  assert.deepEqual([others.status, others.request_counts], ["completed", { total: 6, completed: 6, failed: 0 }]);
+  batch = await by.batches.retrieve(id);
+  assert.deepEqual([batch.status, batch.request_counts?.failed], ["in_progress", 0]);
+  assert.ok((batch.request_counts?.completed ?? 0) >= 1);
+  await by.batches.cancel(id);
+  assert.equal((await over(by, id)).status, "cancelled");
+});
+
 test("a server that dies goes on at its next start: no line twice, none lost", async (t) => {
   const stateDir = join(mkdtempSync(join(tmpdir(), "castellan-batches-")), "state");
   let running = await startServer({ stateDir, args: ARGS });

@@ -2,8 +2,8 @@
  * A batch's lines into its rows, several at once, until there is none left or something stops them.
  *
  * Invariants: rows stand in the order of the lines, one for each, without a gap; whatever stops the work but the end of
- * the server, a line that was answered has its row: those before it that were not get one that says so. Private to
- * runner.ts.
+ * the server, a line that was answered has its row: those before it that were not get one that says so. Where the batch
+ * rests they get none, and what was answered behind them is asked for again. Private to runner.ts.
  */
 import type { BatchProblem } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
@@ -18,14 +18,23 @@ export type Stop = "cancelled" | "expired" | "closing";
 export interface Answering {
   /** Those that have no row. */
   readonly lines: AsyncIterable<InputLine>;
-  readonly answer: (line: InputLine, signal: AbortSignal) => Promise<LineOutcome>;
+  readonly answer: (line: InputLine, signals: LineSignals) => Promise<LineOutcome>;
   readonly width: number;
   readonly put: (row: string) => Promise<void>;
   /** There is no room for more answers: what is wrong. */
   readonly full: () => Fault | undefined;
   /** Aborted with a Stop. */
   readonly signal: AbortSignal;
+  /** Aborted: the batch rests. No line is begun, those that wait end, and those on their way are answered. */
+  readonly rest: AbortSignal;
   readonly onProblem: (error: unknown) => void;
+}
+
+export interface LineSignals {
+  /** Ends it. */
+  readonly stopped: AbortSignal;
+  /** Ends it where it is not on its way: that, or the batch rests. */
+  readonly leaving: AbortSignal;
 }
 
 /** Begun and not yet a row, for each line at once. */
@@ -38,14 +47,15 @@ interface Done {
 }
 
 /**
- * @returns why the batch cannot go on; undefined: its lines are done, or the signal stopped them
+ * @returns why the batch cannot go on; undefined: its lines are done, or a signal stopped them
  * @throws what is no fault of the batch, which goes on behind its rows another time: the server is ending, the store is
  * away, the disk is full
  */
 export async function answerLines(job: Answering): Promise<BatchProblem | undefined> {
-  const { lines, width, put, signal, onProblem } = job;
+  const { lines, width, put, signal, rest, onProblem } = job;
   const broken = new AbortController();
   const stopped = AbortSignal.any([signal, broken.signal]);
+  const leaving = AbortSignal.any([stopped, rest]);
   let problem: BatchProblem | undefined;
   const breakOff = (error: unknown, ends: boolean): void => {
     if (problem === undefined) onProblem(error);
@@ -55,7 +65,7 @@ export async function answerLines(job: Answering): Promise<BatchProblem | undefi
   const source = async function* (): AsyncGenerator<InputLine> {
     try {
       for await (const line of lines) {
-        if (stopped.aborted) return;
+        if (leaving.aborted) return;
         const full = job.full();
         if (full === undefined) yield line;
         else return breakOff(full, false);
@@ -66,16 +76,17 @@ export async function answerLines(job: Answering): Promise<BatchProblem | undefi
   };
   const work = async (line: InputLine): Promise<Done> => {
     try {
-      return { line, outcome: await job.answer(line, stopped) };
+      return { line, outcome: await job.answer(line, { stopped, leaving }) };
     } catch (error) {
       if (signal.reason === ("closing" satisfies Stop) || isInterruption(error)) throw error;
-      if (!stopped.aborted) breakOff(error, true);
+      if (!leaving.aborted) breakOff(error, true);
       return { line, outcome: undefined };
     }
   };
   const skipped: InputLine[] = [];
   for await (const { line, outcome } of inOrder(source(), { width, ahead: AHEAD * width }, work)) {
-    if (outcome === undefined) {
+    const rests = rest.aborted && !stopped.aborted && problem === undefined;
+    if (outcome === undefined || (rests && skipped.length > 0)) {
       skipped.push(line);
       continue;
     }

@@ -19,6 +19,7 @@ import { memoryRecords } from "#test/fixtures/batches.ts";
 import { Files } from "./files.ts";
 import type { InputLine } from "./lines.ts";
 import { BatchRunner, type LineCaller } from "./runner.ts";
+import type { Tries } from "./turns.ts";
 
 const WINDOW = 86_400_000;
 const BATCH: Batch = {
@@ -50,7 +51,7 @@ interface Rig {
   rows(file: string | undefined): readonly { readonly custom_id: string; readonly error: { code: string } | null }[];
 }
 
-type Run = (name: string, signal: AbortSignal) => Promise<void>;
+type Run = (name: string, signal: AbortSignal, tries: Tries, batch: Batch) => Promise<void>;
 
 interface Words {
   readonly lines: number;
@@ -58,9 +59,11 @@ interface Words {
   readonly width?: number;
   readonly answer?: string;
   readonly wrap?: (records: BatchRecords) => BatchRecords;
+  /** Absent: BATCH alone. */
+  readonly batches?: readonly Batch[];
 }
 
-/** A batch of lines that are named by their numbers. @param run resolves: the line is answered */
+/** Batches of lines that are named by their numbers. @param run resolves: the line is answered */
 async function rig(t: TestContext, words: Words, run: Run): Promise<Rig> {
   const folder = mkdtempSync(join(tmpdir(), "castellan-runner-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -70,11 +73,11 @@ async function rig(t: TestContext, words: Words, run: Run): Promise<Rig> {
   const plain = memoryRecords();
   const records = words.wrap?.(plain) ?? plain;
   const files = new Files({ records, folder, room: words.room ?? ROOM, keepMs: WINDOW });
-  await plain.add(BATCH, 1);
-  const call = (): LineCaller => ({
-    run: async ({ text }: InputLine, signal) => {
+  for (const batch of words.batches ?? [BATCH]) await plain.add(batch, 100);
+  const call = (batch: Batch): LineCaller => ({
+    run: async ({ text }: InputLine, tries, signal) => {
       const { custom_id: name } = JSON.parse(String(text)) as { custom_id: string };
-      await run(name, signal);
+      await run(name, signal, tries, batch);
       return { customId: name, id: name, requestId: name, status: 200, answer: words.answer ?? "{}" };
     },
     close: () => {},
@@ -117,8 +120,12 @@ async function rig(t: TestContext, words: Words, run: Run): Promise<Rig> {
   return made;
 }
 
-const until = async (condition: () => boolean | Promise<boolean>): Promise<void> => {
-  while (!(await condition())) await new Promise(setImmediate);
+/** @param runner looks at what there is to do, meanwhile */
+const until = async (condition: () => boolean | Promise<boolean>, runner?: BatchRunner): Promise<void> => {
+  while (!(await condition())) {
+    runner?.wake();
+    await new Promise(setImmediate);
+  }
 };
 
 /** Ends as the signal does. */
@@ -360,4 +367,126 @@ test("an input that is gone fails the batch; what was answered before is kept", 
   made.runner.start();
   const batch = await made.over();
   assert.deepEqual([batch.status, batch.problem?.message], ["failed", "Its file is gone."]);
+});
+
+/** Of a tenant, oldest first. */
+const several = (tenant: string, count: number): readonly Batch[] =>
+  Array.from({ length: count }, (_, at) => ({ ...BATCH, id: `batch_${tenant}${at}`, tenant, createdAt: at }));
+
+/** Some turns of the loop, each with a look at what there is to do. */
+async function looks(made: Rig): Promise<void> {
+  for (let turn = 0; turn < 100; turn++) {
+    made.runner.wake();
+    await new Promise(setImmediate);
+  }
+}
+
+async function isOver(made: Rig, { tenant, id }: Batch): Promise<Batch> {
+  let batch: Batch | undefined;
+  await until(async () => {
+    batch = await made.records.get(tenant, id);
+    return batch !== undefined && !OPEN_STATUSES.includes(batch.status);
+  }, made.runner);
+  return batch as Batch;
+}
+
+test("lines that wait for a limit take no turn from another tenant's, and what is answered of theirs is told", async (t) => {
+  const [patient, other] = [several("t", 1), several("other", 1)];
+  let waiting = 0;
+  const made = await rig(t, { lines: 12, width: 2, batches: patient }, async (name, _, tries, { tenant }) => {
+    await tries.once(async () => {});
+    if (tenant === "other" || Number(name) < 8) return;
+    waiting++;
+    await tries.wait(WINDOW / 2);
+    await tries.once(async () => assert.fail("the limit begins anew"));
+  });
+  made.runner.start();
+  await until(() => waiting === 2);
+  for (const batch of other) await made.records.add(batch, 100);
+  const batch = await isOver(made, other[0] as Batch);
+  assert.deepEqual([batch.status, batch.counts.completed], ["completed", 12]);
+  const counts = async () => (await made.records.get("t", "batch_t0"))?.counts;
+  await until(async () => (await counts())?.completed === 8);
+  assert.deepEqual(await counts(), { total: 12, completed: 8, failed: 0 });
+  assert.equal((await made.records.get("t", "batch_t0"))?.status, "in_progress");
+});
+
+test("batches that only wait for a limit leave their places to another's, keep what they have, and go on behind it", async (t) => {
+  let used = true;
+  const asked: string[] = [];
+  const patient = several("t", 8);
+  const made = await rig(t, { lines: 6, width: 2, batches: patient }, async (name, _, tries, { id, tenant }) => {
+    asked.push(`${id}:${name}`);
+    // The third is small enough for what is left of the limit.
+    if (tenant === "t" && used && !["0", "2"].includes(name)) await tries.wait(60_000);
+  });
+  const asks = (id: string): readonly string[] =>
+    asked.filter((one) => one.startsWith(`${id}:`)).map((one) => one.slice(id.length + 1));
+  made.runner.start();
+  for (const { id } of patient.slice(0, 4)) await until(() => asks(id).length === 4);
+  await looks(made);
+  assert.equal(asks("batch_t4").length, 0, "four are at work");
+  made.clock = 10_000;
+  await until(() => asks("batch_t7").length === 4, made.runner);
+  const [other] = several("other", 1) as [Batch];
+  await made.records.add(other, 100);
+  assert.deepEqual((await isOver(made, other)).counts, { total: 6, completed: 6, failed: 0 });
+  for (const { id } of patient) assert.deepEqual(asks(id), ["0", "1", "2", "3"], "no limit has begun anew");
+  used = false;
+  made.clock = 60_000;
+  const rested = await isOver(made, patient[0] as Batch);
+  assert.deepEqual([rested.status, rested.counts], ["completed", { total: 6, completed: 6, failed: 0 }]);
+  assert.deepEqual(names(made.rows(rested.outputFileId)), ["0", "1", "2", "3", "4", "5"]);
+  assert.deepEqual(asks("batch_t0").slice(4), ["1", "2", "3", "4", "5"]);
+});
+
+test("a batch that rests is cancelled, and expires, at once", async (t) => {
+  for (const why of ["cancelled", "expired"] as const) {
+    const patient = several("t", 8);
+    let waiting = 0;
+    const made = await rig(t, { lines: 3, width: 2, batches: patient }, async (name, _, tries, { tenant }) => {
+      if (tenant === "other" || name === "0") return;
+      waiting++;
+      await tries.wait(WINDOW * 2);
+    });
+    made.runner.start();
+    await until(() => waiting === 8);
+    made.clock = 10_000;
+    await until(() => waiting === 16, made.runner);
+    const [other] = several("other", 1) as [Batch];
+    await made.records.add(other, 100);
+    await isOver(made, other);
+    if (why === "expired") made.clock = WINDOW;
+    else await made.records.change("batch_t0", ["in_progress"], { status: "cancelling" });
+    const batch = await isOver(made, patient[0] as Batch);
+    assert.equal(batch.status, why);
+    assert.deepEqual(names(made.rows(batch.outputFileId)), ["0"]);
+  }
+});
+
+test("a tenant with many long batches lets another's in, after what is on its way, and asks nothing twice", async (t) => {
+  const asked: string[] = [];
+  const gate = Promise.withResolvers<void>();
+  const youngest = Promise.withResolvers<void>();
+  const long = several("t", 4);
+  const made = await rig(t, { lines: 5, width: 2, batches: long }, async (name, signal, _, { id }) => {
+    asked.push(`${id}:${name}`);
+    await Promise.race([id === "batch_t3" ? youngest.promise : gate.promise, never(signal)]);
+  });
+  const begun = (id: string): number => asked.filter((one) => one.startsWith(`${id}:`)).length;
+  made.runner.start();
+  for (const { id } of long) await until(() => begun(id) === 2);
+  const others = several("other", 2);
+  for (const batch of others) await made.records.add(batch, 100);
+  for (const { id } of others) await until(() => begun(id) === 2, made.runner);
+  youngest.resolve();
+  await until(async () => (await made.records.get("t", "batch_t3"))?.counts.completed === 2);
+  await looks(made);
+  assert.equal(begun("batch_t3"), 2, "no further line is begun");
+  gate.resolve();
+  for (const batch of [...long, ...others]) {
+    const { status, outputFileId } = await isOver(made, batch);
+    assert.deepEqual([status, names(made.rows(outputFileId))], ["completed", ["0", "1", "2", "3", "4"]], batch.id);
+  }
+  assert.equal(new Set(asked).size, asked.length, "none is asked twice");
 });

@@ -3,9 +3,10 @@
  *
  * Invariants: the store's record says what a batch is, the rows on the disk what of it is done; whatever ends the
  * process, the next start goes on from these two; a batch always ends with a status, and with a reason where it failed.
- * Between tenants the one with the fewest running batches is next. Made by the app.
+ * Made by the app.
  */
 import { rm } from "node:fs/promises";
+import { setTimeout as wait } from "node:timers/promises";
 import type { Log } from "#base/log.ts";
 import type { Batch, BatchChange, BatchCounts, BatchProblem, BatchRecords, BatchStatus } from "#core/batches.ts";
 import { Fault } from "#core/fault.ts";
@@ -14,15 +15,21 @@ import { answerLines, problemOf, type Stop } from "./answering.ts";
 import type { Files } from "./files.ts";
 import { behind, type InputLine, readLines } from "./lines.ts";
 import type { LineEnd } from "./metrics.ts";
+import { OpenBatch } from "./open-batch.ts";
 import { BatchOutput, OutputError, statePath } from "./output.ts";
+import { nextMove } from "./places.ts";
+import { Resting } from "./resting.ts";
 import { countRows, partPath, type Results, splitRows } from "./results.ts";
 import type { Held } from "./room.ts";
-import { Turns } from "./turns.ts";
+import { type Tries, Turns } from "./turns.ts";
 
 /** Calls as a batch's author. */
 export interface LineCaller {
-  /** @throws Fault unauthenticated: the author may not call any more | the signal's reason */
-  run(line: InputLine, signal: AbortSignal): Promise<LineOutcome>;
+  /**
+   * @param tries what all that it does goes through
+   * @throws Fault unauthenticated: the author may not call any more | the signal's reason, or what `tries` throw
+   */
+  run(line: InputLine, tries: Tries, signal: AbortSignal): Promise<LineOutcome>;
   close(): void;
 }
 
@@ -45,29 +52,23 @@ export interface RunnerOptions {
   readonly now?: () => number;
 }
 
-const MOST_RUNNING = 4;
 /** How often the store is asked what there is to do, and told how far the batches are. */
 const TICK_MS = 1000;
 const SWEEP_MS = 10 * 60_000;
 
-/** Until a batch that was interrupted is tried again: doubled each time, up to the second. */
-const PAUSES_MS = [TICK_MS, 60_000] as const;
-
 interface Running {
-  readonly tenant: string;
-  readonly stop: AbortController;
-  ended: Promise<void>;
+  readonly open: OpenBatch;
+  readonly ended: Promise<void>;
 }
 
 type Counts = { -readonly [N in keyof BatchCounts]: BatchCounts[N] };
 
 interface Work {
-  readonly batch: Batch;
+  readonly open: OpenBatch;
   readonly rows: BatchOutput;
   /** Lines. */
   readonly counted: number;
   readonly held: Held;
-  readonly signal: AbortSignal;
 }
 
 interface Outcome {
@@ -82,8 +83,7 @@ export class BatchRunner {
   readonly #running = new Map<string, Running>();
   readonly #turns: Turns;
   readonly #now: () => number;
-  /** Interrupted ones: when they are tried again. */
-  readonly #resting = new Map<string, { readonly pause: number; readonly until: number }>();
+  readonly #resting = new Resting();
   #closed = false;
   #wake = (): void => {};
   #loop: Promise<void> | undefined;
@@ -107,7 +107,7 @@ export class BatchRunner {
   async close(): Promise<void> {
     this.#closed = true;
     this.#wake();
-    for (const { stop } of this.#running.values()) stop.abort("closing" satisfies Stop);
+    for (const { open } of this.#running.values()) open.stop.abort("closing" satisfies Stop);
     await this.#loop;
     await Promise.all([...this.#running.values()].map(({ ended }) => ended));
   }
@@ -118,7 +118,7 @@ export class BatchRunner {
         await this.#sweep();
         const open = await this.#options.records.open();
         for (const batch of open) this.#look(batch);
-        for (const batch of this.#next(open)) this.#begin(batch);
+        this.#move(open);
       } catch (error) {
         this.#options.log("error", "batches cannot be looked after", { reason: messageOf(error) });
       }
@@ -142,66 +142,76 @@ export class BatchRunner {
     this.#sweptAt = now;
   }
 
-  #look({ id, status, expiresAt }: Batch): void {
-    const running = this.#running.get(id);
-    if (running === undefined) return;
-    if (status === "cancelling") running.stop.abort("cancelled" satisfies Stop);
-    else if (expiresAt <= this.#now()) running.stop.abort("expired" satisfies Stop);
+  #look(batch: Batch): void {
+    const stop = this.#running.get(batch.id)?.open.stop;
+    const why = this.#endOf(batch);
+    if (why !== undefined) stop?.abort(why satisfies Stop);
   }
 
-  /** Those whose turn it is: the oldest of the tenants that have the fewest at work. */
-  #next(open: readonly Batch[]): readonly Batch[] {
-    const rests = (id: string): boolean => (this.#resting.get(id)?.until ?? 0) > this.#now();
-    const waiting = open.filter(({ id }) => !this.#running.has(id) && !rests(id));
-    const chosen: Batch[] = [];
-    const atWork = (tenant: string): number =>
-      [...this.#running.values(), ...chosen].filter((one) => one.tenant === tenant).length;
-    while (waiting.length > 0 && this.#running.size + chosen.length < MOST_RUNNING) {
-      const [first] = waiting.toSorted((a, b) => atWork(a.tenant) - atWork(b.tenant));
-      if (first === undefined) break;
-      chosen.push(first);
-      waiting.splice(waiting.indexOf(first), 1);
+  #endOf({ status, expiresAt }: Batch): "cancelled" | "expired" | undefined {
+    if (status === "cancelling") return "cancelled";
+    return expiresAt <= this.#now() ? "expired" : undefined;
+  }
+
+  /** Places to those whose turn it is. */
+  #move(open: readonly Batch[]): void {
+    const candidates = open
+      .map((batch) => ({ batch, tenant: batch.tenant, ends: this.#endOf(batch) !== undefined }))
+      .filter(({ batch, ends }) => !this.#running.has(batch.id) && !this.#resting.has(batch, ends, this.#now()))
+      .toSorted((a, b) => this.#resting.since(a.batch) - this.#resting.since(b.batch));
+    for (;;) {
+      const places = [...this.#running.values()].map((one) => one.open);
+      const move = nextMove(places, candidates, this.#now());
+      if (move === undefined) return;
+      move.leave?.leave();
+      if (move.begin === undefined) continue;
+      candidates.splice(candidates.indexOf(move.begin), 1);
+      this.#begin(move.begin.batch);
     }
-    return chosen;
   }
 
   #begin(batch: Batch): void {
-    const stop = new AbortController();
-    const running: Running = { tenant: batch.tenant, stop, ended: Promise.resolve() };
-    this.#running.set(batch.id, running);
-    if (batch.status === "cancelling") stop.abort("cancelled" satisfies Stop);
-    else if (batch.expiresAt <= this.#now()) stop.abort("expired" satisfies Stop);
-    running.ended = this.#work(batch, stop.signal)
-      .then(() => void this.#resting.delete(batch.id))
+    const open = new OpenBatch(batch, { turns: this.#turns, now: this.#now });
+    const why = this.#endOf(batch);
+    if (why !== undefined) open.stop.abort(why satisfies Stop);
+    const ended = this.#work(open)
+      .then((rested) => this.#ended(open, rested))
       .catch((error: unknown) => this.#interrupted(batch, error))
       .finally(() => {
         this.#running.delete(batch.id);
         this.#wake();
       });
+    this.#running.set(batch.id, { open, ended });
   }
 
-  /** Never throws. It stays open, its rows stand there, and it goes on behind them: not at once, as whatever it is may last. */
-  async #interrupted(batch: Batch, error: unknown): Promise<void> {
-    const { log } = this.#options;
-    const [first, longest] = PAUSES_MS;
-    const pause = Math.min(2 * (this.#resting.get(batch.id)?.pause ?? first / 2), longest);
-    this.#resting.set(batch.id, { pause, until: this.#now() + pause });
+  #ended({ batch, goesOnAt }: OpenBatch, rested: boolean): void {
+    if (rested && goesOnAt !== undefined) this.#resting.waits(batch, goesOnAt);
+    else this.#resting.forget(batch);
+  }
+
+  /** Never throws. It stays open, its rows stand there, and it goes on behind them another time. */
+  #interrupted(batch: Batch, error: unknown): void {
+    this.#resting.interrupted(batch, this.#now());
     const ending = this.#closed || (error instanceof Fault && error.kind === "draining");
-    if (!ending) log("error", "a batch is interrupted", { batch: batch.id, reason: messageOf(error) });
+    if (!ending) this.#options.log("error", "a batch is interrupted", { batch: batch.id, reason: messageOf(error) });
   }
 
-  async #work(batch: Batch, signal: AbortSignal): Promise<void> {
-    const { files } = this.#options;
+  /** @returns whether it rests: lines are left, and nothing but another's need of its place has stopped them */
+  async #work(open: OpenBatch): Promise<boolean> {
+    const { batch, rest } = open;
+    const { signal } = open.stop;
     const counted = await this.#validate(batch, signal);
-    if (counted === undefined) return;
-    const held = await files.hold(batch.tenant);
+    if (counted === undefined) return false;
+    const held = await this.#options.files.hold(batch.tenant);
     try {
       const rows = await this.#open(batch);
-      if (rows === undefined) return;
-      const problem = await this.#fill({ batch, rows, counted, held, signal }).finally(() => rows.close());
+      if (rows === undefined) return false;
+      const problem = await this.#fill({ open, rows, counted, held }).finally(() => rows.close());
       const why = signal.aborted ? (signal.reason as Stop) : undefined;
-      if (why === "closing") return;
+      if (why === "closing") return false;
+      if (why === undefined && problem === undefined && rest.aborted && rows.rows < counted) return true;
       await this.#finish(batch, { why, problem, answered: rows.rows }, held);
+      return false;
     } finally {
       held.release();
     }
@@ -256,36 +266,44 @@ export class BatchRunner {
 
   /** Fills the rows up, as far as nothing stops it. @returns why it cannot go on */
   async #fill(work: Work): Promise<BatchProblem | undefined> {
-    const { batch, rows, counted, held, signal } = work;
+    const { open, rows, counted, held } = work;
+    const { batch } = open;
+    const { signal } = open.stop;
     held.grow(rows.bytes);
     // Known since before a crash.
     if (batch.status === "finalizing" && batch.problem !== undefined) return batch.problem;
     const counts = { total: counted, ...(await countRows(this.#rows(batch))) };
+    const tell = async (): Promise<void> => {
+      await this.#options.records.change(batch.id, ["in_progress", "cancelling"], { counts });
+    };
+    let told = answeredOf(counts);
+    const tellNoMore = everyTick(async () => {
+      await held.refresh();
+      const now = answeredOf(counts);
+      if (now === told) return;
+      await tell();
+      told = now;
+    });
     try {
       return signal.aborted ? undefined : await this.#answer(work, counts);
     } catch (error) {
       if (signal.reason === ("closing" satisfies Stop)) return undefined;
       throw error;
     } finally {
-      await this.#options.records.change(batch.id, ["in_progress", "cancelling"], { counts });
+      await tellNoMore();
+      await tell();
     }
   }
 
   /** @param counts kept true */
-  async #answer({ batch, rows, held, signal }: Work, counts: Counts): Promise<BatchProblem | undefined> {
-    const { records, files, width, log } = this.#options;
+  async #answer({ open, rows, held }: Work, counts: Counts): Promise<BatchProblem | undefined> {
+    const { files, width, log } = this.#options;
+    const { batch, rest } = open;
     const caller = this.#options.call(batch);
-    let told = this.#now();
-    const tell = async (): Promise<void> => {
-      if (this.#now() - told < TICK_MS) return;
-      told = this.#now();
-      await records.change(batch.id, ["in_progress", "cancelling"], { counts });
-      await held.refresh();
-    };
     try {
       return await answerLines({
         lines: behind(this.#lines(batch), rows.rows),
-        answer: (line, stopped) => this.#turns.take(() => caller.run(line, stopped), stopped),
+        answer: (line, { stopped, leaving }) => open.answer((tries) => caller.run(line, tries, stopped), leaving),
         width,
         put: async (row) => {
           await rows.append(row);
@@ -293,10 +311,11 @@ export class BatchRunner {
           const good = rowSucceeded(row.slice(0, ROW_HEAD));
           counts[good ? "completed" : "failed"]++;
           this.#options.onRow?.(good ? "answered" : "failed");
-          await tell();
+          open.written();
         },
         full: () => (held.isFull() ? files.full() : undefined),
-        signal,
+        signal: open.stop.signal,
+        rest,
         onProblem: (error) => log("warn", "a batch cannot go on", { batch: batch.id, reason: messageOf(error) }),
       });
     } finally {
@@ -339,6 +358,27 @@ export class BatchRunner {
   #rows({ id }: Batch): string {
     return this.#options.files.path(`${id}.rows`);
   }
+}
+
+function answeredOf({ completed, failed }: BatchCounts): number {
+  return completed + failed;
+}
+
+/** What fails is done at the next tick. @returns ends it, when nothing of it is on its way any more */
+function everyTick(work: () => Promise<void>): () => Promise<void> {
+  const ending = new AbortController();
+  const { signal } = ending;
+  const ticks = async (): Promise<void> => {
+    while (!signal.aborted) {
+      await wait(TICK_MS, undefined, { signal }).catch(() => {});
+      if (!signal.aborted) await work().catch(() => {});
+    }
+  };
+  const over = ticks();
+  return async () => {
+    ending.abort();
+    await over;
+  };
 }
 
 function lengthProblem(lines: number, most: number): BatchProblem {
