@@ -1,13 +1,14 @@
 /**
- * What a gateway costs: Castellan beside nginx, HAProxy, Portkey's gateway and node:http with undici, all in front of one
- * mock upstream, alternating in one run: all are started and warmed up, and in each round asked one after the other. The upstream and the client have core 0, whoever is measured has core 1.
+ * What a gateway costs: Castellan beside nginx, HAProxy, Portkey's gateway, node:http with undici and bare sockets, all in
+ * front of one mock upstream. All are started and warmed up, and in each round asked one after the other. The upstream
+ * and the client have core 0, whoever is measured has core 1.
  *
  *   npm run bench:gateway -- [--rounds 3] [--seconds 3] [--only unary,rate,sse,prompts,memory] [--targets nginx,undici]
  *                            [--keys 10000] [--rate 500] [--warm 10] [--json FILE]
  *
  * Needs gcc and taskset; nginx and HAProxy where they are installed. CPU is what the kernel counts for all threads of
- * the measured process tree. Prints medians, and the median of the ratios to nginx of the same round, as JSON, and what others used meanwhile: of cores that
- * this machine gave them (`foreign`), of the measured core that its host did (`stolen`).
+ * the measured process tree. Prints medians, and the median of the ratios to nginx of the same round, as JSON, and what
+ * others used meanwhile: of cores that this machine gave them (`foreign`), of the measured core that its host did (`stolen`).
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
