@@ -1,13 +1,14 @@
 /**
- * What a gateway costs: Castellan beside nginx, HAProxy, Portkey's gateway and node:http with undici, all in front of one
- * mock upstream, alternating in one run. The upstream and the client have core 0, whoever is measured has core 1.
+ * What a gateway costs: Castellan beside nginx, HAProxy, Portkey's gateway, node:http with undici and bare sockets, all in
+ * front of one mock upstream. All are started and warmed up, and in each round asked one after the other. The upstream
+ * and the client have core 0, whoever is measured has core 1.
  *
  *   npm run bench:gateway -- [--rounds 3] [--seconds 3] [--only unary,rate,sse,prompts,memory] [--targets nginx,undici]
  *                            [--keys 10000] [--rate 500] [--warm 10] [--json FILE]
  *
  * Needs gcc and taskset; nginx and HAProxy where they are installed. CPU is what the kernel counts for all threads of
- * the measured process tree. Prints medians and ratios to nginx as JSON; a round in which others used more than a
- * third of a core is kept and told (`foreign`).
+ * the measured process tree. Prints medians, and the median of the ratios to nginx of the same round, as JSON, and what
+ * others used meanwhile: of cores that this machine gave them (`foreign`), of the measured core that its host did (`stolen`).
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -78,44 +79,122 @@ function scenarios(): Readonly<Record<string, Scenario>> {
   );
 }
 
-async function measure(target: Target, scenario: Scenario, upstream: number): Promise<Sample> {
+async function measure(target: Target, scenario: Scenario): Promise<Sample> {
   const { child, port, headers } = target;
   const load: Load = { ...scenario, port, headers };
-  const ran = await drive(client, load, child?.pid, upstream);
+  const ran = await drive(client, load, child?.pid);
   return { ...ran, residentMiB: child === undefined ? undefined : Math.round(ran.resident / 2 ** 20) };
+}
+
+/** Compilers need some ten thousand calls before they have done their best, and as many events. */
+async function warm({ name, child, port, headers }: Target): Promise<void> {
+  if (child === undefined) return;
+  const { sse } = scenarios();
+  const small = {
+    mode: "sat",
+    connections: 32,
+    body: join(folder, "small.json"),
+    seconds: Number(options.warm),
+  } as const;
+  await drive(client, { ...small, port, headers }, child.pid);
+  if (sse === undefined || name === "portkey") return;
+  await drive(client, { ...sse, seconds: Number(options.warm) / 2, port, headers }, child.pid);
 }
 
 function median(values: readonly (number | undefined)[]): number | undefined {
   const known = values.filter((value) => value !== undefined).sort((a, b) => a - b);
-  const middle = known[known.length >> 1];
-  return middle === undefined ? undefined : Number(middle.toFixed(2));
+  const [low, high] = [known[(known.length - 1) >> 1], known[known.length >> 1]];
+  return low === undefined || high === undefined ? undefined : Number(((low + high) / 2).toFixed(2));
 }
 
-function summary(samples: readonly Sample[]): Record<string, number | undefined> {
+/** What others may have had in a calm round: of a core. */
+const CALM = 0.1;
+
+/** Of the rounds in which others had next to nothing, where there are such, and of all otherwise: nothing else differs. */
+function summary(all: readonly Sample[]): Record<string, number | undefined> {
+  const calm = all.filter(({ foreign, stolen }) => foreign + stolen < CALM);
+  const samples = calm.length > 0 ? calm : all;
   const of = (pick: (sample: Sample) => number | undefined): number | undefined => median(samples.map(pick));
   return {
+    rounds: all.length,
+    calm: calm.length,
     cpuMicroseconds: of(({ cpu }) => cpu),
     perSecond: of(({ done, seconds: took }) => done / took),
     p50: of(({ p50 }) => p50),
     p99: of(({ p99 }) => p99),
     residentMiB: of(({ residentMiB }) => residentMiB),
-    failed: samples.reduce((sum, { errors, badStatus }) => sum + errors + badStatus, 0),
+    failed: all.reduce((sum, { errors, badStatus }) => sum + errors + badStatus, 0),
     foreign: of(({ foreign }) => foreign),
+    stolen: of(({ stolen }) => stolen),
   };
 }
 
+/** By target, one a round. */
+type Rows = ReadonlyMap<string, readonly Sample[]>;
 type Table = Record<string, Record<string, number | undefined>>;
 
-/** Adds what a target has to nginx and to nobody in between. */
-function compare(table: Table): Table {
-  const { nginx, direct } = table;
-  for (const row of Object.values(table)) {
-    if (row.cpuMicroseconds !== undefined && nginx?.cpuMicroseconds !== undefined)
-      row.timesNginx = Number((row.cpuMicroseconds / nginx.cpuMicroseconds).toFixed(2));
-    for (const p of ["p50", "p99"] as const)
-      if (row[p] !== undefined && direct?.[p] !== undefined) row[`${p}Added`] = Number((row[p] - direct[p]).toFixed(0));
+/** With what each has to nginx in the same round, and to nobody in between. */
+function table(rows: Rows): Table {
+  const made: Table = Object.fromEntries([...rows].map(([name, samples]) => [name, summary(samples)]));
+  const nginx = rows.get("nginx");
+  for (const [name, row] of Object.entries(made)) {
+    const ratios = (rows.get(name) ?? []).map(({ cpu }, round) => {
+      const other = nginx?.[round]?.cpu;
+      return cpu === undefined || other === undefined ? undefined : cpu / other;
+    });
+    row.timesNginx = median(ratios);
+    for (const p of ["p50", "p99"] as const) {
+      const [own, direct] = [row[p], made.direct?.[p]];
+      if (own !== undefined && direct !== undefined) row[`${p}Added`] = Number((own - direct).toFixed(0));
+    }
   }
-  return table;
+  return made;
+}
+
+/** Starts and warms up who is there. @param missing gets why the others are not */
+async function begin(upstream: number, missing: string[]): Promise<readonly Target[]> {
+  const keys = Array.from({ length: Number(options.keys) }, () => mintKey().expose());
+  const begun: Target[] = [];
+  try {
+    for (const name of options.targets.split(",")) {
+      const place = join(folder, name);
+      mkdirSync(place, { recursive: true });
+      const bench: Bench = { folder: place, upstream, keys };
+      const target = await TARGETS[name]?.(bench);
+      if (target === undefined || "missing" in target) {
+        missing.push(target?.missing ?? name);
+        continue;
+      }
+      begun.push(target);
+      await warm(target);
+    }
+    return begun;
+  } catch (error) {
+    await end(begun);
+    throw error;
+  }
+}
+
+async function end(targets: readonly Target[]): Promise<void> {
+  for (const { child } of targets) if (child !== undefined) await stop(child);
+}
+
+/** One after the other, so that what the machine is like in these seconds it is for all. */
+async function round(number: number, targets: readonly Target[], samples: Map<string, Map<string, Sample[]>>) {
+  for (const [what, scenario] of Object.entries(scenarios()))
+    for (const target of targets) {
+      const { name } = target;
+      // Its streaming calls fail in the release that is measured, and saturation says what a rate would.
+      if (name === "portkey" && (scenario.mode === "sse" || scenario.mode === "hold")) continue;
+      const sample = await measure(target, scenario);
+      const rows = samples.get(what) ?? new Map<string, Sample[]>();
+      samples.set(what, rows.set(name, [...(rows.get(name) ?? []), sample]));
+      process.stderr.write(
+        `round ${number} ${what} ${name}: ${sample.cpu?.toFixed(1)} us, ${Math.round(sample.done / sample.seconds)}/s, ` +
+          `p50 ${sample.p50} p99 ${sample.p99} us, ${sample.residentMiB} MiB, foreign ${sample.foreign.toFixed(2)}, ` +
+          `stolen ${sample.stolen.toFixed(2)}, failed ${sample.errors + sample.badStatus}\n`,
+      );
+    }
 }
 
 async function main(): Promise<void> {
@@ -123,58 +202,20 @@ async function main(): Promise<void> {
   for (const name of ["load", "upstream"]) compile(join(import.meta.dirname, `${name}.c`), join(folder, name));
   const upstream = start(LOAD_CORE, join(folder, "upstream"), [String(upstreamPort)]);
   upstream.stdout?.resume();
-  const keys = Array.from({ length: Number(options.keys) }, () => mintKey().expose());
   const missing: string[] = [];
   body("small.json", chat(prose(1000)));
   const samples = new Map<string, Map<string, Sample[]>>();
+  let targets: readonly Target[] = [];
   try {
     await listening(upstreamPort);
-    for (let round = 0; round < rounds; round++)
-      for (const name of options.targets.split(",")) {
-        const place = join(folder, name);
-        mkdirSync(place, { recursive: true });
-        const bench: Bench = { folder: place, upstream: upstreamPort, keys };
-        const target = await TARGETS[name]?.(bench);
-        if (target === undefined || "missing" in target) {
-          if (round === 0) missing.push(target?.missing ?? name);
-          continue;
-        }
-        try {
-          // Compilers need some ten thousand calls before they have done their best.
-          const warm = {
-            mode: "sat",
-            connections: 32,
-            body: join(folder, "small.json"),
-            seconds: Number(options.warm),
-          } as const;
-          const { child, port, headers } = target;
-          if (child !== undefined) await drive(client, { ...warm, port, headers }, child.pid, upstream.pid ?? 0);
-          for (const [what, scenario] of Object.entries(scenarios())) {
-            // Its streaming calls fail in the release that is measured, and saturation says what a rate would.
-            if (name === "portkey" && (scenario.mode === "sse" || scenario.mode === "hold")) continue;
-            const sample = await measure(target, scenario, upstream.pid ?? 0);
-            const rows = samples.get(what) ?? new Map<string, Sample[]>();
-            samples.set(what, rows.set(name, [...(rows.get(name) ?? []), sample]));
-            process.stderr.write(
-              `round ${round} ${what} ${name}: ${sample.cpu?.toFixed(1)} us, ${Math.round(sample.done / sample.seconds)}/s, ` +
-                `p50 ${sample.p50} p99 ${sample.p99} us, ${sample.residentMiB} MiB, foreign ${sample.foreign.toFixed(2)}, ` +
-                `failed ${sample.errors + sample.badStatus}\n`,
-            );
-          }
-        } finally {
-          if (target.child !== undefined) await stop(target.child);
-        }
-      }
+    targets = await begin(upstreamPort, missing);
+    for (let number = 0; number < rounds; number++) await round(number, targets, samples);
   } finally {
+    await end(targets);
     await stop(upstream);
     rmSync(folder, { recursive: true, force: true });
   }
-  const tables = Object.fromEntries(
-    [...samples].map(([what, rows]) => [
-      what,
-      compare(Object.fromEntries([...rows].map(([name, list]) => [name, summary(list)]))),
-    ]),
-  );
+  const tables = Object.fromEntries([...samples].map(([what, rows]) => [what, table(rows)]));
   const text = `${JSON.stringify({ bench: "gateway", ...options, missing, tables, machine: machine() }, null, 2)}\n`;
   if (options.json !== undefined) writeFileSync(options.json, text);
   process.stdout.write(text);

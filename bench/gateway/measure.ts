@@ -31,10 +31,13 @@ export function treeOf(root: number): number[] {
 /** Nanoseconds that the threads of the tree have run. */
 export function cpuOf(root: number): number {
   let sum = 0;
-  for (const pid of treeOf(root))
-    for (const thread of threadsOf(pid))
-      sum += Number((read(`/proc/${pid}/task/${thread}/schedstat`) ?? "0").split(" ")[0]);
+  for (const pid of treeOf(root)) for (const thread of threadsOf(pid)) sum += ran(pid, thread);
   return sum;
+}
+
+/** Nanoseconds. */
+function ran(pid: number, thread: string): number {
+  return Number((read(`/proc/${pid}/task/${thread}/schedstat`) ?? "0").split(" ")[0]);
 }
 
 function threadsOf(pid: number): string[] {
@@ -51,11 +54,21 @@ export function memoryOf(root: number): number {
   return kib.reduce((a, b) => a + b, 0) * 1024;
 }
 
-/** CPU seconds of the whole machine so far, idle and waiting aside. */
+/**
+ * CPU seconds of all processes that there are, the kernel's own among them. Not by /proc/stat, which looks at each tick who
+ * is at work, and so takes whom a timer wakes with the tick to be so all the time.
+ */
 export function busySeconds(): number {
-  const [line = ""] = (read("/proc/stat") ?? "").split("\n", 1);
-  const [, user = 0, nice = 0, system = 0, , , irq = 0, soft = 0] = line.split(/\s+/).map(Number);
-  return (user + nice + system + irq + soft) / TICKS;
+  let sum = 0;
+  for (const name of readdirSync("/proc"))
+    if (/^\d+$/.test(name)) for (const thread of threadsOf(Number(name))) sum += ran(Number(name), thread);
+  return sum / 1e9;
+}
+
+/** Seconds that the host kept from a core. */
+export function stolenSeconds(core: number): number {
+  const line = new RegExp(`^cpu${core} (.*)$`, "m").exec(read("/proc/stat") ?? "")?.[1] ?? "";
+  return Number(line.split(" ")[7] ?? 0) / TICKS;
 }
 
 export function machine(): object {

@@ -5,7 +5,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createConnection, createServer } from "node:net";
 import { createInterface } from "node:readline";
-import { busySeconds, cpuOf, memoryOf } from "./measure.ts";
+import { busySeconds, cpuOf, memoryOf, stolenSeconds } from "./measure.ts";
 
 export const LOAD_CORE = 0;
 export const PROXY_CORE = 1;
@@ -83,6 +83,8 @@ export interface Ran {
   readonly cpu: number | undefined;
   /** Cores that others used meanwhile. */
   readonly foreign: number;
+  /** Share of the measured core that the host gave to somebody else meanwhile. */
+  readonly stolen: number;
   /** Bytes of the measured process: the median of looks while all is under way, as the last may see the client's end. */
   readonly resident: number;
 }
@@ -92,22 +94,22 @@ export async function drive(
   client: string,
   { mode, port, seconds, connections, body, headers, rate }: Load,
   pid: number | undefined,
-  upstream: number,
   steady: () => void = () => {},
 ): Promise<Ran> {
   const args = [mode, port, seconds, connections, body, headers.replaceAll("\r\n", "\\r\\n"), rate ?? 0].map(String);
   const child = start(LOAD_CORE, client, args);
-  const ours = (): number => (cpuOf(upstream) + cpuOf(child.pid ?? 0) + (pid === undefined ? 0 : cpuOf(pid))) / 1e9;
-  let before = { cpu: 0, busy: 0, ours: 0 };
-  let result: Omit<Ran, "cpu" | "foreign" | "resident"> | undefined;
+  const look = () => ({
+    cpu: pid === undefined ? 0 : cpuOf(pid),
+    // One after the other: a process that has ended is in neither.
+    others: busySeconds() - cpuOf(process.pid) / 1e9,
+    stolen: stolenSeconds(PROXY_CORE),
+  });
+  let before = look();
+  let result: Omit<Ran, "cpu" | "foreign" | "stolen" | "resident"> | undefined;
   let isSteady = false;
   const looks: number[] = [];
   let after = before;
-  const look = (): typeof before => ({ cpu: pid === undefined ? 0 : cpuOf(pid), busy: busySeconds(), ours: ours() });
-  let lastOurs = 0;
   const watch = setInterval(() => {
-    const now = ours();
-    if (now > lastOurs) lastOurs = now;
     if (isSteady && pid !== undefined) looks.push(memoryOf(pid));
   }, 100);
   for await (const line of createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })) {
@@ -118,15 +120,14 @@ export async function drive(
     } else {
       isSteady = false;
       after = look();
-      // The client is gone from /proc by now.
-      after = { ...after, ours: Math.max(after.ours, lastOurs) };
       result = JSON.parse(line);
     }
   }
   clearInterval(watch);
   if (result === undefined) throw new Error(`the client gave no result (${mode} on ${port})`);
   const cpu = pid === undefined ? undefined : (after.cpu - before.cpu) / 1000 / result.done;
-  const foreign = Math.max(0, after.busy - before.busy - (after.ours - before.ours)) / result.seconds;
+  const foreign = Math.max(0, after.others - before.others) / result.seconds;
+  const stolen = (after.stolen - before.stolen) / result.seconds;
   looks.sort((a, b) => a - b);
-  return { ...result, cpu, foreign, resident: looks[looks.length >> 1] ?? 0 };
+  return { ...result, cpu, foreign, stolen, resident: looks[looks.length >> 1] ?? 0 };
 }

@@ -195,6 +195,7 @@ export const TARGETS: Readonly<Record<string, Begin>> = {
   nginx,
   haproxy,
   undici: script("undici", "servers/undici.ts"),
+  raw: script("raw", "servers/raw.ts"),
   corridor: script("corridor", "servers/corridor.ts"),
   policy: script("policy", "servers/corridor.ts", "policy"),
   castellan,
