@@ -56,8 +56,8 @@ const FENCED: readonly { readonly module: RegExp; readonly may: RegExp; readonly
   { module: /^kysely$/, may: /^policy\//, why: "only policy keeps anything" },
   {
     module: /^node:worker_threads$/,
-    may: /^(policy\/store\/sqlite|prompt\/grammar\/compile)/,
-    why: "SQLite and the compiler of grammars alone have threads",
+    may: /^(policy\/store\/disk|prompt\/grammar\/compile)/,
+    why: "the disk and the compiler of grammars alone have threads",
   },
   { module: /^fastify$/, may: /^http\//, why: "only http knows its framework" },
 ];

@@ -2,6 +2,7 @@
  * The audit log as the app sees it: opened from settings, around the gate, told of start and end; and the same log for
  * a command that changes something. Without `--audit` all of it does nothing.
  */
+import { statSync } from "node:fs";
 import { userInfo } from "node:os";
 import { type Log, silentLog } from "#base/log.ts";
 import type { Registry } from "#base/metrics.ts";
@@ -15,6 +16,7 @@ import { auditDirectory, openAuditLog } from "#policy/audit/open.ts";
 import { type Actor, type EventKind, operatorActor } from "#policy/audit/record.ts";
 import type { Gate } from "#policy/gate.ts";
 import { openStateDirectory, type StateDirectory } from "#policy/state.ts";
+import type { Disk } from "#policy/store/disk.ts";
 import { stateDirectory, version } from "./paths.ts";
 import { StartupError } from "./startup-error.ts";
 
@@ -26,6 +28,8 @@ export interface Audit {
   /** False: calls cannot be recorded and are refused. */
   healthy(): boolean;
   register(registry: Registry): void;
+  /** Groups are appended by it where it waits for the same disk: what stands still for one log stands still for both. */
+  appendBy(disk: Disk | undefined): void;
   /** @param findings warnings of the configuration. @throws StartupError it cannot be recorded */
   started(facts: object, findings: readonly string[]): Promise<void>;
   /** For whoever changes keys or policy while the server runs. @throws AuditFailure */
@@ -38,6 +42,7 @@ const NO_AUDIT: Audit = {
   around: (gate) => gate,
   healthy: () => true,
   register: () => {},
+  appendBy: () => {},
   started: async () => {},
   event: async () => {},
   stopped: async () => {},
@@ -58,6 +63,10 @@ export function openAudit(settings: Settings, state: StateDirectory, redact: Red
     },
     healthy: () => audit.healthy || !refuses,
     register: (registry) => registerAuditMetrics(registry, audit),
+    appendBy: (disk) => {
+      const here = statSync(auditDirectory(state.path, settings.auditDir)).dev === statSync(state.path).dev;
+      if (disk !== undefined && here) audit.appendBy((group) => disk.append(group));
+    },
     started: async (facts, findings) => {
       try {
         await audit.event("server.start", SERVER, undefined, { version: version(), pid: process.pid, ...facts });

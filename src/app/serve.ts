@@ -159,6 +159,7 @@ async function openKept(settings: Settings, rules: Policy, { state, redact, log,
   const { openKeys } = await import("./keys.ts");
   const { openLimits } = await import("./limits.ts");
   const store = await opening;
+  audit.appendBy(store.disk);
   const keys = await stated(() => openKeys(settings, state, store, log));
   const limits = await openLimits(settings, rules, store, log);
   const responses = settings.responsesStore

@@ -1,5 +1,6 @@
 /**
- * Appends groups of records: one lock, one write that is on the disk when it returns, for a whole group.
+ * Appends groups of records: one lock, one write that is on the disk when it returns, for a whole group. As long as the
+ * file is as it was left and nothing but records is due, somebody else does both (append.ts), where there is one.
  *
  * Invariants: under the lock of all processes, behind a look whether the file is as it was left; a group is in the log
  * whole or, as far as the disk lets us, not at all; records are chained in the order of their bytes, over all files;
@@ -20,6 +21,7 @@ import { dayOf } from "#policy/limits/windows.ts";
 import { ProcessLock } from "./_lock.ts";
 import { findPosition, type Note, type Position } from "./_position.ts";
 import { look, openSegment, readFirst, type Segment, segmentOf, segmentsIn } from "./_segments.ts";
+import type { Appender } from "./append.ts";
 import type { Heads, Known } from "./heads.ts";
 import { body, FORMAT, hashOf, line } from "./record.ts";
 import type { SignedHead, Signer } from "./signing.ts";
@@ -78,14 +80,14 @@ const WIDEST = 3;
 class Group {
   seq = 0;
   hash = "";
-  #bytes: Buffer = Buffer.allocUnsafeSlow(KEPT_BYTES);
+  #bytes = roomFor(KEPT_BYTES);
   #size = 0;
 
   begin({ seq, hash }: Position): void {
     this.seq = seq;
     this.hash = hash;
     this.#size = 0;
-    if (this.#bytes.length > KEPT_BYTES) this.#bytes = Buffer.allocUnsafeSlow(KEPT_BYTES);
+    if (this.#bytes.length > KEPT_BYTES) this.#bytes = roomFor(KEPT_BYTES);
   }
 
   add(text: string): void {
@@ -99,15 +101,21 @@ class Group {
     this.#size = end + 1;
   }
 
-  get bytes(): Buffer {
+  /** From the first of its memory on. */
+  get bytes(): Uint8Array {
     return this.#bytes.subarray(0, this.#size);
   }
 
   #grow(most: number): void {
-    const bytes = Buffer.allocUnsafeSlow(Math.max(most, 2 * this.#bytes.length));
+    const bytes = roomFor(Math.max(most, 2 * this.#bytes.length));
     bytes.set(this.bytes);
     this.#bytes = bytes;
   }
+}
+
+/** Memory that the thread for the disk sees, too. */
+function roomFor(bytes: number): Buffer<SharedArrayBuffer> {
+  return Buffer.from(new SharedArrayBuffer(bytes));
 }
 
 const NO_NOTES: readonly Note[] = [];
@@ -125,6 +133,10 @@ export class Writer {
   #unsigned = 0;
   #signedAt: number;
   #publishing: Promise<void> = Promise.resolve();
+  /** Who waits for the disk, as far as anybody else may. */
+  appender: Appender | undefined;
+  /** Nobody else had written when it was looked last. */
+  #alone = false;
 
   constructor(options: WriterOptions) {
     this.#options = options;
@@ -142,6 +154,40 @@ export class Writer {
    * @throws system errors, LockBusy: none of it is in the log, or nobody may rely on it
    */
   async commit(bodies: readonly string[], sign = false): Promise<Committed> {
+    const by = sign ? undefined : this.appender;
+    return (by && (await this.#appendBy(by, bodies))) ?? (await this.#appendHere(bodies, sign));
+  }
+
+  async close(): Promise<void> {
+    this.#forget();
+    this.#closeLock();
+    await this.#publishing;
+  }
+
+  /** @returns undefined: nothing was written, as more has to be done, or looked at, than to append */
+  async #appendBy(appender: Appender, bodies: readonly string[]): Promise<Committed | undefined> {
+    const position = this.#position;
+    if (position === undefined || !this.#alone || this.#owed.length > 0 || this.#full(position)) return undefined;
+    if (this.#checkpointDue(bodies.length)) return undefined;
+    const group = this.#group;
+    group.begin(position);
+    for (const text of bodies) group.add(text);
+    const { directory } = this.#options;
+    const { path } = segmentOf(directory, position.number);
+    try {
+      const done = await appender({ directory, path, ino: position.ino, length: position.size, bytes: group.bytes });
+      this.#alone = done === "written";
+    } catch (error) {
+      this.#forget();
+      throw error;
+    }
+    if (!this.#alone) return undefined;
+    this.#unsigned += bodies.length;
+    this.#moveBehind(group, position);
+    return { first: position.seq + 1, notes: NO_NOTES, head: undefined };
+  }
+
+  async #appendHere(bodies: readonly string[], sign: boolean): Promise<Committed> {
     // Opened anew after a failure: the directory may have been away.
     this.#lock ??= new ProcessLock(this.#options.directory);
     const lock = this.#lock;
@@ -157,12 +203,6 @@ export class Writer {
       lock.release();
       if (this.#position === undefined) this.#closeLock();
     }
-  }
-
-  async close(): Promise<void> {
-    this.#forget();
-    this.#closeLock();
-    await this.#publishing;
   }
 
   async #append(bodies: readonly string[], sign: boolean): Promise<Committed> {
@@ -192,7 +232,8 @@ export class Writer {
     const at = this.#position;
     if (at !== undefined && this.#descriptor !== undefined) {
       const seen = look(segmentOf(directory, at.number).path);
-      if (seen?.ino === at.ino && seen.size === at.size) return this.#owed;
+      this.#alone = seen?.ino === at.ino && seen.size === at.size;
+      if (this.#alone) return this.#owed;
     }
     this.#forget();
     const { position, notes, cut } = findPosition(directory, this.#known);
@@ -253,9 +294,11 @@ export class Writer {
     return segments.slice(0, Math.min(count, limit));
   }
 
-  #checkpointDue(): boolean {
+  /** @param more records that are not counted yet */
+  #checkpointDue(more = 0): boolean {
     const { checkpointRecords, checkpointMs, now } = this.#options;
-    return this.#unsigned >= checkpointRecords || (this.#unsigned > 0 && now() >= this.#signedAt + checkpointMs);
+    const unsigned = this.#unsigned + more;
+    return unsigned >= checkpointRecords || (unsigned > 0 && now() >= this.#signedAt + checkpointMs);
   }
 
   #checkpoint(group: Group, { chain }: Position) {
@@ -288,7 +331,10 @@ export class Writer {
       undo(descriptor, position.size);
       throw error;
     }
-    const { seq, hash } = group;
+    this.#moveBehind(group, position);
+  }
+
+  #moveBehind({ seq, hash, bytes }: Group, position: Position): void {
     this.#position = { ...position, size: position.size + bytes.length, seq, hash };
     this.#known = { chain: position.chain, number: position.number, seq, hash };
   }
@@ -296,6 +342,7 @@ export class Writer {
   #forget(): void {
     this.#closeFile();
     this.#position = undefined;
+    this.#alone = false;
   }
 
   #closeFile(): void {

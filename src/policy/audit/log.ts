@@ -7,9 +7,11 @@
  * Callers: gate.ts, app, and whoever changes keys or policy (`event`).
  */
 import type { Log } from "#base/log.ts";
+import { turnOver } from "#base/turn.ts";
 import { LockBusy } from "./_lock.ts";
 import type { Note } from "./_position.ts";
 import { DISK, Writer, type WriterOptions } from "./_writer.ts";
+import type { Appender } from "./append.ts";
 import { type Actor, body, type EventKind, KINDS, type RecordKind } from "./record.ts";
 
 export const FAILURE_REASONS = [
@@ -144,6 +146,11 @@ export class AuditLog {
     this.#timer = setInterval(() => this.#tick(), TICK_MS).unref();
   }
 
+  /** Who waits for the disk from now on; undefined: nobody but the writer. */
+  appendBy(appender: Appender | undefined): void {
+    this.#writer.appender = appender;
+  }
+
   get healthy(): boolean {
     return this.#gap === undefined;
   }
@@ -217,8 +224,8 @@ export class AuditLog {
 
   async #run(): Promise<void> {
     while (this.#groups.length > 0) {
-      // One turn of the loop, so that what comes in it goes together.
-      await new Promise(setImmediate);
+      // What comes in it goes together.
+      await turnOver();
       const group = this.#groups.shift() as RecordGroup;
       this.#waiting -= group.size;
       await this.#commit(group);

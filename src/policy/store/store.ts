@@ -9,6 +9,7 @@
 import { CompiledQuery, Kysely } from "kysely";
 import type { Secret } from "#base/secret.ts";
 import type { StateDirectory } from "#policy/state.ts";
+import { Disk } from "./disk.ts";
 import { type MigrationBackend, migrate } from "./migrate.ts";
 import { MIGRATIONS, type Migration } from "./migrations.ts";
 import { postgresDialect, reasonOf } from "./postgres.ts";
@@ -27,6 +28,8 @@ export interface Store {
    * @returns how many steps were done: all, or those up to one that decided against the others
    */
   transact(steps: readonly Step[]): Promise<number>;
+  /** Who waits for the disk that the state directory is on; undefined: this store needs nobody. */
+  readonly disk: Disk | undefined;
   /** Waits for what is on its way. */
   close(): Promise<void>;
 }
@@ -83,11 +86,12 @@ export async function openStore(options: StoreOptions): Promise<Store> {
 function connect({ state, databaseUrl, onError = () => {} }: StoreOptions): Omit<Store, "close"> {
   if (databaseUrl !== undefined) {
     const db: Database = new Kysely({ dialect: postgresDialect(databaseUrl, onError) });
-    return { kind: "postgres", db, transact: (steps) => stepByStep(db, steps) };
+    return { kind: "postgres", db, transact: (steps) => stepByStep(db, steps), disk: undefined };
   }
-  const driver = new SqliteDriver({ path: state.reserve(DATABASE_FILE), busyTimeoutMs: BUSY_TIMEOUT_MS });
+  const disk = new Disk({ path: state.reserve(DATABASE_FILE), busyTimeoutMs: BUSY_TIMEOUT_MS });
+  const driver = new SqliteDriver(disk);
   const db: Database = new Kysely({ dialect: sqliteDialect(driver) });
-  return { kind: "sqlite", db, transact: (steps) => driver.transact(steps) };
+  return { kind: "sqlite", db, transact: (steps) => driver.transact(steps), disk };
 }
 
 function stepByStep(db: Database, steps: readonly Step[]): Promise<number> {

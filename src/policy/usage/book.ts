@@ -10,6 +10,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { Log } from "#base/log.ts";
+import { turnOver } from "#base/turn.ts";
 import { Fault } from "#core/fault.ts";
 import { addCounts, type Counts, type UsageKey, type UsageRow } from "./usage.ts";
 
@@ -95,7 +96,7 @@ class Book implements UsageBook {
   /** Until nothing is there to be written. */
   async #run(): Promise<void> {
     while (this.#gathering !== undefined) {
-      await new Promise(setImmediate);
+      await turnOver();
       const group = this.#gathering;
       this.#gathering = undefined;
       await this.#write(group);
