@@ -1,6 +1,8 @@
 /**
  * One connection to an upstream: writes a request, reads its answer, and is then free for the next.
  *
+ * Requests go out at the end of the turn of the event loop in which they came: the first write wakes the upstream, the
+ * others find it awake, and what prepares them and what writes them stay in the processor's caches, each by itself.
  * Invariants (Wall: T120): one request at a time; a connection on which anything was not whole, or came unasked, is
  * destroyed and never free again; who has it is told one end, and of a whole answer when all of the request is written
  * or never will be (T127). Answers are read into one place that all connections share, which is safe as whoever looks at
@@ -27,6 +29,17 @@ const MAX_KEEP_MS = 600_000;
 /** A server's own time, less what a request may be on its way. */
 const KEEP_MARGIN_MS = 2000;
 const RECEIVED = Buffer.allocUnsafeSlow(64 * 1024);
+/** Requests that wait for the end of the turn; with so many they go. */
+const MOST_UNSENT = 64;
+
+/** Of all upstreams, in their order. */
+let unsent: Connection[] = [];
+
+function sendAll(): void {
+  const all = unsent;
+  unsent = [];
+  for (const connection of all) connection.send();
+}
 
 export class Connection implements Carrier, AnswerSink {
   readonly #owner: ConnectionOwner;
@@ -36,6 +49,8 @@ export class Connection implements Carrier, AnswerSink {
   #error: Error | undefined;
   #keepUntil = 0;
   #paused = false;
+  /** What it carries has not begun to go out. */
+  #unsent = false;
 
   constructor(owner: ConnectionOwner) {
     this.#owner = owner;
@@ -85,7 +100,26 @@ export class Connection implements Carrier, AnswerSink {
     this.#reader.begin();
     exchange.carried(this);
     socket.ref();
-    const pieces = exchange.request.bytes();
+    this.#unsent = true;
+    const waiting = unsent.push(this);
+    if (waiting === 1) setImmediate(sendAll);
+    else if (waiting >= MOST_UNSENT) sendAll();
+  }
+
+  /** At the end of a turn. Who has left meanwhile has nothing sent. */
+  send(): void {
+    const [exchange, socket] = [this.#exchange, this.#socket];
+    this.#unsent = false;
+    if (exchange === undefined || socket === undefined || socket.destroyed) return;
+    let pieces: Uint8Array | readonly Uint8Array[];
+    try {
+      pieces = exchange.sending();
+    } catch (error) {
+      // Whoever asked hears of it, not the loop, and the others' requests go out.
+      this.#lose(error);
+      this.destroy();
+      return;
+    }
     if (pieces instanceof Uint8Array) {
       socket.write(pieces);
       return;
@@ -96,7 +130,7 @@ export class Connection implements Carrier, AnswerSink {
   }
 
   get written(): boolean {
-    return this.#socket?.writableLength === 0;
+    return !this.#unsent && this.#socket?.writableLength === 0;
   }
 
   watch(due: number): void {
@@ -130,8 +164,9 @@ export class Connection implements Carrier, AnswerSink {
 
   #read(length: number): void {
     const [exchange, reader] = [this.#exchange, this.#reader];
-    // Nobody asked: it would be taken for the next one's answer.
-    if (exchange === undefined) {
+    // Nobody has asked yet: it would be taken for the next one's answer.
+    if (exchange === undefined || this.#unsent) {
+      this.#lose(new UpstreamFault("protocol", { sent: false, detail: "an answer that nobody had asked for" }));
       this.destroy();
       return;
     }

@@ -54,7 +54,7 @@ export interface UpstreamReply extends UpstreamAnswer {
 
 /** What goes out. */
 export interface Outgoing {
-  /** Made when there is a connection for it. */
+  /** Made when they are about to be written. */
   bytes(): Uint8Array | readonly Uint8Array[];
 }
 
@@ -76,7 +76,7 @@ export interface Carrier {
 const NOTHING: Uint8Array[] = [];
 
 export class Exchange implements AnswerSink, RelaySource {
-  readonly request: Outgoing;
+  readonly #request: Outgoing;
   /** It waited for a connection, and does not need one any more. */
   left: (() => void) | undefined;
   /** Of `performance.now()`: when the head has to be there. */
@@ -108,7 +108,7 @@ export class Exchange implements AnswerSink, RelaySource {
   #onSignal: (() => void) | undefined;
 
   constructor(request: Outgoing, asker: Asker) {
-    this.request = request;
+    this.#request = request;
     this.#asker = asker;
     this.#maxBytes = asker.maxBytes;
     const { firstByteMs, totalMs } = asker.timeouts;
@@ -164,10 +164,15 @@ export class Exchange implements AnswerSink, RelaySource {
 
   // What the client and the connection call
 
-  /** The request is about to be written. */
+  /** It has a connection. */
   carried(by: Carrier): void {
     this.#carrier = by;
+  }
+
+  /** The request is about to be written. @returns its bytes */
+  sending(): Uint8Array | readonly Uint8Array[] {
     this.#sent = true;
+    return this.#request.bytes();
   }
 
   head(status: number, headers: AnswerHeaders): void {
