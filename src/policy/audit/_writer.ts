@@ -75,19 +75,23 @@ const FEED = 0x0a;
 const KEPT_BYTES = 1 << 18;
 /** Of a UTF-16 code unit in UTF-8, at most. */
 const WIDEST = 3;
+/** Characters that stand in a line besides its body: number and hash. */
+const AROUND = 120;
 
 /** Lines on their way to the file. Their bytes are a commit's alone, as there is one at a time. */
 class Group {
   seq = 0;
   hash = "";
-  #bytes = roomFor(KEPT_BYTES);
+  /** Made once: what threads share is given back when the last of them has collected its view of it. */
+  readonly #kept = Buffer.from(new SharedArrayBuffer(KEPT_BYTES));
+  #bytes: Buffer = this.#kept;
   #size = 0;
 
   begin({ seq, hash }: Position): void {
     this.seq = seq;
     this.hash = hash;
     this.#size = 0;
-    if (this.#bytes.length > KEPT_BYTES) this.#bytes = roomFor(KEPT_BYTES);
+    this.#bytes = this.#kept;
   }
 
   add(text: string): void {
@@ -101,21 +105,20 @@ class Group {
     this.#size = end + 1;
   }
 
-  /** From the first of its memory on. */
-  get bytes(): Uint8Array {
+  get bytes(): Buffer {
     return this.#bytes.subarray(0, this.#size);
   }
 
+  /** The bytes lie where another thread sees them, from the first byte there on. */
+  get shared(): boolean {
+    return this.#bytes === this.#kept;
+  }
+
   #grow(most: number): void {
-    const bytes = roomFor(Math.max(most, 2 * this.#bytes.length));
+    const bytes = Buffer.allocUnsafeSlow(Math.max(most, 2 * this.#bytes.length));
     bytes.set(this.bytes);
     this.#bytes = bytes;
   }
-}
-
-/** Memory that the thread for the disk sees, too. */
-function roomFor(bytes: number): Buffer<SharedArrayBuffer> {
-  return Buffer.from(new SharedArrayBuffer(bytes));
 }
 
 const NO_NOTES: readonly Note[] = [];
@@ -168,10 +171,11 @@ export class Writer {
   async #appendBy(appender: Appender, bodies: readonly string[]): Promise<Committed | undefined> {
     const position = this.#position;
     if (position === undefined || !this.#alone || this.#owed.length > 0 || this.#full(position)) return undefined;
-    if (this.#checkpointDue(bodies.length)) return undefined;
+    if (this.#checkpointDue(bodies.length) || !fits(bodies)) return undefined;
     const group = this.#group;
     group.begin(position);
     for (const text of bodies) group.add(text);
+    if (!group.shared) return undefined;
     const { directory } = this.#options;
     const { path } = segmentOf(directory, position.number);
     try {
@@ -356,6 +360,13 @@ export class Writer {
     this.#lock = undefined;
     if (lock !== undefined) attempt(() => lock.close());
   }
+}
+
+/** Whether a group will not be larger than what is kept, as far as its characters tell. */
+function fits(bodies: readonly string[]): boolean {
+  let size = 0;
+  for (const { length } of bodies) size += length + AROUND;
+  return size < KEPT_BYTES;
 }
 
 /** What was refused shall not stand in the log. If it stays, the next commit finds it and goes on behind it. */

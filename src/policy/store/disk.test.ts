@@ -104,18 +104,22 @@ test("a checkpoint that is due is written though the thread appends what is not"
   assert.ok(done.length >= 25 && !done.includes("elsewhere"), done.join());
 });
 
-test("a group larger than what is kept for groups, and a small one behind it", async (t) => {
+test("a group larger than what threads share is written by the log itself, a small one behind it by the thread", async (t) => {
   const it = bench(t);
-  const { log, done } = beside(it, opened(t, it.statePath));
+  const { log, done } = beside(it, opened(t, it.statePath), { fileBytes: 1 << 24 });
   await settled(log);
   const text = "x".repeat(10_000);
   await Promise.all(Array.from({ length: 60 }, (_, i) => log.append("event", { i, text })));
-  for (let i = 60; i < 63; i++) await log.append("event", { i, text: "ü" });
+  // In characters it would fit.
+  const wide = "中".repeat(10_000);
+  await Promise.all(Array.from({ length: 20 }, (_, i) => log.append("event", { i: 60 + i, text: wide })));
+  assert.deepEqual(done, []);
+  for (let i = 80; i < 83; i++) await log.append("event", { i, text: "ü" });
   assert.deepEqual(
     numbers(it),
-    Array.from({ length: 63 }, (_, i) => i),
+    Array.from({ length: 83 }, (_, i) => i),
   );
-  assert.deepEqual(done, ["written", "written", "written", "written"]);
+  assert.deepEqual(done, ["written", "written", "written"]);
   assert.ok(isChained(it.lines()));
 });
 
