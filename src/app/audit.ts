@@ -64,8 +64,9 @@ export function openAudit(settings: Settings, state: StateDirectory, redact: Red
     healthy: () => audit.healthy || !refuses,
     register: (registry) => registerAuditMetrics(registry, audit),
     appendBy: (disk) => {
-      const here = statSync(auditDirectory(state.path, settings.auditDir)).dev === statSync(state.path).dev;
-      if (disk !== undefined && here) audit.appendBy((group) => disk.append(group));
+      if (disk === undefined) return;
+      const directory = auditDirectory(state.path, settings.auditDir);
+      if (statSync(directory).dev === statSync(state.path).dev) audit.appendBy((group) => disk.append(group));
     },
     started: async (facts, findings) => {
       try {

@@ -5,7 +5,7 @@
  * there is no stale lock to judge. It is asked for without waiting inside SQLite, which would hold the event loop.
  * Callers: _writer.ts and whoever reads a log that may be written to.
  */
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, lstatSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { setTimeout as wait } from "node:timers/promises";
@@ -26,7 +26,7 @@ export class ProcessLock {
   /** @throws system errors: the file cannot be had */
   constructor(directory: string) {
     const path = join(directory, FILE);
-    closeSync(openSync(path, constants.O_RDWR | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0), 0o600));
+    provide(path);
     this.#database = new DatabaseSync(path, { timeout: 0 });
     // Nothing is ever written to it, so there is no journal to look for at each turn.
     this.#database.exec("PRAGMA journal_mode=memory");
@@ -59,5 +59,18 @@ export class ProcessLock {
 
   close(): void {
     this.#database.close();
+  }
+}
+
+/**
+ * A file of ours, no link. One that is there is not opened: where it is closed again, the system lets go of what another
+ * lock of this process holds on it (POSIX, fcntl).
+ */
+function provide(path: string): void {
+  try {
+    closeSync(openSync(path, "wx", 0o600));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    if (!lstatSync(path).isFile()) throw Object.assign(new Error(`${path} is not a file of ours`), { code: "EACCES" });
   }
 }

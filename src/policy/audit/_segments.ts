@@ -2,15 +2,18 @@
  * The files of a log: `audit-00000001.jsonl` and on, in one directory, and what can be told from a file's two ends.
  *
  * Reading is synchronous and bounded; it happens at the start, after a rotation and when another process has written.
- * Callers: the writer, verification, reading.
+ * Callers: the writer and who appends for it, verification, reading.
  */
-import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { isForeign, isOpen, OTHERS_ANY } from "#base/owner.ts";
 import { hashOf, MAX_LINE, parseRecord, type StoredRecord } from "./record.ts";
 
 const NAME = /^audit-(\d{8,12})\.jsonl$/;
 const LINE_FEED = 0x0a;
+/** A write with it is on the disk when it returns; where there is no such flag, fdatasync follows. */
+export const SYNCED: number = constants.O_DSYNC ?? 0;
+export const APPEND: number = constants.O_WRONLY | constants.O_APPEND | SYNCED;
 
 export interface Segment {
   readonly number: number;
@@ -44,6 +47,19 @@ export function openSegment(path: string, flags: number): number {
   if (stats.isFile() && !isForeign(stats) && !isOpen(stats, OTHERS_ANY)) return descriptor;
   closeSync(descriptor);
   throw Object.assign(new Error(`${path} is not a private file of ours`), { code: "EACCES" });
+}
+
+/** What was refused shall not stand in the log. If it stays, the next commit finds it and goes on behind it. */
+export function undo(descriptor: number, size: number): void {
+  attempt(() => ftruncateSync(descriptor, size));
+}
+
+export function attempt(work: () => void): void {
+  try {
+    work();
+  } catch {
+    // The failure that led here is the one that is told.
+  }
 }
 
 export interface FileEnd {

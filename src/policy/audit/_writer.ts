@@ -21,7 +21,18 @@ import { dayOf } from "#policy/limits/windows.ts";
 import { fits, Group } from "./_group.ts";
 import { ProcessLock } from "./_lock.ts";
 import { findPosition, type Note, type Position } from "./_position.ts";
-import { look, openSegment, readFirst, type Segment, segmentOf, segmentsIn } from "./_segments.ts";
+import {
+  APPEND,
+  attempt,
+  look,
+  openSegment,
+  readFirst,
+  type Segment,
+  SYNCED,
+  segmentOf,
+  segmentsIn,
+  undo,
+} from "./_segments.ts";
 import type { Appender } from "./append.ts";
 import type { Heads, Known } from "./heads.ts";
 import { body, FORMAT } from "./record.ts";
@@ -29,9 +40,7 @@ import type { SignedHead, Signer } from "./signing.ts";
 
 const DAY_MS = 86_400_000;
 const LOCK_TIMEOUT_MS = 2000;
-/** A write with it is on the disk when it returns; where there is no such flag, fdatasync follows. */
-const SYNCED: number = constants.O_DSYNC ?? 0;
-const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | SYNCED;
+const BEGIN = APPEND | constants.O_CREAT;
 
 /** What of the file system the writer needs to fail: tests do. */
 export interface Disk {
@@ -195,7 +204,7 @@ export class Writer {
     if (cut !== undefined) cutTo(cut.segment, cut.size);
     const told = [...this.#owed, ...notes];
     this.#owed = [...this.#owed, ...repairs];
-    if (!position.begin) this.#descriptor = openSegment(segmentOf(directory, position.number).path, APPEND);
+    if (!position.begin) this.#descriptor = openSegment(segmentOf(directory, position.number).path, BEGIN);
     this.#position = position;
     return told;
   }
@@ -222,7 +231,7 @@ export class Writer {
     const { directory, now, signer } = this.#options;
     const at = now();
     const { path } = segmentOf(directory, position.number);
-    this.#descriptor = openSegment(path, APPEND);
+    this.#descriptor = openSegment(path, BEGIN);
     await syncDirectory(directory);
     const ino = look(path)?.ino ?? 0;
     this.#position = { ...position, begin: false, ino, size: 0, day: dayOf(at) };
@@ -309,19 +318,6 @@ export class Writer {
     const lock = this.#lock;
     this.#lock = undefined;
     if (lock !== undefined) attempt(() => lock.close());
-  }
-}
-
-/** What was refused shall not stand in the log. If it stays, the next commit finds it and goes on behind it. */
-function undo(descriptor: number, size: number): void {
-  attempt(() => ftruncateSync(descriptor, size));
-}
-
-function attempt(work: () => void): void {
-  try {
-    work();
-  } catch {
-    // The failure that led here is the one that is told.
   }
 }
 

@@ -6,13 +6,9 @@
  * taken away again. Nothing is judged here: of a file that is not as expected, and of a lock that another process has,
  * the writer is told, who looks by itself. Caller: the disk's thread.
  */
-import { closeSync, constants, fdatasyncSync, fstatSync, ftruncateSync, writeSync } from "node:fs";
+import { closeSync, fdatasyncSync, fstatSync, writeSync } from "node:fs";
 import { ProcessLock } from "./_lock.ts";
-import { look, openSegment } from "./_segments.ts";
-
-/** A write with it is on the disk when it returns; where there is no such flag, fdatasync follows. */
-const SYNCED: number = constants.O_DSYNC ?? 0;
-const APPEND = constants.O_WRONLY | constants.O_APPEND | SYNCED;
+import { APPEND, attempt, look, openSegment, SYNCED, undo } from "./_segments.ts";
 
 /** What a group is appended to. */
 export interface GroupPlace {
@@ -71,8 +67,7 @@ function appendLocked(place: GroupPlace, bytes: Uint8Array): Appended {
     if (SYNCED === 0) fdatasyncSync(descriptor);
     return "written";
   } catch (error) {
-    // If it stays, the writer finds it and goes on behind it.
-    attempt(() => ftruncateSync(descriptor, place.length));
+    undo(descriptor, place.length);
     throw error;
   }
 }
@@ -103,12 +98,4 @@ function closeFile(): void {
   const last = open;
   open = undefined;
   if (last !== undefined) attempt(() => closeSync(last.descriptor));
-}
-
-function attempt(work: () => void): void {
-  try {
-    work();
-  } catch {
-    // The failure that led here is the one that is told.
-  }
 }

@@ -67,6 +67,16 @@ test("what is asked together is answered in its order, and what fails fails alon
   );
 });
 
+test("what cannot be told to a thread is refused, and the thread goes on", async (t) => {
+  const disk = opened(t, bench(t).statePath);
+  const before = disk.ask<Rows>({ sql: "select 1 as one", parameters: [] });
+  await new Promise(setImmediate);
+  const unspeakable = disk.ask({ sql: "select ?", parameters: [(() => {}) as unknown as number] });
+  await assert.rejects(unspeakable, { name: "DataCloneError" });
+  assert.equal((await before).rows.length, 1);
+  assert.equal((await disk.ask<Rows>({ sql: "select 1 as one", parameters: [] })).rows.length, 1);
+});
+
 test("what was asked before the end is done, and nothing behind it", async (t) => {
   const disk = new Disk({ path: join(bench(t).statePath, "scratch.db"), busyTimeoutMs: 1000 });
   const last = disk.ask<Rows>({ sql: "select 1 as one", parameters: [] });

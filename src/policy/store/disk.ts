@@ -85,7 +85,12 @@ export class Disk {
     if (this.#asked.length === 0) return;
     const asked = this.#asked;
     this.#asked = [];
-    this.#worker.postMessage(asked);
+    try {
+      this.#worker.postMessage(asked);
+    } catch (error) {
+      // Something in it cannot be told to a thread: whoever asked in this turn hears of it.
+      for (const { reject } of this.#waiting.splice(-asked.length)) reject(error as Error);
+    }
   };
 
   #settle(answers: readonly DiskAnswer[]): void {
