@@ -16,7 +16,6 @@ import { AdminUsage } from "#serving/admin-usage.ts";
 import type { Administration } from "#serving/administration.ts";
 import type { Audit } from "./audit.ts";
 import { evidence, filesOf } from "./audit-files.ts";
-import { callerWords } from "./caller-words.ts";
 import type { Keys } from "./keys.ts";
 import type { Policy } from "./policy.ts";
 import { routeFacts } from "./switches.ts";
@@ -43,7 +42,7 @@ export function openAdministration({ settings, statePath, store, keys, audit, ru
     audit: new AdminAudit(settings.audit === "off" ? undefined : auditReader(settings, statePath)),
     policy: new AdminPolicy({
       current: rules.current,
-      words: () => callerWords(settings, rules.current().file),
+      words: async () => (await import("./caller-words.ts")).callerWords(settings, rules.current().file),
       reload: rules.reload,
       test: async (text) => (await import("./policy-file.ts")).testPolicyText(text),
       keys: keys.book,

@@ -26,7 +26,7 @@ const NOW: PolicyNow = {
 function policy(more: Partial<AdminPolicyOptions> = {}): AdminPolicy {
   return new AdminPolicy({
     current: () => NOW,
-    words: () => ({ certificates: [{ spiffe: "spiffe://prod/web", tenant: "other", role: "user" }] }),
+    words: async () => ({ certificates: [{ spiffe: "spiffe://prod/web", tenant: "other", role: "user" }] }),
     reload: async () => NOW,
     test: async () => [],
     keys: { get: async () => undefined },
@@ -90,7 +90,7 @@ test("a reload says why it did not come about", async () => {
   await assert.rejects(failing(new Error("line 3: no")).reload(operator("admin")), is("invalid_request", /line 3/));
   await assert.rejects(failing(new AuditFailure("full")).reload(operator("admin")), is("policy_unavailable"));
   const unreadable = policy({
-    words: () => {
+    words: async () => {
       throw new Error("gone");
     },
   });

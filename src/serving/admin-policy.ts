@@ -31,7 +31,7 @@ export interface PolicyNow {
 export interface AdminPolicyOptions {
   readonly current: () => PolicyNow;
   /** Whose tokens and certificates are taken, wherever that is said. */
-  readonly words: () => Pick<PolicyFile, "tokens" | "certificates">;
+  readonly words: () => Promise<Pick<PolicyFile, "tokens" | "certificates">>;
   /** Records the change first. @throws Error the file is not right, with the reason for the operator | AuditFailure */
   readonly reload: (actor: Actor) => Promise<PolicyNow>;
   /** Runs the cases of a file's text. @throws Error it is not right, with the reason */
@@ -114,12 +114,12 @@ export class AdminPolicy {
     if (!("role" in as)) requireOperator(principal);
     else if (!administers(principal, as.tenant)) throw foreign(principal);
     if ("networks" in as) checkNetworks(as.networks);
-    return askerOf(as, this.#words());
+    return askerOf(as, await this.#words());
   }
 
-  #words(): ReturnType<AdminPolicyOptions["words"]> {
+  async #words(): ReturnType<AdminPolicyOptions["words"]> {
     try {
-      return this.#options.words();
+      return await this.#options.words();
     } catch (error) {
       const detail = error instanceof Error ? error.message : String(error);
       throw new Fault("policy_unavailable", "The file of issuers or certificates cannot be read.", {

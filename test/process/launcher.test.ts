@@ -38,7 +38,7 @@ function oneCore(): string {
 
 test("a gateway's calls are not made old at once, and its old generation stays small", () => {
   const gateway = started(GATEWAY);
-  for (const flag of ["--no-allocation-site-pretenuring", "--heap-growing-percent=30", "--max-semi-space-size=8"])
+  for (const flag of ["--no-allocation-site-pretenuring", "--heap-growing-percent=20", "--max-semi-space-size=8"])
     assert.ok(gateway.flags.includes(flag), flag);
   assert.deepEqual(gateway.memory, {
     MALLOC_ARENA_MAX: "1",

@@ -6,9 +6,10 @@
  * is resolved. Callers: client.ts.
  */
 import { isIP, type OnReadOpts, type Socket } from "node:net";
-import { buildConnector } from "undici";
+import type { ConnectionOptions } from "node:tls";
 import type { Secret } from "#base/secret.ts";
 import { addressClass } from "#egress/addresses.ts";
+import { connectTo } from "./_connect.ts";
 import { mayDial } from "./reach.ts";
 
 export interface UpstreamTls {
@@ -47,28 +48,20 @@ export type Dial = (
 ) => void;
 
 export function upstreamDial(options: DialOptions): Dial {
-  const { tls = {}, address, socketPath, secure, origin } = options;
-  const { protocol, hostname, host, port } = new URL(origin);
+  const { address, socketPath, secure, origin } = options;
+  const { hostname, port } = new URL(origin);
   const name = hostname.replace(/^\[|\]$/g, "");
   let session: Buffer | undefined;
+  const place = {
+    host: address ?? name,
+    port: Number(port) || (secure ? 443 : 80),
+    socketPath,
+    timeoutMs: options.connectMs,
+  };
   return (onread, done) => {
-    const connect = buildConnector({
-      allowH2: false,
-      timeout: options.connectMs,
-      ...(onread === undefined ? {} : { onread }),
-      // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED has no say.
-      rejectUnauthorized: true,
-      minVersion: "TLSv1.2",
-      ...(tls.ca === undefined ? {} : { ca: tls.ca }),
-      ...(tls.certificate === undefined ? {} : { cert: tls.certificate }),
-      ...(tls.key === undefined ? {} : { key: tls.key.expose() }),
-      ...(socketPath === undefined ? {} : { socketPath }),
-      ...(session === undefined ? {} : { session }),
-    });
-    const servername = secure ? (tls.serverName ?? (isIP(name) === 0 ? name : undefined)) : undefined;
-    const place = { protocol, hostname: address ?? name, host, port, ...(servername ? { servername } : {}) };
-    connect(place, (...[error, socket]) => {
-      if (error !== null) return done(error, undefined);
+    const tls = secure ? { ...tlsOf(options, name), session } : undefined;
+    connectTo({ ...place, tls }, onread, (error, socket) => {
+      if (socket === undefined) return done(error, undefined);
       const problem = socketPath === undefined ? misled(socket, options) : undefined;
       if (problem === undefined) {
         socket.on("session", (next: Buffer) => {
@@ -79,6 +72,19 @@ export function upstreamDial(options: DialOptions): Dial {
       socket.destroy();
       done(problem, undefined);
     });
+  };
+}
+
+function tlsOf({ tls = {} }: DialOptions, name: string): ConnectionOptions {
+  const servername = tls.serverName ?? (isIP(name) === 0 ? name : undefined);
+  return {
+    // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED has no say.
+    rejectUnauthorized: true,
+    minVersion: "TLSv1.2",
+    ...(servername === undefined ? {} : { servername }),
+    ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+    ...(tls.certificate === undefined ? {} : { cert: tls.certificate }),
+    ...(tls.key === undefined ? {} : { key: tls.key.expose() }),
   };
 }
 

@@ -8,7 +8,7 @@
 import { type Dialect, PostgresDialect } from "kysely";
 import { Pool, type PoolConfig, types } from "pg";
 import type { Secret } from "#base/secret.ts";
-import { StoreError } from "./store-error.ts";
+import { reasonOf, StoreError } from "./store-error.ts";
 
 /** OID of bigint. */
 const INT8 = 20;
@@ -71,13 +71,4 @@ function wholeNumber(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value)) throw new StoreError("the database holds a number beyond 2^53");
   return value;
-}
-
-/** A code where there is one; driver messages about connections name hosts and users, no passwords. */
-export function reasonOf(error: unknown): string {
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  // Node's own error about a URL has the URL in it.
-  if (code === "ERR_INVALID_URL") return code;
-  const text = typeof message === "string" && message !== "" ? message : undefined;
-  return text ?? (typeof code === "string" ? code : "unknown reason");
 }

@@ -12,11 +12,10 @@ import type { StateDirectory } from "#policy/state.ts";
 import { Disk } from "./disk.ts";
 import { type MigrationBackend, migrate } from "./migrate.ts";
 import { MIGRATIONS, type Migration } from "./migrations.ts";
-import { postgresDialect, reasonOf } from "./postgres.ts";
 import type { Tables } from "./schema.ts";
 import { SqliteDriver, sqliteDialect } from "./sqlite.ts";
 import type { Step } from "./step.ts";
-import { StoreError } from "./store-error.ts";
+import { reasonOf, StoreError } from "./store-error.ts";
 
 export type Database = Kysely<Tables>;
 
@@ -66,7 +65,7 @@ const POSTGRES: MigrationBackend = {
 
 /** Opens it, makes it where it is missing, brings it up to date. @throws StateError | StoreError */
 export async function openStore(options: StoreOptions): Promise<Store> {
-  const connected = connect(options);
+  const connected = await connect(options);
   const { kind, db } = connected;
   try {
     await migrate(
@@ -83,8 +82,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
   return { ...connected, close: () => db.destroy() };
 }
 
-function connect({ state, databaseUrl, onError = () => {} }: StoreOptions): Omit<Store, "close"> {
+async function connect({ state, databaseUrl, onError = () => {} }: StoreOptions): Promise<Omit<Store, "close">> {
   if (databaseUrl !== undefined) {
+    // Its driver is loaded where there is such a database.
+    const { postgresDialect } = await import("./postgres.ts");
     const db: Database = new Kysely({ dialect: postgresDialect(databaseUrl, onError) });
     return { kind: "postgres", db, transact: (steps) => stepByStep(db, steps), disk: undefined };
   }
