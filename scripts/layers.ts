@@ -89,9 +89,9 @@ const WORDS: readonly { readonly text: RegExp; readonly may: RegExp; readonly wh
 const DIALS = /^(?:node:)?(?:net|tls|http|https|http2|dgram|dns|dns\/promises)$/;
 const DIALLING =
   /\b(?:request|get|connect|createConnection|Agent|ClientRequest|globalAgent|createSocket|lookup|resolve\w*|Resolver)\b/;
-/** The guard's own; names of upstreams, which the operator gave; and the probe of a Unix socket that somebody may have left. */
+/** The guard's own; names of upstreams and connections to them, which the operator gave; and the probe of a Unix socket that somebody may have left. */
 const DIALLERS =
-  /^(?:egress\/_dial\.ts|egress\/_addresses-of\.ts|egress\/_judged-connect\.ts|egress\/upstream\/names\.ts|http\/_unix-socket\.ts)$/;
+  /^(?:egress\/_dial\.ts|egress\/_addresses-of\.ts|egress\/_judged-connect\.ts|egress\/upstream\/_connect\.ts|egress\/upstream\/names\.ts|http\/_unix-socket\.ts)$/;
 const BANNED_NAMES = /^(utils?|common|helpers?|types)\.ts$/;
 const MAX_LINES = 400;
 
