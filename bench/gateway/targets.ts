@@ -14,6 +14,8 @@ export interface Bench {
   readonly upstream: number;
   /** The client uses the last. */
   readonly keys: readonly string[];
+  /** Where nginx runs; absent: where all that are measured do. */
+  readonly core?: number;
 }
 
 export interface Target {
@@ -89,7 +91,12 @@ http {
 }
 `,
   );
-  return started("nginx", bench, port, start(PROXY_CORE, "nginx", ["-c", join(folder, "nginx.conf"), "-p", folder]));
+  return started(
+    "nginx",
+    bench,
+    port,
+    start(bench.core ?? PROXY_CORE, "nginx", ["-c", join(folder, "nginx.conf"), "-p", folder]),
+  );
 };
 
 const haproxy: Begin = async (bench) => {
