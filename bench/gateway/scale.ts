@@ -10,17 +10,18 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { mintKey } from "#policy/keys.ts";
 import { packaged, serveArguments } from "./castellan.ts";
 import { machine } from "./measure.ts";
-import { compile, freePort, listening, start, stop } from "./processes.ts";
+import { compile, drive, freePort, listening, start, stop } from "./processes.ts";
 import { TARGETS } from "./targets.ts";
 
 const { values: options } = parseArgs({
   options: { rounds: { type: "string", default: "5" }, seconds: { type: "string", default: "3" } },
 });
+const seconds = Number(options.seconds);
+const WARM_SECONDS = 10;
 const CORES = [0, 1];
 const folder = mkdtempSync(join(tmpdir(), "castellan-scale-"));
 const [client, mock, body] = ["load", "upstream", "body.json"].map((name) => join(folder, name)) as [
@@ -31,13 +32,11 @@ const [client, mock, body] = ["load", "upstream", "body.json"].map((name) => joi
 const keys = Array.from({ length: 10_000 }, () => mintKey().expose());
 
 /** @returns requests a second */
-async function drive(core: number, port: number, seconds: string): Promise<number> {
-  const headers = `Authorization: Bearer ${keys.at(-1)}\\r\\n`;
-  const child = start(core, client, ["sat", String(port), seconds, "64", body, headers, "0"]);
-  let last = "";
-  for await (const line of createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })) last = line;
-  const ran = JSON.parse(last) as { done: number; seconds: number; errors: number; badStatus: number };
-  if (ran.errors + ran.badStatus > 0) throw new Error(`${ran.errors + ran.badStatus} requests failed`);
+async function rateOf(core: number, port: number, seconds: number): Promise<number> {
+  const headers = `Authorization: Bearer ${keys.at(-1)}\r\n`;
+  const ran = await drive(client, { mode: "sat", connections: 64, body, seconds, port, headers, core }, undefined);
+  const failed = ran.errors + ran.badStatus;
+  if (failed > 0) throw new Error(`${failed} requests failed`);
   return ran.done / ran.seconds;
 }
 
@@ -74,8 +73,8 @@ interface Round {
 
 /** One core alone, then both. @param ports where each core's client goes */
 async function round(alone: number, ports: readonly [number, number]): Promise<Round> {
-  const one = await drive(1, alone, options.seconds);
-  const both = await Promise.all(CORES.map((core) => drive(core, ports[core as 0 | 1], options.seconds)));
+  const one = await rateOf(1, alone, seconds);
+  const both = await Promise.all(CORES.map((core) => rateOf(core, ports[core as 0 | 1], seconds)));
   const two = both.reduce((sum, each) => sum + each, 0);
   return { one: Math.round(one), two: Math.round(two), ratio: Number((two / one).toFixed(2)) };
 }
@@ -99,8 +98,8 @@ for (const up of ups) await listening(up);
 const one = await doors(root, "one", [1], ups);
 const two = await doors(root, "two", CORES, ups);
 const nginx = await Promise.all(CORES.map((core) => peer(core, ups)));
-await drive(1, one.port, "10");
-await Promise.all(CORES.map((core) => drive(core, two.port, "10")));
+await rateOf(1, one.port, WARM_SECONDS);
+await Promise.all(CORES.map((core) => rateOf(core, two.port, WARM_SECONDS)));
 const all: Record<string, Round[]> = { castellan: [], nginx: [] };
 for (let i = 0; i < Number(options.rounds); i++) {
   all["castellan"]?.push(await round(one.port, [two.port, two.port]));
