@@ -3,7 +3,7 @@
  *
  * Node's own `net` and `tls`: the connector of undici comes with all of that library, 1.2 MB of source that a gateway
  * has no other use for. Invariants: `done` is called once; a socket whose connection failed or came too late is
- * destroyed, and its errors are heard. Private to dial.ts.
+ * destroyed; errors of a socket are heard as long as it is there, whoever has it. Private to dial.ts.
  */
 import { connect as connectPlain, type OnReadOpts, type Socket } from "node:net";
 import { type ConnectionOptions, connect as connectTls } from "node:tls";
@@ -37,10 +37,7 @@ export function connectTo(
     clearTimeout(timer);
     socket.off("error", over);
     socket.off(event, connected);
-    if (error !== undefined) {
-      socket.on("error", () => {});
-      socket.destroy();
-    }
+    if (error !== undefined) socket.destroy();
     done(error, error === undefined ? socket : undefined);
   };
   const connected = (): void => over(undefined);
@@ -48,6 +45,8 @@ export function connectTo(
   const timer = setTimeout(() => over(new Error(`no connection within ${timeoutMs} ms`)), timeoutMs);
   socket.setKeepAlive(true, KEEP_ALIVE_MS);
   socket.setNoDelay(true);
+  // One that nobody hears would end the process: whoever has the socket next may not listen yet, or no more.
+  socket.on("error", () => {});
   socket.on("error", over);
   socket.on(event, connected);
 }
