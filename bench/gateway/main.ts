@@ -86,10 +86,10 @@ async function measure(target: Target, scenario: Scenario): Promise<Sample> {
   return { ...ran, residentMiB: child === undefined ? undefined : Math.round(ran.resident / 2 ** 20) };
 }
 
-/** Compilers need some ten thousand calls before they have done their best, and as many events. */
+/** Compilers need some ten thousand calls before they have done their best, as many that come alone, and as many events. */
 async function warm({ name, child, port, headers }: Target): Promise<void> {
   if (child === undefined) return;
-  const { sse } = scenarios();
+  const { sse, rate } = scenarios();
   const small = {
     mode: "sat",
     connections: 32,
@@ -97,6 +97,7 @@ async function warm({ name, child, port, headers }: Target): Promise<void> {
     seconds: Number(options.warm),
   } as const;
   await drive(client, { ...small, port, headers }, child.pid);
+  if (rate !== undefined) await drive(client, { ...rate, seconds: Number(options.warm), port, headers }, child.pid);
   if (sse === undefined || name === "portkey") return;
   await drive(client, { ...sse, seconds: Number(options.warm) / 2, port, headers }, child.pid);
 }

@@ -48,9 +48,9 @@ function threadsOf(pid: number): string[] {
   }
 }
 
-/** Resident bytes of the tree. */
-export function memoryOf(root: number): number {
-  const kib = treeOf(root).map((pid) => Number(/^VmRSS:\s+(\d+)/m.exec(read(`/proc/${pid}/status`) ?? "")?.[1] ?? 0));
+/** Resident bytes. @param pids a tree's: to look for it each time takes longer than an answer may */
+export function memoryOf(pids: readonly number[]): number {
+  const kib = pids.map((pid) => Number(/^VmRSS:\s+(\d+)/m.exec(read(`/proc/${pid}/status`) ?? "")?.[1] ?? 0));
   return kib.reduce((a, b) => a + b, 0) * 1024;
 }
 

@@ -5,7 +5,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createConnection, createServer } from "node:net";
 import { createInterface } from "node:readline";
-import { busySeconds, cpuOf, memoryOf, stolenSeconds } from "./measure.ts";
+import { busySeconds, cpuOf, memoryOf, stolenSeconds, treeOf } from "./measure.ts";
 
 export const LOAD_CORE = 0;
 export const PROXY_CORE = 1;
@@ -109,13 +109,15 @@ export async function drive(
   let before = look();
   let result: Omit<Ran, "cpu" | "foreign" | "stolen" | "resident"> | undefined;
   let isSteady = false;
+  let tree: readonly number[] = [];
   const looks: number[] = [];
   let after = before;
   const watch = setInterval(() => {
-    if (isSteady && pid !== undefined) looks.push(memoryOf(pid));
+    if (isSteady && pid !== undefined) looks.push(memoryOf(tree));
   }, 100);
   for await (const line of createInterface({ input: child.stdout as NonNullable<typeof child.stdout> })) {
     if (line === "steady") {
+      if (pid !== undefined) tree = treeOf(pid);
       before = look();
       isSteady = true;
       steady();

@@ -4,6 +4,7 @@
  * Private to the pipeline and its parts (_relayed.ts, _refuse.ts).
  */
 import type { Log } from "#base/log.ts";
+import type { OpenCalls } from "#base/open-calls.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault, type FaultKind } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
@@ -13,7 +14,6 @@ import type { Admission, Gate, Outcome } from "#policy/gate.ts";
 import type { Peer } from "#policy/peer.ts";
 import type { Exchange } from "./_exchange.ts";
 import type { Before, OwnHeaders } from "./_head.ts";
-import type { OpenCalls } from "./_open-calls.ts";
 import type { Anonymous } from "./access.ts";
 import type { Counters } from "./counters.ts";
 import type { HttpOptions } from "./options.ts";

@@ -13,12 +13,12 @@ import fastify, {
   type LightMyRequestResponse,
 } from "fastify";
 import { type Log, silentLog } from "#base/log.ts";
+import { OpenCalls } from "#base/open-calls.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
 import { SEGMENT_LENGTH } from "#core/path-shapes.ts";
 import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
-import { OpenCalls } from "./_open-calls.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Handle, type Handling, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";

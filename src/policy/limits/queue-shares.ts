@@ -9,10 +9,14 @@
 import { Fault } from "#core/fault.ts";
 
 const RETRY_MS = 1000;
+/** Tenants with nothing open that are remembered: to forget one makes V8 make the whole map anew. */
+const MOST_IDLE = 1000;
 
 export class QueueShares {
   readonly #capacity: number;
   readonly #open = new Map<string, number>();
+  /** Tenants in there with nothing open. */
+  #idle = 0;
   #total = 0;
 
   /** @param capacity sequences; Infinity: nobody is bounded */
@@ -45,9 +49,16 @@ export class QueueShares {
   }
 
   #add(tenant: string, sequences: number): void {
-    const held = (this.#open.get(tenant) ?? 0) + sequences;
-    if (held === 0) this.#open.delete(tenant);
-    else this.#open.set(tenant, held);
+    const before = this.#open.get(tenant);
+    const held = (before ?? 0) + sequences;
+    this.#open.set(tenant, held);
     this.#total += sequences;
+    if (before === 0) this.#idle--;
+    if (held === 0 && ++this.#idle > MOST_IDLE) this.#forget();
+  }
+
+  #forget(): void {
+    for (const [tenant, held] of this.#open) if (held === 0) this.#open.delete(tenant);
+    this.#idle = 0;
   }
 }

@@ -10,6 +10,7 @@ import "#base/no-environment-in-reports.ts";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
 import { parentPort, workerData } from "node:worker_threads";
 import { type Appended, appendGroup, type GroupPlace } from "#policy/audit/append.ts";
+import { Checkpoints } from "./_checkpoints.ts";
 import type { Step } from "./step.ts";
 
 interface Statement {
@@ -46,11 +47,13 @@ const KEPT = 256;
 const { path, busyTimeoutMs } = workerData as DiskThreadOptions;
 const prepared = new Map<string, StatementSync>();
 let database: DatabaseSync | undefined;
+let checkpoints: Checkpoints | undefined;
 
 let memory: Uint8Array | undefined;
 
 parentPort?.on("message", (requests: readonly DiskRequest[] | "close") => {
   if (requests === "close") {
+    checkpoints?.close();
     database?.close();
     parentPort?.close();
     return;
@@ -64,7 +67,9 @@ function answer(request: DiskRequest): DiskAnswer {
     if ("steps" in request) return { rows: [], changes: transact(request.steps) };
     const statement = prepare(request.sql);
     if (statement.columns().length > 0) return { rows: statement.all(...request.parameters), changes: 0 };
-    return { rows: [], changes: statement.run(...request.parameters).changes };
+    const { changes } = statement.run(...request.parameters);
+    checkpoints?.wrote(Number(changes));
+    return { rows: [], changes };
   } catch (error) {
     const { message, errcode, code } = error as Error & { errcode?: number; code?: string };
     return { error: message, code: errcode ?? code };
@@ -88,6 +93,7 @@ function transact(steps: Extract<DiskRequest, { steps: unknown }>["steps"]): num
       if (decides && Number(changes) === 0) break;
     }
     prepare("commit").run();
+    checkpoints?.wrote(done);
     return done;
   } catch (error) {
     // Some errors end the transaction by themselves.
@@ -111,5 +117,6 @@ function open(): DatabaseSync {
   // NORMAL in WAL mode: what was committed outlives the process whatever ends it, and a power cut keeps the file whole.
   for (const pragma of ["journal_mode = WAL", "synchronous = NORMAL", "trusted_schema = OFF", "cell_size_check = ON"])
     opened.exec(`PRAGMA ${pragma}`);
+  checkpoints = new Checkpoints(opened, path);
   return opened;
 }

@@ -6,6 +6,7 @@
  * reservation to its booking. Made by forwarding.ts.
  */
 import { stringifyJson } from "#base/json.ts";
+import type { OpenCall, OpenCalls } from "#base/open-calls.ts";
 import type { Usage } from "#core/calls.ts";
 import type { Fault } from "#core/fault.ts";
 import type { FairShare } from "#core/generate.ts";
@@ -25,8 +26,8 @@ import { SettledSource } from "./settled-source.ts";
 
 export interface PassageParts {
   readonly serving: Pick<Serving, "shareOf">;
-  /** Calls on their way, by their upstream ids: whose they are. */
-  readonly open: Map<string, string>;
+  /** Those on their way. */
+  readonly open: OpenCalls<Passage>;
   readonly call: ForwardCall;
   readonly work: Work;
   readonly model: ServedModel;
@@ -37,13 +38,15 @@ export interface PassageParts {
 
 const JSON_TYPE = "application/json";
 
-export class Passage implements PoolCall, Receiver {
+export class Passage implements PoolCall, Receiver, OpenCall {
   // PoolCall
   readonly tokens: number;
   readonly idempotent = true;
   readonly adapter: string | undefined;
   readonly signal: AbortSignal | undefined;
   readonly maxBytes: number | undefined;
+  // OpenCall
+  place = -1;
   readonly #parts: PassageParts;
   readonly #expected: Estimate;
   #resolve: ((forwarded: Forwarded) => void) | undefined;
@@ -64,6 +67,15 @@ export class Passage implements PoolCall, Receiver {
     this.maxBytes = work.maxBytes;
   }
 
+  /** Of the call upstream. */
+  get id(): string {
+    return this.#parts.work.id;
+  }
+
+  get tenant(): string {
+    return this.#parts.call.grant.principal.tenant;
+  }
+
   /** Once. @throws Fault */
   run(): Promise<Forwarded> {
     return new Promise((resolve, reject) => {
@@ -78,9 +90,9 @@ export class Passage implements PoolCall, Receiver {
 
   #send(reservation: Reservation): void {
     const { call, work, upstreams, media, open } = this.#parts;
-    const { method, path, query, grant } = call;
+    const { method, path, query } = call;
     this.#reservation = reservation;
-    open.set(work.id, grant.principal.tenant);
+    open.add(this);
     try {
       const { contentType, pieces } = work.write(upstreams.name, media);
       const target = query === "" ? path : `${path}?${query}`;
@@ -113,7 +125,7 @@ export class Passage implements PoolCall, Receiver {
   // Receiver
 
   failed(error: unknown): void {
-    this.#parts.open.delete(this.#parts.work.id);
+    this.#parts.open.delete(this);
     const told = (): void => this.#reject?.(error);
     if (this.#reservation === undefined) told();
     else this.#reservation.settle(NO_USAGE).then(told, this.#reject);
@@ -159,7 +171,7 @@ export class Passage implements PoolCall, Receiver {
   }
 
   readonly #settle = (used: Usage, lost: boolean): Promise<void> => {
-    this.#parts.open.delete(this.#parts.work.id);
+    this.#parts.open.delete(this);
     this.#by?.settled(used.promptTokens + used.completionTokens);
     return this.#reservation?.settle(lost || !this.#good ? NO_USAGE : used) ?? Promise.resolve();
   };

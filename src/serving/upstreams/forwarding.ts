@@ -8,6 +8,7 @@
  */
 import { createHmac } from "node:crypto";
 import { newId } from "#base/ids.ts";
+import { OpenCalls } from "#base/open-calls.ts";
 import { Fault } from "#core/fault.ts";
 import { ownedKey } from "#core/owned.ts";
 import type { Grant, Principal, Scope } from "#core/principal.ts";
@@ -78,8 +79,7 @@ const MOST_SALTS = 10_000;
 export class Forwarding {
   readonly #options: ForwardingOptions;
   readonly #salts = new Map<string, string>();
-  /** Calls on their way, by their upstream ids: whose they are. */
-  readonly #open = new Map<string, string>();
+  readonly #open = new OpenCalls<Passage>();
 
   constructor(options: ForwardingOptions) {
     this.#options = options;
@@ -87,7 +87,7 @@ export class Forwarding {
 
   /** The tenant whose call has this id upstream. */
   ownerOf(id: string): string | undefined {
-    return this.#open.get(id);
+    return this.#open.find((passage) => passage.id === id)?.tenant;
   }
 
   /** @returns undefined: the model runs here. @throws Fault */

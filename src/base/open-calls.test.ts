@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { type OpenCall, OpenCalls } from "./_open-calls.ts";
+import { type OpenCall, OpenCalls } from "./open-calls.ts";
 
 test("whatever comes and goes: those are there that came and did not go, each once", () => {
   fc.assert(
@@ -18,6 +18,10 @@ test("whatever comes and goes: those are there that came and did not go, each on
         }
         assert.equal(open.size, expected.size);
         assert.deepEqual(new Set(open.all()), expected);
+        assert.equal(
+          open.find((one) => one === call),
+          expected.has(call) ? call : undefined,
+        );
         for (const one of calls) assert.equal(one.place >= 0, expected.has(one));
       }
     }),
