@@ -93,9 +93,14 @@ class Tightest {
     if (this.#entry === undefined) return;
     const { counter, span } = this.#entry;
     headers[group.limit] = counter.limitText;
-    headers[group.remaining] = String(Math.max(0, this.#left));
+    headers[group.remaining] = remaining(Math.max(0, this.#left));
     headers[group.reset] = now === undefined ? new Date(span.end).toISOString() : goDuration(span.end - now);
   }
+}
+
+/** Not by `String`, which V8 keeps what it has printed for: each of these is printed once, and would be kept as long. */
+function remaining(amount: number): string {
+  return Number.isSafeInteger(amount) ? amount.toFixed(0) : String(amount);
 }
 
 /** As OpenAI prints durations, in Go's form: `850ms`, `1s`, `6m0s`, `1h0m0s`. */

@@ -48,6 +48,11 @@ export class QueueShares {
     return this.#total;
   }
 
+  /** Tenants that it knows of, for tests. */
+  get remembered(): number {
+    return this.#open.size;
+  }
+
   #add(tenant: string, sequences: number): void {
     const before = this.#open.get(tenant);
     const held = (before ?? 0) + sequences;
