@@ -1,12 +1,12 @@
 /*
  * The client of bench/gateway: one thread, epoll, HTTP/1.1 with keep-alive; answers with a length or in chunks.
  *
- * usage: load MODE PORT SECONDS CONNECTIONS BODY_FILE HEADERS [RATE]
+ * usage: load MODE PORT SECONDS CONNECTIONS BODY_FILE HEADERS [RATE [SETTLE]]
  *   sat    each connection asks again when it has its answer
  *   rate   RATE requests a second, evenly; a latency counts from when the request was due
  *   sse    each connection has one stream; the delay of an event is now less the clock in it
  *   hold   as sse, and nothing is measured
- * HEADERS: further header lines, each with its "\r\n" spelled out. After a second of warming up (hold: when every stream
+ * HEADERS: further header lines, each with its "\r\n" spelled out. After SETTLE seconds (1; hold: and when every stream
  * has had an event) prints "steady", and at the end one line of JSON.
  */
 #define _GNU_SOURCE
@@ -227,6 +227,7 @@ int main(int argc, char **argv) {
     dial(&conns[i]);
     if (!open_loop) ask(&conns[i], now_ns());
   }
+  uint64_t settle = (uint64_t)(1e9 * (argc > 8 ? atof(argv[8]) : 1));
   uint64_t start = now_ns(), steady = 0, due = start;
   static char bytes[262144];
   for (struct epoll_event found[512];;) {
@@ -252,7 +253,7 @@ int main(int argc, char **argv) {
       if (i == count) break;
       ask(&conns[i], due);
     }
-    if (!steady && now - start >= 1000000000ull && (!hold || seen == count)) {
+    if (!steady && now - start >= settle && (!hold || seen == count)) {
       steady = now;
       puts("steady");
       fflush(stdout);

@@ -4,7 +4,7 @@
  * and the client have core 0, whoever is measured has core 1.
  *
  *   npm run bench:gateway -- [--rounds 3] [--seconds 3] [--only unary,rate,sse,prompts,memory] [--targets nginx,undici]
- *                            [--keys 10000] [--rate 500] [--warm 10] [--json FILE]
+ *                            [--keys 10000] [--rate 500] [--warm 10] [--settle 3] [--json FILE]
  *
  * Needs gcc and taskset; nginx and HAProxy where they are installed. CPU is what the kernel counts for all threads of
  * the measured process tree. Prints medians, and the median of the ratios to nginx of the same round, as JSON, and what
@@ -28,6 +28,7 @@ const { values: options } = parseArgs({
     keys: { type: "string", default: "10000" },
     rate: { type: "string", default: "500" },
     warm: { type: "string", default: "10" },
+    settle: { type: "string", default: "3" },
     json: { type: "string" },
   },
 });
@@ -81,7 +82,8 @@ function scenarios(): Readonly<Record<string, Scenario>> {
 
 async function measure(target: Target, scenario: Scenario): Promise<Sample> {
   const { child, port, headers } = target;
-  const load: Load = { ...scenario, port, headers };
+  // Who has had another load until now compiles anew what met objects of another kind.
+  const load: Load = { ...scenario, port, headers, settle: Number(options.settle) };
   const ran = await drive(client, load, child?.pid);
   return { ...ran, residentMiB: child === undefined ? undefined : Math.round(ran.resident / 2 ** 20) };
 }

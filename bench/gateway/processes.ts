@@ -68,6 +68,8 @@ export interface Load {
   /** Further header lines, each with its `\r\n`. */
   readonly headers: string;
   readonly rate?: number;
+  /** Seconds before anything counts; absent: one. */
+  readonly settle?: number;
   /** Where the client runs; absent: where the load does. */
   readonly core?: number;
 }
@@ -94,11 +96,20 @@ export interface Ran {
 /** @param pid the measured process. @param steady called when all is under way */
 export async function drive(
   client: string,
-  { mode, port, seconds, connections, body, headers, rate, core = LOAD_CORE }: Load,
+  { mode, port, seconds, connections, body, headers, rate, settle, core = LOAD_CORE }: Load,
   pid: number | undefined,
   steady: () => void = () => {},
 ): Promise<Ran> {
-  const args = [mode, port, seconds, connections, body, headers.replaceAll("\r\n", "\\r\\n"), rate ?? 0].map(String);
+  const args = [
+    mode,
+    port,
+    seconds,
+    connections,
+    body,
+    headers.replaceAll("\r\n", "\\r\\n"),
+    rate ?? 0,
+    settle ?? 1,
+  ].map(String);
   const child = start(core, client, args);
   const look = () => ({
     cpu: pid === undefined ? 0 : cpuOf(pid),

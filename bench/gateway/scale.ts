@@ -22,6 +22,8 @@ const { values: options } = parseArgs({
 });
 const seconds = Number(options.seconds);
 const WARM_SECONDS = 10;
+/** What met the idle time since the last load is compiled anew. */
+const SETTLE_SECONDS = 3;
 const CORES = [0, 1];
 const folder = mkdtempSync(join(tmpdir(), "castellan-scale-"));
 const [client, mock, body] = ["load", "upstream", "body.json"].map((name) => join(folder, name)) as [
@@ -34,7 +36,11 @@ const keys = Array.from({ length: 10_000 }, () => mintKey().expose());
 /** @returns requests a second */
 async function rateOf(core: number, port: number, seconds: number): Promise<number> {
   const headers = `Authorization: Bearer ${keys.at(-1)}\r\n`;
-  const ran = await drive(client, { mode: "sat", connections: 64, body, seconds, port, headers, core }, undefined);
+  const ran = await drive(
+    client,
+    { mode: "sat", connections: 64, body, seconds, settle: SETTLE_SECONDS, port, headers, core },
+    undefined,
+  );
   const failed = ran.errors + ran.badStatus;
   if (failed > 0) throw new Error(`${failed} requests failed`);
   return ran.done / ran.seconds;
