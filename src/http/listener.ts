@@ -174,7 +174,8 @@ function start(line: Line, req: IncomingMessage, res: ServerResponse, handle: Ha
     return;
   }
   // The answer says so and closes, so that a client of good will connects anew.
-  if (performance.now() >= line.agesAt || (line.expiresAt !== Number.POSITIVE_INFINITY && Date.now() >= line.expiresAt))
+  // A certificate is good in its last millisecond, here as where it is judged (policy/certificates.ts).
+  if (performance.now() >= line.agesAt || (line.expiresAt !== Number.POSITIVE_INFINITY && Date.now() > line.expiresAt))
     res.shouldKeepAlive = false;
   if (line.next !== undefined) res.on("close", line.next);
   const problem = headProblem(req, options);
