@@ -35,11 +35,6 @@ export class OpenCalls<C extends OpenCall> {
     call.place = -1;
   }
 
-  /** One look at each: for what is asked seldom. */
-  find(wanted: (call: C) => boolean): C | undefined {
-    return this.#calls.find(wanted);
-  }
-
   /** Those that are there now. */
   all(): readonly C[] {
     return [...this.#calls];

@@ -63,11 +63,10 @@ export function gatewayRelay(parts: GatewayRelayParts): Relay<Services> {
       id.slice(Math.max(id.lastIndexOf("-"), id.lastIndexOf("_")) + 1),
     );
     const { tenant } = caller.principal;
-    const own = ids.filter((id) => {
-      const owner = forwarding.ownerOf(id);
-      return owner !== undefined && (owner === tenant || tenant === OPERATOR_TENANT);
-    });
-    if (own.length > 0) await send("POST", ABORT, { request_ids: own }, { joined: "every" }, signal);
+    const open = forwarding.among(ids);
+    const own = tenant === OPERATOR_TENANT ? open : open.filter((each) => each.tenant === tenant);
+    const told = { request_ids: own.map(({ id }) => id) };
+    if (own.length > 0) await send("POST", ABORT, told, { joined: "every" }, signal);
     return empty();
   };
   const send = (method: string, target: string, body: unknown, operation: Operation, signal: AbortSignal) => {

@@ -14,7 +14,7 @@ import type { DatabaseSync } from "node:sqlite";
 const ROWS = 32;
 /** Syncs between two checkpoints. */
 const SYNCS = 8;
-/** Pages after which SQLite does it by itself: the log is longer than that in no case, 16 MiB. */
+/** Pages after which SQLite does it by itself, 16 MiB; a reader that stays makes the log longer, as it always does. */
 const MOST_PAGES = 4000;
 
 function ignore(): void {}
@@ -35,7 +35,7 @@ export class Checkpoints {
     database.exec(`PRAGMA wal_autocheckpoint = ${MOST_PAGES}`);
   }
 
-  /** So many rows were written, and committed. */
+  /** So many rows were written. */
   wrote(rows: number): void {
     this.#rows += rows;
     if (this.#rows < ROWS || this.#syncing) return;
@@ -63,7 +63,8 @@ export class Checkpoints {
     try {
       this.#database.exec("PRAGMA wal_checkpoint(PASSIVE)");
     } catch {
-      // As of SQLite's own: what is committed lies safe in the log, and a disk that fails shows in the next commit.
+      // In the middle of a transaction there is none; the next is soon. Of a disk that fails the next commit tells, and
+      // what is committed lies safe in the log.
     }
   }
 

@@ -85,9 +85,10 @@ export class Forwarding {
     this.#options = options;
   }
 
-  /** The tenant whose call has this id upstream. */
-  ownerOf(id: string): string | undefined {
-    return this.#open.find((passage) => passage.id === id)?.tenant;
+  /** The calls on their way that have one of these ids upstream; one look at each, however many ids there are. */
+  among(ids: readonly string[]): readonly Pick<Passage, "id" | "tenant">[] {
+    const wanted = new Set(ids);
+    return this.#open.all().filter(({ id }) => wanted.has(id));
   }
 
   /** @returns undefined: the model runs here. @throws Fault */
