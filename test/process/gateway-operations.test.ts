@@ -103,6 +103,53 @@ test("fault tolerance: every server is told, in the fields that were judged; eac
     );
 });
 
+test("calls are ended by their ids: a tenant's own, for the operator's tenant everybody's, and none that is over", async () => {
+  const held: (() => void)[] = [];
+  for (const server of servers)
+    server.answers.set("/v1/completions", (_, response) => {
+      held.push(() => json(response, { choices: [], usage: { prompt_tokens: 1, completion_tokens: 1 } }));
+    });
+  const [user, admin] = await Promise.all(
+    (["user", "admin"] as const).map((role) => makeKey(gateway.stateDir, role, { name: role, tenant: "ending" })),
+  );
+  const mate = await makeKey(gateway.stateDir, "user", { name: "mate" });
+  assert.ok(user !== undefined && admin !== undefined);
+  await until("the key is known", async () => (await ops("/metrics", undefined, admin)).status === 200);
+  const ask = async (key: string) => {
+    const answer = await fetch(`${gateway.url}/v1/completions`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+      body: JSON.stringify({ model: "outside", prompt: key === user ? "theirs" : "ours", max_tokens: 1 }),
+    });
+    return answer.status;
+  };
+  const known = async (): Promise<boolean> =>
+    (await fetch(`${gateway.url}/v1/models`, { headers: { authorization: `Bearer ${mate}` } })).ok;
+  await until("the last key is known", known);
+  const calls = Promise.all([ask(user), ask(mate)]);
+  await until("both are at a server", () => held.length === 2);
+  const all = servers.flatMap((server) => server.asked);
+  const idOf = (prompt: string): string =>
+    String(all.find(({ body }) => String(body).includes(`"${prompt}"`))?.headers["x-request-id"]);
+  const [theirs, ours] = [idOf("theirs"), idOf("ours")];
+  const ids = JSON.stringify({ request_ids: ["unknown", `cmpl-${ours}`, `cmpl-${theirs}`, theirs] });
+  const told = () => asked().map((requests) => requests.filter((request) => request.includes("/abort_requests")));
+  const sent = (...own: string[]) => `POST /abort_requests ${JSON.stringify({ request_ids: own })}`;
+
+  assert.equal((await ops("/abort_requests", ids, admin)).status, 200);
+  assert.deepEqual(told(), [[sent(theirs)], [sent(theirs)]]);
+  assert.equal((await ops("/abort_requests", ids)).status, 200);
+  const both = (request: string | undefined): boolean => request?.includes(theirs) === true && request.includes(ours);
+  assert.ok(told().every(([, second]) => both(second)));
+  for (const answer of held) answer();
+  assert.deepEqual(await calls, [200, 200]);
+  assert.equal((await ops("/abort_requests", ids)).status, 200);
+  assert.ok(
+    told().every((requests) => requests.length === 2),
+    "they are over",
+  );
+});
+
 test("how the engines of all servers are, also where one server is away", async () => {
   servers[0].answers.set("/fault_tolerance/status", (_, response) =>
     json(response, { total_engines: 1, engines: [{ id: 0, status: "healthy" }] }),
