@@ -6,6 +6,7 @@ import { JsonError, tryParseJson } from "#base/json.ts";
 import { type JsonMember, type JsonScan, scanJson } from "#base/json-scan.ts";
 import type { Usage } from "#core/calls.ts";
 import { isObject } from "#wire/openai/_compound.ts";
+import { plainUsage } from "./_plain-usage.ts";
 
 /** Larger ones are not read: a real one has hundreds of bytes. */
 const MAX_USAGE = 64 * 1024;
@@ -49,7 +50,7 @@ export function memberOf({ members }: JsonScan, name: string): JsonMember | unde
 /** The usage that stands on the first level of an answer or of a stream's event, or in what the event wraps. */
 export function usageIn(body: Uint8Array, scan: JsonScan): Usage | undefined {
   const own = memberOf(scan, "usage");
-  if (own?.kind === "object") return readUsage(readValue(body, own));
+  if (own?.kind === "object") return plainUsage(body, own.start, own.end) ?? readUsage(readValue(body, own));
   const wrapped = scan.members.find(({ name, kind }) => kind === "object" && WRAPPERS.includes(name));
   if (wrapped !== undefined) {
     const inner = body.subarray(wrapped.start, wrapped.end);
