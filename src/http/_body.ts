@@ -7,7 +7,9 @@ import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import type { Exchange } from "./_exchange.ts";
 import { Gathered } from "./_gathered.ts";
-import { type BodySink, Request } from "./_request.ts";
+import { PlainAnswer } from "./_plain-answer.ts";
+import { PlainRequest, type PlainSink } from "./_plain-request.ts";
+import { Request } from "./_request.ts";
 import type { Timer } from "./_timers.ts";
 import type { AnyRoute } from "./route.ts";
 
@@ -85,15 +87,32 @@ export function readJsonBody<S>(
  * @param contentType of a form
  * @throws Fault payload_too_large (reading stops there) | request_timeout | the reason of the abort
  */
-export function readBody(exchange: Exchange, limit: number, contentType?: string): Promise<RawBody> {
+export function readBody(exchange: Exchange, limit: number, contentType?: string): RawBody | Promise<RawBody> {
   const { req, res } = exchange;
   const announced = Number(req.headers["content-length"] ?? 0);
   if (announced > limit) throw tooLarge(limit);
-  if (awaitingContinue.delete(req)) res.writeContinue();
+  if (req instanceof PlainRequest) return readPlain(exchange, req, { announced, limit, contentType });
+  if (!(res instanceof PlainAnswer) && awaitingContinue.delete(req)) res.writeContinue();
   return new Promise((resolve, reject) => {
     const body = new Body(exchange, { announced, limit, contentType }, resolve, reject);
     if (!(req instanceof Request && req.divert(body))) stream(req, body);
   });
+}
+
+/** Nearly always the body has come with the head. */
+function readPlain(exchange: Exchange, req: PlainRequest, announced: Announced): RawBody | Promise<RawBody> {
+  const bytes = req.whole();
+  if (bytes === undefined)
+    return new Promise((resolve, reject) => req.divert(new Body(exchange, announced, resolve, reject)));
+  if (exchange.aborted !== undefined) throw exchange.aborted;
+  exchange.bytesIn += bytes.length;
+  return read(exchange, bytes, announced.contentType);
+}
+
+function read(exchange: Exchange, bytes: Buffer, contentType: string | undefined): RawBody {
+  exchange.bodyRead = true;
+  if (contentType === undefined) exchange.tap?.("request", bytes);
+  return { bytes, contentType };
 }
 
 /** A request that is a stream, or of which something lies there already. */
@@ -111,7 +130,7 @@ interface Announced {
   readonly contentType: string | undefined;
 }
 
-class Body implements BodySink {
+class Body implements PlainSink {
   readonly #exchange: Exchange;
   readonly #limit: number;
   readonly #contentType: string | undefined;
@@ -140,21 +159,35 @@ class Body implements BodySink {
   }
 
   take(chunk: Buffer): boolean {
+    if (this.#counted(chunk.length)) this.#pieces.add(chunk);
+    return !this.#over;
+  }
+
+  begin(place: Buffer, size: number): boolean {
+    if (this.#counted(size)) this.#pieces.begin(place, size);
+    return !this.#over;
+  }
+
+  room(): Buffer | undefined {
+    return this.#over ? undefined : this.#pieces.room();
+  }
+
+  filled(size: number): boolean {
+    if (this.#counted(size)) this.#pieces.filled(size);
+    return !this.#over;
+  }
+
+  #counted(size: number): boolean {
     if (this.#over) return false;
-    this.#exchange.bytesIn += chunk.length;
-    if (this.#exchange.bytesIn <= this.#limit) this.#pieces.add(chunk);
-    else this.#refuse(tooLarge(this.#limit));
+    this.#exchange.bytesIn += size;
+    if (this.#exchange.bytesIn > this.#limit) this.#refuse(tooLarge(this.#limit));
     return !this.#over;
   }
 
   end(): void {
     if (this.#over) return;
     this.#close();
-    const exchange = this.#exchange;
-    exchange.bodyRead = true;
-    const bytes = this.#pieces.bytes();
-    if (this.#contentType === undefined) exchange.tap?.("request", bytes);
-    this.#resolve({ bytes, contentType: this.#contentType });
+    this.#resolve(read(this.#exchange, this.#pieces.bytes(), this.#contentType));
   }
 
   #close(): void {

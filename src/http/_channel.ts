@@ -13,6 +13,7 @@ import { headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
 import type { Exchange } from "./_exchange.ts";
 import type { OwnHeaders } from "./_head.ts";
+import { nodesOwn } from "./_message.ts";
 import { type Upgrade, upgradeOf } from "./_upgrade.ts";
 import type { Reply } from "./reply.ts";
 
@@ -30,7 +31,7 @@ export async function writeChannel(
   { serve, messageBytes }: Extract<Reply, { kind: "channel" }>,
   before: () => Promise<OwnHeaders>,
 ): Promise<void> {
-  const upgrade = handshakeOf(exchange.req);
+  const upgrade = handshakeOf(nodesOwn(exchange.req, exchange.res).req);
   const own = await before();
   const socket = await accept(exchange, upgrade, own, messageBytes);
   const channel = new Channel(socket, {
@@ -76,7 +77,8 @@ function accept(
   own: OwnHeaders,
   maxPayload: number,
 ): Promise<WebSocket> {
-  const { req, res, requestId } = exchange;
+  const { requestId } = exchange;
+  const { req, res } = nodesOwn(exchange.req, exchange.res);
   const server = new WebSocketServer({
     noServer: true,
     clientTracking: false,

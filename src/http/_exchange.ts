@@ -4,7 +4,6 @@
  * Invariants: the signal fires once, with a Fault as its reason; at most one party waits at a time (the corridor is
  * sequential); no method throws because the client is gone: the signal tells. Private to the pipeline and its parts.
  */
-import type { IncomingMessage, ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import { headerValues } from "#base/headers.ts";
 import { newId } from "#base/ids.ts";
@@ -12,6 +11,9 @@ import type { OpenCall } from "#base/open-calls.ts";
 import { Fault } from "#core/fault.ts";
 import { Answer } from "./_answer.ts";
 import { writeChunk } from "./_chunks.ts";
+import type { Incoming, Outgoing } from "./_message.ts";
+import { PlainAnswer } from "./_plain-answer.ts";
+import { PlainRequest } from "./_plain-request.ts";
 import { Request } from "./_request.ts";
 import type { Timer } from "./_timers.ts";
 import type { Counters } from "./counters.ts";
@@ -23,8 +25,8 @@ const CREDENTIALS = ["authorization", "x-api-key"];
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/;
 
 export class Exchange implements OpenCall {
-  readonly req: IncomingMessage;
-  readonly res: ServerResponse;
+  readonly req: Incoming;
+  readonly res: Outgoing;
   readonly requestId: string;
   readonly startedAt = performance.now();
   readonly options: HttpOptions;
@@ -56,7 +58,7 @@ export class Exchange implements OpenCall {
   #watched = false;
   #head: Head | undefined;
 
-  constructor(req: IncomingMessage, res: ServerResponse, options: HttpOptions, counters: Counters) {
+  constructor(req: Incoming, res: Outgoing, options: HttpOptions, counters: Counters) {
     this.req = req;
     this.res = res;
     this.options = options;
@@ -67,7 +69,7 @@ export class Exchange implements OpenCall {
     // A connection that breaks shows as a close; without a listener an error of the stream would end the process.
     res.on("error", ignore);
     // Of a request from a connection nobody is told who does not listen.
-    if (!(req instanceof Request)) req.on("error", ignore);
+    if (!(req instanceof PlainRequest || req instanceof Request)) req.on("error", ignore);
     res.on("close", () => {
       if (!res.writableFinished) this.abort(new Fault("cancelled", "The client went away."));
       this.#wake?.();
@@ -236,7 +238,8 @@ export class Exchange implements OpenCall {
   #sendWhole(body: Uint8Array): boolean {
     const { res } = this;
     const head = this.#head;
-    if (head === undefined || head.length !== body.length || !(res instanceof Answer)) return false;
+    if (head === undefined || head.length !== body.length || !(res instanceof PlainAnswer || res instanceof Answer))
+      return false;
     if (!res.whole(head.status, head.headers, body, this.options.keepAliveTimeoutMs)) return false;
     this.#head = undefined;
     return true;
@@ -309,7 +312,7 @@ interface Head {
 function ignore(): void {}
 
 /** It will stand in logs: one that holds a credential is not taken over (Wall: T71). */
-function givenId(req: IncomingMessage, { redact }: HttpOptions): string | undefined {
+function givenId(req: Incoming, { redact }: HttpOptions): string | undefined {
   const [id, ...more] = headerValues(req.rawHeaders, "x-request-id");
   if (id === undefined || more.length > 0 || !REQUEST_ID.test(id) || redact(id) !== id) return undefined;
   const credentials = CREDENTIALS.flatMap((name) => headerValues(req.rawHeaders, name));

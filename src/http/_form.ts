@@ -17,6 +17,7 @@ import {
   requireKnownExpectation,
 } from "./_body.ts";
 import type { Exchange } from "./_exchange.ts";
+import { nodesOwn } from "./_message.ts";
 import type { AnyRoute, Fields, FormFile, FormLimits, TakeFile } from "./route.ts";
 
 const FORM_TYPE: MediaType = {
@@ -67,7 +68,7 @@ export function readFormBytes(
   exchange: Exchange,
   route: FormRoute,
   principal: Principal | undefined,
-): Promise<RawBody> {
+): RawBody | Promise<RawBody> {
   const { contentType, most } = judge(exchange, route, principal);
   return readBody(exchange, most, contentType);
 }
@@ -84,7 +85,7 @@ export async function readForm(
   held?: RawBody,
 ): Promise<Fields> {
   const { contentType, fileBytes, most, atLeast, limits } = judge(exchange, route, principal);
-  const { req, res } = exchange;
+  const { req, res } = nodesOwn(exchange.req, exchange.res);
   const form = new Form(contentType, limits, fileBytes, (file) => take({ ...file, atLeast }));
   if (awaitingContinue.delete(req)) res.writeContinue();
   try {
@@ -119,7 +120,8 @@ function capOf(
 
 /** Hands the body on as it comes; ends when it has ended, or the form has. */
 async function feed(exchange: Exchange, form: Form, most: number, fileBytes: number): Promise<void> {
-  const { req, counters, options } = exchange;
+  const { counters, options } = exchange;
+  const { req } = nodesOwn(exchange.req, exchange.res);
   const pieces = req.iterator({ destroyOnReturn: false });
   for (;;) {
     const timer = counters.after(options.bodyTimeoutMs, () =>

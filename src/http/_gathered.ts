@@ -9,6 +9,13 @@ import { giveBack } from "#base/give-back.ts";
 
 /** Of what came, how much more may be made room for. */
 const AHEAD = 16;
+/** Fewer bytes are copied sooner than read to a place of their own. */
+const WORTH_ROOM = 16 * 1024;
+
+/** @param announced bytes. @param size of which came. @returns how much room may be made for them */
+export function roomFor(announced: number, size: number): number {
+  return Math.min(announced, size * AHEAD);
+}
 
 export class Gathered {
   readonly #announced: number;
@@ -20,6 +27,24 @@ export class Gathered {
   /** @param announced bytes; 0: not known */
   constructor(announced: number) {
     this.#announced = announced;
+  }
+
+  /** @param place nobody else has it; the body begins with its first `size` bytes, and nothing was added before */
+  begin(place: Buffer, size: number): void {
+    this.#place = place;
+    this.#size = size;
+  }
+
+  /** Where the rest of the body may be read to, up to its end; undefined: pieces are to be added. */
+  room(): Buffer | undefined {
+    const place = this.#place;
+    if (place?.length !== this.#announced || this.#announced - this.#size < WORTH_ROOM) return undefined;
+    return place.subarray(this.#size);
+  }
+
+  /** @param size bytes were read to `room` */
+  filled(size: number): void {
+    this.#size += size;
   }
 
   /** @param piece nobody else has it, now or later */
@@ -53,7 +78,7 @@ export class Gathered {
   #placeFor(size: number): Buffer {
     const place = this.#place;
     if (place !== undefined && place.length >= size) return place;
-    const next = Buffer.allocUnsafeSlow(this.#announced >= size ? Math.min(this.#announced, size * AHEAD) : size * 2);
+    const next = Buffer.allocUnsafeSlow(this.#announced >= size ? roomFor(this.#announced, size) : size * 2);
     if (place !== undefined) {
       next.set(place.subarray(0, this.#size));
       giveBack(place);

@@ -25,7 +25,7 @@ const FRAMING = ["content-length", "transfer-encoding", "expect", "upgrade", "te
  * is read from `rawHeaders` (base/headers.ts). Of those that stand twice the values are joined, as Node does; a second
  * Content-Length its parser refuses. (For Host it asks only where it is to require one, which listener.ts does itself.)
  */
-class Framing implements Record<(typeof FRAMING)[number], string | undefined> {
+export class Framing implements Record<(typeof FRAMING)[number], string | undefined> {
   "content-length": string | undefined = undefined;
   "transfer-encoding": string | undefined = undefined;
   expect: string | undefined = undefined;

@@ -14,6 +14,7 @@ import type { Duplex } from "node:stream";
 import { Answer } from "./_answer.ts";
 import { awaitingContinue } from "./_body.ts";
 import { Connections, type Line, type Lines, openLine } from "./_connections.ts";
+import { PlainConnections, type PlainHandling } from "./_plain-connection.ts";
 import { answerRaw, rawStatusOf, writeRaw } from "./_raw.ts";
 import { Request } from "./_request.ts";
 import { clearStaleSocket, listenPrivately } from "./_unix-socket.ts";
@@ -37,6 +38,8 @@ export interface Handling {
   readonly handle: Handle;
   /** Whether a target is a channel's: elsewhere the wish for an upgrade means nothing. */
   readonly channels: (target: string) => boolean;
+  /** Requests that need no more of HTTP than any has; absent: node:http reads all of them. */
+  readonly plain?: PlainHandling<unknown>;
 }
 
 export interface Listener {
@@ -65,15 +68,28 @@ export async function openListener(
     tls === undefined
       ? { server: createServer(strict), stop: () => {}, first: begin }
       : (await import("./_tls-server.ts")).createTls(tls, strict, options, { lines, connections, begin });
-  limit(server, connections, options, first);
+  // Over TLS a connection is read by what decrypts it; and node:http counts requests on a connection, where they are bounded.
+  const plain =
+    tls === undefined && handling.plain !== undefined && options.maxRequestsPerSocket === 0
+      ? new PlainConnections(options, handling.plain, checkEvery(options))
+      : undefined;
+  limit(server, connections, options, (socket, accept) => {
+    first(socket);
+    const line = lines.get(socket);
+    if (plain === undefined || line === undefined || !plain.take(socket, line, accept)) accept();
+  });
   serveRequests(server, lines, handling.handle, options);
   await bind(server, address);
   return {
     address: "path" in address ? address : { host: address.host, port: (server.address() as AddressInfo).port },
-    closeIdle: () => server.closeIdleConnections(),
+    closeIdle: () => {
+      server.closeIdleConnections();
+      plain?.closeIdle();
+    },
     close: () =>
       new Promise((resolve) => {
         stop();
+        plain?.close();
         server.close(() => resolve());
         server.closeAllConnections();
         // Those in the middle of a handshake, too.
@@ -92,11 +108,16 @@ function serverOptions(options: HttpOptions, { channels }: Handling): ServerOpti
     // The corridor has the real limit for a body; this one stands behind it, for what never reaches the corridor.
     requestTimeout: options.headersTimeoutMs + 2 * options.bodyTimeoutMs,
     keepAliveTimeout: options.keepAliveTimeoutMs,
-    connectionsCheckingInterval: Math.max(100, Math.min(1000, Math.floor(options.headersTimeoutMs / 4))),
+    connectionsCheckingInterval: checkEvery(options),
     // Checked below, where the answer has our shape.
     requireHostHeader: false,
     shouldUpgradeCallback: (req) => CHOOSES_UPGRADES && asksForChannel(req) && channels(req.url ?? ""),
   };
+}
+
+/** How often it is looked which connections are late. Milliseconds. */
+function checkEvery({ headersTimeoutMs }: HttpOptions): number {
+  return Math.max(100, Math.min(1000, Math.floor(headersTimeoutMs / 4)));
 }
 
 /** Since then Node asks (`shouldUpgradeCallback`); before, a listener takes the upgrades of all paths. */
@@ -107,12 +128,15 @@ function atLeast(major: number, minor: number): boolean {
   return ours > major || (ours === major && second >= minor);
 }
 
-/** Who is over a bound is turned away before Node's own listener makes anything for them. */
+/**
+ * Who is over a bound is turned away before Node's own listener makes anything for them.
+ * @param begin with a connection that was let in, and how node:http gets it
+ */
 function limit(
   server: Server | TlsServer,
   connections: Connections,
   options: HttpOptions,
-  begin: (socket: Socket) => void,
+  begin: (socket: Socket, accept: () => void) => void,
 ): void {
   // Node drops what is above its own limit silently, an Authorization header perhaps; we count and refuse.
   server.maxHeadersCount = 0;
@@ -122,8 +146,9 @@ function limit(
   server.removeAllListeners("connection");
   server.on("connection", (socket: Socket) => {
     if (!connections.admit(socket)) return void socket.destroy();
-    begin(socket);
-    for (const listener of accept) listener.call(server, socket);
+    begin(socket, () => {
+      for (const listener of accept) listener.call(server, socket);
+    });
   });
 }
 

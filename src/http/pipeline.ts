@@ -9,7 +9,6 @@
  * record is written before the first byte of any answer; `settle` runs once on every path. A handler may name another
  * route that answers (once): the walk goes back to authorize, by that route's declaration.
  */
-import type { IncomingMessage, ServerResponse } from "node:http";
 import { headerValues } from "#base/headers.ts";
 import type { Dialect } from "#core/dialect.ts";
 import { Fault } from "#core/fault.ts";
@@ -17,6 +16,7 @@ import type { Principal } from "#core/principal.ts";
 import { decodeQuery } from "./_decode.ts";
 import { Exchange } from "./_exchange.ts";
 import { type Asked, run } from "./_handled.ts";
+import type { Incoming, Outgoing } from "./_message.ts";
 import { refuse, stackOf } from "./_refuse.ts";
 import { passOn, readRaw } from "./_relayed.ts";
 import type { Timer } from "./_timers.ts";
@@ -34,8 +34,8 @@ export function walk<S>(
   corridor: Corridor<S>,
   plane: ListenerPlane,
   matched: Matched<S>,
-  req: IncomingMessage,
-  res: ServerResponse,
+  req: Incoming,
+  res: Outgoing,
 ): void {
   const exchange = new Exchange(req, res, corridor.options, corridor.counters);
   const dialect = dialectOf(corridor, matched, req.rawHeaders);

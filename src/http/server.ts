@@ -19,11 +19,12 @@ import { Fault } from "#core/fault.ts";
 import { SEGMENT_LENGTH } from "#core/path-shapes.ts";
 import { directClient, type FindClient } from "#policy/client-address.ts";
 import type { Gate } from "#policy/gate.ts";
+import type { PlainHandling } from "./_plain-connection.ts";
 import { Counters, type CountersSnapshot } from "./counters.ts";
 import { type Address, type Handle, type Handling, type Listener, openListener } from "./listener.ts";
 import { DEFAULT_HTTP_OPTIONS, type HttpOptions } from "./options.ts";
 import { type Corridor, type Observer, walk } from "./pipeline.ts";
-import { match, matchLiterally, type RouteTable, registerRoutes } from "./registrar.ts";
+import { type Matched, match, matchLiterally, type RouteTable, registerRoutes } from "./registrar.ts";
 import type { Relay } from "./relay.ts";
 import type { AnyRoute, ListenerPlane, SpokenBy } from "./route.ts";
 import type { TlsSource } from "./tls.ts";
@@ -185,7 +186,18 @@ async function createPlane<S>(
     const matched = matchLiterally(table, "GET", target);
     return matched?.kind === "route" && matched.route.channel === true && corridor.relayed.has(matched.route);
   };
-  return { app, handle, channels };
+  const plain: PlainHandling<Matched<S>> = {
+    find: (method, target) => plainly(matchLiterally(table, method, target)),
+    handle: (matched, req, res) => walk(corridor, plane, matched, req, res),
+  };
+  return { app, handle, channels, plain };
+}
+
+/** Of routes that need a body's bytes and nothing of node:http: no stream of a form, no connection of a channel. */
+function plainly<S>(matched: Matched<S> | undefined): Matched<S> | undefined {
+  if (matched?.kind !== "route") return undefined;
+  const { form, channel } = matched.route;
+  return form === undefined && channel !== true ? matched : undefined;
 }
 
 /** Until no call is open, or the time is over. */

@@ -1,0 +1,146 @@
+/**
+ * The head of a request as nearly every client writes it, read where it lies. Everything else is node:http's to read.
+ *
+ * Invariants (Wall: T132): a head that is read here is the same method, target, headers and length to Node's parser;
+ * nothing frames its message but one Content-Length or none; it asks for no other protocol and for no continuation; its lines end by CR LF and are not folded. What is doubtful is not read.
+ * Sources: RFC 9110, 5.6.2 and 5.5; RFC 9112, 3 and 5. Callers: _plain-connection.ts.
+ */
+
+export interface PlainHead {
+  readonly method: string;
+  /** In origin form. */
+  readonly target: string;
+  /** Name and value in turn, as they came; values without the spaces around them. */
+  readonly rawHeaders: string[];
+  /** Of the body, in bytes; undefined: none is announced. */
+  readonly length: number | undefined;
+  /** The client wants no more answers on its connection. */
+  readonly closes: boolean;
+  /** Of the head with its blank line, in bytes. */
+  readonly size: number;
+}
+
+const TAB = 0x09;
+const LF = 0x0a;
+const CR = 0x0d;
+const SPACE = 0x20;
+const SLASH = 0x2f;
+const COLON = 0x3a;
+const DEL = 0x7f;
+
+const END = Buffer.from("\r\n\r\n");
+const VERSION = " HTTP/1.1\r\n";
+const METHODS: ReadonlySet<string> = new Set(["GET", "POST", "DELETE"]);
+const LENGTH = /^(?:0|[1-9][0-9]{0,9})$/;
+/** Headers that say more about how a message is framed or taken than is read here. */
+const SPECIAL: ReadonlySet<string> = new Set([
+  "te",
+  "expect",
+  "trailer",
+  "upgrade",
+  "http2-settings",
+  "proxy-connection",
+  "transfer-encoding",
+]);
+/** Lengths of names that are looked at: most are not. */
+const LENGTHS = new Uint8Array(256);
+for (const name of ["host", "connection", "content-length", ...SPECIAL]) LENGTHS[name.length] = 1;
+
+/** What a byte may be part of. */
+const NAME = 1;
+const VALUE = 2;
+const TARGET = 4;
+const KINDS = Uint8Array.from({ length: 256 }, (_, byte) => {
+  const name = /[!#$%&'*+.^_`|~0-9A-Za-z-]/.test(String.fromCharCode(byte)) ? NAME : 0;
+  const value = byte === TAB || (byte >= SPACE && byte !== DEL) ? VALUE : 0;
+  return name | value | (byte > SPACE && byte < DEL ? TARGET : 0);
+});
+
+/**
+ * @param bytes of which the first `size` have come
+ * @param mostBytes of a head. @param mostHeaders lines
+ * @returns undefined: it is not all there, or not of this form
+ */
+export function readPlainHead(
+  bytes: Buffer,
+  size: number,
+  mostBytes: number,
+  mostHeaders: number,
+): PlainHead | undefined {
+  const blank = bytes.indexOf(END);
+  const end = blank + END.length;
+  if (blank < 0 || end > size || end > mostBytes) return undefined;
+  const text = bytes.toString("latin1", 0, end);
+  const space = text.indexOf(" ");
+  const method = text.slice(0, space);
+  if (!METHODS.has(method) || bytes[space + 1] !== SLASH) return undefined;
+  const after = behind(bytes, space + 1, TARGET);
+  if (!text.startsWith(VERSION, after)) return undefined;
+  const fields = new Fields();
+  if (!fields.read(bytes, text, after + VERSION.length)) return undefined;
+  const { list, length, hosts, closes } = fields;
+  if (hosts !== 1 || list.length > 2 * mostHeaders) return undefined;
+  return { method, target: text.slice(space + 1, after), rawHeaders: list, length, closes, size: end };
+}
+
+class Fields {
+  readonly list: string[] = [];
+  hosts = 0;
+  length: number | undefined;
+  closes = false;
+  #connections = 0;
+
+  /** @returns whether all of them, up to the end of `text`, are plain */
+  read(bytes: Buffer, text: string, start: number): boolean {
+    let at = start;
+    while (at < text.length - 2) {
+      const colon = behind(bytes, at, NAME);
+      if (colon === at || bytes[colon] !== COLON) return false;
+      let from = colon + 1;
+      while (bytes[from] === SPACE) from++;
+      const end = behind(bytes, from, VALUE);
+      if (bytes[end] !== CR || bytes[end + 1] !== LF) return false;
+      // Which of them belong to a value is the other parser's to say.
+      if (bytes[from] === TAB || bytes[end - 1] === SPACE || bytes[end - 1] === TAB) return false;
+      if (!this.#add(text.slice(at, colon), text.slice(from, end))) return false;
+      at = end + 2;
+    }
+    return at === text.length - 2;
+  }
+
+  #add(name: string, value: string): boolean {
+    this.list.push(name, value);
+    if (LENGTHS[name.length] !== 1) return true;
+    const lower = name.toLowerCase();
+    switch (lower) {
+      case "host":
+        this.hosts++;
+        return true;
+      case "connection":
+        return this.#takeConnection(value);
+      case "content-length":
+        return this.#takeLength(value);
+      default:
+        return !SPECIAL.has(lower);
+    }
+  }
+
+  #takeConnection(value: string): boolean {
+    const wish = value.toLowerCase();
+    this.closes = wish === "close";
+    return ++this.#connections === 1 && (this.closes || wish === "keep-alive");
+  }
+
+  #takeLength(value: string): boolean {
+    if (this.length !== undefined || !LENGTH.test(value)) return false;
+    this.length = Number(value);
+    return true;
+  }
+}
+
+/** @returns where bytes of a kind end; there is a line's end behind them */
+function behind(bytes: Buffer, start: number, kind: number): number {
+  let at = start;
+  while (((KINDS[bytes[at] as number] as number) & kind) !== 0) at++;
+  return at;
+}
