@@ -7,7 +7,7 @@
  * Callers: gate.ts, app, and whoever changes keys or policy (`event`).
  */
 import type { Log } from "#base/log.ts";
-import { turnOver } from "#base/turn.ts";
+import { gathered, turnOver } from "#base/turn.ts";
 import { LockBusy } from "./_lock.ts";
 import type { Note } from "./_position.ts";
 import { DISK, Writer, type WriterOptions } from "./_writer.ts";
@@ -188,6 +188,7 @@ export class AuditLog {
     }
     group.add(kind, body(kind, at, fields));
     this.#waiting++;
+    gathered();
     this.#running ??= this.#run();
     return group;
   }
@@ -224,7 +225,7 @@ export class AuditLog {
 
   async #run(): Promise<void> {
     while (this.#groups.length > 0) {
-      // What comes in it goes together.
+      // What comes in it goes together, and under load what comes in some.
       await turnOver();
       const group = this.#groups.shift() as RecordGroup;
       this.#waiting -= group.size;

@@ -1,7 +1,7 @@
 /**
  * The way into the usage table: what comes in one turn of the event loop goes in one transaction, and what comes while
- * one is written in the next. Nothing waits for others to come: a client does not see the end of its answer before, and
- * where many come the turns are long by themselves.
+ * one is written in the next. Nothing waits for others that may come: a client does not see the end of its answer before. Where
+ * many come, several turns go together (base/turn.ts).
  *
  * Invariants: what `post` was given is in the table once when its promise resolves, and once at most if it never does:
  * a group has a number, which the transaction writes too, so one that was committed without our hearing of it is not
@@ -10,7 +10,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { Log } from "#base/log.ts";
-import { turnOver } from "#base/turn.ts";
+import { gathered, turnOver } from "#base/turn.ts";
 import { Fault } from "#core/fault.ts";
 import { addCounts, type Counts, type UsageKey, type UsageRow } from "./usage.ts";
 
@@ -84,6 +84,7 @@ class Book implements UsageBook {
     if (first === undefined) rows.set(row.key, { ...row });
     else if (isSame(first, row)) addCounts(first, row);
     else addTo(others, row);
+    gathered();
     this.#running ??= this.#run();
     return written.promise;
   }
