@@ -11,7 +11,7 @@ import type { Line } from "./_connections.ts";
 import { roomFor } from "./_gathered.ts";
 import { type Reads, readTo } from "./_own-reads.ts";
 import { type Answering, PlainAnswer } from "./_plain-answer.ts";
-import { type PlainHead, readPlainHead } from "./_plain-head.ts";
+import { type PlainHead, PlainHeads } from "./_plain-head.ts";
 import { PlainRequest, type Reading } from "./_plain-request.ts";
 import { writeRaw } from "./_raw.ts";
 import type { HttpOptions } from "./options.ts";
@@ -87,9 +87,10 @@ class PlainConnection<M> implements Reads, Reading, Answering {
   /** Where the last read was told to go. */
   #room: Buffer | undefined;
   #state: "reading" | "closing" | "handed" = "reading";
+  readonly #heads = new PlainHeads();
   #answers = 0;
-  /** By performance.now(): nothing has come since. */
-  #since = performance.now();
+  /** By performance.now(): it was seen then that nothing had come; undefined: something has since. */
+  #idleSince: number | undefined;
 
   constructor(socket: Socket, line: Line, options: HttpOptions, handling: PlainHandling<M>, over: () => void) {
     this.socket = socket;
@@ -145,7 +146,7 @@ class PlainConnection<M> implements Reads, Reading, Answering {
     this.#req = undefined;
     this.#res = undefined;
     this.#answers++;
-    this.#since = performance.now();
+    this.#idleSince = undefined;
     if (!keeps || !complete) {
       this.#state = "closing";
       this.socket.destroySoon();
@@ -162,14 +163,15 @@ class PlainConnection<M> implements Reads, Reading, Answering {
 
   look(now: number): void {
     if (this.#req !== undefined) return;
+    this.#idleSince ??= now;
     const { headersTimeoutMs, keepAliveTimeoutMs } = this.#options;
     const most = this.#answers === 0 ? headersTimeoutMs : keepAliveTimeoutMs + MARGIN_MS;
-    if (now - this.#since >= most) this.socket.destroy();
+    if (now - this.#idleSince >= most) this.socket.destroy();
   }
 
   #request(size: number): boolean {
     const { maxHeaderBytes, maxHeaders } = this.#options;
-    const head = readPlainHead(RECEIVED, size, maxHeaderBytes, maxHeaders);
+    const head = this.#heads.read(RECEIVED, size, maxHeaderBytes, maxHeaders);
     const alone = head !== undefined && size - head.size <= (head.length ?? 0);
     const found = alone ? this.#handling.find(head.method, head.target) : undefined;
     if (head !== undefined && found !== undefined) return this.#start(head, size, found);
@@ -254,7 +256,7 @@ class PlainConnection<M> implements Reads, Reading, Answering {
 
 /** A place for the body with its first bytes. */
 function placeOf(length: number, from: number, came: number): Buffer {
-  const place = Buffer.allocUnsafeSlow(roomFor(length, came));
+  const place = Buffer.allocUnsafe(roomFor(length, came));
   RECEIVED.copy(place, 0, from, from + came);
   return place;
 }

@@ -6,7 +6,7 @@ import { createServer, type IncomingMessage } from "node:http";
 import { type Duplex, duplexPair } from "node:stream";
 import { after, test } from "node:test";
 import { llhttpCases, sentBy, smugglerMutations } from "#test/fixtures/http-corpora.ts";
-import { readPlainHead } from "./_plain-head.ts";
+import { PlainHeads, readPlainHead } from "./_plain-head.ts";
 
 const MOST_BYTES = 16 * 1024;
 const MOST_HEADERS = 100;
@@ -82,6 +82,32 @@ const PLAIN = [
   "POST /x HTTP/1.1\r\nAuthorization: Bearer a.b-c_d\r\nX-A: 1\r\nX-A: 2\r\nHost: [::1]:8000\r\nAccept: */*\r\nContent-Length: 3\r\n\r\n",
 ];
 
+const NASTY = [
+  "\0",
+  "\t",
+  " ",
+  "\r",
+  "\n",
+  "\r\n",
+  "\x7f",
+  "\xa0",
+  "\xff",
+  ":",
+  ",",
+  ";",
+  "chunked",
+  "/",
+  "?",
+  "#",
+  "%00",
+  "1",
+  "A",
+];
+
+function cut(text: string, at: number, put: string, out: number): string {
+  return text.slice(0, at) + put + text.slice(at + out);
+}
+
 test("what clients write is read, as node:http reads it", async () => {
   for (const text of PLAIN) assert.ok(await agree(text), text);
   const head = read(PLAIN[1] ?? "", "more that came");
@@ -152,6 +178,65 @@ test("a head that is cut is not read, and bytes of an earlier one behind it do n
   assert.ok(readPlainHead(bytes, bytes.length, MOST_BYTES, MOST_HEADERS) !== undefined);
 });
 
+/** What the second of two heads of one connection is read as. */
+function behindAnother(first: string, second: string) {
+  const heads = new PlainHeads();
+  const [one, two] = [first, second].map((text) => Buffer.from(text, "latin1")) as [Buffer, Buffer];
+  heads.read(one, one.length, MOST_BYTES, MOST_HEADERS);
+  return heads.read(two, two.length, MOST_BYTES, MOST_HEADERS);
+}
+
+test("a head behind another on its connection is read as if it stood alone", () => {
+  const first = "POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 207\r\nX-A: b\r\n\r\n";
+  const lengths = [
+    "207",
+    "999",
+    "100",
+    "007",
+    "2a7",
+    "20",
+    "2070",
+    "-07",
+    " 07",
+    "20 ",
+    "2\r\n",
+    "\x00\x00\x00",
+    "",
+    "2:7",
+  ];
+  const others = lengths.map((length) => first.replace("207", length));
+  others.push(
+    first.replace("X-A: b", "X-A: c"),
+    first.replace("/x", "/y"),
+    first.replace("POST", "GET"),
+    PLAIN[0] ?? "",
+  );
+  for (let at = 0; at < first.length; at++)
+    others.push(cut(first, at, "", 1), cut(first, at, NASTY[at % NASTY.length] ?? "", 1));
+  let again = 0;
+  for (const other of others) {
+    assert.deepEqual(behindAnother(first, other), read(other), JSON.stringify(other));
+    assert.deepEqual(behindAnother(PLAIN[0] ?? "", other), read(other), JSON.stringify(other));
+    if (read(other) !== undefined) again++;
+  }
+  assert.ok(again > 20, `${again} were read`);
+  // What is behind a head is not looked at, and not kept.
+  assert.deepEqual(behindAnother(`${first}abc`, `${first}xyz`), read(first));
+});
+
+test("of many heads on one connection each is read as it is, whether or not they change", () => {
+  const heads = new PlainHeads();
+  const place = Buffer.alloc(4096);
+  for (let i = 0; i < 60; i++) {
+    const changes = i % 20 < 12 ? `X-Trace: ${i}\r\n` : "";
+    const text = `POST /x HTTP/1.1\r\nHost: x\r\n${changes}Content-Length: ${1000 + ((i * 7919) % 4000)}\r\n\r\nbody`;
+    const size = place.write(text, "latin1");
+    const head = heads.read(place, size, MOST_BYTES, MOST_HEADERS);
+    assert.deepEqual(head, read(text));
+    place.fill(0);
+  }
+});
+
 test("heads have bounds", () => {
   const long = (bytes: number): string => `GET /${"a".repeat(bytes - 27)} HTTP/1.1\r\nHost: x\r\n\r\n`;
   assert.equal(long(100).length, 100);
@@ -161,32 +246,6 @@ test("heads have bounds", () => {
   assert.ok(read(many(10), "", 10) !== undefined);
   assert.equal(read(many(11), "", 10), undefined);
 });
-
-const NASTY = [
-  "\0",
-  "\t",
-  " ",
-  "\r",
-  "\n",
-  "\r\n",
-  "\x7f",
-  "\xa0",
-  "\xff",
-  ":",
-  ",",
-  ";",
-  "chunked",
-  "/",
-  "?",
-  "#",
-  "%00",
-  "1",
-  "A",
-];
-
-function cut(text: string, at: number, put: string, out: number): string {
-  return text.slice(0, at) + put + text.slice(at + out);
-}
 
 test("bytes changed, left out or put in: read as node:http reads it, or not at all", { timeout: 120_000 }, async () => {
   let readHere = 0;

@@ -18,6 +18,14 @@ export interface PlainHead {
   readonly closes: boolean;
   /** Of the head with its blank line, in bytes. */
   readonly size: number;
+  /** Where the length stands: its value among `rawHeaders`, and its digits in the head; undefined: nowhere. */
+  readonly digits: Digits | undefined;
+}
+
+interface Digits {
+  readonly place: number;
+  readonly from: number;
+  readonly to: number;
 }
 
 const TAB = 0x09;
@@ -25,6 +33,7 @@ const LF = 0x0a;
 const CR = 0x0d;
 const SPACE = 0x20;
 const SLASH = 0x2f;
+const ZERO = 0x30;
 const COLON = 0x3a;
 const DEL = 0x7f;
 
@@ -56,6 +65,68 @@ const KINDS = Uint8Array.from({ length: 256 }, (_, byte) => {
   return name | value | (byte > SPACE && byte < DEL ? TARGET : 0);
 });
 
+/** Longer heads are not remembered. */
+const MOST_REMEMBERED = 2048;
+/** Heads in a row that were not as the one before: then none is remembered any more. */
+const MOST_CHANGES = 8;
+
+/** The heads of one connection: clients say nearly all of them again each time. */
+export class PlainHeads {
+  #last: PlainHead | undefined;
+  /** The bytes of that. */
+  #bytes: Buffer | undefined;
+  #changes = 0;
+
+  /** As `readPlainHead`. */
+  read(bytes: Buffer, size: number, mostBytes: number, mostHeaders: number): PlainHead | undefined {
+    const again = this.#again(bytes, size);
+    if (again !== undefined) {
+      this.#changes = 0;
+      return again;
+    }
+    const head = readPlainHead(bytes, size, mostBytes, mostHeaders);
+    if (head !== undefined) this.#remember(head, bytes);
+    return head;
+  }
+
+  #remember(head: PlainHead, bytes: Buffer): void {
+    const remembers = head.size <= MOST_REMEMBERED && ++this.#changes <= MOST_CHANGES;
+    this.#last = remembers ? head : undefined;
+    this.#bytes = remembers ? Buffer.from(bytes.subarray(0, head.size)) : undefined;
+  }
+
+  /** The last head with another length of as many digits, or the same. */
+  #again(bytes: Buffer, size: number): PlainHead | undefined {
+    const [last, before] = [this.#last, this.#bytes];
+    if (last === undefined || before === undefined || size < last.size) return undefined;
+    const { digits } = last;
+    if (digits === undefined) return isSame(bytes, before, 0, last.size) ? last : undefined;
+    const { from, to } = digits;
+    if (!isSame(bytes, before, 0, from) || !isSame(bytes, before, to, last.size)) return undefined;
+    const length = numberAt(bytes, from, to);
+    if (length === undefined || length === last.length) return length === undefined ? undefined : last;
+    const rawHeaders = [...last.rawHeaders];
+    rawHeaders[digits.place] = String(length);
+    return { ...last, rawHeaders, length };
+  }
+}
+
+function isSame(bytes: Buffer, before: Buffer, from: number, to: number): boolean {
+  return bytes.compare(before, from, to, from, to) === 0;
+}
+
+/** Undefined: it is no length of so many digits. */
+function numberAt(bytes: Buffer, from: number, to: number): number | undefined {
+  if (bytes[from] === ZERO && to - from > 1) return undefined;
+  let value = 0;
+  for (let at = from; at < to; at++) {
+    const digit = (bytes[at] as number) - ZERO;
+    if (digit < 0 || digit > 9) return undefined;
+    value = value * 10 + digit;
+  }
+  return value;
+}
+
 /**
  * @param bytes of which the first `size` have come
  * @param mostBytes of a head. @param mostHeaders lines
@@ -78,15 +149,16 @@ export function readPlainHead(
   if (!text.startsWith(VERSION, after)) return undefined;
   const fields = new Fields();
   if (!fields.read(bytes, text, after + VERSION.length)) return undefined;
-  const { list, length, hosts, closes } = fields;
+  const { list, length, digits, hosts, closes } = fields;
   if (hosts !== 1 || list.length > 2 * mostHeaders) return undefined;
-  return { method, target: text.slice(space + 1, after), rawHeaders: list, length, closes, size: end };
+  return { method, target: text.slice(space + 1, after), rawHeaders: list, length, closes, size: end, digits };
 }
 
 class Fields {
   readonly list: string[] = [];
   hosts = 0;
   length: number | undefined;
+  digits: Digits | undefined;
   closes = false;
   #connections = 0;
 
@@ -102,13 +174,13 @@ class Fields {
       if (bytes[end] !== CR || bytes[end + 1] !== LF) return false;
       // Which of them belong to a value is the other parser's to say.
       if (bytes[from] === TAB || bytes[end - 1] === SPACE || bytes[end - 1] === TAB) return false;
-      if (!this.#add(text.slice(at, colon), text.slice(from, end))) return false;
+      if (!this.#add(text.slice(at, colon), text.slice(from, end), from)) return false;
       at = end + 2;
     }
     return at === text.length - 2;
   }
 
-  #add(name: string, value: string): boolean {
+  #add(name: string, value: string, from: number): boolean {
     this.list.push(name, value);
     if (LENGTHS[name.length] !== 1) return true;
     const lower = name.toLowerCase();
@@ -119,7 +191,7 @@ class Fields {
       case "connection":
         return this.#takeConnection(value);
       case "content-length":
-        return this.#takeLength(value);
+        return this.#takeLength(value, from);
       default:
         return !SPECIAL.has(lower);
     }
@@ -131,9 +203,10 @@ class Fields {
     return ++this.#connections === 1 && (this.closes || wish === "keep-alive");
   }
 
-  #takeLength(value: string): boolean {
+  #takeLength(value: string, from: number): boolean {
     if (this.length !== undefined || !LENGTH.test(value)) return false;
     this.length = Number(value);
+    this.digits = { place: this.list.length - 1, from, to: from + value.length };
     return true;
   }
 }
