@@ -2,10 +2,9 @@
  * An answer that goes out whole, head and body in one write, where the connection goes on behind it.
  *
  * Why not writeHead and end: they make a text of the head, piece by piece, check each, and another text of head and body;
- * here both are bytes in a place that is there already (_head-bytes.ts). Only what is plain is written here: HTTP/1.1, a body, a connection
- * that is kept; everything else is node:http's, which also keeps its books of every answer. Invariant: a character that
- * could end a header's line, or is none of one byte, is in no head (as of node:http's). Callers: listener.ts makes the
- * server with it, _exchange.ts writes.
+ * here both are bytes in a place that is there already (_head-bytes.ts). Only what is plain is written here: HTTP/1.1, a
+ * body, a connection that is kept; everything else is node:http's, which also keeps its books of every answer. Callers:
+ * listener.ts makes the server with it, _exchange.ts writes.
  */
 import type { IncomingMessage } from "node:http";
 import { writeWhole } from "./_head-bytes.ts";

@@ -5,11 +5,9 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer as createHttpServer } from "node:http";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
-import { PassThrough } from "node:stream";
 import { type TestContext, test } from "node:test";
 import { AUTH, closed, message, rig, statusesOf, until } from "#test/http/harness.ts";
 import { openLine } from "./_connections.ts";
-import { readTo } from "./_own-reads.ts";
 import type { PlainAnswer } from "./_plain-answer.ts";
 import { PlainConnections } from "./_plain-connection.ts";
 import type { PlainRequest } from "./_plain-request.ts";
@@ -240,6 +238,15 @@ test("connections that ask nothing, or nothing more, end by their times", async 
   assert.deepEqual(statusesOf(idle.text()), [200]);
 });
 
+test("a first head that does not come whole has no more time than one that node:http reads from the start", async (t) => {
+  // There it would have a minute.
+  const { port } = await bed(t, ok, { headersTimeoutMs: 200 });
+  const { socket, text } = talk(t, port);
+  socket.write("GET /plain HTTP/1.1\r\nHos");
+  await closed(socket);
+  assert.match(text(), /^HTTP\/1\.1 408 /);
+});
+
 test("at the server's end those that wait for a further request are closed, and no others", async (t) => {
   const held: PlainAnswer[] = [];
   const { port, connections } = await bed(
@@ -298,14 +305,6 @@ test("an answer at a slow reader's speed comes whole, and its end is told when t
   await until(() => ends.includes("finish"), "its end");
   await until(() => text().split("\r\n\r\n")[1]?.length === 20 * piece.length, "all of it");
   assert.equal(ends.at(-1), "finish");
-});
-
-test("a connection that cannot read so is left as it was", () => {
-  const stream = new PassThrough();
-  const before = Object.getOwnPropertySymbols(stream).length;
-  const reads = { came: () => assert.fail(), into: () => assert.fail() };
-  assert.equal(readTo(stream as unknown as Socket, reads), false);
-  assert.equal(Object.getOwnPropertySymbols(stream).length, before);
 });
 
 /** What is said but for the second in which it is said. */

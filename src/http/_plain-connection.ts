@@ -49,10 +49,8 @@ export class PlainConnections<M> {
    * @returns false: it cannot be read here, and nothing was done
    */
   take(socket: Socket, line: Line, onward: () => void): boolean {
-    const connection = new PlainConnection(socket, line, this.#options, this.#handling, () => {
-      this.#open.delete(connection);
-      if (!socket.destroyed) onward();
-    });
+    const gone = (): void => void this.#open.delete(connection);
+    const connection = new PlainConnection(socket, line, this.#options, this.#handling, { onward, gone });
     if (!connection.begin()) return false;
     this.#open.add(connection);
     return true;
@@ -69,8 +67,14 @@ export class PlainConnections<M> {
 
   #look(): void {
     const now = performance.now();
-    for (const connection of this.#open) connection.look(now);
+    for (const connection of this.#open) if (connection.look(now)) this.#open.delete(connection);
   }
+}
+
+interface Ends {
+  /** node:http has it from now on. */
+  readonly onward: () => void;
+  readonly gone: () => void;
 }
 
 class PlainConnection<M> implements Reads, Reading, Answering {
@@ -78,8 +82,7 @@ class PlainConnection<M> implements Reads, Reading, Answering {
   readonly #line: Line;
   readonly #options: HttpOptions;
   readonly #handling: PlainHandling<M>;
-  /** It is not ours any more. */
-  readonly #over: () => void;
+  readonly #ends: Ends;
   #req: PlainRequest | undefined;
   #res: PlainAnswer | undefined;
   /** What came behind the request that is being answered. */
@@ -89,15 +92,15 @@ class PlainConnection<M> implements Reads, Reading, Answering {
   #state: "reading" | "closing" | "handed" = "reading";
   readonly #heads = new PlainHeads();
   #answers = 0;
-  /** By performance.now(): it was seen then that nothing had come; undefined: something has since. */
-  #idleSince: number | undefined;
+  /** By performance.now(): since then, or since that was seen, no request has come; undefined: not looked since the last. */
+  #idleSince: number | undefined = performance.now();
 
-  constructor(socket: Socket, line: Line, options: HttpOptions, handling: PlainHandling<M>, over: () => void) {
+  constructor(socket: Socket, line: Line, options: HttpOptions, handling: PlainHandling<M>, ends: Ends) {
     this.socket = socket;
     this.#line = line;
     this.#options = options;
     this.#handling = handling;
-    this.#over = over;
+    this.#ends = ends;
   }
 
   begin(): boolean {
@@ -158,15 +161,29 @@ class PlainConnection<M> implements Reads, Reading, Answering {
   }
 
   closeIdle(): void {
-    if (this.#answers > 0 && this.#req === undefined) this.socket.destroy();
+    if (this.#state === "reading" && this.#answers > 0 && this.#req === undefined) this.socket.destroy();
   }
 
-  look(now: number): void {
-    if (this.#req !== undefined) return;
+  /** @returns whether nobody needs to look any more */
+  look(now: number): boolean {
+    const { socket } = this;
+    if (socket.destroyed) return true;
+    if (this.#state === "handed") return this.#lookBehind(now);
+    if (this.#req !== undefined) return false;
     this.#idleSince ??= now;
     const { headersTimeoutMs, keepAliveTimeoutMs } = this.#options;
     const most = this.#answers === 0 ? headersTimeoutMs : keepAliveTimeoutMs + MARGIN_MS;
-    if (now - this.#idleSince >= most) this.socket.destroy();
+    if (now - this.#idleSince >= most) socket.destroy();
+    return socket.destroyed;
+  }
+
+  /** node:http counts from when it got the connection: a first head is to be there in the same time all the same. */
+  #lookBehind(now: number): boolean {
+    if (this.#answers > 0 || this.#line.next !== undefined) return true;
+    if (now - (this.#idleSince ?? now) < this.#options.headersTimeoutMs) return false;
+    if (this.socket.writable) writeRaw(this.socket, 408);
+    else this.socket.destroy();
+    return true;
   }
 
   #request(size: number): boolean {
@@ -218,7 +235,7 @@ class PlainConnection<M> implements Reads, Reading, Answering {
     this.#state = "handed";
     this.#leave();
     socket.unshift(bytes);
-    this.#over();
+    this.#ends.onward();
     socket.resume();
   }
 
@@ -244,7 +261,7 @@ class PlainConnection<M> implements Reads, Reading, Answering {
     this.#res = undefined;
     this.#behind = undefined;
     res?.lost();
-    this.#over();
+    this.#ends.gone();
   };
 
   readonly #drained = (): void => this.#res?.drained();
