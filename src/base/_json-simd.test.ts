@@ -76,6 +76,53 @@ test("runs of backslashes of any length, at any place", () => {
     }
 });
 
+test("behind text with an escape in each block, any letter of an escape and any sequence, at each place of a block", () => {
+  const letters = Array.from({ length: 128 }, (_, code) => `\\${String.fromCharCode(code)}`);
+  const filler = '\\n is \\"'.repeat(16);
+  let taken = 0;
+  for (let place = 0; place < 66; place++) {
+    for (const sequence of [...letters, ...GOOD, ...PAIRS, ...BAD, ...HALVES, ...CUT])
+      if (agreed(Buffer.from(`"${filler}${"a".repeat(place)}${sequence}z"`))) taken++;
+  }
+  assert.equal(taken, 66 * (8 + GOOD.length + PAIRS.length));
+});
+
+test("between blocks of one kind and of the other: what hides a quote hides it wherever a block begins", () => {
+  const kinds = ["\\\\", "\\n", "\\u0041", "\\ud83d\\ude00", '\\"', "a"];
+  for (const before of kinds)
+    for (const behind of kinds)
+      for (let place = 0; place < 130; place++) {
+        const text = `"${"a".repeat(30)}${before.repeat(9)}${"a".repeat(place)}${behind.repeat(40)}`;
+        assert.ok(agreed(Buffer.from(`${text}"`)));
+        assert.ok(!agreed(Buffer.from(`${text}\\"`)));
+        assert.ok(agreed(Buffer.from(`${text}\\\\"`)));
+      }
+});
+
+test("from wherever it is asked, the end is the same, and whether an escape stands before it", () => {
+  const stops = StringStops.make();
+  assert.ok(stops !== undefined);
+  const parts = fc.oneof(
+    fc.nat(90).map((length) => "x".repeat(length)),
+    fc.constantFrom("\\n", '\\"', "\\/", "\\\\", "\\b", "\\u0041", "\\ud83d\\ude00"),
+  );
+  fc.assert(
+    fc.property(fc.array(parts, { maxLength: 12 }), (pieces) => {
+      const bytes = Buffer.from(`${pieces.join("")}"\\n"`);
+      const end = bytes.length - 4;
+      stops.load(bytes, 0, bytes.length);
+      let at = 0;
+      for (const [i, piece] of pieces.entries()) {
+        const escapes = pieces.slice(i).some((other) => other.startsWith("\\"));
+        assert.equal(stops.stop(at), end * 2 + (escapes ? 1 : 0), `${bytes} from ${at}`);
+        at += piece.length;
+      }
+      assert.equal(stops.stop(at), end * 2);
+    }),
+    { numRuns: 2000 },
+  );
+});
+
 const piece = fc.oneof(
   { weight: 4, arbitrary: fc.nat(70).map((length) => "x".repeat(length)) },
   { weight: 6, arbitrary: fc.constantFrom(...GOOD, ...PAIRS) },

@@ -1,6 +1,6 @@
 /**
  * One function of WebAssembly, written as expressions in TypeScript: each answers the bytes of its code. Only the
- * instructions that are used, by their numbers in the specification (core 2.0, section 5.4).
+ * instructions that are used, by their numbers in the specification (core 3.0, section 5.4).
  *
  * The module has a memory of fixed size and exports it as `memory`, and the function as `run`: numbers in, a number out.
  * An expression pushes one value, a statement none; the engine's validator refuses what does not fit together. Private to
@@ -74,9 +74,19 @@ export const when = (condition: Code, ...body: readonly Code[]): Code => [
   ...body.flat(),
   0x0b,
 ];
+/** Once, and again as long as the condition holds. */
+export const repeated = (condition: Code, ...body: readonly Code[]): Code => [
+  0x03,
+  0x40,
+  ...body.flat(),
+  ...condition,
+  0x0d,
+  0x00,
+  0x0b,
+];
 /** For ever, until it is left by `answer`. */
 export const loop = (...body: readonly Code[]): Code => [0x03, 0x40, ...body.flat(), 0x0c, 0x00, 0x0b];
-/** The loop from its start. @param depth how many `when` lie between */
+/** The loop from its start. @param depth how many `when` and loops lie between */
 export const again = (depth: number): Code => [0x0c, depth];
 export const answer = (value: Code): Code => [...value, 0x0f];
 
@@ -93,7 +103,13 @@ const binary =
 
 export const i32 = {
   of: (value: number): Code => [0x41, ...signed(BigInt(value))],
+  /** Of one byte. */
+  load8: (at: Code, offset: number): Code => [...at, 0x2d, 0x00, ...unsigned(offset)],
+  equal: binary(0x46),
+  differ: binary(0x47),
+  isZero: unary(0x45),
   add: binary(0x6a),
+  sub: binary(0x6b),
   or: binary(0x72),
   shl: binary(0x74),
   /** The lower half of an i64. */
@@ -119,16 +135,17 @@ export const i64 = {
 /** Vectors of sixteen bytes; comparisons answer 0 or 255 a byte. */
 export const v128 = {
   load: (at: Code, offset: number): Code => [...at, SIMD, 0x00, 0x00, ...unsigned(offset)],
-  /** Bytes of `left` at the places that `right` says; 0 from 16 on. */
-  swizzle: binary(SIMD, 0x0e),
+  /** Bytes of `left` at the places that `right` says, all of them less than 16: what of others is not said (relaxed). */
+  swizzle: binary(SIMD, ...unsigned(0x100)),
   equal: binary(SIMD, 0x23),
   and: binary(SIMD, 0x4e),
+  /** Bits of `left` that `right` has not. */
+  without: binary(SIMD, 0x4f),
   or: binary(SIMD, 0x50),
+  xor: binary(SIMD, 0x51),
   any: unary(SIMD, 0x53),
   /** The highest bit of each byte, as an i32. */
   bitmask: unary(SIMD, 0x64),
-  /** By an i32, each byte for itself. */
-  shr: binary(SIMD, 0x6d),
   sub: binary(SIMD, ...unsigned(0x71)),
   /** Of bytes without a sign. */
   min: binary(SIMD, ...unsigned(0x77)),

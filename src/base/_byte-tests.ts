@@ -1,0 +1,66 @@
+/**
+ * Questions about sixteen bytes at a time, as code for WebAssembly: each answers a vector with 255 where it is true and 0
+ * where not. Bytes have no sign. Private to base: _json-simd.ts.
+ */
+import { type Code, type FunctionBody, v128 } from "./_wasm.ts";
+
+/** What is not greater is a control character. */
+const LAST_CONTROL = 0x1f;
+/** What makes a letter a small one. */
+const SMALL = 0x20;
+/** Between the quote and the control characters stand two bytes that it changes places with. */
+const QUOTE_FIRST = 0x22 ^ (LAST_CONTROL + 1);
+
+export class ByteTests {
+  readonly #body: FunctionBody;
+
+  constructor(body: FunctionBody) {
+    this.#body = body;
+  }
+
+  equal(character: string, bytes: Code): Code {
+    return v128.equal(bytes, this.#body.splat(character.charCodeAt(0)));
+  }
+
+  /** A quote or a control character. */
+  end(bytes: Code): Code {
+    return this.ends(this.endsFirst(bytes));
+  }
+
+  /** The bytes in an order in which ends come before all others, for `ends`. */
+  endsFirst(bytes: Code): Code {
+    return v128.xor(bytes, this.#body.splat(QUOTE_FIRST));
+  }
+
+  ends(ordered: Code): Code {
+    return this.#atMost(LAST_CONTROL + 1, ordered);
+  }
+
+  /** One of so many characters, from this one on. */
+  from(first: string, count: number, bytes: Code): Code {
+    return this.#atMost(count - 1, v128.sub(bytes, this.#body.splat(first.charCodeAt(0))));
+  }
+
+  /** Not a question: letters as small ones, and digits as they are. */
+  small(bytes: Code): Code {
+    return v128.or(bytes, this.#body.splat(SMALL));
+  }
+
+  /** One of these characters: the one that is looked up by its lower half, or one whose place another has. */
+  oneOf(characters: string, bytes: Code): Code {
+    // In the places that none has stands what has another lower half.
+    const places = Array.from({ length: 16 }, (_, lower) => lower ^ 1);
+    const others: string[] = [];
+    for (const character of characters) {
+      const code = character.charCodeAt(0);
+      if ((places[code & 15] ?? 0) < 16) places[code & 15] = code;
+      else others.push(character);
+    }
+    const likely = v128.swizzle(this.#body.vector(places), v128.and(bytes, this.#body.splat(15)));
+    return others.reduce((all, other) => v128.or(all, this.equal(other, bytes)), v128.equal(likely, bytes));
+  }
+
+  #atMost(byte: number, bytes: Code): Code {
+    return v128.equal(v128.min(bytes, this.#body.splat(byte)), bytes);
+  }
+}
