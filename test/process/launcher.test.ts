@@ -12,7 +12,7 @@ const GATEWAY = ["serve", "--upstream", "http://127.0.0.1:9", "--help"];
 /** Told by each process that starts; the last is the server's. */
 const TELLS = `data:text/javascript,${encodeURIComponent(
   `process.on("exit", () => process.stderr.write("told " + JSON.stringify([process.execArgv, Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => name.startsWith("MALLOC_")))]) + "\\n"))`,
+    Object.entries(process.env).filter(([name]) => name.startsWith("MALLOC_") || name === "GLIBC_TUNABLES"))]) + "\\n"))`,
 )}`;
 
 interface Started {
@@ -44,6 +44,7 @@ test("a gateway's calls are not made old at once, and its old generation stays s
     MALLOC_ARENA_MAX: "1",
     MALLOC_MMAP_THRESHOLD_: "4194304",
     MALLOC_TRIM_THRESHOLD_: "33554432",
+    GLIBC_TUNABLES: "glibc.malloc.hugetlb=1",
   });
   const engine = started(["serve", "--help"]);
   assert.ok(!engine.flags.some((flag) => /pretenuring|growing/.test(flag)), "an engine's server is as V8 has it");
