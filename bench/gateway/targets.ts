@@ -133,28 +133,40 @@ backend model
   return started("haproxy", bench, port, start(PROXY_CORE, "haproxy", ["-db", "-f", join(folder, "haproxy.cfg")]));
 };
 
-/** As its package comes; no key is asked for, no log is written. */
-const portkey: Begin = async (bench) => {
-  const { folder, upstream } = bench;
-  const place = join(folder, "portkey");
+/** Installs packages into a folder; false where npm could not. */
+function npm(place: string, ...packages: string[]): boolean {
   try {
     mkdirSync(place, { recursive: true });
     writeFileSync(join(place, "package.json"), "{}");
-    execFileSync("npm", ["i", "--ignore-scripts", "--no-audit", "--no-fund", "@portkey-ai/gateway@1.15.2"], {
+    execFileSync("npm", ["i", "--ignore-scripts", "--no-audit", "--no-fund", ...packages], {
       cwd: place,
       stdio: "ignore",
     });
+    return true;
   } catch {
-    return { missing: "@portkey-ai/gateway (npm could not install it)" };
+    return false;
   }
-  const port = await freePort();
-  const entry = join(place, "node_modules/@portkey-ai/gateway/build/start-server.js");
-  const child = start(PROXY_CORE, process.execPath, [entry, "--headless", `--port=${port}`], {
-    NODE_ENV: "production",
-  });
-  const headers = `x-portkey-provider: openai\r\nx-portkey-custom-host: http://127.0.0.1:${upstream}/v1\r\n`;
-  return started("portkey", bench, port, child, bearer(bench) + headers);
-};
+}
+
+/** The Node that Portkey's own container image starts it with (`FROM node:20-alpine`): the last of that line. */
+const NODE_OF_PORTKEY = "20.20.2";
+
+/** As its package comes; no key is asked for, no log is written. On a Node of the version given, or on ours. */
+function portkey(name: string, version?: string): Begin {
+  return async (bench) => {
+    const { folder, upstream } = bench;
+    const place = join(folder, name);
+    const runtime = `node-${process.platform}-${process.arch}`;
+    const node = version === undefined ? process.execPath : join(place, "node_modules", runtime, "bin", "node");
+    const packages = ["@portkey-ai/gateway@1.15.2", ...(version === undefined ? [] : [`${runtime}@${version}`])];
+    if (!npm(place, ...packages)) return { missing: `${packages.join(" and ")} (npm could not install)` };
+    const port = await freePort();
+    const entry = join(place, "node_modules/@portkey-ai/gateway/build/start-server.js");
+    const child = start(PROXY_CORE, node, [entry, "--headless", `--port=${port}`], { NODE_ENV: "production" });
+    const headers = `x-portkey-provider: openai\r\nx-portkey-custom-host: http://127.0.0.1:${upstream}/v1\r\n`;
+    return started(name, bench, port, child, bearer(bench) + headers);
+  };
+}
 
 /** What bin/castellan starts Node with for a gateway. */
 const FLAGS = ["--disable-warning=ExperimentalWarning", "--max-semi-space-size=8"];
@@ -211,5 +223,6 @@ export const TARGETS: Readonly<Record<string, Begin>> = {
   castellan,
   pair,
   built,
-  portkey,
+  portkey: portkey("portkey", NODE_OF_PORTKEY),
+  "portkey-same-node": portkey("portkey-same-node"),
 };
