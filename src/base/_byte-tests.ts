@@ -10,6 +10,21 @@ const LAST_CONTROL = 0x1f;
 const SMALL = 0x20;
 /** Between the quote and the control characters stand two bytes that it changes places with. */
 const QUOTE_FIRST = 0x22 ^ (LAST_CONTROL + 1);
+/** What no byte of ASCII has. */
+const WIDE = 0x80;
+
+/** An order of bytes in which those that are looked for come first. */
+export interface Order {
+  /** Bits that are turned over. */
+  readonly flip: number;
+  /** Of those that are looked for, in this order. */
+  readonly last: number;
+}
+
+/** Quotes and control characters. */
+export const ENDS: Order = { flip: QUOTE_FIRST, last: LAST_CONTROL + 1 };
+/** And before them all that is not ASCII. */
+export const ENDS_OR_WIDE: Order = { flip: QUOTE_FIRST | WIDE, last: (LAST_CONTROL + 1) | WIDE };
 
 export class ByteTests {
   readonly #body: FunctionBody;
@@ -24,16 +39,17 @@ export class ByteTests {
 
   /** A quote or a control character. */
   end(bytes: Code): Code {
-    return this.ends(this.endsFirst(bytes));
+    return this.first(ENDS, this.ordered(ENDS, bytes));
   }
 
-  /** The bytes in an order in which ends come before all others, for `ends`. */
-  endsFirst(bytes: Code): Code {
-    return v128.xor(bytes, this.#body.splat(QUOTE_FIRST));
+  /** Not a question: the bytes as the order has them, for `first`. */
+  ordered({ flip }: Order, bytes: Code): Code {
+    return v128.xor(bytes, this.#body.splat(flip));
   }
 
-  ends(ordered: Code): Code {
-    return this.#atMost(LAST_CONTROL + 1, ordered);
+  /** One of those that come first. */
+  first({ last }: Order, ordered: Code): Code {
+    return this.#atMost(last, ordered);
   }
 
   /** One of so many characters, from this one on. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import { isUtf8 } from "node:buffer";
 import { test } from "node:test";
 import fc from "fast-check";
-import { StringStops } from "./_json-simd.ts";
+import { ESCAPED, PLACE, StringStops, WIDE } from "./_json-simd.ts";
 import { JsonError, parseJson } from "./json.ts";
 import { type JsonScan, scanJson } from "./json-scan.ts";
 
@@ -114,13 +115,89 @@ test("from wherever it is asked, the end is the same, and whether an escape stan
       let at = 0;
       for (const [i, piece] of pieces.entries()) {
         const escapes = pieces.slice(i).some((other) => other.startsWith("\\"));
-        assert.equal(stops.stop(at), end * 2 + (escapes ? 1 : 0), `${bytes} from ${at}`);
+        assert.equal(stops.stop(at), (end << PLACE) | (escapes ? ESCAPED : 0), `${bytes} from ${at}`);
         at += piece.length;
       }
-      assert.equal(stops.stop(at), end * 2);
+      assert.equal(stops.stop(at), end << PLACE);
     }),
     { numRuns: 2000 },
   );
+});
+
+test("bytes that are not ASCII are told of wherever they stand, and of what is ASCII nothing is", () => {
+  const stops = StringStops.make();
+  assert.ok(stops !== undefined);
+  const fillers = ["a", '\\n is \\"', "\\\\", "\\u0041", "\\ud83d\\ude00", "\\b"];
+  for (const filler of fillers) {
+    const text = filler.repeat(Math.ceil(300 / filler.length));
+    for (let place = 0; place <= text.length; place += filler.length) {
+      const [before, behind] = [text.slice(0, place), text.slice(place)];
+      for (const [wide, character] of [
+        [0, "b"],
+        [WIDE, "é"],
+        [WIDE, "\u0080"],
+      ] as const) {
+        const bytes = Buffer.from(`${before}${character}${behind}"`);
+        stops.load(bytes, 0, bytes.length);
+        assert.equal(stops.stop(0) & WIDE, wide, `${bytes}`);
+        assert.equal(stops.stop(0) >> PLACE, bytes.length - 1);
+      }
+    }
+  }
+});
+
+/** Bytes that are not UTF-8: none that goes on, one that does not, an overlong one, half of a pair, one too great, two cut. */
+const NOT_UTF8 = ["80", "c3", "c080", "eda080", "f4908080", "ff", "e282", "f09f98"].map((hex) =>
+  Buffer.from(hex, "hex"),
+);
+
+test("bytes that are not UTF-8 are refused wherever they stand, before anything else that is wrong", () => {
+  const reason = outcome(Buffer.from([0xff]), true);
+  assert.ok("reason" in reason && reason.reason.includes("not valid UTF-8"));
+  const bodies = ["a", '\\n is \\"', "\\\\", "\\u0041", "é", "漢"].map((filler) => filler.repeat(24));
+  const texts = bodies.flatMap((body) => [
+    `["${body}","k"]`,
+    `{"${body}":1,"k":"${body}"}`,
+    `["${body}\\x"]`,
+    `["${body}`,
+  ]);
+  let seen = 0;
+  for (const text of texts) {
+    const bytes = Buffer.from(text);
+    for (let place = 0; place <= bytes.length; place++) {
+      for (const wrong of NOT_UTF8) {
+        const broken = Buffer.concat([bytes.subarray(0, place), wrong, bytes.subarray(place)]);
+        if (isUtf8(broken)) continue;
+        for (const vectors of [true, false]) {
+          assert.deepEqual(
+            outcome(broken, vectors),
+            reason,
+            `${broken.toString("latin1")} with ${wrong.toString("hex")} at ${place}`,
+          );
+          seen++;
+        }
+      }
+    }
+  }
+  assert.ok(seen > 20_000, String(seen));
+});
+
+test("and at the borders of windows", () => {
+  for (const filler of ["a", "\\n", "é"]) {
+    const text = Buffer.from(filler.repeat((2 * StringStops.WINDOW) / filler.length));
+    for (let off = -70; off <= 70; off++) {
+      const place = StringStops.WINDOW + 24 + off;
+      const broken = Buffer.concat([
+        Buffer.from('["'),
+        text.subarray(0, place),
+        Buffer.from([0xff]),
+        text.subarray(place),
+        Buffer.from('"]'),
+      ]);
+      const told = outcome(broken, true);
+      assert.ok("reason" in told && /not valid UTF-8/.test(told.reason), `${filler} ${off}`);
+    }
+  }
 });
 
 const piece = fc.oneof(

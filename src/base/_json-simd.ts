@@ -2,18 +2,20 @@
  * The place within a JSON string where somebody has to look: its end, or what is refused. Sixty-four bytes at a time, by
  * vector instructions of WebAssembly, so that neither a plain byte nor an escape costs a branch.
  *
- * Contract: `stop(at)`, with `at` in the window and not within an escape, answers `place * 2`, and 1 more where escapes
- * were passed. At the place stands the closing quote; a control character; the backslash of an escape that is none, is
- * half of a surrogate pair, or does not end in the window; or the window ends. Between `at` and there all is as a JSON
- * string may be, UTF-8 aside.
+ * Contract: `stop(at)`, with `at` in the window and not within an escape, answers `place << PLACE`, with ESCAPED where
+ * escapes were passed, and WIDE where bytes were that are not ASCII: between `at` and there, or in the block behind. At the
+ * place stands the closing quote; a control character; the backslash of an escape that is none, is half of a surrogate
+ * pair, or does not end in the window; or the window ends. Between `at` and there all is as a JSON string may be; whether
+ * what is not ASCII is UTF-8 is another's to say.
  *
  * Two loops. Easy blocks, which most text consists of, have no escapes but the usual ones of one letter, so that whatever
- * follows a backslash is the letter of an escape: nothing but vectors is needed. A block with anything else goes to the
- * other loop, whose method is simdjson's (Langdale and Lemire, Parsing Gigabytes of JSON per Second, 2019): masks with a
- * bit for each byte, and which backslashes begin an escape found by a subtraction. In place of a carry from block to
- * block, a block begins there at the escape that did not end in the one before. Private to base: _json-tokens.ts.
+ * follows a backslash is the letter of an escape: nothing but vectors is needed. That loop stands here twice: at first a byte
+ * that is not ASCII ends it as a quote does, which costs nothing, and behind one it does not. A block with anything else
+ * goes to the other loop, whose method is simdjson's (Langdale and Lemire, Parsing Gigabytes of JSON per Second, 2019):
+ * masks with a bit for each byte, and which backslashes begin an escape found by a subtraction. In place of a carry from
+ * block to block, a block begins there at the escape that did not end in the one before. Private to base: _json-tokens.ts.
  */
-import { ByteTests } from "./_byte-tests.ts";
+import { ByteTests, ENDS, ENDS_OR_WIDE, type Order } from "./_byte-tests.ts";
 import {
   again,
   answer,
@@ -46,6 +48,11 @@ declare const WebAssembly:
       readonly Instance: new (module: object) => { readonly exports: Readonly<Record<string, unknown>> };
     }
   | undefined;
+
+/** What `stop` answers, beside the place. */
+export const ESCAPED = 1;
+export const WIDE = 2;
+export const PLACE = 2;
 
 export class StringStops {
   /** Bytes that it holds at most. */
@@ -117,24 +124,30 @@ class StopsModule {
   readonly #starts = this.#mask();
   /** What makes the block another than an easy one, its end aside. */
   readonly #hard = this.#mask();
+  /** The highest bit of a byte: one was not ASCII. */
+  readonly #wide = this.#body.variable(V128);
 
   bytes(): Uint8Array<ArrayBuffer> {
     const whole = loop(
       // A backslash is that of an escape that has been passed: it says nothing of the byte behind it.
-      when(i32.differ(this.#byteBefore(), i32.of(BACKSLASH)), this.#easyBlocks()),
+      when(
+        i32.differ(this.#byteBefore(), i32.of(BACKSLASH)),
+        when(i32.isZero(v128.bitmask(this.#wide.get)), this.#easyBlocks(ENDS_OR_WIDE)),
+        when(v128.bitmask(this.#wide.get), this.#easyBlocks(ENDS)),
+      ),
       this.#hardBlocks(),
     );
     return moduleOf(this.#body, whole, PAGES);
   }
 
-  /** Goes on to the first block that is not easy, or that holds the end. */
-  #easyBlocks(): Code {
+  /** Goes on to the first block that is not easy, or that holds one of the first of the order, where it is met again. */
+  #easyBlocks(order: Order): Code {
     const [escaped, bytes, bad] = [this.#vectors(), this.#body.variable(V128), this.#body.variable(V128)];
     const [is, at, passed] = [this.#is, this.#at, this.#passed];
     // That a block had escapes, and where the latest of those blocks begins.
     const [found, latest] = [this.#mask(), this.#body.variable(I32)];
     const loaded = (i: number, back = 0): Code => v128.load(at.get, LEAD + 16 * i - back);
-    const least = escaped.map(({ get }, i) => v128.or(get, is.endsFirst(loaded(i))));
+    const least = escaped.map(({ get }, i) => v128.or(get, is.ordered(order, loaded(i))));
     // Loaded anew, as V8 has not the registers to keep them.
     const strange = escaped.map(({ get }, i) =>
       block(bytes.set(loaded(i)), v128.without(get, is.oneOf(EASY_LETTERS, bytes.get))),
@@ -144,7 +157,7 @@ class StopsModule {
         i32.isZero(v128.any(bad.get)),
         ...escaped.map((letters, i) => letters.set(is.equal("\\", loaded(i, 1)))),
         bad.set(least.reduce((all, one) => v128.min(all, one))),
-        bad.set(is.ends(bad.get)),
+        bad.set(is.first(order, bad.get)),
         when(
           v128.any(anyOf(escaped.map(({ get }) => get))),
           passed.set(i64.or(passed.get, found.get)),
@@ -169,6 +182,7 @@ class StopsModule {
     return repeated(
       nonZero(this.#hard.get),
       ...this.#block.map((bytes, i) => bytes.set(v128.load(at.get, LEAD + 16 * i))),
+      this.#wide.set(v128.or(this.#wide.get, anyOf(this.#block.map(({ get }) => get)))),
       backslashes.set(this.#where((bytes) => this.#is.equal("\\", bytes))),
       // Of a run of backslashes every other one begins an escape. The subtraction carries through a run: against the
       // odd places it leaves the first, third … of each, and the byte behind a run of odd length.
@@ -189,7 +203,7 @@ class StopsModule {
         passed.set(i64.or(passed.get, i64.and(escapes.get, i64.sub(first.get, i64.of(1n))))),
         // From the escape that does not end here: to this loop's start, or to the outer one's.
         when(i64.isZero(i64.and(first.get, stops.get)), when(nonZero(this.#hard.get), again(3)), again(3)),
-        answer(i32.or(i32.shl(at.get, i32.of(1)), nonZero(passed.get))),
+        answer(i32.or(i32.or(i32.shl(at.get, i32.of(PLACE)), this.#wasWide()), nonZero(passed.get))),
       ),
       passed.set(i64.or(passed.get, escapes.get)),
       at.set(i32.add(at.get, i32.of(BLOCK))),
@@ -235,6 +249,10 @@ class StopsModule {
   #surrogates(units: Local, second: (bytes: Code) => Code): Code {
     const first = this.#where((bytes) => this.#is.equal("d", this.#is.small(bytes)));
     return i64.and(i64.and(units.get, before(first, 1n)), before(this.#where(second), 2n));
+  }
+
+  #wasWide(): Code {
+    return i32.shl(i32.differ(v128.bitmask(this.#wide.get), i32.of(0)), i32.of(WIDE >> 1));
   }
 
   #byteBefore(): Code {

@@ -2,7 +2,7 @@
  * Strings, numbers and words of a JSON text, passed over in its bytes. The tokens of json-scan.ts, which says what is
  * refused here and what is not.
  */
-import { StringStops } from "./_json-simd.ts";
+import { ESCAPED, PLACE, StringStops, WIDE } from "./_json-simd.ts";
 import { JsonError } from "./json.ts";
 
 export const SPACE = 0x20;
@@ -37,12 +37,21 @@ let shared: StringStops | undefined | null = null;
 
 const NO_BYTES = Buffer.alloc(0);
 
-/** The bytes are UTF-8; whoever reads on stands at a token's first byte. One reads at a time: they share a window. */
+/** The least byte that is not ASCII. */
+const NOT_ASCII = 0x80;
+
+/**
+ * Whoever reads on stands at a token's first byte. One reads at a time: they share a window.
+ *
+ * Invariant: where `wide` is false all strings that were passed are ASCII; else nobody has looked yet whether they are UTF-8.
+ */
 export class JsonTokens {
   protected bytes: Buffer = NO_BYTES;
   protected at = 0;
   /** Of the string that was passed last: it has an escape. */
   protected escaped = false;
+  /** A byte of a string may not be ASCII. */
+  protected wide = false;
   /** For failures: the member that is being read. */
   protected name = "";
   private vectors = true;
@@ -55,6 +64,7 @@ export class JsonTokens {
     this.bytes = bytes;
     this.vectors = vectors;
     this.at = 0;
+    this.wide = false;
     this.name = "";
     this.windowFrom = 0;
     this.windowTo = 0;
@@ -89,16 +99,20 @@ export class JsonTokens {
   protected string(): void {
     const bytes = this.bytes;
     let at = this.at + 1;
+    let all = 0;
     this.escaped = false;
     for (const near = at + NEAR; at < near; at++) {
       const c = bytes[at];
       if (c === QUOTE) {
         this.at = at + 1;
+        if (all >= NOT_ASCII) this.wide = true;
         return;
       }
       if (c === BACKSLASH || c === undefined) break;
       if (c < SPACE) this.controlAt(at);
+      all |= c;
     }
+    if (all >= NOT_ASCII) this.wide = true;
     this.longString(at);
   }
 
@@ -118,8 +132,9 @@ export class JsonTokens {
         stops.load(bytes, at, this.windowTo);
       }
       const stop = stops.stop(at - this.windowFrom);
-      if ((stop & 1) === 1) this.escaped = true;
-      at = this.windowFrom + (stop >> 1);
+      if ((stop & ESCAPED) !== 0) this.escaped = true;
+      if ((stop & WIDE) !== 0) this.wide = true;
+      at = this.windowFrom + (stop >> PLACE);
       const c = bytes[at];
       if (c === QUOTE) {
         this.at = at + 1;
@@ -134,6 +149,7 @@ export class JsonTokens {
   /** The same without vectors. */
   private byBytes(from: number): void {
     const { bytes } = this;
+    this.wide = true;
     for (let at = from; ; ) {
       while (PLAIN[bytes[at] ?? 0] === 1) at++;
       const c = bytes[at];

@@ -89,8 +89,21 @@ const LEVELS = 8;
  */
 export function scanJson(bytes: Uint8Array, watched: WatchedKeys = NOTHING_WATCHED, limits: ScanLimits = {}): JsonScan {
   const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (!isUtf8(buffer)) throw new JsonError("the text is not valid UTF-8", "", 0);
-  return scanner.scan(buffer, watched, limits);
+  let found: JsonScan;
+  try {
+    found = scanner.scan(buffer, watched, limits);
+  } catch (error) {
+    // What is no text at all is told as that, whatever else is wrong with it.
+    requireUtf8(buffer);
+    throw error;
+  }
+  if (!scanner.ascii) requireUtf8(buffer);
+  return found;
+}
+
+/** Of most texts the scan knows it without this look at each byte. */
+function requireUtf8(bytes: Buffer): void {
+  if (!isUtf8(bytes)) throw new JsonError("the text is not valid UTF-8", "", 0);
 }
 
 /** Of a value without lists. Never added to. */
@@ -103,6 +116,11 @@ const counts = new Int32Array(DEEPEST);
 const own = new Int32Array(DEEPEST);
 
 class Scanner extends JsonTokens {
+  /** The text that was taken last is. */
+  get ascii(): boolean {
+    return !this.wide;
+  }
+
   private watched = NOTHING_WATCHED;
   private maxDepth = MAX_DEPTH;
   private maxMembers = MAX_MEMBERS;
