@@ -6,7 +6,7 @@ import type { Log } from "#base/log.ts";
 import type { Settings } from "#config/settings.ts";
 import type { CertificateMap } from "#policy/certificates.ts";
 import { withinTenants } from "#policy/file/tenants.ts";
-import { type Identify, identifyBy } from "#policy/identify.ts";
+import { type Identify, identifyBy, type Provers } from "#policy/identify.ts";
 import type { PeerCertificate } from "#policy/peer.ts";
 import type { TokenOptions } from "#policy/tokens/verify.ts";
 import type { BatchTickets, TicketParts } from "./batch-tickets.ts";
@@ -68,8 +68,8 @@ export function identifier({ rules, ...callers }: Callers): Identify {
 
 function provenBy({ keys, tokens, certificates, batchWork }: Omit<Callers, "rules">): Identify {
   const { tickets } = batchWork;
-  const provers = {
-    keys: (key: string) => tickets.find(key) ?? keys.find(key),
+  const provers: Provers = {
+    keys: (key, kept) => tickets.find(key) ?? keys.find(key, kept),
     ...(tokens && { tokens: tokens.prover }),
   };
   if (certificates === undefined) return identifyBy(provers);

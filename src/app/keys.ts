@@ -61,9 +61,9 @@ export async function openKeys(settings: KeySettings, state: StateDirectory, sto
   const set = new KeySet(pepper, given);
   const feed = await KeyFeed.start({ store, keys: set, log });
   return {
-    find: (key) => {
+    find: (key, kept) => {
       if (feed.stale) throw stale();
-      return set.find(key);
+      return set.find(key, kept);
     },
     given: given.length,
     isGiven: (id) => given.some((key) => key.id === id),

@@ -2,7 +2,7 @@
  * Reading a request's body: announced lengths are judged before a byte is read, real ones while reading.
  */
 import type { IncomingMessage } from "node:http";
-import { headerValues } from "#base/headers.ts";
+import { FoundInHeaders, headerValues } from "#base/headers.ts";
 import { Fault } from "#core/fault.ts";
 import type { Principal } from "#core/principal.ts";
 import type { Exchange } from "./_exchange.ts";
@@ -37,8 +37,15 @@ const JSON_TYPE: MediaType = { name: "application/json", pattern: /^application\
 /** Requests that wait for "100 Continue"; the listener adds them, `readBody` answers when it wants the body. */
 export const awaitingContinue = new WeakSet<IncomingMessage>();
 
+const jsonTypes = new FoundInHeaders<string>();
+
+/** As `checkMediaType`, of JSON. */
+function checkJsonType(rawHeaders: readonly string[]): void {
+  if (jsonTypes.of(rawHeaders) === undefined) jsonTypes.keep(rawHeaders, checkMediaType(rawHeaders, JSON_TYPE));
+}
+
 /** @returns the header. @throws Fault unsupported_media_type: the body is of another type, or is encoded */
-export function checkMediaType(rawHeaders: readonly string[], { name, pattern, alone }: MediaType = JSON_TYPE): string {
+export function checkMediaType(rawHeaders: readonly string[], { name, pattern, alone }: MediaType): string {
   const types = headerValues(rawHeaders, "content-type");
   const type = types[0] ?? "";
   if (types.length > 1 || !((alone === true && type === name) || pattern.test(type))) {
@@ -76,7 +83,7 @@ export function readJsonBody<S>(
   const { req, options } = exchange;
   requireKnownExpectation(exchange);
   if (!exchange.hasBody && schema.safeParse(undefined).success) return NO_BODY;
-  checkMediaType(req.rawHeaders);
+  checkJsonType(req.rawHeaders);
   if (!exchange.hasBody) throw new Fault("invalid_json", "The request has no body.");
   const limit = Math.min(limits.bodyBytes ?? 0, principal?.caps.bodyBytes ?? options.maxBodyBytes);
   return readBody(exchange, limit);

@@ -5,25 +5,28 @@
  * nothing frames its message but one Content-Length or none; it asks for no other protocol and for no continuation; its lines end by CR LF and are not folded. What is doubtful is not read.
  * Sources: RFC 9110, 5.6.2 and 5.5; RFC 9112, 3 and 5. Callers: _plain-connection.ts.
  */
+import { markLasting } from "#base/headers.ts";
 
 export interface PlainHead {
   readonly method: string;
   /** In origin form. */
   readonly target: string;
-  /** Name and value in turn, as they came; values without the spaces around them. */
-  readonly rawHeaders: string[];
+  /**
+   * Name and value in turn, as they came; values without the spaces around them. Not the Content-Length, which `length` is:
+   * so it is one list for all requests of a connection that say the same.
+   */
+  readonly rawHeaders: readonly string[];
   /** Of the body, in bytes; undefined: none is announced. */
   readonly length: number | undefined;
   /** The client wants no more answers on its connection. */
   readonly closes: boolean;
   /** Of the head with its blank line, in bytes. */
   readonly size: number;
-  /** Where the length stands: its value among `rawHeaders`, and its digits in the head; undefined: nowhere. */
+  /** Where the digits of the length stand in the head; undefined: nowhere. */
   readonly digits: Digits | undefined;
 }
 
 interface Digits {
-  readonly place: number;
   readonly from: number;
   readonly to: number;
 }
@@ -81,6 +84,7 @@ export class PlainHeads {
   read(bytes: Buffer, size: number, mostBytes: number, mostHeaders: number): PlainHead | undefined {
     const again = this.#again(bytes, size);
     if (again !== undefined) {
+      if (this.#changes > 0) markLasting(again.rawHeaders);
       this.#changes = 0;
       return again;
     }
@@ -105,9 +109,7 @@ export class PlainHeads {
     if (!isSame(bytes, before, 0, from) || !isSame(bytes, before, to, last.size)) return undefined;
     const length = numberAt(bytes, from, to);
     if (length === undefined || length === last.length) return length === undefined ? undefined : last;
-    const rawHeaders = [...last.rawHeaders];
-    rawHeaders[digits.place] = String(length);
-    return { ...last, rawHeaders, length };
+    return { ...last, length };
   }
 }
 
@@ -149,13 +151,14 @@ export function readPlainHead(
   if (!text.startsWith(VERSION, after)) return undefined;
   const fields = new Fields();
   if (!fields.read(bytes, text, after + VERSION.length)) return undefined;
-  const { list, length, digits, hosts, closes } = fields;
-  if (hosts !== 1 || list.length > 2 * mostHeaders) return undefined;
+  const { list, lines, length, digits, hosts, closes } = fields;
+  if (hosts !== 1 || lines > mostHeaders) return undefined;
   return { method, target: text.slice(space + 1, after), rawHeaders: list, length, closes, size: end, digits };
 }
 
 class Fields {
   readonly list: string[] = [];
+  lines = 0;
   hosts = 0;
   length: number | undefined;
   digits: Digits | undefined;
@@ -181,17 +184,16 @@ class Fields {
   }
 
   #add(name: string, value: string, from: number): boolean {
+    this.lines++;
+    const lower = LENGTHS[name.length] === 1 ? name.toLowerCase() : "";
+    if (lower === "content-length") return this.#takeLength(value, from);
     this.list.push(name, value);
-    if (LENGTHS[name.length] !== 1) return true;
-    const lower = name.toLowerCase();
     switch (lower) {
       case "host":
         this.hosts++;
         return true;
       case "connection":
         return this.#takeConnection(value);
-      case "content-length":
-        return this.#takeLength(value, from);
       default:
         return !SPECIAL.has(lower);
     }
@@ -206,7 +208,7 @@ class Fields {
   #takeLength(value: string, from: number): boolean {
     if (this.length !== undefined || !LENGTH.test(value)) return false;
     this.length = Number(value);
-    this.digits = { place: this.list.length - 1, from, to: from + value.length };
+    this.digits = { from, to: from + value.length };
     return true;
   }
 }

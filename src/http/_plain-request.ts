@@ -31,7 +31,7 @@ export class PlainRequest {
   readonly method: string;
   readonly url: string;
   readonly httpVersion = "1.1";
-  readonly rawHeaders: string[];
+  readonly rawHeaders: readonly string[];
   readonly headers: Readonly<Framing>;
   readonly socket: Socket;
   /** Bytes of the body that are to come. */

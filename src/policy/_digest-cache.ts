@@ -14,15 +14,23 @@ interface Row {
   readonly row: number;
 }
 
+/** Goes with a key that is presented again and again: the name under which its digest is kept. */
+export interface KeptName {
+  name: string | undefined;
+}
+
 const MOST = 16_384;
 
 export class DigestCache {
   readonly #salt = randomBytes(32).toString("hex");
   readonly #known = new Recent<string, Row>(MOST);
 
-  /** The name under which a key's digest is kept. */
-  nameOf(key: string): string {
-    return hash("sha256", this.#salt + key, "hex");
+  /** The name under which a key's digest is kept. @param kept of the same key */
+  nameOf(key: string, kept?: KeptName): string {
+    if (kept?.name !== undefined) return kept.name;
+    const name = hash("sha256", this.#salt + key, "hex");
+    if (kept !== undefined) kept.name = name;
+    return name;
   }
 
   /** @returns undefined: it is not kept */

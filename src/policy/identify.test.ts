@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
+import { markLasting } from "#base/headers.ts";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
 import { UNMETERED } from "#core/metering.ts";
 import type { Principal } from "#core/principal.ts";
 import { authorize } from "./authorize.ts";
 import { createIdentify, identifyBy } from "./identify.ts";
-import { KeySet, keyDigest, keyProblem, mintKey, operatorKey } from "./keys.ts";
+import { type KeyEntry, KeySet, keyDigest, keyProblem, mintKey, operatorKey } from "./keys.ts";
 import { NO_PEER } from "./peer.ts";
 import { principalOf } from "./roles.ts";
 
@@ -222,4 +223,49 @@ test("a credential goes to one prover by its shape, and to no other after it", a
   await nobody(["authorization", `Bearer ${token}`, "authorization", `Bearer ${token}`]);
   assert.equal(asked.length, 3, "what is not read is not asked about");
   await assert.rejects(async () => by([], "openai", NO_PEER), isFault("unauthenticated"));
+});
+
+test("of headers that come again only the reading is kept: who may call is asked each time", () => {
+  const profile = principalOf({ kind: "key", id: "", tenant: "t", role: "user" });
+  const entry = (id: string, key: string): KeyEntry => ({ id, digest: keyDigest(pepper, key), profile });
+  const [one, two] = [entry("key_0", "alpha-key"), entry("key_1", "beta-key")];
+  const set = new KeySet(pepper);
+  set.put(one);
+  set.put(two);
+  const find = createIdentify(set);
+  const lists = ["alpha-key", "beta-key", "gamma-key"].map((key) => ["Host", "x", "Authorization", `Bearer ${key}`]);
+  const [alpha, beta, gamma] = lists as [string[], string[], string[]];
+  for (const list of lists) markLasting(list);
+  for (let i = 0; i < 3; i++) {
+    assert.equal((find(alpha, "openai", NO_PEER) as Principal).id, "key_0");
+    assert.equal((find(beta, "openai", NO_PEER) as Principal).id, "key_1");
+    assert.throws(() => find(gamma, "openai", NO_PEER), isFault("unauthenticated"));
+  }
+  set.put({ ...one, state: "disabled" });
+  assert.throws(() => find(alpha, "openai", NO_PEER), isFault("unauthenticated"));
+  assert.equal((find(beta, "openai", NO_PEER) as Principal).id, "key_1");
+  set.put(entry("key_2", "gamma-key"));
+  assert.equal((find(gamma, "openai", NO_PEER) as Principal).id, "key_2");
+});
+
+test("of headers that come again a credential counts in its dialect only, and up to the length that holds now", () => {
+  const list = ["x-api-key", "alpha-key"];
+  markLasting(list);
+  for (let i = 0; i < 2; i++) {
+    assert.equal(identify(list, "anthropic").id, "key_1");
+    refuses(list, "openai");
+  }
+  let maxLength = 100_000;
+  const tokens = {
+    verify: () => principalOf({ kind: "token", id: "t", tenant: "t", role: "user" }),
+    get maxLength() {
+      return maxLength;
+    },
+  };
+  const find = identifyBy({ keys: () => undefined, tokens });
+  const long = ["authorization", `Bearer ey.${"x".repeat(50_000)}.`];
+  markLasting(long);
+  assert.ok(find(long, "openai", NO_PEER));
+  maxLength = 10;
+  assert.throws(() => find(long, "openai", NO_PEER), isFault("unauthenticated"));
 });

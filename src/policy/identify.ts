@@ -6,7 +6,9 @@
  * by its shape; no other is asked after it. Whatever proved it, the principal's networks hold (Wall: T41). A client certificate counts where no header names a caller: behind a
  * gateway the certificate is the gateway's, the header the caller's.
  */
+import { FoundInHeaders } from "#base/headers.ts";
 import type { Principal } from "#core/principal.ts";
+import type { KeptName } from "./_digest-cache.ts";
 import { KEY_PREFIX, type KeySet, MAX_KEY_LENGTH, unauthenticated } from "./keys.ts";
 import { inNetworks } from "./networks.ts";
 import type { Peer, PeerCertificate } from "./peer.ts";
@@ -22,7 +24,7 @@ type Found = Principal | undefined | Promise<Principal | undefined>;
 
 /** What can prove who calls. Undefined: it cannot be; a prover may throw Fault unauthenticated to say more in the log. */
 export interface Provers {
-  readonly keys: (key: string) => Found;
+  readonly keys: (key: string, kept?: KeptName) => Found;
   readonly tokens?: TokenProver;
   readonly certificates?: (certificate: PeerCertificate) => Found;
 }
@@ -44,20 +46,38 @@ export function looksLikeToken(credential: string): boolean {
 }
 
 export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
+  const said = new FoundInHeaders<Said>();
   // Asked each time: the operator may change it while the server runs.
   const longest = (): number => SCHEME.length + Math.max(MAX_KEY_LENGTH, tokens?.maxLength ?? 0);
-  const byCredential = (credential: string): Found => {
+  const byCredential = (credential: string, kept?: KeptName): Found => {
     if (tokens !== undefined && looksLikeToken(credential))
       return credential.length > tokens.maxLength ? undefined : tokens.verify(credential);
-    return credential.length > MAX_KEY_LENGTH ? undefined : keys(credential);
+    return credential.length > MAX_KEY_LENGTH ? undefined : keys(credential, kept);
   };
   return (rawHeaders, dialect, peer) => {
+    const before = said.of(rawHeaders);
+    // Whom it names is asked anew: only that it is well said, and what it is called here, stays.
+    if (before?.dialect === dialect && before.length <= longest())
+      return known(byCredential(before.credential, before.kept), peer);
     const credential = presented(rawHeaders, dialect, longest());
-    if (typeof credential === "string") return known(byCredential(credential), peer);
+    if (typeof credential === "string") {
+      const kept = { name: undefined };
+      said.keep(rawHeaders, { dialect, credential, length: SCHEME.length + credential.length, kept });
+      return known(byCredential(credential, kept), peer);
+    }
     if (credential === NONE && certificates !== undefined && peer.certificate !== undefined)
       return known(certificates(peer.certificate), peer);
     throw unauthenticated(credential.reason);
   };
+}
+
+/** The one credential of headers that a connection says again and again. */
+interface Said {
+  readonly dialect: string;
+  readonly credential: string;
+  /** Of the header, or more. */
+  readonly length: number;
+  readonly kept: KeptName;
 }
 
 /** No header claims to be a credential. */
@@ -66,7 +86,7 @@ const NONE = { reason: "no credential" };
 const UNCLEAR = { reason: "a credential that can be read in more than one way" };
 
 export function createIdentify(keys: KeySet): Identify {
-  return identifyBy({ keys: (key) => keys.find(key) });
+  return identifyBy({ keys: (key, kept) => keys.find(key, kept) });
 }
 
 function known(found: Found, peer: Peer): Principal | Promise<Principal> {

@@ -15,7 +15,7 @@ import { Recent } from "#base/recent.ts";
 import { Secret } from "#base/secret.ts";
 import { Fault } from "#core/fault.ts";
 import { OPERATOR_TENANT, type Principal, type Role } from "#core/principal.ts";
-import { DigestCache } from "./_digest-cache.ts";
+import { DigestCache, type KeptName } from "./_digest-cache.ts";
 import { type KeyState, KeyTable } from "./_key-table.ts";
 import { type PrincipalSpec, principalOf } from "./roles.ts";
 
@@ -161,9 +161,9 @@ export class KeySet {
     this.#table.reserve(keys);
   }
 
-  /** Whose key this is. @throws Fault unauthenticated, with the reason for the log */
-  find(token: string): Principal {
-    const row = this.#rowOf(token);
+  /** Whose key this is. @param kept of the same key. @throws Fault unauthenticated, with the reason for the log */
+  find(token: string, kept?: KeptName): Principal {
+    const row = this.#rowOf(token, kept);
     const now = this.#now();
     const problem = this.#problem(row, now);
     if (problem !== undefined) throw unauthenticated(`${this.#table.id(row)} ${problem}`);
@@ -172,8 +172,8 @@ export class KeySet {
     return principal;
   }
 
-  #rowOf(token: string): number {
-    const name = this.#digests.nameOf(token);
+  #rowOf(token: string, kept: KeptName | undefined): number {
+    const name = this.#digests.nameOf(token, kept);
     const known = this.#digests.rowOf(name);
     if (known !== undefined) return known;
     if (isMistyped(token)) throw unauthenticated("a mistyped key: its checksum is wrong");
