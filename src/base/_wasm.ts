@@ -135,7 +135,7 @@ export const i64 = {
 /** Vectors of sixteen bytes; comparisons answer 0 or 255 a byte. */
 export const v128 = {
   load: (at: Code, offset: number): Code => [...at, SIMD, 0x00, 0x00, ...unsigned(offset)],
-  /** Bytes of `left` at the places that `right` says, all of them less than 16: what of others is not said (relaxed). */
+  /** Bytes of `left` at the places that `right` says; what of places from 16 on each processor says for itself (relaxed), of those from 128 on 0. */
   swizzle: binary(SIMD, ...unsigned(0x100)),
   equal: binary(SIMD, 0x23),
   and: binary(SIMD, 0x4e),
