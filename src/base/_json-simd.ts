@@ -51,7 +51,8 @@ declare const WebAssembly:
 
 /** What `stop` answers, beside the place. */
 export const ESCAPED = 1;
-export const WIDE = 2;
+const WIDE_BIT = 1;
+export const WIDE = 1 << WIDE_BIT;
 export const PLACE = 2;
 
 export class StringStops {
@@ -252,7 +253,7 @@ class StopsModule {
   }
 
   #wasWide(): Code {
-    return i32.shl(i32.differ(v128.bitmask(this.#wide.get), i32.of(0)), i32.of(WIDE >> 1));
+    return i32.shl(i32.differ(v128.bitmask(this.#wide.get), i32.of(0)), i32.of(WIDE_BIT));
   }
 
   #byteBefore(): Code {

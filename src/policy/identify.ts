@@ -57,13 +57,13 @@ export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
   return (rawHeaders, dialect, peer) => {
     const before = said.of(rawHeaders);
     // Whom it names is asked anew: only that it is well said, and what it is called here, stays.
-    if (before?.dialect === dialect && before.length <= longest())
-      return known(byCredential(before.credential, before.kept), peer);
+    if (before?.dialect === dialect && SCHEME.length + before.credential.length <= longest())
+      return known(byCredential(before.credential, before), peer);
     const credential = presented(rawHeaders, dialect, longest());
     if (typeof credential === "string") {
-      const kept = { name: undefined };
-      said.keep(rawHeaders, { dialect, credential, length: SCHEME.length + credential.length, kept });
-      return known(byCredential(credential, kept), peer);
+      const now: Said = { dialect, credential, name: undefined };
+      said.keep(rawHeaders, now);
+      return known(byCredential(credential, now), peer);
     }
     if (credential === NONE && certificates !== undefined && peer.certificate !== undefined)
       return known(certificates(peer.certificate), peer);
@@ -72,12 +72,9 @@ export function identifyBy({ keys, tokens, certificates }: Provers): Identify {
 }
 
 /** The one credential of headers that a connection says again and again. */
-interface Said {
+interface Said extends KeptName {
   readonly dialect: string;
   readonly credential: string;
-  /** Of the header, or more. */
-  readonly length: number;
-  readonly kept: KeptName;
 }
 
 /** No header claims to be a credential. */
